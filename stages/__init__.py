@@ -1,0 +1,57 @@
+"""One file per DVC stage: `python -m stages.score`, `tgo run score` and `dvc repro -s score` do the same work."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import load_params
+from tgo_pipeline.shards import Interrupted
+
+STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def run_stage(name: str, params: Path) -> None:
+    """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    for noisy in (
+        "httpx",
+        "huggingface_hub",
+        "diffusers",
+        "transformers",
+        "open_clip",
+        "dvclive",
+        "accelerate",
+        "root",
+    ):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        importlib.import_module(f"stages.{name}").run(load_params(params))
+    except TgoError as error:
+        sys.stderr.write(f"tgo {name}: {error}\n")
+        raise SystemExit(USER_ERROR) from None
+    except (Interrupted, KeyboardInterrupt):
+        sys.stderr.write(
+            f"tgo {name}: interrupted; what was finished is kept, run the stage again to go on.\n"
+        )
+        raise SystemExit(INTERRUPTED) from None
+
+
+def main(name: str) -> None:
+    """The command line of `python -m stages.<name>`."""
+    import typer
+
+    def command(params: Path = typer.Option(Path("params.yaml"), help="The parameter file.")) -> None:
+        run_stage(name, params)
+
+    command.__doc__ = sys.modules["__main__"].__doc__
+    typer.run(command)

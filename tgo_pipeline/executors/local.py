@@ -1,0 +1,94 @@
+"""Run shard tasks in this process, or in several on this machine (one per GPU, or one per core)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.synchronize import Event
+from typing import Any
+
+from tgo_pipeline.devices import process_device
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.shards import Shard, Stop
+
+Worker = Callable[[Shard], None]
+MakeWorker = Callable[[RuntimeParams], Worker]
+POLL_S = 0.2
+
+
+def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
+    """Write every shard with workers built by `make_worker(runtime)`, which loads a model and returns a writer.
+
+    With `runtime.processes` above 1, `make_worker` must be picklable; process k gets the k-th GPU where there are
+    several. Raises the first worker's `TgoError` (the others finish the shard they work on) and `Interrupted`.
+    """
+    processes = min(runtime.processes, len(shards))
+    if processes <= 1:
+        worker = make_worker(runtime)
+        for shard in shards:
+            worker(shard)
+            stop.check()
+        return
+    _execute_in_processes(shards, stop, make_worker, runtime, processes)
+
+
+def _execute_in_processes(
+    shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams, processes: int
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    tasks: Any = context.Queue()
+    errors: Any = context.Queue()
+    ending = context.Event()
+    for shard in shards:
+        tasks.put(shard)
+    workers = [
+        context.Process(
+            target=_serve,
+            args=(tasks, errors, ending, make_worker, process_device(runtime, rank)),
+            daemon=True,
+        )
+        for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        for worker in workers:
+            worker.join(POLL_S)
+        if stop.requested or any(worker.exitcode for worker in workers):
+            ending.set()
+    stop.check()
+    _raise_first(errors, [worker.exitcode for worker in workers])
+
+
+def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = make_worker(runtime)
+        while not ending.is_set() and _parent_lives():
+            worker(tasks.get(timeout=POLL_S))
+    except queue.Empty:
+        return
+    except TgoError as error:
+        errors.put(str(error))
+        raise SystemExit(1) from None
+
+
+def _parent_lives() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()
+
+
+def _raise_first(errors: Any, exit_codes: Sequence[int | None]) -> None:
+    failed = [code for code in exit_codes if code]
+    if not failed:
+        return
+    try:
+        raise TgoError(errors.get(timeout=POLL_S))
+    except queue.Empty:
+        raise TgoError(
+            f"{len(failed)} of {len(exit_codes)} worker processes ended with exit codes {failed}: their traceback is "
+            "above; finished shards are kept, run the stage again to go on."
+        ) from None

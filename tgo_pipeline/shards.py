@@ -1,0 +1,211 @@
+"""Folders of shards that survive any interruption: plan, fingerprint, lock, atomic write, resume, status.
+
+A stage states its plan as `Shard`s. `run_shards` takes the folder's lock, removes what is not planned, and calls a
+writer for every shard that is missing or stale. A shard exists only complete: it is written to a temporary name,
+synced and renamed. SIGINT and SIGTERM end the run after the shard in work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tgo_pipeline.errors import TgoError
+
+log = logging.getLogger("tgo")
+TEMPORARY = ".tmp-"
+State = Literal["done", "stale", "to do"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One planned file of a folder; `fingerprint` is what its content depends on."""
+
+    split: str
+    index: int
+    count: int
+    fingerprint: str
+    suffix: str = ".parquet"
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.index:05d}-of-{self.count:05d}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a folder is; `failed` counts samples of done shards that carry an error."""
+
+    done: int
+    stale: int
+    to_do: int
+    failed: int
+
+    def __str__(self) -> str:
+        return f"{self.done} done, {self.stale} stale, {self.to_do} to do, {self.failed} failed samples"
+
+
+class Interrupted(Exception):
+    """A signal asked the run to end; what was finished is kept."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
+
+    Raises `TgoError` if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise TgoError(
+                f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.parent / f".{folder.name}.lock"
+    with file.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise TgoError(
+                f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+class Stop:
+    """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        log.warning("%s: finishing the work in hand; once more to end at once", signal.Signals(number).name)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal came."""
+        if self.requested:
+            raise Interrupted
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in a shard's metadata; None if the file is missing or unreadable, and so must be written."""
+    from tgo_pipeline.tables import read_metadata
+
+    if not path.is_file():
+        return None
+    if path.suffix == ".safetensors":
+        return _safetensors_metadata(path).get("fingerprint")
+    try:
+        return read_metadata(path).get("fingerprint")
+    except TgoError:
+        return None
+
+
+def _safetensors_metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as stream:
+            return stream.metadata() or {}
+    except SafetensorError:
+        return {}
+
+
+def state(folder: Path, shard: Shard) -> State:
+    """Whether the shard's file is there with the planned fingerprint, with another one, or not at all."""
+    path = folder / shard.name
+    if not path.is_file():
+        return "to do"
+    return "done" if stored_fingerprint(path) == shard.fingerprint else "stale"
+
+
+def status(folder: Path, plan: Sequence[Shard]) -> Status:
+    """Count the states of a plan, and the failed samples (`failed` in the metadata) of its finished shards."""
+    from tgo_pipeline.tables import read_metadata
+
+    states = [state(folder, shard) for shard in plan]
+    finished = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "done"]
+    failed = sum(int(read_metadata(path).get("failed", 0)) for path in finished if path.suffix == ".parquet")
+    return Status(states.count("done"), states.count("stale"), states.count("to do"), failed)
+
+
+def run_shards(
+    folder: Path,
+    plan: Sequence[Shard],
+    work: Callable[[Sequence[Shard], Stop], None],
+) -> Status:
+    """Bring `folder` to its plan: `work` is called once, with the missing and stale shards and the stop flag.
+
+    It must write each of them through `atomic` and call `stop.check()` after each. Shards outside the plan and
+    left-over temporaries are removed first. Returns the status afterwards. Raises `TgoError` if another run holds
+    the folder and `Interrupted` if a signal came.
+    """
+    with lock(folder), Stop() as stop:
+        sweep(folder, plan)
+        before = status(folder, plan)
+        log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
+        waiting = [shard for shard in plan if state(folder, shard) != "done"]
+        if waiting:
+            work(waiting, stop)
+        return status(folder, plan)
+
+
+def sweep(folder: Path, plan: Sequence[Shard]) -> None:
+    """Remove left-over temporaries and the shards that are not in the plan."""
+    planned = {shard.name for shard in plan}
+    for file in folder.iterdir():
+        if file.is_file() and file.name not in planned:
+            log.info("removing %s: not in the plan", file)
+            file.unlink()

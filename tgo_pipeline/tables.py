@@ -1,0 +1,170 @@
+"""The Arrow schema of every table, with the metadata that lets `datasets` decode images and labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROW_GROUP_BYTES = 64 * 1024**2
+LABEL_NAMES = ("negative", "positive")
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+_REPETITIVE = {"prompt_id", "prompt", "split", "source", "model", "revision", "reward", "error"}
+_FEATURES = {
+    pa.string(): "string",
+    pa.int8(): "int8",
+    pa.int32(): "int32",
+    pa.int64(): "int64",
+    pa.float32(): "float32",
+    pa.float64(): "float64",
+    pa.bool_(): "bool",
+}
+
+
+def _feature(field: pa.Field) -> dict[str, Any]:
+    if field.type == IMAGE:
+        return {"_type": "Image"}
+    if field.name == "label":
+        return {"names": list(LABEL_NAMES), "_type": "ClassLabel"}
+    if pa.types.is_list(field.type):
+        return {"feature": _feature(field.type.value_field), "_type": "List"}
+    return {"dtype": _FEATURES[field.type], "_type": "Value"}
+
+
+def with_features(schema: pa.Schema) -> pa.Schema:
+    """Attach the Hugging Face feature description that `datasets.load_dataset("parquet")` reads."""
+    features = {field.name: _feature(field) for field in schema}
+    metadata = {
+        **(schema.metadata or {}),
+        b"huggingface": json.dumps({"info": {"features": features}}).encode(),
+    }
+    return schema.with_metadata(metadata)
+
+
+def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]) -> pa.Schema:
+    return with_features(pa.schema([pa.field(f[0], f[1], nullable=len(f) == 3) for f in fields]))
+
+
+PROMPTS = _schema(
+    ("prompt_id", pa.string()), ("prompt", pa.string()), ("split", pa.string()), ("source", pa.string())
+)
+GENERATIONS = _schema(
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("prompt", pa.string()),
+    ("image", IMAGE, True),
+    ("width", pa.int32(), True),
+    ("height", pa.int32(), True),
+    ("model", pa.string()),
+    ("revision", pa.string(), True),
+    ("seed", pa.int64(), True),
+    ("index", pa.int32()),
+    ("guidance_scale", pa.float32(), True),
+    ("steps", pa.int32(), True),
+)
+LABELS = _schema(
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("reward", pa.string()),
+    ("score", pa.float64()),
+    ("relative_score", pa.float64()),
+    ("label", pa.int8()),
+    ("weight", pa.float64()),
+)
+
+
+def scores_schema(rewards: Sequence[str]) -> pa.Schema:
+    """Schema of a scores shard: one nullable float32 column per reward, then the reason of a failure."""
+    columns = [(name, pa.float32(), True) for name in rewards]
+    return _schema(
+        ("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string(), True)
+    )
+
+
+def write_table(table: pa.Table, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write `table` to exactly `path` with `metadata` (JSON) under the schema key `tgo`.
+
+    Image bytes get neither dictionary nor compression, row groups about 64 MB, page index and content-defined
+    chunking, so that a changed sample changes few stored bytes. Call it inside `shards.atomic`.
+    """
+    leaves = [leaf for field in table.schema for leaf in _leaves(field)]
+    rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))
+    pq.write_table(
+        table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
+        ),
+        path,
+        row_group_size=rows,
+        use_dictionary=[leaf for leaf in leaves if leaf in _REPETITIVE],  # type: ignore[arg-type]
+        compression={leaf: "NONE" if leaf.endswith(".bytes") else "ZSTD" for leaf in leaves},  # type: ignore[arg-type]
+        write_page_index=True,
+        use_content_defined_chunking=True,
+    )
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    return [f"{field.name}.bytes", f"{field.name}.path"] if field.type == IMAGE else [field.name]
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON under the schema key `tgo`; empty if the file has none. Raises `TgoError` if it is no Parquet."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TgoError(
+            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
+        ) from error
+    return json.loads(metadata.get(b"tgo", b"{}"))
+
+
+def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet file, checked against `schema` (names and types) when one is given.
+
+    Raises `TgoError` that names the file and the column that is missing or of another type.
+    """
+    try:
+        table = pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError as error:
+        raise TgoError(f"{path} does not exist: run the stage that writes it first.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TgoError(
+            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
+        ) from error
+    if schema is not None:
+        check_schema(table.schema, schema, path, columns)
+    return table
+
+
+def check_schema(
+    found: pa.Schema, expected: pa.Schema, path: Path, columns: Sequence[str] | None = None
+) -> None:
+    """Raise `TgoError` unless every expected column is there with its type; further columns are allowed."""
+    for field in expected:
+        if columns is not None and field.name not in columns:
+            continue
+        if field.name not in found.names:
+            raise TgoError(f"{path} has no column {field.name!r}; its columns are {', '.join(found.names)}.")
+        if found.field(field.name).type != field.type:
+            raise TgoError(
+                f"{path}: column {field.name!r} is {found.field(field.name).type}, expected {field.type}."
+            )
+
+
+def read_folder(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """All shards of a folder in name order as one polars frame. Raises `TgoError` if there are none."""
+    import polars as pl
+
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise TgoError(f"{folder} holds no Parquet shard: run the stage that writes it first.")
+    tables = [pl.from_arrow(read_table(file, columns=columns)) for file in files]
+    return pl.concat(tables, how="vertical_relaxed")  # type: ignore[arg-type]
