@@ -50,8 +50,8 @@ def with_features(schema: pa.Schema) -> pa.Schema:
     return schema.with_metadata(metadata)
 
 
-def _schema(*fields: tuple[str, pa.DataType] | tuple[str, pa.DataType, bool]) -> pa.Schema:
-    return with_features(pa.schema([pa.field(f[0], f[1], nullable=len(f) == 3) for f in fields]))
+def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
+    return with_features(pa.schema(fields))
 
 
 PROMPTS = _schema(
@@ -61,15 +61,15 @@ GENERATIONS = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),
     ("prompt", pa.string()),
-    ("image", IMAGE, True),
-    ("width", pa.int32(), True),
-    ("height", pa.int32(), True),
+    ("image", IMAGE),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
     ("model", pa.string()),
-    ("revision", pa.string(), True),
-    ("seed", pa.int64(), True),
+    ("revision", pa.string()),
+    ("seed", pa.int64()),
     ("index", pa.int32()),
-    ("guidance_scale", pa.float32(), True),
-    ("steps", pa.int32(), True),
+    ("guidance_scale", pa.float32()),
+    ("steps", pa.int32()),
 )
 LABELS = _schema(
     ("sample_id", pa.string()),
@@ -77,16 +77,16 @@ LABELS = _schema(
     ("reward", pa.string()),
     ("score", pa.float64()),
     ("relative_score", pa.float64()),
-    ("label", pa.int8()),
+    ("label", pa.int64()),  # the only integer that `datasets` reads as a ClassLabel
     ("weight", pa.float64()),
 )
 
 
 def scores_schema(rewards: Sequence[str]) -> pa.Schema:
     """Schema of a scores shard: one nullable float32 column per reward, then the reason of a failure."""
-    columns = [(name, pa.float32(), True) for name in rewards]
+    columns = [(name, pa.float32()) for name in rewards]
     return _schema(
-        ("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string(), True)
+        ("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string())
     )
 
 

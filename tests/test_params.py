@@ -1,0 +1,105 @@
+"""Parameters: what is accepted, what is refused, and what the refusal says."""
+
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+import yaml
+
+from fine_tune.objectives import OBJECTIVES
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import FineTuneParams, Params, load_params
+
+ROOT = Path(__file__).parents[1]
+
+
+def write(folder: Path, changes: dict) -> Path:
+    """A copy of the shipped parameters with dotted keys changed."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for dotted, value in changes.items():
+        *sections, key = dotted.split("/")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[key] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_the_shipped_parameters_are_valid():
+    params = load_params(ROOT / "params.yaml")
+    assert isinstance(params, Params)
+    assert params.target_rewards == ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe: Path):
+    assert load_params(recipe).model
+
+
+def test_objectives_named_in_the_parameters_exist():
+    assert set(get_args(get_type_hints(FineTuneParams)["objective"])) == set(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"threshold/percentle": 0.5},
+            r"threshold\.percentle is not a known key.*Did you mean percentile\?.*Allowed",
+        ),
+        ({"treshold": {}}, r"treshold is not a known key.*Did you mean threshold\?"),
+        ({"threshold/percentile": 50}, r"threshold\.percentile is 50.*between 0 and 1.*write 0\.5"),
+        ({"threshold/percentile": 1}, r"threshold\.percentile is 1: .*strictly between 0 and 1"),
+        ({"threshold/percentile": -0.1}, r"strictly between 0 and 1"),
+        ({"threshold/percentile": "half"}, r"threshold\.percentile is 'half': it must be a number"),
+        ({"threshold/percentile": float("nan")}, r"threshold\.percentile is nan: it must be a finite number"),
+        ({"threshold/source": "proxy"}, r"threshold\.proxy is empty although source is proxy"),
+        ({"generate/steps": 12.5}, r"generate\.steps is 12\.5: it must be a whole number"),
+        ({"generate/steps": True}, r"generate\.steps is True: it must be a whole number"),
+        ({"generate/steps": 0}, r"generate\.steps is 0: it must be above 0"),
+        ({"generate/source": "images"}, r"generate\.images is empty"),
+        ({"label/ties": "both"}, r"label\.ties is 'both': it must be one of positive, negative"),
+        ({"label/c": -1}, r"label\.c is -1\.0: it must be 0 or more"),
+        ({"fine_tune/objective": "tg0"}, r"fine_tune\.objective is 'tg0': it must be one of tgo, sft"),
+        ({"fine_tune/lora": {"rank": 0}}, r"fine_tune\.lora\.rank is 0: it must be above 0"),
+        ({"fine_tune/lora": 4}, r"fine_tune\.lora is 4: it must be a mapping"),
+        ({"target/reward": "beauty"}, r"target\.reward is 'beauty': it must be one of hpsv2\.1, .*majority"),
+        ({"target/rewards": ["beauty"]}, r"target\.rewards names 'beauty', which score\.rewards lacks"),
+        ({"score/rewards": {}}, r"score\.rewards is empty"),
+        ({"score/rewards": ["clip"]}, r"score\.rewards is \['clip'\]: it must be a mapping"),
+        ({"score/max_error_rate": 2}, r"score\.max_error_rate is 2\.0: it must be from 0 to 1"),
+        ({"prompts/test": {}}, r"prompts\.test and test_fraction are both empty"),
+        ({"runtime/processes": 0}, r"runtime\.processes is 0: it must be above 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(tmp_path: Path, changes: dict, message: str):
+    with pytest.raises(TgoError, match=message) as caught:
+        load_params(write(tmp_path, changes))
+    assert "params.yaml" in str(caught.value)
+
+
+def test_a_learning_rate_in_bare_scientific_notation_is_a_number(tmp_path: Path):
+    path = write(tmp_path, {"fine_tune/learning_rate": "1e-5"})
+    assert load_params(path).fine_tune.learning_rate == 1e-5
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path):
+    with pytest.raises(TgoError, match=r"absent\.yaml does not exist"):
+        load_params(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(TgoError, match=r"broken\.yaml is not YAML"):
+        load_params(broken)
+    broken.write_text("- a\n")
+    with pytest.raises(TgoError, match="holds list, not a mapping"):
+        load_params(broken)
+
+
+def test_only_runtime_is_untracked():
+    """Every section that changes numbers is a parameter of some stage in dvc.yaml, and `runtime` of none."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    tracked = {re.split(r"\.", name)[0] for stage in stages.values() for name in stage["params"]}
+    assert tracked == set(Params.__dataclass_fields__) - {"runtime"}

@@ -1,0 +1,107 @@
+"""Tables: what is stored and how, and what other libraries read in it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tgo_pipeline import tables
+from tgo_pipeline.errors import TgoError
+
+
+def png(value: int, size: int = 8) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def generations(images: list[bytes]) -> pa.Table:
+    n = len(images)
+    columns = {
+        "sample_id": [f"s{i}" for i in range(n)],
+        "prompt_id": ["p"] * n,
+        "prompt": ["a red circle"] * n,
+        "image": [{"bytes": image, "path": None} for image in images],
+        "width": [8] * n,
+        "height": [8] * n,
+        "model": ["demo"] * n,
+        "revision": [None] * n,
+        "seed": list(range(n)),
+        "index": list(range(n)),
+        "guidance_scale": [1.0] * n,
+        "steps": [12] * n,
+    }
+    return pa.table(columns, schema=tables.GENERATIONS)
+
+
+def test_image_bytes_are_stored_plain(tmp_path: Path):
+    path = tmp_path / "shard.parquet"
+    tables.write_table(generations([png(0), png(1)]), path, {"fingerprint": "f"})
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert columns["image.bytes"].compression == "UNCOMPRESSED"
+    assert not columns["image.bytes"].has_dictionary_page
+    assert columns["prompt"].has_dictionary_page
+    assert columns["prompt"].compression == "ZSTD"
+    assert columns["seed"].has_offset_index
+
+
+def test_row_groups_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tables, "ROW_GROUP_BYTES", 4096)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 1000), np.uint8)
+    path = tmp_path / "shard.parquet"
+    tables.write_table(generations([row.tobytes() for row in noise]), path, {})
+    metadata = pq.ParquetFile(path).metadata
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    assert len(sizes) >= 8
+    assert max(sizes) < 3 * 4096
+
+
+def test_datasets_decodes_images_and_labels(tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    tables.write_table(generations([png(0), png(200)]), tmp_path / "train-00000-of-00001.parquet", {})
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "train-*.parquet"), cache_dir=str(tmp_path / "cache")
+    )["train"]
+    assert loaded.features["image"] == datasets.Image()
+    assert loaded[1]["image"].getpixel((0, 0)) == (200, 200, 200)
+
+    row = {"sample_id": "s", "prompt_id": "p", "reward": "clip", "score": 1.0, "relative_score": 0.5}
+    labels = pa.Table.from_pylist([{**row, "label": 1, "weight": 3.5}], schema=tables.LABELS)
+    tables.write_table(labels, tmp_path / "labels.parquet", {})
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "labels.parquet"), cache_dir=str(tmp_path / "cache")
+    )["train"]
+    assert loaded.features["label"].names == ["negative", "positive"]
+    assert loaded[0]["label"] == 1
+
+
+def test_metadata_and_rewards_with_dots_survive(tmp_path: Path):
+    schema = tables.scores_schema(["hpsv2.1", "clip"])
+    table = pa.table([["s"], ["p"], [0.25], [None], [None]], schema=schema)
+    path = tmp_path / "scores.parquet"
+    tables.write_table(table, path, {"fingerprint": "f", "columns": {"hpsv2.1": "x"}})
+    assert tables.read_metadata(path) == {"fingerprint": "f", "columns": {"hpsv2.1": "x"}}
+    assert tables.read_folder(tmp_path).row(0) == ("s", "p", 0.25, None, None)
+
+
+def test_a_wrong_file_is_named_with_its_columns(tmp_path: Path):
+    path = tmp_path / "wrong.parquet"
+    pq.write_table(pa.table({"prompt_id": [1]}), path)
+    with pytest.raises(TgoError, match=r"wrong\.parquet: column 'prompt_id' is int64, expected string"):
+        tables.read_table(path, tables.PROMPTS)
+    with pytest.raises(TgoError, match=r"has no column 'sample_id'; its columns are prompt_id"):
+        tables.read_table(path, tables.scores_schema([]))
+    path.write_bytes(b"not parquet at all")
+    with pytest.raises(TgoError, match=r"wrong\.parquet cannot be read as Parquet.*delete it"):
+        tables.read_table(path)
+    with pytest.raises(TgoError, match=r"cannot be read as Parquet"):
+        tables.read_metadata(path)
+    with pytest.raises(TgoError, match="does not exist: run the stage"):
+        tables.read_table(tmp_path / "absent.parquet")
+    with pytest.raises(TgoError, match="holds no Parquet shard"):
+        tables.read_folder(tmp_path / "absent")
