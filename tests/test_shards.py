@@ -101,11 +101,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
 def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path):
     """/dev/full gives a real ENOSPC from the kernel at write time."""
     path = tmp_path / "table.parquet"
-    with pytest.raises(TgoError, match="disk is full while writing .*table.parquet: nothing half-written"):
-        with atomic(path) as temporary:
-            temporary.symlink_to("/dev/full")
-            with temporary.open("wb") as stream:
-                stream.write(b"x" * 100_000)
+    message = r"disk is full while writing .*table\.parquet: nothing half-written"
+    with pytest.raises(TgoError, match=message), atomic(path) as temporary:
+        temporary.symlink_to("/dev/full")
+        with temporary.open("wb") as stream:
+            stream.write(b"x" * 100_000)
     assert list(tmp_path.iterdir()) == []
 
 
