@@ -1,0 +1,163 @@
+"""The score that samples are split on: one reward, or several combined, measured against a reference set.
+
+The reference is the set that tau was estimated from (the training scores, or the proxy set), so that a score means
+the same for training samples, for the tuned model's samples and for tau.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+MAJORITY_TAU = 0.5
+
+
+def score_files(folder: Path) -> list[Path]:
+    """The score shards of a folder in name order. Raises `TgoError` if there are none."""
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise TgoError(f"{folder} holds no score shard (*.parquet): run the score stage, or name another folder.")
+    return files
+
+
+def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:
+    """`sample_id`, `prompt_id` and the reward columns of one shard. Raises `TgoError` if one is missing or of another type."""
+    from tgo_pipeline.tables import check_schema, read_table, scores_schema
+
+    columns = ["sample_id", "prompt_id", *rewards]
+    table = read_table(file)
+    check_schema(table.schema, scores_schema(rewards), file, columns)
+    return table.select(columns)
+
+
+def read_scores(folder: Path, rewards: Sequence[str]) -> pl.DataFrame:
+    """All score shards of a folder in name order. Raises `TgoError` if there are none, no rows, or a column is missing."""
+    import polars as pl
+    import pyarrow as pa
+
+    table = pa.concat_tables([read_score_shard(file, rewards) for file in score_files(folder)])
+    if not table.num_rows:
+        raise TgoError(f"{folder} holds score shards without a single row: generate and score images first.")
+    return pl.DataFrame(table)
+
+
+def reference_folder(params: ThresholdParams, scores: Path) -> Path:
+    """Where tau and the units of a combined target come from: the scores themselves, or the proxy folder.
+
+    Raises `TgoError` if the proxy folder does not exist.
+    """
+    if params.source == "dataset" or params.proxy is None:
+        return scores
+    proxy = Path(params.proxy)
+    if not proxy.is_dir():
+        raise TgoError(f"threshold.proxy is {params.proxy!r}, which is no folder: name a folder of score shards.")
+    return proxy
+
+
+def column(frame: pl.DataFrame, reward: str) -> np.ndarray:
+    """One reward as float64 (N,), null as NaN. Raises `TgoError` if the frame lacks it."""
+    if reward not in frame.columns:
+        found = ", ".join(name for name in frame.columns if name not in ("sample_id", "prompt_id", "error"))
+        raise TgoError(f"the scores have no reward {reward!r}; they have {found}: score it, or name another one.")
+    return frame[reward].to_numpy().astype(np.float64)
+
+
+def target_scores(
+    frame: pl.DataFrame,
+    target: str,
+    rewards: Sequence[str],
+    reference: pl.DataFrame,
+    taus: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """The target score of every row of `frame`, float64 (N,), NaN where one of its rewards is null or not finite.
+
+    `target` and `rewards` are `params.target.reward` and `params.target_rewards`; `reference` is the frame that tau
+    was estimated from; `taus` (reward to tau) is needed for `majority` alone. Raises `TgoError`.
+    """
+    if target not in TARGET_COMBINATIONS:
+        values = column(frame, target)
+        return np.where(np.isfinite(values), values, np.nan)
+    members = {name: column(frame, name) for name in rewards}
+    return combine(members, target, {name: column(reference, name) for name in rewards}, taus)
+
+
+def combine(
+    scores: Mapping[str, np.ndarray],
+    kind: str,
+    reference: Mapping[str, np.ndarray],
+    taus: Mapping[str, float] | None = None,
+) -> np.ndarray:
+    """Combine several rewards, each (N,), into one float64 score (N,); NaN where any of them is not finite.
+
+    `mean_z`: mean of (s - mean) / std, both over the finite values of the reward's `reference`.
+    `mean_rank`: mean of the mid-rank distribution function of the reference, from 0 to 1.
+    `majority`: share of the rewards at or above their tau; its own tau is 0.5.
+    Raises `TgoError` for an unknown kind, no rewards, or a reward that cannot be combined this way.
+    """
+    if kind not in TARGET_COMBINATIONS:
+        raise TgoError(f"the target is {kind!r}: a combination is one of {', '.join(TARGET_COMBINATIONS)}.")
+    if not scores:
+        raise TgoError(f"the target {kind} combines no reward: name at least one.")
+    parts = [_part(name, values, kind, reference, taus) for name, values in scores.items()]
+    combined = np.mean(parts, axis=0)
+    complete = np.all([np.isfinite(values) for values in scores.values()], axis=0)
+    return np.where(complete, combined, np.nan)
+
+
+def _part(
+    name: str,
+    values: np.ndarray,
+    kind: str,
+    reference: Mapping[str, np.ndarray],
+    taus: Mapping[str, float] | None,
+) -> np.ndarray:
+    values = np.where(np.isfinite(values), values, np.nan)
+    if kind == "majority":
+        return (values >= _tau(name, taus)).astype(np.float64)
+    known = finite(reference[name])
+    if known.size < 2:
+        raise TgoError(
+            f"the target {kind} needs at least 2 finite scores of {name}, the reference has {known.size}: "
+            "score more images, or leave the reward out of target.rewards."
+        )
+    if kind == "mean_rank":
+        return mid_ranks(values, np.sort(known))
+    return (values - known.mean()) / standard_deviation(known, name)
+
+
+def _tau(name: str, taus: Mapping[str, float] | None) -> float:
+    if taus is None or name not in taus:
+        raise TgoError(f"the target majority needs the tau of {name}: run the threshold stage first.")
+    return taus[name]
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """The finite values as float64."""
+    values = np.asarray(values, dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def standard_deviation(values: np.ndarray, name: str) -> float:
+    """Standard deviation with n - 1 in the denominator. Raises `TgoError` if every value of `name` is the same."""
+    if values.min() == values.max():
+        raise TgoError(
+            f"{name} is {values[0]:g} for all {values.size} samples: a constant score has no standard deviation "
+            "and ranks nothing; check how it was scored, or leave it out."
+        )
+    return float(values.std(ddof=1))
+
+
+def mid_ranks(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Mid-rank distribution function F(v) = (#{x < v} + #{x <= v}) / 2n of sorted `ordered`; NaN stays NaN."""
+    counts = ordered.searchsorted(values, side="left") + ordered.searchsorted(values, side="right")
+    return np.where(np.isnan(values), np.nan, counts / (2 * ordered.size))

@@ -1,0 +1,1 @@
+"""Estimating tau: its value, its uncertainty, what the scores around it look like."""
