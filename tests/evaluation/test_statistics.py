@@ -1,0 +1,161 @@
+"""Intervals against published values, closed forms and seeded simulations."""
+
+import math
+import time
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.statistics import bootstrap_means, compare_pairs, effective_size, wilson_interval
+
+NEWCOMBE_1998 = [  # Statistics in Medicine 17, table I, method 3
+    (81, 263, 0.2553, 0.3662),
+    (15, 148, 0.0624, 0.1605),
+    (0, 20, 0.0, 0.1611),
+    (1, 29, 0.0061, 0.1718),
+]
+
+
+@pytest.mark.parametrize(("wins", "n", "low", "high"), NEWCOMBE_1998)
+def test_wilson_matches_published_values(wins: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(wins / n, n, 0.95) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1), st.floats(0.5, 0.999))
+def test_wilson_ends_are_where_the_score_test_just_accepts(n: int, share: float, confidence: float) -> None:
+    rate = round(share * n) / n
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    low, high = wilson_interval(rate, n, confidence)
+    assert 0 <= low <= rate <= high <= 1
+    for end in (low, high):
+        assert (end - rate) ** 2 == pytest.approx(z * z * end * (1 - end) / n, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.5, 0), (1.2, 10), (-0.1, 10)])
+def test_wilson_refuses_what_is_no_rate(rate: float, n: int) -> None:
+    with pytest.raises(TgoError):
+        wilson_interval(rate, n, 0.95)
+
+
+def test_effective_size_of_single_images_is_their_number() -> None:
+    outcomes = np.random.default_rng(0).integers(0, 2, 50).astype(float)
+    assert effective_size(outcomes, np.arange(50)) == pytest.approx(50)
+
+
+def test_effective_size_of_equal_copies_is_the_number_of_prompts() -> None:
+    outcomes = np.random.default_rng(0).integers(0, 2, 50).astype(float)
+    assert effective_size(np.repeat(outcomes, 4), np.repeat(np.arange(50), 4)) == pytest.approx(50, rel=0.02)
+
+
+def test_effective_size_without_variation_is_the_number_of_prompts() -> None:
+    assert effective_size(np.ones(12), np.repeat(np.arange(3), 4)) == 3
+    assert effective_size(np.array([1.0, 0.0, 1.0]), np.zeros(3)) == 1
+
+
+def test_effective_size_follows_the_intraclass_correlation() -> None:
+    """Beta-binomial clusters: the design effect is 1 + (m - 1) rho with rho = 1/(a + b + 1) (Kish)."""
+    rng, prompts, images = np.random.default_rng(3), 4000, 5
+    rates = np.repeat(rng.beta(2, 2, prompts), images)
+    outcomes = (rng.random(prompts * images) < rates).astype(float)
+    expected = prompts * images / (1 + (images - 1) / 5)
+    assert effective_size(outcomes, np.repeat(np.arange(prompts), images)) == pytest.approx(
+        expected, rel=0.03
+    )
+
+
+def _interval(values: np.ndarray, clusters: np.ndarray, resamples: int = 1000, seed: int = 0) -> tuple:
+    low, high = bootstrap_means(values[:, None], clusters, resamples=resamples, confidence=0.95, seed=seed)
+    return low[0], high[0]
+
+
+def test_bootstrap_covers_the_truth() -> None:
+    rng, covered, trials = np.random.default_rng(1), 0, 400
+    for trial in range(trials):
+        values = rng.normal(0.3, 1, 60)
+        low, high = _interval(values, np.arange(60), resamples=300, seed=trial)
+        covered += low <= 0.3 <= high
+    assert 0.91 <= covered / trials <= 0.98  # .95 give or take two standard errors and the percentile's bias
+
+
+def test_bootstrap_width_is_the_clustered_standard_error() -> None:
+    """Equal clusters: the standard error is that of the mean of cluster means, not of independent samples."""
+    rng, prompts, images = np.random.default_rng(2), 200, 6
+    clusters = rng.permutation(np.repeat(np.arange(prompts), images))
+    values = rng.normal(0, 1, prompts)[clusters] + rng.normal(0, 0.5, prompts * images)
+    low, high = _interval(values, clusters, resamples=8000)
+    cluster_means = np.array([values[clusters == cluster].mean() for cluster in range(prompts)])
+    analytic = 2 * 1.96 * cluster_means.std(ddof=0) / math.sqrt(prompts)
+    assert high - low == pytest.approx(analytic, rel=0.05)
+    naive = 2 * 1.96 * values.std() / math.sqrt(values.size)
+    assert high - low > 2 * naive
+
+
+def test_bootstrap_of_a_constant_difference_is_that_constant() -> None:
+    assert _interval(np.full(20, 0.25), np.repeat(np.arange(10), 2)) == (0.25, 0.25)
+
+
+def test_bootstrap_of_one_prompt_claims_nothing() -> None:
+    low, high = _interval(np.array([0.1, 0.4, 0.2]), np.zeros(3))
+    assert math.isnan(low) and math.isnan(high)
+
+
+def test_bootstrap_of_nothing_is_an_error() -> None:
+    with pytest.raises(TgoError, match="nothing to compare"):
+        _interval(np.empty(0), np.empty(0))
+    with pytest.raises(TgoError, match="equal length"):
+        _interval(np.ones(3), np.ones(2))
+
+
+def test_bootstrap_ignores_missing_values_of_a_column_alone() -> None:
+    rng = np.random.default_rng(5)
+    values, clusters = rng.normal(size=(300, 2)), np.repeat(np.arange(100), 3)
+    holed = values.copy()
+    holed[rng.random(300) < 0.3, 1] = np.nan
+    options = {"resamples": 4000, "confidence": 0.9, "seed": 7}
+    whole = np.array(bootstrap_means(values, clusters, **options))
+    partly = np.array(bootstrap_means(holed, clusters, **options))
+    kept = ~np.isnan(holed[:, 1])
+    alone = np.array(bootstrap_means(holed[kept][:, 1:], clusters[kept], **options))
+    assert np.array_equal(partly[:, 0], whole[:, 0])
+    np.testing.assert_allclose(partly[:, 1], alone[:, 0], atol=0.015)
+
+
+def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    whole = _interval(values, np.arange(40), resamples=500)
+    monkeypatch.setattr("tgo_pipeline.evaluation.statistics.BLOCK", 1000)
+    assert _interval(values, np.arange(40), resamples=500) == pytest.approx(whole, rel=1e-12)
+
+
+def test_bootstrap_of_a_whole_evaluation_is_fast() -> None:
+    rng = np.random.default_rng(0)
+    start = time.process_time()
+    for test_set in range(4):
+        bootstrap_means(
+            rng.normal(size=(300, 14)), np.arange(300), resamples=2000, confidence=0.95, seed=test_set
+        )
+    assert time.process_time() - start < 1.5
+
+
+scores = st.lists(
+    st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=30
+)  # small whole numbers tie often
+
+
+@settings(max_examples=50)
+@given(scores)
+def test_wins_ties_and_losses_are_strict_and_complete(pairs: list[tuple[int, int]]) -> None:
+    base, tuned = np.array(pairs, dtype=float).T
+    wins, ties, losses = compare_pairs(base, tuned)
+    assert wins.sum() == sum(t > b for b, t in pairs)
+    assert ties.sum() == sum(t == b for b, t in pairs)
+    assert wins.sum() + ties.sum() + losses.sum() == len(pairs)
+
+
+def test_a_missing_score_is_neither_win_nor_tie_nor_loss() -> None:
+    for outcome in compare_pairs(np.array([np.nan, 1.0]), np.array([1.0, np.nan])):
+        assert not outcome.any()

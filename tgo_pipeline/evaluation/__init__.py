@@ -1,0 +1,1 @@
+"""The tuned model against the base model: paired samples, win rates, intervals, tables."""

@@ -1,0 +1,114 @@
+"""Intervals for paired comparisons: Wilson for win rates, a bootstrap over prompts for means.
+
+Images of one prompt are not independent, so every interval counts prompts ("clusters"), not images. All in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tgo_pipeline.errors import TgoError
+
+Floats = NDArray[np.float64]
+BLOCK = 2**22  # resample-by-cluster counts held at once (32 MB)
+
+
+def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """The score interval of a binomial rate from `n` trials (Wilson 1927); `n` may be an effective size.
+
+    Raises `TgoError` if there is no trial or the rate is outside [0, 1].
+    """
+    if not n > 0:
+        raise TgoError(f"a rate over {n:g} trials has no interval: at least one comparison is needed.")
+    if not 0 <= rate <= 1:
+        raise TgoError(f"the rate is {rate:g}: it must be from 0 to 1.")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    scale = 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)
+
+
+def effective_size(outcomes: NDArray, clusters: NDArray) -> float:
+    """How many independent trials the 0/1 `outcomes` (N,) are worth when those of a cluster go together.
+
+    N over the design effect, the ratio of the clustered to the independent variance of the mean (Kish 1965); exactly
+    N for one outcome per cluster, never above it. The number of clusters if nothing varies, where the ratio is
+    undefined.
+    """
+    _require(outcomes, clusters)
+    sizes, inverse = _cluster_sizes(clusters)
+    n, count = len(outcomes), len(sizes)
+    rate = float(outcomes.mean())
+    if count == 1 or rate in (0.0, 1.0):
+        return float(count)
+    residuals = np.bincount(inverse, weights=outcomes, minlength=count) - rate * sizes
+    clustered = count / (count - 1) * float(residuals @ residuals) / n**2
+    independent = rate * (1 - rate) / (n - 1)
+    return n / float(np.clip(clustered / independent, 1.0, float(sizes @ sizes) / n))
+
+
+def bootstrap_means(
+    values: NDArray, clusters: NDArray, *, resamples: int, confidence: float, seed: int
+) -> tuple[Floats, Floats]:
+    """Percentile intervals (K,), (K,) of the column means of `values` (N, K), resampling whole clusters.
+
+    NaN is a missing value of its column. All columns share their resamples, so they can be compared. A column with
+    fewer than two clusters gets NaN: one prompt says nothing about another. Raises `TgoError` without a row.
+    """
+    _require(values, clusters)
+    present = ~np.isnan(values)
+    sizes, inverse = _cluster_sizes(clusters)
+    sums, counts = (
+        _cluster_sums(part, inverse, len(sizes)) for part in (np.where(present, values, 0.0), present)
+    )
+    weights = _multiplicities(len(sizes), resamples, np.random.default_rng(seed))
+    means = np.concatenate([_ratio(block @ sums, block @ counts) for block in weights])
+    tail = (1 - confidence) / 2
+    intervals = np.full((2, values.shape[1]), np.nan)
+    for column in np.flatnonzero((counts > 0).sum(axis=0) > 1):
+        intervals[:, column] = np.nanquantile(means[:, column], (tail, 1 - tail))
+    return intervals[0], intervals[1]
+
+
+def compare_pairs(base: NDArray, tuned: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Three boolean arrays of the inputs' shape: tuned strictly above base, equal, strictly below; NaN is none."""
+    return tuned > base, tuned == base, tuned < base
+
+
+def _require(values: NDArray, clusters: NDArray) -> None:
+    if len(values) != len(clusters):
+        raise TgoError(
+            f"{len(values)} values came with {len(clusters)} prompts: they must be of equal length."
+        )
+    if not len(values):
+        raise TgoError("there is nothing to compare: no sample was scored on both sides.")
+
+
+def _cluster_sizes(clusters: NDArray) -> tuple[Floats, NDArray[np.intp]]:
+    _, inverse, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    return sizes.astype(np.float64), inverse
+
+
+def _cluster_sums(values: NDArray, inverse: NDArray[np.intp], count: int) -> Floats:
+    columns = [np.bincount(inverse, weights=column, minlength=count) for column in values.T]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _multiplicities(count: int, resamples: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """Blocks (b, count): how often each cluster is drawn when `count` clusters are drawn with replacement."""
+    step = max(1, BLOCK // count)
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = generator.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+
+
+def _ratio(sums: Floats, counts: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return sums / counts
