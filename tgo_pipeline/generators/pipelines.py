@@ -1,0 +1,216 @@
+"""Open a model as a `diffusers` pipeline: `demo`, a pipeline folder, an adapter folder of `fine_tune`, or a hub id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+log = logging.getLogger("tgo")
+INDEX, TUNED = "model_index.json", "tgo.json"
+LAYOUT = (
+    f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
+    "unet, vae, text_encoder, tokenizer, scheduler), as `DiffusionPipeline.save_pretrained` writes them."
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a model's parts are: a complete pipeline (`folder` or `hub_id`), and perhaps an adapter on top."""
+
+    folder: Path | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    adapter: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder or self.hub_id)
+
+
+def load_pipeline(
+    model: str, revision: str | None = None, device: torch.device | str = "cpu"
+) -> DiffusionPipeline:
+    """Load `model` in float32 onto `device`, with progress bars and the safety checker off.
+
+    The safety checker paints suspected pictures black; they would then be scored and trained on as black pictures.
+    Raises `TgoError` if a folder or a part of it is missing or broken, or if the hub cannot be reached.
+    """
+    location = locate(model, revision)
+    if location.hub_id is not None:
+        log.info("%s is no folder here: taking it from the model hub or its local cache", location)
+    with _quiet():
+        pipeline = _open(location)
+        if location.adapter is not None:
+            _add_adapter(pipeline, location.adapter)
+    _to_float32(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def model_fingerprint(model: str, revision: str | None = None) -> str:
+    """What a model's numbers depend on, without loading it: the content of local files, the name of a hub revision."""
+    location = locate(model, revision)
+    if location.folder is not None:
+        base = content_fingerprint(location.folder)
+    else:
+        base = fingerprint(hub_id=location.hub_id, revision=location.revision)
+    if location.adapter is None:
+        return base
+    return fingerprint(base=base, adapter=content_fingerprint(location.adapter))
+
+
+def locate(model: str, revision: str | None = None) -> Location:
+    """Find a model's parts and check that a local one is complete. Raises `TgoError` that says what is missing."""
+    if model == "demo":
+        from tgo_pipeline import demo
+
+        return Location(folder=_complete(demo.weights_path("diffusion")))
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return _locate_on_hub(model, revision)
+    tuned = _tuned(folder)
+    if tuned.get("method") != "lora":
+        return Location(folder=_complete(folder))
+    base = locate(_base(tuned, folder), tuned.get("revision"))
+    if base.adapter is not None:
+        raise TgoError(
+            f"{folder} is an adapter on {tuned['base']}, which is an adapter itself: only an adapter on a complete "
+            "pipeline can be loaded. Fuse the first one (`pipeline.fuse_lora()`, `save_pretrained`) and tune that."
+        )
+    return Location(base.folder, base.hub_id, base.revision, adapter=folder)
+
+
+def _locate_on_hub(model: str, revision: str | None) -> Location:
+    if not _HUB_ID.fullmatch(model):
+        raise TgoError(f"model is {model!r}, and there is no such folder. {LAYOUT}")
+    return Location(hub_id=model, revision=revision)
+
+
+def _tuned(folder: Path) -> dict[str, Any]:
+    path = folder / TUNED
+    return _read_json(path) if path.is_file() else {}
+
+
+def _base(tuned: dict[str, Any], folder: Path) -> str:
+    base = tuned.get("base")
+    if not isinstance(base, str):
+        raise TgoError(
+            f"{folder / TUNED} does not name the `base` that the adapter belongs to: write it there."
+        )
+    return base
+
+
+def _complete(folder: Path) -> Path:
+    if not (folder / INDEX).is_file():
+        raise TgoError(f"{folder} has no {INDEX}, so it is no pipeline folder. {LAYOUT}")
+    index = _read_json(folder / INDEX)
+    missing = [name for name, part in index.items() if _is_component(part) and not (folder / name).is_dir()]
+    missing = [name for name in missing if name != "safety_checker"]
+    if missing:
+        raise TgoError(f"{folder} lacks the subfolders {', '.join(missing)} that its {INDEX} names. {LAYOUT}")
+    return folder
+
+
+def _is_component(part: Any) -> bool:
+    return isinstance(part, list) and len(part) == 2 and None not in part
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
+    if not isinstance(content, dict):
+        raise TgoError(f"{path} holds a JSON {type(content).__name__}, not an object: copy the model again.")
+    return content
+
+
+def _open(location: Location) -> DiffusionPipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from safetensors import SafetensorError
+
+    try:
+        index = DiffusionPipeline.load_config(str(location), revision=location.revision)
+        return DiffusionPipeline.from_pretrained(
+            str(location),
+            revision=location.revision,
+            **_without_safety_checker(index),  # type: ignore[arg-type]
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise TgoError(_explain(location, error)) from error
+
+
+def _without_safety_checker(index: Any) -> dict[str, Any]:
+    if "safety_checker" not in index:
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
+
+
+def _explain(location: Location, error: Exception) -> str:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if location.folder is not None:
+        return f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
+    if _is_offline(error):
+        reason = "it cannot be reached, and the local cache lacks the model"
+    at = f" at revision {location.revision}" if location.revision else ""
+    return (
+        f"model is {location.hub_id!r}: there is no such folder here, and the model hub did not give it{at} "
+        f"({reason}). On a machine without network put the pipeline's files into a folder and name that. {LAYOUT}"
+    )
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while error is not None and not isinstance(error, LocalEntryNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _to_float32(pipeline: Any) -> None:
+    """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
+    import torch
+
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.float()
+
+
+def _add_adapter(pipeline: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        pipeline.load_lora_weights(str(folder))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
+        raise TgoError(
+            f"the adapter in {folder} does not fit {type(pipeline).__name__} ({error}): run fine_tune again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars that the libraries show while they load."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
+
+    bars = [each for each in (diffusers_log, transformers_log) if each.is_progress_bar_enabled()]
+    for each in bars:
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each in bars:
+            each.enable_progress_bar()

@@ -1,0 +1,164 @@
+"""Sample a folder of generation shards from prompts: the same plan serves training data and evaluation."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tgo_pipeline.executors import local
+from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint
+from tgo_pipeline.generators.sample import Sampler, png
+from tgo_pipeline.params import GenerateParams, RuntimeParams
+from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.shards import Shard, Status, atomic, run_shards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("tgo")
+VERSION = 1
+
+
+class Row(NamedTuple):
+    """One picture to draw."""
+
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    index: int
+    seed: int
+
+
+class Source(NamedTuple):
+    """What draws: a model and the parameters that it samples with."""
+
+    model: str
+    revision: str | None
+    params: GenerateParams
+
+
+def rows(prompts: Sequence[tuple[str, str]], *, images_per_prompt: int, seed: int, purpose: str) -> list[Row]:
+    """One row per picture of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose)."""
+    return [
+        Row(sample_id, prompt_id, prompt, index, derive_seed(seed, sample_id, purpose))
+        for prompt_id, prompt in prompts
+        for index in range(images_per_prompt)
+        for sample_id in [f"{prompt_id}-{index:04d}"]
+    ]
+
+
+def plan(
+    prompts: Sequence[tuple[str, str]],
+    *,
+    split: str,
+    model: str,
+    revision: str | None,
+    params: GenerateParams,
+    images_per_prompt: int,
+    seed: int,
+    purpose: str,
+) -> list[Shard]:
+    """The shards that `generate_folder` writes for the same arguments; reads the model's files, loads nothing."""
+    chunks = _chunks(prompts, params.shard_size, images_per_prompt, seed, purpose)
+    return _plan(chunks, split, Source(model, revision, params))
+
+
+def generate_folder(
+    folder: Path,
+    prompts: Sequence[tuple[str, str]],
+    *,
+    split: str,
+    model: str,
+    revision: str | None,
+    params: GenerateParams,
+    images_per_prompt: int,
+    seed: int,
+    purpose: str,
+    runtime: RuntimeParams,
+) -> Status:
+    """Draw `images_per_prompt` pictures of each (prompt_id, prompt) into shards of `tables.GENERATIONS`.
+
+    Only missing and stale shards are drawn. A picture depends on the model, its prompt, the sampling parameters and
+    (seed, sample id, purpose): not on batches, processes or interruptions, up to rounding of the last bit of a pixel.
+    Raises `TgoError` if the model cannot be loaded or sampled.
+    """
+    chunks = _chunks(prompts, params.shard_size, images_per_prompt, seed, purpose)
+    source = Source(model, revision, params)
+    make_worker = functools.partial(_make_worker, folder, chunks, source)
+    return run_shards(
+        folder,
+        _plan(chunks, split, source),
+        lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime),
+    )
+
+
+def _chunks(
+    prompts: Sequence[tuple[str, str]], shard_size: int, images_per_prompt: int, seed: int, purpose: str
+) -> list[list[Row]]:
+    """Rows by shard; the pictures of one prompt stay together unless they alone exceed a shard."""
+    size = shard_size // images_per_prompt * images_per_prompt or shard_size
+    every = iter(rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose))
+    return list(iter(lambda: list(itertools.islice(every, size)), []))
+
+
+def _plan(chunks: Sequence[list[Row]], split: str, source: Source) -> list[Shard]:
+    params = source.params
+    common = {
+        "version": VERSION,
+        "model": model_fingerprint(source.model, source.revision),
+        "sampling": [params.guidance_scale, params.steps, params.width, params.height],
+    }
+    return [
+        Shard(split, index, len(chunks), fingerprint(rows=chunk, **common))
+        for index, chunk in enumerate(chunks)
+    ]
+
+
+def _make_worker(
+    folder: Path, chunks: Sequence[list[Row]], source: Source, runtime: RuntimeParams
+) -> local.Worker:
+    from tgo_pipeline.devices import prepare_torch
+
+    pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
+    sampler = Sampler(pipeline, source.params, runtime.generate_batch_size)
+
+    def write(shard: Shard) -> None:
+        from tgo_pipeline.tables import write_table
+
+        started_s = time.monotonic()
+        table = _draw(chunks[shard.index], source, sampler)
+        with atomic(folder / shard.name) as temporary:
+            write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
+        log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
+
+    return write
+
+
+def _draw(chunk: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:
+    import pyarrow as pa
+
+    from tgo_pipeline.progress import Bar
+    from tgo_pipeline.tables import GENERATIONS
+
+    records = []
+    with Bar("generate", len(chunk)) as bar:
+        images = sampler.images([row.prompt for row in chunk], [row.seed for row in chunk])
+        for row, image in zip(chunk, images, strict=True):
+            record = row._asdict() | {
+                "image": {"bytes": png(image), "path": f"{row.sample_id}.png"},
+                "width": image.width,
+                "height": image.height,
+                "model": source.model,
+                "revision": source.revision,
+                "guidance_scale": source.params.guidance_scale,
+                "steps": source.params.steps,
+            }
+            records.append(record)
+            bar.advance()
+    return pa.Table.from_pylist(records, schema=GENERATIONS)
