@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ def score_files(folder: Path) -> list[Path]:
     """The score shards of a folder in name order. Raises `TgoError` if there are none."""
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise TgoError(f"{folder} holds no score shard (*.parquet): run the score stage, or name another folder.")
+        raise TgoError(
+            f"{folder} holds no score shard (*.parquet): run the score stage, or name another folder."
+        )
     return files
 
 
 def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:
-    """`sample_id`, `prompt_id` and the reward columns of one shard. Raises `TgoError` if one is missing or of another type."""
+    """`sample_id`, `prompt_id` and the reward columns of one shard. Raises `TgoError` for a wrong schema."""
     from tgo_pipeline.tables import check_schema, read_table, scores_schema
 
     columns = ["sample_id", "prompt_id", *rewards]
@@ -41,7 +44,7 @@ def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:
 
 
 def read_scores(folder: Path, rewards: Sequence[str]) -> pl.DataFrame:
-    """All score shards of a folder in name order. Raises `TgoError` if there are none, no rows, or a column is missing."""
+    """All score shards of a folder in name order. Raises `TgoError` for no shards, no rows or a wrong schema."""
     import polars as pl
     import pyarrow as pa
 
@@ -49,6 +52,17 @@ def read_scores(folder: Path, rewards: Sequence[str]) -> pl.DataFrame:
     if not table.num_rows:
         raise TgoError(f"{folder} holds score shards without a single row: generate and score images first.")
     return pl.DataFrame(table)
+
+
+def scores_fingerprint(folder: Path) -> str:
+    """What a folder of score shards holds: their stored fingerprints, or their content where they carry none."""
+    from tgo_pipeline.tables import read_metadata
+
+    parts = [
+        (file.name, read_metadata(file).get("fingerprint") or content_fingerprint(file))
+        for file in score_files(folder)
+    ]
+    return fingerprint(shards=parts)
 
 
 def reference_folder(params: ThresholdParams, scores: Path) -> Path:
@@ -60,7 +74,9 @@ def reference_folder(params: ThresholdParams, scores: Path) -> Path:
         return scores
     proxy = Path(params.proxy)
     if not proxy.is_dir():
-        raise TgoError(f"threshold.proxy is {params.proxy!r}, which is no folder: name a folder of score shards.")
+        raise TgoError(
+            f"threshold.proxy is {params.proxy!r}, which is no folder: name a folder of score shards."
+        )
     return proxy
 
 
@@ -68,7 +84,9 @@ def column(frame: pl.DataFrame, reward: str) -> np.ndarray:
     """One reward as float64 (N,), null as NaN. Raises `TgoError` if the frame lacks it."""
     if reward not in frame.columns:
         found = ", ".join(name for name in frame.columns if name not in ("sample_id", "prompt_id", "error"))
-        raise TgoError(f"the scores have no reward {reward!r}; they have {found}: score it, or name another one.")
+        raise TgoError(
+            f"the scores have no reward {reward!r}; they have {found}: score it, or name another one."
+        )
     return frame[reward].to_numpy().astype(np.float64)
 
 

@@ -86,46 +86,26 @@ def bootstrap_taus(
     taus = np.empty(resamples)
     for draw in range(resamples):
         times = np.bincount(rng.integers(0, sizes.size, sizes.size), minlength=sizes.size)
-        total = int(times @ sizes)
-        cumulative = times @ below + np.cumsum(times[owner[start:stop]])
-        at = _positions(cumulative, int(times @ below), total, p)
-        if at is None:
-            taus[draw] = _interpolate(ordered, *_all_positions(times, owner, total, p))
-        else:
-            taus[draw] = _interpolate(ordered[start:stop], *at)
+        position = (int(times @ sizes) - 1) * p
+        tau = _weighted_quantile(ordered[start:stop], times[owner[start:stop]], int(times @ below), position)
+        taus[draw] = _weighted_quantile(ordered, times[owner], 0, position) if math.isnan(tau) else tau
     return taus
 
 
 def _window(owner: np.ndarray, sizes: np.ndarray, p: float) -> tuple[int, int]:
-    """Ranks within some standard deviations of tau; the rank's variance is the sum over prompts of (below - p size)^2."""
+    """Ranks within 8 standard deviations of tau's; the variance is the sum over prompts of (below - p size)^2."""
     centre = math.floor((owner.size - 1) * p)
     below = np.bincount(owner[: centre + 1], minlength=sizes.size)
     reach = math.ceil(_WINDOW_SD * math.sqrt(float(np.sum((below - p * sizes) ** 2)))) + 1
     return max(0, centre - reach), min(owner.size, centre + reach + 1)
 
 
-def _positions(
-    cumulative: np.ndarray, before: int, total: int, p: float
-) -> tuple[int, int, float] | None:
-    """Indices into the window of the two order statistics around tau, and how far tau is between them."""
-    position = (total - 1) * p
+def _weighted_quantile(ordered: np.ndarray, counts: np.ndarray, before: int, position: float) -> float:
+    """The value at `position` among sorted values repeated `counts` times, `before` more below; NaN outside."""
+    cumulative = before + np.cumsum(counts)
     lower = math.floor(position)
-    upper = min(lower + 1, total - 1)
+    upper = lower if position == lower else lower + 1
     if lower < before or upper >= cumulative[-1]:
-        return None
-    first, second = cumulative.searchsorted([lower, upper], side="right")
-    return int(first), int(second), position - lower
-
-
-def _all_positions(
-    times: np.ndarray, owner: np.ndarray, total: int, p: float
-) -> tuple[int, int, float]:
-    at = _positions(np.cumsum(times[owner]), 0, total, p)
-    if at is None:
-        raise RuntimeError("a quantile of a whole sample lies inside it")
-    return at
-
-
-def _interpolate(ordered: np.ndarray, lower: int, upper: int, fraction: float) -> float:
-    low, high = ordered[lower], ordered[upper]
-    return float(low + fraction * (high - low))
+        return math.nan
+    low, high = ordered[cumulative.searchsorted([lower, upper], side="right")]
+    return float(low + (position - lower) * (high - low))

@@ -1,0 +1,24 @@
+"""Label every scored sample at tau and weigh it; reads data/scores and data/thresholds.parquet, writes data/labels."""
+
+from tgo_pipeline import paths
+from tgo_pipeline.params import Params
+
+
+def run(params: Params) -> None:
+    """Write the label shards, their metrics and the histogram of the weights."""
+    from tgo_pipeline.labels import label_folder
+
+    label_folder(
+        params,
+        scores=paths.SCORES,
+        thresholds=paths.THRESHOLDS,
+        labels=paths.LABELS,
+        metrics=paths.METRICS / "label.json",
+        plots=paths.PLOTS,
+    )
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("label")

@@ -1,0 +1,23 @@
+"""Estimate tau and its uncertainty for every reward; reads data/scores, writes data/thresholds.parquet and plots."""
+
+from tgo_pipeline import paths
+from tgo_pipeline.params import Params
+
+
+def run(params: Params) -> None:
+    """Fit the thresholds table."""
+    from tgo_pipeline.thresholds.stage import fit_folder
+
+    fit_folder(
+        params,
+        scores=paths.SCORES,
+        thresholds=paths.THRESHOLDS,
+        metrics=paths.METRICS / "threshold.json",
+        plots=paths.PLOTS,
+    )
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("threshold")

@@ -1,0 +1,304 @@
+"""Labels 1[s >= tau] and confidence weights w = 1 + c|s - tau| (Threshold-Guided Optimization, equations of section 3).
+
+The weight is not free of scale: scores that spread by 0.03 (HPSv2) make w about 1 whatever c is, scores that spread
+by 1 (ImageReward) reach 10. `scale` measures the distance to tau in other units than the score's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.params import Params
+from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.targets import (
+    mid_ranks,
+    read_score_shard,
+    read_scores,
+    reference_folder,
+    score_files,
+    scores_fingerprint,
+    standard_deviation,
+    target_scores,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger("tgo")
+VERSION = 1
+MAD_TO_STD = (
+    1.4826  # 1 / quantile of the normal distribution at 3/4: the MAD of normal scores becomes their std
+)
+WEIGHT_BINS = 40
+Ties = Literal["positive", "negative"]
+Scale = Literal["raw", "std", "mad", "rank"]
+
+
+def labels(scores: np.ndarray, tau: float, ties: Ties = "positive") -> np.ndarray:
+    """1 where a score is at or above tau (above it, with `ties="negative"`), else 0; int8 (N,).
+
+    Raises `TgoError` if a score is not finite: it belongs to neither side.
+    """
+    _require_finite(scores)
+    above = scores >= tau if ties == "positive" else scores > tau
+    return above.astype(np.int8)
+
+
+def weights(
+    scores: np.ndarray, tau: float, c: float, scale: Scale = "raw", reference: np.ndarray | None = None
+) -> np.ndarray:
+    """w = 1 + c d of each score (N,), float64, where d is its distance to tau in units of `scale`.
+
+    `raw`: |s - tau|, the paper's; `std`: divided by the standard deviation; `mad`: by 1.4826 times the median
+    absolute deviation from the median; `rank`: |F(s) - F(tau)| with F the mid-rank distribution function, so that w
+    is at most 1 + c. The unit comes from `reference`, the finite scores of the training set (default: `scores`).
+    Raises `TgoError` if a score is not finite or the unit is zero.
+    """
+    _require_finite(scores)
+    if c == 0:
+        return np.ones(len(scores))
+    known = np.asarray(scores if reference is None else reference, dtype=np.float64)
+    return 1 + c * _distances(np.asarray(scores, dtype=np.float64), tau, scale, known)
+
+
+def _distances(scores: np.ndarray, tau: float, scale: Scale, known: np.ndarray) -> np.ndarray:
+    if scale == "rank":
+        ordered = np.sort(known)
+        return np.abs(mid_ranks(scores, ordered) - mid_ranks(np.array([tau]), ordered))
+    units = {"raw": lambda _: 1.0, "std": lambda x: standard_deviation(x, "the target score"), "mad": _mad}
+    return np.abs(scores - tau) / units[scale](known)
+
+
+def _mad(known: np.ndarray) -> float:
+    middle = float(np.median(known))
+    unit = MAD_TO_STD * float(np.median(np.abs(known - middle)))
+    if unit == 0:
+        raise TgoError(
+            f"label.scale is mad, but more than half of the target scores equal {middle:g}, so that their median "
+            "absolute deviation is 0: use std, rank or raw."
+        )
+    return unit
+
+
+def _require_finite(scores: np.ndarray) -> None:
+    bad = int(np.sum(~np.isfinite(scores)))
+    if bad:
+        raise TgoError(f"{bad} of {len(scores)} scores are NaN or infinite: leave them out before labelling.")
+
+
+def effective_sample_size(weights: np.ndarray) -> float:
+    """(sum w)^2 / sum w^2 (Kish): N for equal weights, 1 when one sample has all of it; 0 for no samples."""
+    if not len(weights):
+        return 0.0
+    relative = np.asarray(weights, dtype=np.float64) / np.max(weights)
+    return float(np.sum(relative) ** 2 / np.sum(relative**2))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The whole data set labelled: per sample its target score (NaN: unscored), label and weight (N,)."""
+
+    reward: str
+    tau: float
+    scores: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Which samples have a target score, and with it a label (N,)."""
+        return ~np.isnan(self.scores)
+
+
+def plan(params: Params, *, scores: Path, thresholds: Path) -> list[Shard]:
+    """One label shard per score shard. Every one depends on all scores, through tau and the unit of the weights.
+
+    Raises `TgoError` if there are no score shards or no thresholds table.
+    """
+    from tgo_pipeline.tables import read_metadata
+
+    if not thresholds.is_file():
+        raise TgoError(f"{thresholds} does not exist: run the threshold stage first.")
+    files = score_files(scores)
+    content = fingerprint(
+        version=VERSION,
+        scores=scores_fingerprint(scores),
+        thresholds=read_metadata(thresholds).get("fingerprint") or content_fingerprint(thresholds),
+        target=params.target,
+        target_rewards=params.target_rewards,
+        label=params.label,
+    )
+    return [_shard(file, content) for file in files]
+
+
+def _shard(file: Path, content: str) -> Shard:
+    split, index, _, count = file.stem.rsplit("-", 3)
+    return Shard(split, int(index), int(count), content)
+
+
+def label_folder(
+    params: Params, *, scores: Path, thresholds: Path, labels: Path, metrics: Path, plots: Path
+) -> Status:
+    """Write a label shard beside every score shard (same name), `metrics` (JSON) and `plots/weights.csv`.
+
+    A sample without a target score gets no row and is counted as failed. Raises `TgoError`, before anything is
+    written, if no sample can be labelled or all fall on one side.
+    """
+    shards = plan(params, scores=scores, thresholds=thresholds)
+    data_set = label_scores(params, scores=scores, thresholds=thresholds)
+    _require_both_sides(data_set, params.label.ties)
+
+    def work(waiting: Sequence[Shard], stop: Stop) -> None:
+        _write_shards(waiting, stop, shards, data_set, scores=scores, labels=labels)
+
+    status = run_shards(labels, shards, work)
+    numbers = summary(data_set)
+    log.info(
+        "%s labelled at %s tau = %.6g: %.1f %% positive, weights %.3g on average, effective sample size %.0f of %d",
+        numbers["labelled"],
+        data_set.reward,
+        data_set.tau,
+        100 * numbers["positive_share"],
+        numbers["weight_mean"],
+        numbers["effective_sample_size"],
+        numbers["labelled"],
+    )
+    with atomic(metrics) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    _write_weights(data_set, plots / "weights.csv")
+    return status
+
+
+def label_scores(params: Params, *, scores: Path, thresholds: Path) -> Labelled:
+    """Target score, label and weight of every sample of the score shards, in the order of the shards."""
+    from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
+
+    table = read_thresholds(thresholds)
+    target, rewards = params.target.reward, params.target_rewards
+    tau = threshold_row(table, target)["tau"]
+    if tau is None:
+        raise TgoError(
+            f"{target} has no tau in {thresholds}: its scores were too few; choose another target."
+        )
+    frame = read_scores(scores, rewards)
+    folder = reference_folder(params.threshold, scores)
+    reference = frame if folder == scores else read_scores(folder, rewards)
+    values = target_scores(frame, target, rewards, reference, taus(table))
+    known = values[~np.isnan(values)]
+    if not known.size:
+        raise TgoError(
+            f"no sample of {scores} has a score for the target {target}: look at its error column."
+        )
+    label, weight = np.zeros(len(values), np.int8), np.zeros(len(values))
+    label[~np.isnan(values)] = labels(known, tau, params.label.ties)
+    weight[~np.isnan(values)] = weights(known, tau, params.label.c, params.label.scale)
+    return Labelled(target, tau, values, label, weight)
+
+
+def _require_both_sides(data_set: Labelled, ties: Ties) -> None:
+    known = data_set.scores[data_set.scored]
+    positive = int(data_set.labels.sum())
+    if 0 < positive < known.size:
+        return
+    at_tau = int(np.sum(known == data_set.tau))
+    raise TgoError(
+        f"{positive} of {known.size} samples are positive at {data_set.reward} tau = {data_set.tau:g} (scores from "
+        f"{known.min():g} to {known.max():g}, {at_tau} equal tau, label.ties is {ties}): both sides are needed; change "
+        "threshold.percentile, label.ties or the target."
+    )
+
+
+def _write_shards(
+    waiting: Sequence[Shard],
+    stop: Stop,
+    shards: Sequence[Shard],
+    data_set: Labelled,
+    *,
+    scores: Path,
+    labels: Path,
+) -> None:
+    from tgo_pipeline.tables import write_table
+
+    wanted = {shard.name for shard in waiting}
+    start = 0
+    for shard in shards:
+        samples = read_score_shard(scores / shard.name, [])
+        rows = slice(start, start + samples.num_rows)
+        start = rows.stop
+        if shard.name not in wanted:
+            continue
+        table = _label_table(samples, data_set, rows)
+        failed = samples.num_rows - table.num_rows
+        with atomic(labels / shard.name) as temporary:
+            write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": failed})
+        log.info("%s: %d labels, %d samples without a target score", shard.name, table.num_rows, failed)
+        stop.check()
+
+
+def _label_table(samples: pa.Table, data_set: Labelled, rows: slice) -> pa.Table:
+    import pyarrow as pa
+
+    from tgo_pipeline.tables import LABELS
+
+    scored = data_set.scored[rows]
+    kept = samples.filter(pa.array(scored))
+    score = data_set.scores[rows][scored]
+    columns = [
+        kept["sample_id"],
+        kept["prompt_id"],
+        pa.repeat(data_set.reward, len(score)),
+        score,
+        score - data_set.tau,
+        data_set.labels[rows][scored],
+        data_set.weights[rows][scored],
+    ]
+    return pa.table(columns, schema=LABELS)
+
+
+def summary(data_set: Labelled) -> dict[str, Any]:
+    """The metrics of a labelled data set: counts, balance of the sides, and how unequal the weights are."""
+    scored = data_set.scored
+    weight, positive = data_set.weights[scored], data_set.labels[scored] == 1
+    ess = effective_sample_size(weight)
+    return {
+        "reward": data_set.reward,
+        "tau": data_set.tau,
+        "samples": len(scored),
+        "labelled": len(weight),
+        "unscored": len(scored) - len(weight),
+        "positive": int(positive.sum()),
+        "positive_share": float(positive.mean()),
+        "positive_weight_share": float(weight[positive].sum() / weight.sum()),
+        "weight_mean": float(weight.mean()),
+        "weight_max": float(weight.max()),
+        "effective_sample_size": ess,
+        "effective_sample_fraction": ess / len(weight),
+    }
+
+
+def _write_weights(data_set: Labelled, path: Path) -> None:
+    """Histogram of the weights of each side, as `dvc plots` reads it."""
+    weight = data_set.weights[data_set.scored]
+    label = data_set.labels[data_set.scored]
+    edges = np.histogram_bin_edges(weight, bins=WEIGHT_BINS)
+    with atomic(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["label", "bin_low", "bin_high", "count"])
+        for value, name in enumerate(("negative", "positive")):
+            writer.writerows(_bins(name, weight[label == value], edges))
+
+
+def _bins(name: str, weight: np.ndarray, edges: np.ndarray) -> Iterable[tuple[str, float, float, int]]:
+    counts, _ = np.histogram(weight, bins=edges)
+    for low, high, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True):
+        yield name, low, high, count

@@ -1,0 +1,96 @@
+"""The threshold stage: from score shards to the thresholds table, its metrics and its plots."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.params import Params
+from tgo_pipeline.shards import atomic
+from tgo_pipeline.targets import (
+    finite,
+    read_scores,
+    reference_folder,
+    scores_fingerprint,
+    target_scores,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger("tgo")
+VERSION = 1
+METRICS = (
+    "tau",
+    "tau_bootstrap_low",
+    "tau_bootstrap_high",
+    "positive_fraction",
+    "ties",
+    "n",
+    "n_null",
+    "n_nonfinite",
+    "std",
+    "flip_rate_prompt_mean",
+)
+
+
+def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path, plots: Path) -> None:
+    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, `metrics` (JSON),
+    `plots/scores.csv` and `plots/thresholds/<reward>.{vl.json,svg}`.
+
+    Raises `TgoError`, before anything is written, for scores that the target cannot be split on (`fit.fit`).
+    """
+    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.thresholds.fit import fit
+
+    folder = reference_folder(params.threshold, scores)
+    rewards = list(params.score.rewards)
+    frame = read_scores(folder, rewards)
+    table = fit(
+        frame,
+        rewards=rewards,
+        target=params.target.reward,
+        target_rewards=params.target_rewards,
+        params=params.threshold,
+        seed=params.seed,
+        scores_fingerprint=scores_fingerprint(folder),
+    )
+    with atomic(thresholds) as temporary:
+        write_table(table, temporary, {"fingerprint": _fingerprint(params, folder)})
+    rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
+    for name, row in rows.items():
+        log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
+    with atomic(metrics) as temporary:
+        temporary.write_text(json.dumps({name: _metrics(row) for name, row in rows.items()}, indent=2) + "\n")
+    _plot(params, frame, rows, plots)
+
+
+def _fingerprint(params: Params, folder: Path) -> str:
+    return fingerprint(
+        version=VERSION,
+        scores=scores_fingerprint(folder),
+        rewards=sorted(params.score.rewards),
+        threshold=params.threshold,
+        target=params.target,
+        target_rewards=params.target_rewards,
+        seed=params.seed,
+    )
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    return {name: row[name] for name in METRICS if row[name] is not None}
+
+
+def _plot(params: Params, frame: pl.DataFrame, rows: dict[str, dict[str, Any]], plots: Path) -> None:
+    from tgo_pipeline.thresholds.plots import chart, histogram, write_charts, write_csv
+
+    taus = {name: row["tau"] for name, row in rows.items()}
+    bars = {}
+    for name, tau in taus.items():
+        rewards = params.target_rewards if name == params.target.reward else [name]
+        bars[name] = histogram(finite(target_scores(frame, name, rewards, frame, taus)), tau)
+    write_csv(bars, taus, plots / "scores.csv")
+    write_charts({name: chart(row, bars[name]) for name, row in rows.items()}, plots / "thresholds")

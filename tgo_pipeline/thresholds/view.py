@@ -1,0 +1,132 @@
+"""The thresholds table for the terminal, 100 columns wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
+from tgo_pipeline.thresholds.table import read_thresholds
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+Row = dict[str, Any]
+Column = tuple[str, Callable[[Row], str]]
+NOTHING = "–"
+MANY_DECIMALS = 7
+
+
+def show(path: Path) -> Group:
+    """Everything the thresholds table knows, as tables for `rich.console.Console.print`. Raises `TgoError`."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = read_thresholds(path).to_dicts()
+    first = rows[0]
+    notes = [Text.assemble((f"{row['reward']}: ", "bold"), row["note"]) for row in rows if row["note"]]
+    return Group(
+        _table(f"Thresholds at percentile {first['percentile']:g}", _thresholds(first), rows),
+        _table("Scores", _SCORES, rows),
+        _table("Quantiles", [(name, _in_score_units(name)) for name in QUANTILE_NAMES], rows),
+        _table("Prompts", _PROMPTS, rows),
+        *notes,
+        Text(
+            f"Estimated from the {_SOURCES[first['source']]} (fingerprint {first['scores_fingerprint']}), {path}.",
+            style="dim",
+        ),
+    )
+
+
+_SOURCES = {"dataset": "data set", "proxy": "proxy set"}
+
+
+def _table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("reward", style="cyan", no_wrap=True)
+    for header, _ in columns:
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["reward"], *(cell(row) for _, cell in columns))
+    return table
+
+
+def _score(value: float | None, row: Row) -> str:
+    """A value in score units, with the decimals that three digits of the standard deviation have."""
+    if value is None:
+        return NOTHING
+    if not row["std"]:
+        return f"{value:.4g}"
+    decimals = max(0, 2 - math.floor(math.log10(row["std"])))
+    return f"{value:.{decimals}f}" if decimals < MANY_DECIMALS else f"{value:.3g}"
+
+
+def _in_score_units(name: str) -> Callable[[Row], str]:
+    return lambda row: _score(row[name], row)
+
+
+def _number(name: str) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else f"{row[name]:.3g}"
+
+
+def _count(name: str) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else f"{row[name]:,}"
+
+
+def _percent(name: str) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else f"{100 * row[name]:.1f} %"
+
+
+def _interval(low: str, high: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        if row[low] is None and row[high] is None:
+            return NOTHING
+        return f"{_score(row[low], row)} … {_score(row[high], row)}"
+
+    return cell
+
+
+def _between_share(row: Row) -> str:
+    """Between-prompt variance over the sum of both: 0 means that one global tau fits every prompt equally well."""
+    between, within = row["between_prompt_variance"], row["within_prompt_variance"]
+    if between is None or between + within <= 0:
+        return NOTHING
+    return f"{100 * max(between, 0.0) / (max(between, 0.0) + within):.1f} %"
+
+
+def _thresholds(first: Row) -> list[Column]:
+    level = f"{100 * first['confidence']:g} %"
+    return [
+        ("tau", _in_score_units("tau")),
+        (f"{level}, samples", _interval("tau_low", "tau_high")),
+        (f"{level}, prompts", _interval("tau_bootstrap_low", "tau_bootstrap_high")),
+        ("at or above", _percent("positive_fraction")),
+        ("ties", _count("ties")),
+    ]
+
+
+_SCORES: list[Column] = [
+    ("n", _count("n")),
+    ("null", _count("n_null")),
+    ("NaN, inf", _count("n_nonfinite")),
+    ("mean", _in_score_units("mean")),
+    ("std", _in_score_units("std")),
+    ("skewness", _number("skewness")),
+    ("kurtosis", _number("kurtosis")),
+    ("min", _in_score_units("minimum")),
+    ("max", _in_score_units("maximum")),
+]
+_PROMPTS: list[Column] = [
+    ("prompts", _count("n_prompts")),
+    ("var. between", _number("between_prompt_variance")),
+    ("var. within", _number("within_prompt_variance")),
+    ("between", _between_share),
+    ("flips, mean", _percent("flip_rate_prompt_mean")),
+    ("flips, median", _percent("flip_rate_prompt_median")),
+]
