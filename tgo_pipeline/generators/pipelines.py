@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +41,14 @@ class Location:
 
 
 def load_pipeline(
-    model: str, revision: str | None = None, device: torch.device | str = "cpu"
+    model: str,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+    without: Sequence[str] = (),
 ) -> DiffusionPipeline:
     """Load `model` in float32 onto `device`, with progress bars and the safety checker off.
+
+    The components named in `without` (`vae`, `text_encoder`) are neither read nor held.
 
     The safety checker paints suspected pictures black; they would then be scored and trained on as black pictures.
     Raises `TgoError` if a folder or a part of it is missing or broken, or if the hub cannot be reached.
@@ -52,7 +57,7 @@ def load_pipeline(
     if location.hub_id is not None:
         log.info("%s is no folder here: taking it from the model hub or its local cache", location)
     with _quiet():
-        pipeline = _open(location)
+        pipeline = _open(location, without)
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
     _to_float32(pipeline)
@@ -138,7 +143,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _open(location: Location) -> DiffusionPipeline:
+def _open(location: Location, without: Sequence[str]) -> DiffusionPipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from safetensors import SafetensorError
 
@@ -147,6 +152,7 @@ def _open(location: Location) -> DiffusionPipeline:
         return DiffusionPipeline.from_pretrained(
             str(location),
             revision=location.revision,
+            **dict.fromkeys(without),
             **_without_safety_checker(index),  # type: ignore[arg-type]
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
