@@ -1,0 +1,18 @@
+"""One spelling per prompt, and its id."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+ID_DIGITS = 16
+
+
+def normalise(text: str) -> str:
+    """Compose Unicode (NFC), turn every run of whitespace into one space and strip both ends; case is kept."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def prompt_id(text: str) -> str:
+    """The first 64 bits of the SHA-256 of the normalised text, in hexadecimal."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()[:ID_DIGITS]

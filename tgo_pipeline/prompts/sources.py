@@ -1,0 +1,134 @@
+"""Read prompts from the small world or from a .txt, .csv, .jsonl or .parquet file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from tgo_pipeline.errors import TgoError
+
+DEMO = "demo:"
+Record = tuple[str | None, ...]
+
+
+def read(source: str, column: str) -> list[str]:
+    """The raw prompts of a source, in order; a null is an empty prompt.
+
+    `source` is `demo:<family>`, a .txt file with one prompt a line, or a .csv, .jsonl or .parquet file whose
+    `column` holds them. Raises `TgoError` if it does not exist, is of another kind or broken, or lacks the column.
+    """
+    if source.startswith(DEMO):
+        from tgo_pipeline import demo
+
+        return demo.prompts(source.removeprefix(DEMO))
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".txt":
+        return _read_text(path, lambda stream: [line.rstrip("\n") for line in stream])
+    return [text or "" for (text,) in read_columns(path, [column])]
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> list[Record]:
+    """The named text columns of a .csv, .jsonl or .parquet file, one tuple a row.
+
+    Raises `TgoError` if the file is missing, of another kind or broken, or lacks one of the columns.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join((".txt (prompts alone)", *_READERS))
+        raise TgoError(f"{path} is of a kind that is not read here: give one of {known}, or demo:<family>.")
+    if path.is_dir():
+        raise TgoError(f"{path} is a folder: name one file.")
+    return reader(path, columns)
+
+
+def _read_text(path: Path, read_stream: Callable[[TextIO], list]) -> list:
+    try:
+        with path.open(encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else None) as stream:
+            if "\0" in stream.read(4096):
+                raise TgoError(f"{path} is binary, not text: name a text file in UTF-8.")
+            stream.seek(0)
+            return read_stream(stream)
+    except FileNotFoundError as error:
+        raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).") from error
+    except UnicodeDecodeError as error:
+        raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
+    except OSError as error:
+        raise TgoError(f"{path} cannot be read: {error}") from error
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[Record]:
+    def rows(stream: TextIO) -> list[Record]:
+        reader = csv.DictReader(stream)
+        try:
+            _require(path, columns, reader.fieldnames or [])
+            return [tuple(row[column] for column in columns) for row in reader]
+        except csv.Error as error:
+            raise TgoError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+
+    return _read_text(path, rows)
+
+
+def _read_jsonl(path: Path, columns: Sequence[str]) -> list[Record]:
+    def rows(stream: TextIO) -> list[Record]:
+        lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
+        return [_json_record(path, number, line, columns) for number, line in lines]
+
+    return _read_text(path, rows)
+
+
+def _json_record(path: Path, number: int, line: str, columns: Sequence[str]) -> Record:
+    where = f"{path}, line {number}"
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise TgoError(f"{where}: not JSON ({error}).") from error
+    if not isinstance(record, dict):
+        raise TgoError(
+            f"{where}: holds a JSON {type(record).__name__}, not an object with a key for each column."
+        )
+    _require(where, columns, list(record))
+    values = tuple(record[column] for column in columns)
+    for column, value in zip(columns, values, strict=True):
+        if value is not None and not _is_text(value):
+            raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
+    return values
+
+
+def _is_text(value: object) -> bool:
+    """JSON may escape half a surrogate pair, which no text file can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        _require(path, columns, pq.read_schema(path).names)
+        table = pq.read_table(path, columns=list(columns))
+    except FileNotFoundError as error:
+        raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TgoError(f"{path} cannot be read as Parquet: {error}") from error
+    for field in table.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise TgoError(f"{path}: column {field.name!r} is {field.type}, not text.")
+    return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
+
+
+def _require(where: Path | str, columns: Sequence[str], found: Sequence[str]) -> None:
+    for column in columns:
+        if column not in found:
+            names = ", ".join(map(str, found)) or "none"
+            raise TgoError(f"{where} has no column {column!r}; its columns are: {names}.")
+
+
+_READERS: dict[str, Callable[[Path, Sequence[str]], list[Record]]] = {
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}
