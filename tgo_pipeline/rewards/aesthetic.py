@@ -1,0 +1,77 @@
+"""LAION aesthetic predictor v2: an affine head on the unit embedding of OpenAI's CLIP ViT-L/14; no prompt.
+
+Folder: `model.safetensors` or the official `sac+logos+ava1-l14-linearMSE.pth` (keys `layers.{0,2,4,6,7}.*`; the
+widths come from their shapes), and `clip/` with a Hugging Face CLIPModel or its image tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionConfig
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.base import NetworkReward, empty
+from tgo_pipeline.rewards.checkpoint import load_weights, read_weights, write_weights
+from tgo_pipeline.rewards.clip_models import VISION_KEYS, ClipTower, read_clip_weights, read_vision_config
+from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
+from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
+
+
+class Aesthetic(NetworkReward):
+    """A CLIP image tower and a linear head; the official range is about 4.5 to 6.8."""
+
+    def __init__(self, config: CLIPVisionConfig, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__("aesthetic", "LAION aesthetic points, 1 to 10", ShortestSideCrop(config.image_size))
+        self.tower = ClipTower(config)
+        self.head = LinearHead(widths)
+
+    @classmethod
+    def load(cls, name: str, files: Files) -> Aesthetic:
+        """Build from a folder. Raises `TgoError` if head, tower and configuration do not fit together."""
+        config = read_vision_config(files.folder / "clip/config.json")
+        state = read_weights(files.weights)
+        widths = head_widths(state)
+        if widths is None:
+            raise TgoError(
+                f"{files.weights} is no aesthetic head: it lacks some of layers.{{0,2,4,6,7}}.weight."
+            )
+        if widths[0] != config.projection_dim:
+            raise TgoError(
+                f"{files.weights} expects embeddings of width {widths[0]}, "
+                f"the tower in clip/ gives {config.projection_dim}."
+            )
+        reward = empty(lambda: cls(config, widths))
+        load_weights(reward.head, state, files.weights)
+        tower_path = files.folder / "clip/model.safetensors"
+        tower = {k: v for k, v in read_clip_weights(tower_path).items() if k.startswith(VISION_KEYS)}
+        load_weights(reward.tower.model, tower, tower_path)
+        return reward
+
+    @property
+    def image_encoder(self) -> object:
+        return self.tower
+
+    def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """No tokens, (B, 0): the prompt plays no part."""
+        return torch.empty(len(prompts), 0, dtype=torch.long)
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) -> embeddings of unit length (B, D)."""
+        return self.tower(pixels)
+
+    def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
+        return self.head(images)
+
+    def official_state_dict(self) -> dict[str, Tensor]:
+        """The head alone, as the official file has it."""
+        return dict(self.head.state_dict())
+
+    def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
+        write_weights(folder / "clip/model.safetensors", self.tower.model.state_dict(), metadata)
+        self.tower.config.save_pretrained(folder / "clip")

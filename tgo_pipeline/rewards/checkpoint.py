@@ -1,0 +1,87 @@
+"""Reading official checkpoints safely, and writing them in the same layout."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tgo_pipeline.errors import TgoError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises `TgoError` if the file is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TgoError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TgoError(f"{path} holds {type(value).__name__}, expected an object.")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file or a pickled state dict (tensors only), on the CPU, floating tensors as float32.
+
+    A dict with `state_dict` inside is unwrapped. Raises `TgoError` if the file is damaged or holds anything else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise TgoError(f"{path} cannot be read as weights ({error}): download it again.") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TgoError(f"{path} is not a state dict: expected names and tensors.")
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors with `metadata` in its header."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in state.items()},
+        path,
+        {"format": "pt", **(metadata or {})},
+    )
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Give `module` exactly the tensors of `state`. Raises `TgoError` naming missing, unknown or misshapen keys."""
+    own = module.state_dict()
+    problems = {
+        "lacks": sorted(own.keys() - state.keys()),
+        "has unknown": sorted(state.keys() - own.keys()),
+        "has another shape for": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    found = "; ".join(f"it {what} {_some(keys)}" for what, keys in problems.items() if keys)
+    if found:
+        raise TgoError(f"{path} does not fit the network that its configuration describes: {found}.")
+    module.load_state_dict(state, assign=True)
+
+
+def _some(keys: list[str], shown: int = 4) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more

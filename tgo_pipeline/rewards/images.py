@@ -1,0 +1,54 @@
+"""Decoding image bytes to RGB, once for all rewards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Iterator
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+
+class UnreadableImage(Exception):
+    """The bytes are no picture that can be decoded; the message is the reason."""
+
+
+_LOADING = (
+    threading.Lock()
+)  # PIL reads a file when a picture is first used, which two threads must not do at once
+
+
+def decode(data: bytes | None) -> Image.Image:
+    """Decode to RGB. Raises `UnreadableImage` with the reason if the bytes are missing, truncated or no picture."""
+    if not data:
+        raise UnreadableImage("no image bytes")
+    with _reasons(), Image.open(io.BytesIO(data)) as image:
+        return _to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB, turned as EXIF says; transparency is composited on white. Raises `UnreadableImage`."""
+    with _reasons():
+        with _LOADING:
+            image.load()
+        return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layered = image.convert("RGBA")
+    white = Image.new("RGBA", layered.size, "white")
+    return Image.alpha_composite(white, layered).convert("RGB")
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:  # its message holds an address, which differs between runs
+        raise UnreadableImage("not a known image format") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,59 @@
+"""From an RGB picture to the tensor a network sees. Equal values prepare equal tensors, so rewards share them.
+
+Mean and standard deviation are those of OpenAI's CLIP, which all five networks use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ShortestSideCrop:
+    """Resize the shortest side to `size` (PIL bicubic), crop the centre, normalise: PickScore, ImageReward, CLIP."""
+
+    size: int = 224
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB picture to float32 (3, size, size)."""
+        resized = F.resize(image, [self.size], interpolation=F.InterpolationMode.BICUBIC)
+        return _normalise(F.center_crop(resized, [self.size, self.size]))
+
+
+@dataclass(frozen=True)
+class LongestSidePad:
+    """Resize the longest side to `size` (tensor bicubic, antialias), centre on black, normalise: HPSv2.
+
+    Black is put in before normalising, as in the official code (`ResizeMaxSize` of hpsv2's open_clip); unlike there,
+    a picture whose longest side is `size` already is padded too.
+    """
+
+    size: int = 224
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB picture to float32 (3, size, size)."""
+        pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        longest = max(image.height, image.width)
+        height, width = (round(side * self.size / longest) for side in (image.height, image.width))
+        if longest != self.size:
+            pixels = F.resize(
+                pixels, [height, width], interpolation=F.InterpolationMode.BICUBIC, antialias=True
+            )
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        right, bottom = self.size - width - left, self.size - height - top
+        return F.normalize(F.pad(pixels, [left, top, right, bottom]), MEAN, STD)
+
+
+Preprocessing = ShortestSideCrop | LongestSidePad
+
+
+def _normalise(image: Image.Image) -> Tensor:
+    return F.normalize(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True), MEAN, STD)

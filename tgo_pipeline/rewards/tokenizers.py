@@ -1,0 +1,98 @@
+"""Byte-pair tokenizers over CLIP's vocabulary or one of one's own, read from and written to `merges.txt`.
+
+HPSv2 and the CLIP score use OpenAI's tokenizer (ftfy, html-unescaping, lower case); PickScore uses Hugging Face's,
+which differs on curly quotes, emoji and `&amp;`. Both number the same merges alike: 256 bytes, 256 bytes at the end
+of a word, the merges, start, end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+MERGES = "merges.txt"
+_HEADER = "#version: 0.2"
+_CLIP_MERGES = 49152 - 256 - 2  # the rest of the vocabulary file that open_clip ships is not used
+
+
+def clip_merges() -> list[str]:
+    """CLIP's 48,894 merges, from the vocabulary that open_clip ships."""
+    from open_clip.tokenizer import default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as stream:
+        return stream.read().split("\n")[1 : _CLIP_MERGES + 1]
+
+
+def read_merges(path: Path | None) -> list[str] | None:
+    """The merges of a `merges.txt`, in order; None, which stands for CLIP's own, if there is no file."""
+    if path is None:
+        return None
+    lines = path.read_text(encoding="utf-8").split("\n")
+    merges = [line for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(line.split()) != 2 for line in merges):
+        raise TgoError(f"{path} is not a list of merges: every line must be two symbols.")
+    return merges
+
+
+class OpenClipTokenizer:
+    """OpenAI's tokenizer as open_clip has it, over `merges` (None: CLIP's own), padded with 0, cut to the length."""
+
+    def __init__(self, merges: Sequence[str] | None = None, context_length: int = 77) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self.merges = None if merges is None else list(merges)
+        self.context_length = context_length
+        lines = "\n".join([_HEADER, *(clip_merges() if merges is None else merges)])
+        packed = io.BytesIO(gzip.compress(lines.encode(), compresslevel=1))
+        self._tokenizer = SimpleTokenizer(packed, context_length=context_length)  # type: ignore[arg-type]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids there are; the last one ends a prompt."""
+        return self._tokenizer.vocab_size
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids, int64 (B, context_length); a prompt that is too long keeps its end token."""
+        return self._tokenizer(list(prompts))
+
+    def save(self, folder: Path) -> None:
+        """Write `merges.txt`, unless the vocabulary is CLIP's own."""
+        if self.merges is not None:
+            (folder / MERGES).write_text("\n".join([_HEADER, *self.merges]) + "\n", encoding="utf-8")
+
+
+def clip_vocabulary(merges: Sequence[str] | None = None) -> dict[str, int]:
+    """Token to id, in CLIP's order, with Hugging Face's names of the two special tokens."""
+    from open_clip.tokenizer import bytes_to_unicode
+
+    symbols = list(bytes_to_unicode().values())
+    merged = ["".join(line.split()) for line in (clip_merges() if merges is None else merges)]
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *merged, "<|startoftext|>", "<|endoftext|>"]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def hugging_face_tokenizer(merges: Sequence[str] | None = None, context_length: int = 77) -> CLIPTokenizer:
+    """Hugging Face's CLIP tokenizer over `merges` (None: CLIP's own)."""
+    from transformers import CLIPTokenizer
+
+    pairs = [tuple(line.split()) for line in (clip_merges() if merges is None else merges)]
+    return CLIPTokenizer(clip_vocabulary(merges), pairs, model_max_length=context_length)  # type: ignore[arg-type]
+
+
+def check_vocabulary(name: str, tokens: int, embedded: int) -> None:
+    """Raise `TgoError` if the tokenizer can give an id that the network has no embedding for."""
+    if tokens > embedded:
+        raise TgoError(
+            f"reward {name}: its tokenizer has {tokens} tokens, its weights embed {embedded}: the vocabulary files "
+            "in the folder belong to another checkpoint."
+        )
