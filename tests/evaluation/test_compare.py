@@ -12,7 +12,7 @@ import pytest
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import EVALUATION, evaluation_table, metrics, win_rates_csv
-from tgo_pipeline.evaluation.pairs import ALL, SAMPLES, Pairs, pair_scores, samples_table
+from tgo_pipeline.evaluation.pairs import ALL, SAMPLES, Pairs, pair_scores, pairs_from_samples, samples_table
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=500)
@@ -107,6 +107,16 @@ def test_failures_of_either_side_are_left_out_and_counted() -> None:
     row = _row(pairs)
     assert (row["n"], row["n_excluded"]) == (4, 2)
     assert row["base_mean"] == np.mean([2, 4, 5, 6]) and row["tuned_mean"] == np.mean([2, 3, 6, 8])
+
+
+def test_the_samples_table_leads_back_to_the_pairs() -> None:
+    values, changed = {"r": BASE, "s": [None, *BASE[1:]]}, {"r": TUNED, "s": BASE}
+    pairs = pair_scores(_scores(values), _scores(changed), PROMPTS, list(values))
+    again = pairs_from_samples(pl.DataFrame(samples_table(pairs)))
+    assert again.rewards == pairs.rewards and again.sample_ids.tolist() == pairs.sample_ids.tolist()
+    kept = pairs.complete()
+    np.testing.assert_array_equal(again.base, np.where(kept, pairs.base, np.nan))
+    np.testing.assert_array_equal(again.tuned, np.where(kept, pairs.tuned, np.nan))
 
 
 def test_a_set_without_a_pair_is_an_error() -> None:

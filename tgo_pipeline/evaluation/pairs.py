@@ -117,3 +117,23 @@ def samples_table(pairs: Pairs) -> pa.Table:
         columns["base"] += pairs.base[kept, index].tolist()
         columns["tuned"] += pairs.tuned[kept, index].tolist()
     return pa.table(columns, schema=SAMPLES)
+
+
+def pairs_from_samples(samples: pl.DataFrame) -> Pairs:
+    """The pairs of a samples table (or of several, if their `sample_id`s differ), back in their shape (N, R)."""
+    rewards = samples["reward"].unique(maintain_order=True).to_list()
+    identity = ["sample_id", "prompt_id", "prompt", "test_set"]
+    base, tuned = (
+        samples.pivot(on="reward", on_columns=rewards, index=identity, values=side, maintain_order=True)
+        for side in ("base", "tuned")
+    )
+    ids, prompt_ids, prompts, test_sets = (np.array(base[name].to_list(), dtype=np.str_) for name in identity)
+    return Pairs(
+        sample_ids=ids,
+        prompt_ids=prompt_ids,
+        prompts=prompts,
+        test_sets=test_sets,
+        rewards=tuple(rewards),
+        base=_matrix(base, rewards),
+        tuned=_matrix(tuned, rewards),
+    )
