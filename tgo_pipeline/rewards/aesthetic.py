@@ -19,15 +19,15 @@ from tgo_pipeline.rewards.checkpoint import load_weights, read_weights, write_we
 from tgo_pipeline.rewards.clip_models import VISION_KEYS, ClipTower, read_clip_weights, read_vision_config
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 
 
 class Aesthetic(NetworkReward):
     """A CLIP image tower and a linear head; the official range is about 4.5 to 6.8."""
 
     def __init__(self, config: CLIPVisionConfig, widths: Sequence[int] = WIDTHS) -> None:
-        super().__init__("aesthetic", "LAION aesthetic points, 1 to 10", ShortestSideCrop(config.image_size))
-        self.tower = ClipTower(config)
+        tower = ClipTower(config)
+        super().__init__("aesthetic", "LAION aesthetic points, 1 to 10", tower.preprocessing)
+        self.tower = tower
         self.head = LinearHead(widths)
 
     @classmethod

@@ -1,18 +1,32 @@
-"""Parts of a Hugging Face CLIP checkpoint: its configuration, its weights, and the shared image tower."""
+"""Hugging Face CLIP checkpoints: configuration, weights, the shared image tower, and a reward made of both towers."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import CLIPConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.checkpoint import read_json, read_weights
+from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
+from tgo_pipeline.rewards.checkpoint import load_weights, read_json, read_weights, write_weights
+from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 
 VISION_KEYS = ("vision_model.", "visual_projection.")
+TEXT_KEYS = ("text_model.", "text_projection.")
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
 
 def read_clip_config(path: Path) -> CLIPConfig:
@@ -24,7 +38,7 @@ def read_clip_config(path: Path) -> CLIPConfig:
 
 
 def read_vision_config(path: Path) -> CLIPVisionConfig:
-    """The configuration of the image tower of a CLIP model, or of a tower on its own, with its projection's width."""
+    """The configuration of a CLIP model's image tower, or of a tower on its own. Raises `TgoError` for another."""
     raw = read_json(path)
     if "vision_config" in raw:
         return vision_config(CLIPConfig(**raw))
@@ -37,7 +51,16 @@ def read_vision_config(path: Path) -> CLIPVisionConfig:
 
 def vision_config(config: CLIPConfig) -> CLIPVisionConfig:
     """The image tower's part of a CLIP configuration, with the width of the common projection."""
-    return CLIPVisionConfig(**{**config.vision_config.to_dict(), "projection_dim": config.projection_dim})
+    return CLIPVisionConfig(**_part(config.vision_config, config))
+
+
+def text_config(config: CLIPConfig) -> CLIPTextConfig:
+    """The text tower's part of a CLIP configuration, with the width of the common projection."""
+    return CLIPTextConfig(**_part(config.text_config, config))
+
+
+def _part(part: Any, config: CLIPConfig) -> dict[str, Any]:
+    return {**part.to_dict(), "projection_dim": config.projection_dim}
 
 
 def read_clip_weights(path: Path) -> dict[str, Tensor]:
@@ -53,6 +76,11 @@ class ClipTower(nn.Module):
         self.config = config
         self.model = CLIPVisionModelWithProjection(config)
 
+    @property
+    def preprocessing(self) -> ShortestSideCrop:
+        """How pictures are prepared for this tower."""
+        return ShortestSideCrop(cast(int, self.config.image_size))
+
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> embeddings of unit length (B, D)."""
         return normalize(self.model(pixel_values=pixels).image_embeds, dim=-1)
@@ -63,3 +91,67 @@ class ClipTower(nn.Module):
             return False
         theirs = other.state_dict()
         return all(torch.equal(value, theirs[key]) for key, value in self.state_dict().items())
+
+
+class ClipReward(NetworkReward):
+    """A reward from the cosine of a CLIP model's two towers, which are kept apart so that one can be shared."""
+
+    def __init__(self, name: str, scale: str, config: CLIPConfig) -> None:
+        tower, text = ClipTower(vision_config(config)), CLIPTextModelWithProjection(text_config(config))
+        super().__init__(name, scale, tower.preprocessing)
+        self.config = config
+        self.tower = tower
+        self.text = text
+        initial = config.logit_scale_init_value
+        self.logit_scale = nn.Parameter(
+            torch.tensor(INITIAL_LOGIT_SCALE if initial is None else float(initial))
+        )
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: CLIPConfig, files: Files) -> Self:
+        """The reward with its tokenizer from `files` and no weights yet."""
+
+    @classmethod
+    def load(cls, name: str, files: Files) -> Self:
+        """Build from a folder. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
+        config = read_clip_config(files.folder / "config.json")
+        reward = empty(lambda: cls.from_config(config, files))
+        state = {_own_key(key): value for key, value in read_clip_weights(files.weights).items()}
+        load_weights(reward, state, files.weights)
+        return reward
+
+    @property
+    def image_encoder(self) -> object:
+        return self.tower
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) -> embeddings of unit length (B, D)."""
+        return self.tower(pixels)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """(B, L) -> embeddings of unit length (B, D). The tower is causal, so padding needs no mask."""
+        return normalize(self.text(input_ids=tokens).text_embeds, dim=-1)
+
+    def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
+        return cosine(images, prompts)
+
+    def official_state_dict(self) -> dict[str, Tensor]:
+        """The weights under the keys of a Hugging Face CLIPModel."""
+        prefixed = self.state_dict().items()
+        return {key.removeprefix("tower.model.").removeprefix("text."): value for key, value in prefixed}
+
+    def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
+        self.config.save_pretrained(folder)
+        self.save_tokenizer(folder)
+
+    @abstractmethod
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the files that `from_config` makes the tokenizer of."""
+
+
+def _own_key(key: str) -> str:
+    if key.startswith(VISION_KEYS):
+        return f"tower.model.{key}"
+    return f"text.{key}" if key.startswith(TEXT_KEYS) else key

@@ -7,84 +7,37 @@ vocabulary). Prompts are tokenised as OpenAI's `clip.tokenize(truncate=True)` do
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModelWithProjection
+from torch import Tensor
+from transformers import CLIPConfig
 
-from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.checkpoint import load_weights, write_weights
-from tgo_pipeline.rewards.clip_models import ClipTower, read_clip_config, read_clip_weights, vision_config
+from tgo_pipeline.rewards.clip_models import ClipReward, text_config
 from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary, clip_vocabulary, read_merges
 
 
-class ClipScore(NetworkReward):
-    """The two towers of a CLIPModel, kept apart so that the image tower can be shared with the aesthetic reward.
-
-    `logit_scale` belongs to the checkpoint and to training; the score does not use it.
-    """
+class ClipScore(ClipReward):
+    """The cosine of a CLIPModel, about .15 to .35; its `logit_scale` belongs to training and plays no part."""
 
     def __init__(self, config: CLIPConfig, tokenizer: OpenClipTokenizer) -> None:
-        super().__init__("clip", "raw cosine", ShortestSideCrop(config.vision_config.image_size))
-        text = {**config.text_config.to_dict(), "projection_dim": config.projection_dim}
-        self.config = config
+        super().__init__("clip", "raw cosine", config)
         self.tokenizer = tokenizer
-        self.tower = ClipTower(vision_config(config))
-        self.text = CLIPTextModelWithProjection(CLIPTextConfig(**text))
-        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value or math.log(1 / 0.07)))
 
     @classmethod
-    def load(cls, name: str, files: Files) -> ClipScore:
-        """Build from a folder. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
-        config = read_clip_config(files.folder / "config.json")
-        tokenizer = OpenClipTokenizer(
-            read_merges(files.optional("merges.txt")), config.text_config.max_position_embeddings
-        )
-        check_vocabulary(name, tokenizer.vocabulary_size, config.text_config.vocab_size)
-        reward = empty(lambda: cls(config, tokenizer))
-        state = {_own_key(key): value for key, value in read_clip_weights(files.weights).items()}
-        load_weights(reward, state, files.weights)
-        return reward
-
-    @property
-    def image_encoder(self) -> object:
-        return self.tower
+    def from_config(cls, config: CLIPConfig, files: Files) -> Self:
+        text = text_config(config)
+        tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text.max_position_embeddings)
+        check_vocabulary("clip", tokenizer.vocabulary_size, text.vocab_size)
+        return cls(config, tokenizer)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         return self.tokenizer(prompts)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> embeddings of unit length (B, D)."""
-        return self.tower(pixels)
-
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """(B, L) -> embeddings of unit length (B, D). The tower is causal, so padding needs no mask."""
-        return normalize(self.text(input_ids=tokens).text_embeds, dim=-1)
-
-    def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
-        return cosine(images, prompts)
-
-    def official_state_dict(self) -> dict[str, Tensor]:
-        """The keys of a Hugging Face CLIPModel."""
-        return {
-            key.removeprefix("tower.model.").removeprefix("text."): v for key, v in self.state_dict().items()
-        }
-
-    def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
-        write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
-        self.config.save_pretrained(folder)
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write `merges.txt` as read here, and `vocab.json` so that Hugging Face's tokenizer loads too."""
         self.tokenizer.save(folder)
         vocabulary = clip_vocabulary(self.tokenizer.merges)
         (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-
-
-def _own_key(key: str) -> str:
-    if key.startswith(("vision_model.", "visual_projection.")):
-        return f"tower.model.{key}"
-    return f"text.{key}" if key.startswith(("text_model.", "text_projection.")) else key

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
@@ -69,8 +69,8 @@ class ImageReward(NetworkReward):
         head: Sequence[int] = WIDTHS,
     ) -> None:
         super().__init__(
-            "imagereward", "standardised, about N(0, 1)", ShortestSideCrop(int(vision.image_size))
-        )  # type: ignore[arg-type]
+            "imagereward", "standardised, about N(0, 1)", ShortestSideCrop(cast(int, vision.image_size))
+        )
         self.tokenizer = tokenizer
         vision._attn_implementation = "eager"
         self.vision = BlipVisionModel(vision)

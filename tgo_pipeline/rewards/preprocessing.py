@@ -6,14 +6,16 @@ Mean and standard deviation are those of OpenAI's CLIP, which all five networks 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = [0.48145466, 0.4578275, 0.40821073]
+STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class ShortestSideCrop:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to float32 (3, size, size)."""
-        resized = F.resize(image, [self.size], interpolation=F.InterpolationMode.BICUBIC)
-        return _normalise(F.center_crop(resized, [self.size, self.size]))
+        picture: Any = image  # torchvision takes PIL pictures, but types tensors only
+        resized = F.resize(picture, [self.size], interpolation=InterpolationMode.BICUBIC)
+        return F.normalize(_pixels(F.center_crop(resized, [self.size, self.size])), MEAN, STD)
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,17 @@ class LongestSidePad:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to float32 (3, size, size)."""
-        pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        pixels = _pixels(image)
         longest = max(image.height, image.width)
-        height, width = (round(side * self.size / longest) for side in (image.height, image.width))
+        height, width = (max(1, round(side * self.size / longest)) for side in (image.height, image.width))
         if longest != self.size:
             pixels = F.resize(
-                pixels, [height, width], interpolation=F.InterpolationMode.BICUBIC, antialias=True
+                pixels, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
             )
         left, top = (self.size - width) // 2, (self.size - height) // 2
         right, bottom = self.size - width - left, self.size - height - top
         return F.normalize(F.pad(pixels, [left, top, right, bottom]), MEAN, STD)
 
 
-Preprocessing = ShortestSideCrop | LongestSidePad
-
-
-def _normalise(image: Image.Image) -> Tensor:
-    return F.normalize(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True), MEAN, STD)
+def _pixels(picture: Any) -> Tensor:
+    return F.to_dtype(F.pil_to_tensor(picture), torch.float32, scale=True)

@@ -7,7 +7,7 @@ distinct prompt is computed once for all rewards that share it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +78,9 @@ class Scorer:
             scores[name] = reward.combine(seen[encoder], encoded[name][wanted])
         return scores
 
-    def _batches(self, images: Sequence[Image.Image | bytes | None], errors: dict[int, str]):
+    def _batches(
+        self, images: Sequence[Image.Image | bytes | None], errors: dict[int, str]
+    ) -> Iterator[tuple[list[int], list[Prepared]]]:
         """Yield (rows, prepared pictures) of readable pictures, preparing one batch ahead; the rest go to `errors`."""
         starts = range(0, len(images), self.batch_size)
         with ThreadPoolExecutor(self.threads) as pool:
