@@ -1,0 +1,156 @@
+"""Checkpoints that are complete or not there: written under a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import TEMPORARY
+
+log = logging.getLogger("tgo")
+STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_STEP = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class State:
+    """All that training needs to go on exactly.
+
+    The order of the data, noise, dropout of captions and the learning rate are functions of the seed and the step,
+    so `step` is also the position in the data and in the logs, and there is no random state to keep.
+    """
+
+    step: int
+    weights: dict[str, Any]
+    """Trained tensors by name."""
+    optimizer: dict[str, Any]
+    """Optimiser tensors by `<moment>.<name>`."""
+    scaler: dict[str, Any]
+    """State of the fp16 loss scaler, else empty."""
+
+
+class Checkpoints:
+    """A folder that holds the newest checkpoint of one training, told from others by its fingerprint."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint, then remove the older ones. Raises `TgoError` on a full disk."""
+        from fine_tune.tensors import write_tensors
+
+        newest = self._folder / f"step-{state.step:05d}"
+        with atomic_folder(newest) as temporary:
+            write_tensors(state.weights, temporary / WEIGHTS, {})
+            write_tensors(state.optimizer, temporary / OPTIMIZER, {})
+            content = {"fingerprint": self._fingerprint, "step": state.step, "scaler": state.scaler}
+            (temporary / STATE).write_text(json.dumps(content))
+        for other in self._folders():
+            if other != newest:
+                shutil.rmtree(other)
+
+    def load(self) -> State | None:
+        """The newest checkpoint of this training; those of another one and left-over temporaries are removed."""
+        from fine_tune.tensors import read_tensors
+
+        path = self._sweep()
+        if path is None:
+            return None
+        content = json.loads((path / STATE).read_text())
+        weights, _ = read_tensors(path / WEIGHTS)
+        optimizer, _ = read_tensors(path / OPTIMIZER)
+        return State(content["step"], weights, optimizer, content["scaler"])
+
+    def _sweep(self) -> Path | None:
+        found = self._folders()
+        for path in found:
+            if path.name.startswith(TEMPORARY):
+                shutil.rmtree(path)
+            elif _fingerprint(path) != self._fingerprint:
+                log.info("discarding %s: it belongs to a training with other parameters or data", path)
+                shutil.rmtree(path)
+        return max((path for path in found if path.exists()), key=_step, default=None)
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self._folder.glob("*") if path.is_dir()]
+
+    def clear(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def latest_step(folder: Path, fingerprint: str) -> int:
+    """The step of a training's newest checkpoint, 0 if there is none; changes nothing."""
+    steps = (_step(path) for path in folder.glob("step-*") if _fingerprint(path) == fingerprint)
+    return max(steps, default=0)
+
+
+def _step(path: Path) -> int:
+    match = _STEP.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def _fingerprint(path: Path) -> str | None:
+    try:
+        return json.loads((path / STATE).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success sync all of it and put it in the place of `folder`, else remove it.
+
+    Raises `TgoError` if the disk is full.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
+        temporary.mkdir()
+        yield temporary
+        for path in (*temporary.rglob("*"), temporary):
+            _sync(path)
+        _replace(temporary, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise TgoError(
+                f"the disk is full while writing {folder}: nothing half-written is left; make room and run again."
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    previous = temporary.with_name(f"{TEMPORARY}{os.getpid()}-previous-{folder.name}")
+    if folder.exists():
+        folder.rename(previous)
+    temporary.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
+    for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
+        shutil.rmtree(path, ignore_errors=True)

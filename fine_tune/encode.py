@@ -1,0 +1,167 @@
+"""The cache of encoded samples: VAE and text encoder run once, and need not be loaded again.
+
+`train-00003-of-00032.safetensors` holds what the encoder makes of the images of the generation shard of that number;
+`prompts-...` hold the distinct prompts of all shards, the empty prompt (for caption dropout) first.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors import local
+from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.shards import Shard, Status, atomic, run_shards, stored_fingerprint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from fine_tune.policies.base import Encoder
+    from tgo_pipeline.params import RuntimeParams
+
+log = logging.getLogger("tgo")
+VERSION = 1
+SUFFIX = ".safetensors"
+PROMPTS_PER_SHARD = 1024
+IMAGES, PROMPTS = "train", "prompts"
+_SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is encoded, and with which model; `size` is (width, height) in pixels, None the model's own."""
+
+    generations: Path
+    model: str
+    revision: str | None
+    size: tuple[int | None, int | None]
+
+
+def plan(source: Source) -> list[Shard]:
+    """The shards of the cache; reads file metadata and prompts, loads no model."""
+    from tgo_pipeline.generators import model_fingerprint
+
+    model = model_fingerprint(source.model, source.revision)
+    files = generation_shards(source.generations)
+    common = {"version": VERSION, "model": model}
+    shards = [
+        Shard(
+            IMAGES,
+            index,
+            len(files),
+            fingerprint(**common, size=source.size, generations=stored_fingerprint(file)),
+            SUFFIX,
+        )
+        for index, file in enumerate(files)
+    ]
+    chunks = prompt_chunks(source.generations)
+    shards += [
+        Shard(PROMPTS, index, len(chunks), fingerprint(**common, prompts=chunk), SUFFIX)
+        for index, chunk in enumerate(chunks)
+    ]
+    return shards
+
+
+def generation_shards(folder: Path) -> list[Path]:
+    """The training shards in order. Raises `TgoError` unless they are complete."""
+    files = sorted(file for file in folder.glob("*.parquet") if _SHARD.fullmatch(file.name))
+    if not files:
+        raise TgoError(f"{folder} holds no generation shard: run the generate stage first.")
+    count = len(files)
+    expected = [f"{IMAGES}-{index:05d}-of-{count:05d}.parquet" for index in range(count)]
+    if [file.name for file in files] != expected:
+        raise TgoError(
+            f"{folder} is incomplete ({count} shards, the last {files[-1].name}): run generate again."
+        )
+    return files
+
+
+def prompt_chunks(generations: Path) -> list[list[str]]:
+    """The empty prompt and the distinct prompts of all shards in alphabetical order, cut for one shard each."""
+    from tgo_pipeline.tables import read_table
+
+    distinct: set[str] = set()
+    for file in generation_shards(generations):
+        distinct.update(read_table(file, columns=["prompt"])["prompt"].unique().to_pylist())
+    texts = ["", *sorted(distinct - {""})]
+    return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]
+
+
+def encode_folder(folder: Path, source: Source, planned: Sequence[Shard], runtime: RuntimeParams) -> Status:
+    """Bring the cache to its plan. Raises `TgoError` for a model that cannot be loaded or encoded with."""
+    make_worker = functools.partial(_make_worker, folder, source)
+    return run_shards(
+        folder, planned, lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime)
+    )
+
+
+def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> Callable[[Shard], None]:
+    from fine_tune.policies import policy_class
+    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.generators import load_pipeline
+
+    pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
+    encoder = policy_class(pipeline).encoder(pipeline, source.size)
+    files = generation_shards(source.generations)
+    chunks = prompt_chunks(source.generations)
+    size = runtime.generate_batch_size
+
+    def work(shard: Shard) -> None:
+        if shard.split == PROMPTS:
+            _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, size)
+        else:
+            _write_images(folder / shard.name, shard, files[shard.index], encoder, size)
+        log.info("encoded %s", folder / shard.name)
+
+    return work
+
+
+def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:
+    tensors = _in_batches(encoder.prompts, prompts, size)
+    _write(path, tensors, {"fingerprint": shard.fingerprint, "prompts": json.dumps(prompts)})
+
+
+def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
+    from tgo_pipeline.rewards.images import UnreadableImage, decode
+    from tgo_pipeline.tables import GENERATIONS, read_table
+
+    table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
+    images: list[Image] = []
+    rows: list[tuple[str, str]] = []
+    for row in table.to_pylist():
+        try:
+            images.append(decode((row["image"] or {}).get("bytes")))
+        except UnreadableImage as error:  # it has no score and so no label either
+            log.warning("%s: %s", row["sample_id"], error)
+            continue
+        rows.append((row["sample_id"], row["prompt"]))
+    metadata = {
+        "fingerprint": shard.fingerprint,
+        "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
+        "prompts": json.dumps([prompt for _, prompt in rows]),
+    }
+    _write(path, _in_batches(encoder.images, images, size), metadata)
+
+
+def _in_batches(
+    encode: Callable[[Sequence], dict[str, Tensor]], items: Sequence, size: int
+) -> dict[str, Tensor]:
+    import torch
+
+    parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    from fine_tune.tensors import write_tensors
+
+    with atomic(path) as temporary:
+        write_tensors(tensors, temporary, metadata)

@@ -1,0 +1,91 @@
+"""What training says of itself: dvclive metrics at every step, now and then a histogram of the log-ratios.
+
+A row's step is the number of updates done, its values are those of the batch of that update, before it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tgo_pipeline.shards import atomic
+
+HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
+IMAGES = "images"
+_SIDES = ("negative", "positive")
+
+
+class TrainingLog:
+    """Metrics in `folder` as dvclive writes them, going on after `step` without repeating or losing one."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from dvclive.live import Live
+
+        rewind(folder, step)
+        self._folder = folder
+        self._live = Live(str(folder), resume=step > 0, save_dvc_exp=False, dvcyaml=False)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the metrics of a step."""
+        self._live.step = step
+        for name, value in values.items():
+            self._live.log_metric(f"train/{name}", value)
+        self._live.sync()
+
+    def histogram(self, step: int, log_ratio: np.ndarray, label: np.ndarray) -> None:
+        """Append the histogram of a step: one row for each side and bin, bins shared by the two sides."""
+        edges = np.histogram_bin_edges(log_ratio, HISTOGRAM_BINS)
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        for side, name in enumerate(_SIDES):
+            counts, _ = np.histogram(log_ratio[label == side], edges)
+            rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+            writer.writerows((step, name, *row) for row in rows)
+        path = self._folder / HISTOGRAM
+        if not path.is_file():
+            path.write_text("step,side,low,high,count\n")
+        with path.open("a") as file:
+            file.write(stream.getvalue())
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Bring a log back to where it was after `step` steps; a line that a killed run left unfinished goes too."""
+    if step == 0:
+        shutil.rmtree(folder / IMAGES, ignore_errors=True)
+        (folder / HISTOGRAM).unlink(missing_ok=True)
+        return
+    for path in (*folder.glob("plots/metrics/**/*.tsv"), folder / HISTOGRAM):
+        if path.is_file():
+            _cut(path, step)
+
+
+def _cut(path: Path, step: int) -> None:
+    header, *rows = path.read_text().splitlines(keepends=True)
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(delimiter, 1)[0]) <= step]
+    with atomic(path) as temporary:
+        temporary.write_text(header + "".join(kept))
+
+
+def summarise(
+    per_sample: Mapping[str, np.ndarray], label: np.ndarray, weight: np.ndarray
+) -> dict[str, float]:
+    """Metrics of a batch: the mean of `loss` and `accuracy`, of everything else the mean on each side.
+
+    `weight_ess` is the effective sample size of the weights, (sum w)^2 / sum w^2 (Kish). A side without samples is
+    left out.
+    """
+    whole = {"loss", "accuracy"}
+    values = {name: float(per_sample[name].mean()) for name in per_sample if name in whole}
+    for name in per_sample.keys() - whole:
+        for side, side_name in enumerate(_SIDES):
+            if (label == side).any():
+                values[f"{name}_{side_name}"] = float(per_sample[name][label == side].mean())
+    total = weight.astype(np.float64)
+    values["weight_ess"] = float(total.sum() ** 2 / np.square(total).sum()) if total.any() else 0.0
+    return dict(sorted(values.items()))

@@ -1,0 +1,77 @@
+"""The result of a training: a pipeline folder, or an adapter folder, each with `tgo.json` saying what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fine_tune.checkpoints import atomic_folder, sweep_temporaries
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import lock
+
+if TYPE_CHECKING:
+    from fine_tune.policies.base import Policy
+    from tgo_pipeline.params import Params
+
+DESCRIPTION = "tgo.json"
+
+
+@contextlib.contextmanager
+def hold(output: Path) -> Iterator[None]:
+    """Lock the output folder and sweep what an interrupted write left; an empty folder does not outlast it."""
+    with lock(output):
+        sweep_temporaries(output)
+        try:
+            yield
+        finally:
+            if not any(output.iterdir()):
+                output.rmdir()
+
+
+def stored_fingerprint(output: Path) -> str | None:
+    """The fingerprint of the training whose result the folder is; None if it is no complete result."""
+    try:
+        return json.loads((output / DESCRIPTION).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(output: Path, params: Params, policy: Policy, fingerprint: str) -> None:
+    """Write the tuned model as a whole folder. Raises `TgoError` on a full disk, with nothing half-written."""
+    description = {
+        "base": params.model,
+        "revision": params.revision,
+        "method": params.fine_tune.method,
+        "objective": params.fine_tune.objective,
+        "steps": params.fine_tune.steps,
+        "seed": params.seed,
+        "fingerprint": fingerprint,
+    }
+    pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None
+    with atomic_folder(output) as temporary:
+        policy.save(temporary, pipeline)
+        (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _complete_pipeline(params: Params) -> Any:
+    from tgo_pipeline.generators import load_pipeline
+
+    pipeline = load_pipeline(params.model, params.revision)
+    fuse_adapters(pipeline, params)
+    return pipeline
+
+
+def fuse_adapters(pipeline: Any, params: Params) -> None:
+    """Make the adapter that a base model may come with a part of its weights, since training starts from both."""
+    if not pipeline.get_list_adapters():
+        return
+    if params.fine_tune.method == "lora":
+        raise TgoError(
+            f"model {params.model} is an adapter itself, and an adapter on top of one cannot be loaded: use "
+            "fine_tune.method full, or tune its base."
+        )
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()

@@ -1,0 +1,37 @@
+"""Named tensors in one safetensors file."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tgo_pipeline.errors import TgoError
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write to exactly `path`; call it inside an atomic write. Raises `OSError` with ENOSPC on a full disk."""
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata))
+    except SafetensorError as error:
+        if "No space left" in str(error):  # the library hides the error number
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file, mapped into memory and read when they are used, and its metadata.
+
+    Raises `TgoError` if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TgoError(
+            f"{path} cannot be read as safetensors ({error}): delete it and run the stage again."
+        ) from error

@@ -1,0 +1,52 @@
+"""Pictures drawn while training: the same prompts and seeds every time, side by side in one file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fine_tune.log import IMAGES
+from tgo_pipeline.generators.sample import Sampler
+from tgo_pipeline.params import GenerateParams
+from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.shards import atomic
+
+
+class Validation:
+    """Draws (prompt_id, prompt) pairs with the pipeline that holds the network in training."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        prompts: Sequence[tuple[str, str]],
+        params: GenerateParams,
+        *,
+        folder: Path,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self._folder = folder / IMAGES
+        self._sampler = Sampler(pipeline, params, batch_size)
+        self._prompts = [prompt for _, prompt in prompts]
+        self._seeds = [derive_seed(seed, prompt_id, "validation") for prompt_id, _ in prompts]
+
+    def draw(self, step: int) -> None:
+        """Write the grid of all prompts after `step` updates to `images/step-00050.png`."""
+        picture = grid(list(self._sampler.images(self._prompts, self._seeds)))
+        with atomic(self._folder / f"step-{step:05d}.png") as temporary:
+            picture.save(temporary, "PNG")
+
+
+def grid(images: Sequence[Image.Image]) -> Image.Image:
+    """Put images of one size into a nearly square grid, row by row."""
+    columns = math.ceil(math.sqrt(len(images)))
+    width, height = images[0].size
+    canvas = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        canvas.paste(image, (column * width, row * height))
+    return canvas
