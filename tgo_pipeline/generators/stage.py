@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tgo_pipeline.executors import local
 from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.generators.chunks import chunks
 from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
@@ -65,8 +65,8 @@ def plan(
     purpose: str,
 ) -> list[Shard]:
     """The shards that `generate_folder` writes for the same arguments; reads the model's files, loads nothing."""
-    chunks = _chunks(prompts, params.shard_size, images_per_prompt, seed, purpose)
-    return _plan(chunks, split, Source(model, revision, params))
+    todo = rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose)
+    return _plan(chunks(todo, params.shard_size), split, Source(model, revision, params))
 
 
 def generate_folder(
@@ -88,26 +88,18 @@ def generate_folder(
     (seed, sample id, purpose): not on batches, processes or interruptions, up to rounding of the last bit of a pixel.
     Raises `TgoError` if the model cannot be loaded or sampled.
     """
-    chunks = _chunks(prompts, params.shard_size, images_per_prompt, seed, purpose)
+    todo = rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose)
+    parts = chunks(todo, params.shard_size)
     source = Source(model, revision, params)
-    make_worker = functools.partial(_make_worker, folder, chunks, source)
+    make_worker = functools.partial(_make_worker, folder, parts, source)
     return run_shards(
         folder,
-        _plan(chunks, split, source),
+        _plan(parts, split, source),
         lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime),
     )
 
 
-def _chunks(
-    prompts: Sequence[tuple[str, str]], shard_size: int, images_per_prompt: int, seed: int, purpose: str
-) -> list[list[Row]]:
-    """Rows by shard; the pictures of one prompt stay together unless they alone exceed a shard."""
-    size = shard_size // images_per_prompt * images_per_prompt or shard_size
-    every = iter(rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose))
-    return list(iter(lambda: list(itertools.islice(every, size)), []))
-
-
-def _plan(chunks: Sequence[list[Row]], split: str, source: Source) -> list[Shard]:
+def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]:
     params = source.params
     common = {
         "version": VERSION,
@@ -115,13 +107,12 @@ def _plan(chunks: Sequence[list[Row]], split: str, source: Source) -> list[Shard
         "sampling": [params.guidance_scale, params.steps, params.width, params.height],
     }
     return [
-        Shard(split, index, len(chunks), fingerprint(rows=chunk, **common))
-        for index, chunk in enumerate(chunks)
+        Shard(split, index, len(parts), fingerprint(rows=part, **common)) for index, part in enumerate(parts)
     ]
 
 
 def _make_worker(
-    folder: Path, chunks: Sequence[list[Row]], source: Source, runtime: RuntimeParams
+    folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams
 ) -> local.Worker:
     from tgo_pipeline.devices import prepare_torch
 
@@ -132,7 +123,7 @@ def _make_worker(
         from tgo_pipeline.tables import write_table
 
         started_s = time.monotonic()
-        table = _draw(chunks[shard.index], source, sampler)
+        table = _draw(parts[shard.index], source, sampler)
         with atomic(folder / shard.name) as temporary:
             write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
         log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
@@ -140,16 +131,16 @@ def _make_worker(
     return write
 
 
-def _draw(chunk: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:
+def _draw(part: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:
     import pyarrow as pa
 
     from tgo_pipeline.progress import Bar
     from tgo_pipeline.tables import GENERATIONS
 
     records = []
-    with Bar("generate", len(chunk)) as bar:
-        images = sampler.images([row.prompt for row in chunk], [row.seed for row in chunk])
-        for row, image in zip(chunk, images, strict=True):
+    with Bar("generate", len(part)) as bar:
+        images = sampler.images([row.prompt for row in part], [row.seed for row in part])
+        for row, image in zip(part, images, strict=True):
             record = row._asdict() | {
                 "image": {"bytes": png(image), "path": f"{row.sample_id}.png"},
                 "width": image.width,

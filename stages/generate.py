@@ -1,0 +1,60 @@
+"""Sample images from the model, or take existing ones; reads data/prompts.parquet, writes data/generations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline import paths
+from tgo_pipeline.params import Params
+
+if TYPE_CHECKING:
+    from tgo_pipeline.shards import Shard
+
+
+def run(params: Params) -> None:
+    """Bring the generation shards of the train split up to date."""
+    from tgo_pipeline.generators import existing, stage
+
+    if params.generate.source == "images":
+        existing.import_folder(paths.GENERATIONS, **_images(params))
+    else:
+        stage.generate_folder(paths.GENERATIONS, **_sampling(params), runtime=params.runtime)
+
+
+def plan(params: Params) -> list[Shard]:
+    """The shards that `run` would write; loads no model."""
+    from tgo_pipeline.generators import existing, stage
+
+    if params.generate.source == "images":
+        return existing.plan(**_images(params))
+    return stage.plan(**_sampling(params))
+
+
+def _sampling(params: Params) -> dict[str, Any]:
+    return {
+        "prompts": _prompts("train"),
+        "split": "train",
+        "model": params.model,
+        "revision": params.revision,
+        "params": params.generate,
+        "images_per_prompt": params.generate.images_per_prompt,
+        "seed": params.seed,
+        "purpose": "generate",
+    }
+
+
+def _images(params: Params) -> dict[str, Any]:
+    return {"params": params.generate, "split": "train", "excluded": {key for key, _ in _prompts("test")}}
+
+
+def _prompts(split: str) -> list[tuple[str, str]]:
+    from tgo_pipeline.tables import PROMPTS, read_table
+
+    rows = read_table(paths.PROMPTS, PROMPTS).to_pylist()
+    return [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == split]
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("generate")

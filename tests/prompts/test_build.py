@@ -1,0 +1,102 @@
+"""Every prompt has one place; what was dropped on the way is counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stages import prompts as prompts_stage
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import Params, PromptsParams, parse
+from tgo_pipeline.prompts import build, prompt_id
+from tgo_pipeline.tables import PROMPTS, read_table
+
+MANY = [f"picture number {number} of a long series" for number in range(400)]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _write(name: str, *lines: str) -> str:
+    Path(name).write_text("\n".join(lines) + "\n")
+    return name
+
+
+def _texts(table, split: str) -> dict[str, list[str]]:
+    rows = [row for row in table.to_pylist() if row["split"] == split]
+    return {
+        source: [r["prompt"] for r in rows if r["source"] == source] for source in {r["source"] for r in rows}
+    }
+
+
+def test_normalises_removes_and_counts() -> None:
+    train = _write("train.txt", "a cat", "", " a  cat ", "a dog", "A dog.", "a bird", "a whale")
+    one, two = _write("one.txt", "a bird", "a fish", "a bird"), _write("two.txt", "a fish", "a dog")
+    built = build(PromptsParams(train=train, test={"one": one, "two": two}), seed=0)
+    assert built.table.schema.equals(PROMPTS, check_metadata=True)
+    assert _texts(built.table, "train") == {"train": ["a cat", "A dog.", "a whale"]}
+    assert _texts(built.table, "test") == {"one": ["a bird", "a fish"], "two": ["a dog"]}
+    assert built.metrics["train"] == {
+        "read": 7, "empty": 1, "duplicates": 1, "in_test": 2, "beyond_limit": 0, "kept": 3,
+    }  # fmt: skip
+    assert built.metrics["test"]["two"] == {
+        "read": 2, "empty": 0, "duplicates": 0, "in_earlier_test_set": 1, "kept": 1,
+    }  # fmt: skip
+    assert built.metrics["near_duplicates"] == {
+        "threshold": 0.9,
+        "train_prompts": 1,
+        "examples": [{"similarity": 1.0, "train": "A dog.", "test": "a dog", "test_set": "two"}],
+    }
+    assert all(row["prompt_id"] == prompt_id(row["prompt"]) for row in built.table.to_pylist())
+
+
+def test_the_fraction_is_near_and_a_prompt_keeps_its_split() -> None:
+    params = PromptsParams(train=_write("few.txt", *MANY[:200]), test_fraction=0.25)
+    few = build(params, seed=1).table
+    many = build(PromptsParams(train=_write("many.txt", *reversed(MANY)), test_fraction=0.25), seed=1).table
+    held_out = _texts(many, "test")["held_out"]
+    assert 60 < len(held_out) < 140  # 100 of 400, give or take 4.6 standard deviations
+    assert set(_texts(few, "test")["held_out"]) == set(held_out) & set(MANY[:200])
+    assert set(_texts(build(params, seed=2).table, "test")["held_out"]) != set(
+        _texts(few, "test")["held_out"]
+    )
+
+
+def test_the_limit_does_not_depend_on_order_and_spares_named_test_sets() -> None:
+    tests = {"t": _write("t.txt", "a cat", "a dog", "a bird")}
+    first = build(PromptsParams(train=_write("a.txt", *MANY), test=tests, limit=2), seed=0)
+    second = build(PromptsParams(train=_write("b.txt", *reversed(MANY)), test=tests, limit=2), seed=0)
+    assert set(_texts(first.table, "train")["train"]) == set(_texts(second.table, "train")["train"])
+    assert first.metrics["train"]["beyond_limit"] == 398
+    assert first.metrics["test"]["t"]["kept"] == 3
+
+
+@pytest.mark.parametrize("content", ["", "\n \n\t\n"])
+def test_an_empty_source_is_refused(content: str) -> None:
+    Path("empty.txt").write_text(content)
+    with pytest.raises(TgoError, match=r"empty\.txt holds no prompt"):
+        build(PromptsParams(train="empty.txt", test_fraction=0.5), seed=0)
+
+
+def test_a_split_without_prompts_is_refused() -> None:
+    same = _write("same.txt", "a cat")
+    with pytest.raises(TgoError, match=r"no prompt is left for the train split .*1 in test"):
+        build(PromptsParams(train=same, test={"t": same}), seed=0)
+    with pytest.raises(TgoError, match=r"no prompt is left for (the train split|held_out)"):
+        build(PromptsParams(train=same, test_fraction=0.5), seed=0)
+
+
+def test_the_stage_writes_table_and_metrics_or_nothing() -> None:
+    raw = {"prompts": {"train": "t.txt", "test_fraction": 0.5}, "score": {"rewards": {"clip": "demo"}}}
+    raw["target"] = {"reward": "clip"}
+    params = parse(Params, raw)
+    with pytest.raises(TgoError, match="does not exist"):
+        prompts_stage.run(params)
+    assert not list(Path().rglob("*.*"))
+    _write("t.txt", *MANY)
+    prompts_stage.run(params)
+    assert read_table(Path("data/prompts.parquet"), PROMPTS).num_rows == 400
+    metrics = json.loads(Path("metrics/prompts.json").read_text())
+    assert metrics["train"]["kept"] + metrics["test"]["held_out"]["kept"] == 400

@@ -1,0 +1,120 @@
+"""Every kind of source gives the same prompts; everything else is refused in words that help."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.prompts import sources
+
+PROMPTS = ['a "red" fox, running', "  Füchse im Schnee ", "狐", "", "two  spaces"]
+
+
+def _txt(path: Path) -> None:
+    path.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+
+
+def _txt_of_windows(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(PROMPTS).encode())
+
+
+def _csv(path: Path) -> None:
+    import csv
+
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["id", "prompt"], *enumerate(PROMPTS)])
+
+
+def _jsonl(path: Path) -> None:
+    path.write_text("\n\n".join(json.dumps({"id": 1, "prompt": text or None}) for text in PROMPTS))
+
+
+def _parquet(path: Path, kind: pa.DataType | None = None) -> None:
+    column = pa.array([text or None for text in PROMPTS]).cast(kind or pa.string())
+    pq.write_table(pa.table({"id": range(len(PROMPTS)), "prompt": column}), path)
+
+
+def _parquet_dictionary(path: Path) -> None:
+    _parquet(path, pa.dictionary(pa.int32(), pa.string()))
+
+
+def _parquet_large(path: Path) -> None:
+    _parquet(path, pa.large_string())
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("p.txt", _txt),
+        ("p.TXT", _txt_of_windows),
+        ("p.csv", _csv),
+        ("p.jsonl", _jsonl),
+        ("p.parquet", _parquet),
+        ("p.parquet", _parquet_dictionary),
+        ("p.parquet", _parquet_large),
+    ],
+)
+def test_every_kind_gives_the_same_prompts(tmp_path: Path, name: str, write) -> None:
+    write(tmp_path / name)
+    assert sources.read(str(tmp_path / name), "prompt") == PROMPTS
+
+
+def test_a_quoted_csv_cell_may_span_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('prompt\n"a cat\non a mat"\n')
+    assert sources.read(str(tmp_path / "p.csv"), "prompt") == ["a cat\non a mat"]
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.parquet"])
+def test_a_missing_column_names_those_there(tmp_path: Path, name: str) -> None:
+    {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}[name[2:]](tmp_path / name)
+    with pytest.raises(TgoError, match=r"no column 'caption'; its columns are: id, prompt"):
+        sources.read(str(tmp_path / name), "caption")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl", "p.parquet"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TgoError, match=rf"{name} does not exist"):
+        sources.read(str(tmp_path / name), "prompt")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.jsonl", "p.parquet"])
+@pytest.mark.parametrize("junk", [bytes(range(256)) * 4, b"\xff\xfe\x80 not utf-8"])
+def test_binary_junk_is_refused(tmp_path: Path, name: str, junk: bytes) -> None:
+    (tmp_path / name).write_bytes(junk)
+    with pytest.raises(TgoError, match=r"binary|UTF-8|Parquet"):
+        sources.read(str(tmp_path / name), "prompt")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "line 2: not JSON"),
+        ('["a"]', "line 2: holds a JSON list"),
+        ('{"prompt": 7}', "line 2: 'prompt' is 7, not text"),
+        ('{"prompt": "\\ud800"}', "line 2: 'prompt' is .* not text"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a cat"}\n' + line)
+    with pytest.raises(TgoError, match=message):
+        sources.read(str(tmp_path / "p.jsonl"), "prompt")
+
+
+def test_a_parquet_column_of_another_type_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": [1, 2]}), tmp_path / "p.parquet")
+    with pytest.raises(TgoError, match=r"'prompt' is int64, not text"):
+        sources.read(str(tmp_path / "p.parquet"), "prompt")
+
+
+def test_unknown_kinds_and_families_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match=r"\.txt .*\.csv, \.jsonl, \.parquet"):
+        sources.read(str(tmp_path / "p.xlsx"), "prompt")
+    with pytest.raises(TgoError, match="nosuch"):
+        sources.read("demo:nosuch", "prompt")
+
+
+def test_the_demo_has_prompts() -> None:
+    assert len(sources.read("demo:train", "prompt")) > 100
