@@ -159,3 +159,16 @@ def test_wins_ties_and_losses_are_strict_and_complete(pairs: list[tuple[int, int
 def test_a_missing_score_is_neither_win_nor_tie_nor_loss() -> None:
     for outcome in compare_pairs(np.array([np.nan, 1.0]), np.array([1.0, np.nan])):
         assert not outcome.any()
+
+
+def test_wilson_on_the_effective_size_covers_the_truth_where_images_share_a_prompt() -> None:
+    rng, prompts, images, trials, covered, naive = np.random.default_rng(0), 48, 4, 500, 0, 0
+    clusters = np.repeat(np.arange(prompts), images)
+    for _ in range(trials):
+        rates = np.repeat(rng.beta(2.4, 1.6, prompts), images)  # 0.6 on average
+        wins = (rng.random(prompts * images) < rates).astype(float)
+        low, high = wilson_interval(wins.mean(), effective_size(wins, clusters), 0.95)
+        covered += low <= 0.6 <= high
+        low, high = wilson_interval(wins.mean(), wins.size, 0.95)
+        naive += low <= 0.6 <= high
+    assert naive / trials < 0.91 < 0.925 < covered / trials

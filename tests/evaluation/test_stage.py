@@ -1,0 +1,290 @@
+"""The whole evaluation with tiny real models: sampling, scoring, pairing, resuming, errors."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from tests.rewards import tiny as rewards
+from tests.tiny import tiny_diffusion_pipeline
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation import stage
+from tgo_pipeline.evaluation.compare import EVALUATION
+from tgo_pipeline.evaluation.pairs import SAMPLES
+from tgo_pipeline.params import Params, parse
+from tgo_pipeline.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
+
+TEST = {"plain": ["a red cat", "a blue cat", "a cat"], "placed": ["red", "blue"]}
+TRAIN = ["a red", "a blue", "cats"]
+
+
+@dataclasses.dataclass
+class World:
+    """A project's inputs of the stage evaluate, and the call that runs it."""
+
+    root: Path
+    params: Params
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        return {
+            "prompts": self.root / "prompts.parquet",
+            "model": self.root / "tuned",
+            "folder": self.root / "sides",
+        }
+
+    def evaluate(self) -> list[dict]:
+        stage.evaluate(
+            self.params,
+            **self.inputs,
+            scores=self.root / "scores",
+            thresholds=self.root / "thresholds.parquet",
+            table=self.root / "evaluation.parquet",
+            metrics=self.root / "metrics/evaluate.json",
+            plots=self.root / "plots",
+        )
+        return read_table(self.root / "evaluation.parquet", EVALUATION).to_pylist()
+
+    def shards(self, side: str) -> dict[Path, int]:
+        """Every shard of a side with the time it was written."""
+        return {
+            path: path.stat().st_mtime_ns for path in sorted((self.root / "sides" / side).rglob("*.parquet"))
+        }
+
+
+def _params(root: Path, **sections: object) -> Params:
+    content = {
+        "model": str(root / "base"),
+        "prompts": {"test": {"plain": "prompts.txt"}},
+        "generate": {"images_per_prompt": 2, "steps": 1, "guidance_scale": 1.0, "shard_size": 4},
+        "score": {"rewards": {name: str(root / "rewards" / name) for name in ("clip", "pickscore")}},
+        "evaluate": {
+            "images_per_prompt": 2,
+            "bootstrap": 200,
+            "rewards": {"aesthetic": str(root / "rewards/aesthetic")},
+        },
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    return parse(Params, {**content, **sections})
+
+
+def _write_prompts(path: Path, test: dict[str, list[str]]) -> None:
+    rows = [(prompt, "train", "train") for prompt in TRAIN]
+    rows += [(prompt, "test", name) for name, prompts in test.items() for prompt in prompts]
+    columns = [[prompt.replace(" ", "-") for prompt, *_ in rows], *map(list, zip(*rows, strict=True))]
+    write_table(pa.table(columns, schema=PROMPTS), path, {})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world whose training data is scored and whose evaluation has run once."""
+    from tgo_pipeline.generators import generate_folder
+    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.thresholds.stage import fit_folder
+
+    root = tmp_path_factory.mktemp("world")
+    for seed, name in enumerate(("base", "tuned")):
+        tiny_diffusion_pipeline(root / name, seed=seed)
+    for name in ("clip", "pickscore", "aesthetic"):
+        rewards.write(name, root / "rewards" / name)
+    _write_prompts(root / "prompts.parquet", TEST)
+    params = _params(root)
+    generate_folder(
+        root / "generations",
+        [(prompt.replace(" ", "-"), prompt) for prompt in TRAIN],
+        split="train",
+        model=params.model,
+        revision=None,
+        params=params.generate,
+        images_per_prompt=2,
+        seed=0,
+        purpose="generate",
+        runtime=params.runtime,
+    )
+    score_folder(
+        root / "generations", root / "scores", params.score.rewards, runtime=params.runtime, max_error_rate=0
+    )
+    fit_folder(
+        params,
+        scores=root / "scores",
+        thresholds=root / "thresholds.parquet",
+        metrics=root / "metrics/threshold.json",
+        plots=root / "plots",
+    )
+    world = World(root, params)
+    world.evaluate()
+    return world
+
+
+@pytest.fixture
+def world(finished: World, tmp_path: Path) -> World:
+    """A copy of the finished world that a test may change."""
+    root = tmp_path / "world"
+    shutil.copytree(finished.root, root)
+    return World(root, _params(root))
+
+
+def test_the_tables_hold_every_set_and_reward(finished: World) -> None:
+    rows = read_table(finished.root / "evaluation.parquet", EVALUATION).to_pylist()
+    assert [(row["test_set"], row["reward"]) for row in rows] == [
+        (name, reward)
+        for name in ("all", "plain", "placed")
+        for reward in ("mean_z", "clip", "pickscore", "aesthetic")
+    ]
+    assert [row["n"] for row in rows if row["is_target"]] == [10, 6, 4]
+    samples = pl.DataFrame(read_table(finished.root / "sides/samples.parquet", SAMPLES))
+    for row in rows[1:4]:
+        chosen = samples.filter(samples["reward"] == row["reward"])
+        assert row["difference"] == pytest.approx((chosen["tuned"] - chosen["base"]).mean(), abs=1e-12)
+    assert read_metadata(finished.root / "evaluation.parquet")["excluded"] == 0
+
+
+def test_both_sides_draw_the_same_samples_alike(finished: World) -> None:
+    base, tuned = (read_folder(finished.root / "sides" / side / "generations") for side in ("base", "tuned"))
+    for column in ("sample_id", "prompt", "seed", "steps", "guidance_scale", "width"):
+        assert base[column].equals(tuned[column])
+    assert (base["image"].struct["bytes"] != tuned["image"].struct["bytes"]).all()
+    train = read_folder(finished.root / "generations")
+    assert not set(train["seed"]) & set(base["seed"])
+
+
+def test_the_target_is_measured_against_the_training_scores(finished: World) -> None:
+    train = read_folder(finished.root / "scores")
+    base = read_folder(finished.root / "sides/base/scores")
+    z = [
+        (base[name].cast(float) - train[name].cast(float).mean()) / train[name].cast(float).std()
+        for name in ("clip", "pickscore")
+    ]
+    samples = pl.DataFrame(read_table(finished.root / "sides/samples.parquet"))
+    found = samples.filter(samples["reward"] == "mean_z")["base"]
+    assert found.to_numpy() == pytest.approx(((z[0] + z[1]) / 2).to_numpy(), rel=1e-5)
+
+
+def test_metrics_and_plot_are_written(finished: World) -> None:
+    metrics = json.loads((finished.root / "metrics/evaluate.json").read_text())
+    assert list(metrics) == ["all", "plain", "placed"]
+    assert list(metrics["all"]) == ["target", "aesthetic"]
+    assert (finished.root / "plots/win_rates.csv").read_text().count("\n") == 1 + 3 * 4
+
+
+def test_an_equal_model_ties_everywhere(world: World) -> None:
+    shutil.rmtree(world.root / "tuned")
+    shutil.copytree(world.root / "base", world.root / "tuned")
+    for row in world.evaluate():
+        assert row["ties"] == row["n"] and row["difference"] == 0 and row["win_tie_rate"] == 0.5
+
+
+def test_another_tuned_model_leaves_the_base_side_alone(world: World) -> None:
+    base, tuned = world.shards("base"), world.shards("tuned")
+    shutil.rmtree(world.root / "tuned")
+    tiny_diffusion_pipeline(world.root / "tuned", seed=2)
+    before = read_table(world.root / "evaluation.parquet")
+    world.evaluate()
+    assert world.shards("base") == base
+    assert world.shards("tuned").keys() == tuned.keys()
+    assert not set(world.shards("tuned").values()) & set(tuned.values())
+    assert not read_table(world.root / "evaluation.parquet").equals(before)
+
+
+def test_a_lost_shard_comes_back_to_the_same_tables(world: World) -> None:
+    before = read_table(world.root / "evaluation.parquet")
+    (world.root / "sides/tuned/generations/test-00001-of-00003.parquet").unlink()
+    (world.root / "sides/base/scores/test-00000-of-00003.parquet").unlink()
+    world.evaluate()
+    assert read_table(world.root / "evaluation.parquet").equals(before)
+
+
+def test_a_further_reward_leaves_every_picture_alone(world: World) -> None:
+    rewards.write("imagereward", world.root / "rewards/imagereward")
+    extra = {
+        "aesthetic": str(world.root / "rewards/aesthetic"),
+        "imagereward": str(world.root / "rewards/imagereward"),
+    }
+    world.params = dataclasses.replace(
+        world.params, evaluate=dataclasses.replace(world.params.evaluate, rewards=extra)
+    )
+    pictures = {
+        path: time for path, time in world.shards("base").items() if path.parent.name == "generations"
+    }
+    assert "imagereward" in {row["reward"] for row in world.evaluate()}
+    assert pictures.items() <= world.shards("base").items()
+
+
+def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: World) -> None:
+    world.params = dataclasses.replace(
+        world.params, score=dataclasses.replace(world.params.score, max_error_rate=0.5)
+    )
+    path = world.root / "sides/tuned/generations/test-00000-of-00003.parquet"
+    table = read_table(path)
+    records = table.to_pylist()
+    records[1]["image"]["bytes"] = records[1]["image"]["bytes"][:50]
+    write_table(pa.Table.from_pylist(records, schema=table.schema), path, read_metadata(path))
+    shutil.rmtree(world.root / "sides/tuned/scores")
+    rows = world.evaluate()
+    assert [row["n_excluded"] for row in rows if row["is_target"]] == [1, 1, 0]
+    assert rows[0]["n"] == 9
+    samples = read_table(world.root / "sides/samples.parquet")
+    assert records[1]["sample_id"] not in samples["sample_id"].to_pylist()
+    assert read_metadata(world.root / "evaluation.parquet")["excluded"] == 1
+
+
+def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
+    from tgo_pipeline.shards import status
+
+    plan = stage.plan(finished.params, **finished.inputs)
+    assert [f"{folder.parent.name}/{folder.name}" for folder in plan] == [
+        f"{side}/{part}" for side in ("base", "tuned") for part in ("generations", "scores")
+    ]
+    for folder, shards in plan.items():
+        assert (status(folder, shards).done, len(shards)) == (3, 3)
+
+
+def _without_model(world: World) -> None:
+    shutil.rmtree(world.root / "tuned")
+
+
+def _without_test_prompts(world: World) -> None:
+    _write_prompts(world.inputs["prompts"], {})
+
+
+def _with_a_prompt_in_two_sets(world: World) -> None:
+    _write_prompts(world.inputs["prompts"], {**TEST, "more": ["a cat"]})
+
+
+def _with_two_sources(world: World) -> None:
+    other = dataclasses.replace(world.params.evaluate, rewards={"clip": "elsewhere"})
+    world.params = dataclasses.replace(world.params, evaluate=other)
+
+
+def _without_training_scores(world: World) -> None:
+    shutil.rmtree(world.root / "scores")
+
+
+def _without_thresholds(world: World) -> None:
+    (world.root / "thresholds.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_model, "run the fine_tune stage first"),
+        (_without_test_prompts, "holds no test prompt"),
+        (_with_a_prompt_in_two_sets, r"'a cat' is in several test sets \(plain, more\)"),
+        (_with_two_sources, "one reward has one source"),
+        (_without_training_scores, "score"),
+        (_without_thresholds, "run the stage"),
+    ],
+)
+def test_a_wrong_input_is_refused_before_anything_is_drawn(
+    world: World, change: Callable[[World], None], message: str
+) -> None:
+    shutil.rmtree(world.root / "sides")
+    change(world)
+    with pytest.raises(TgoError, match=message):
+        world.evaluate()
+    assert not (world.root / "sides").exists()
