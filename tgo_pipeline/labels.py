@@ -185,13 +185,20 @@ def label_scores(params: Params, *, scores: Path, thresholds: Path) -> Labelled:
 
     table = read_thresholds(thresholds)
     target, rewards = params.target.reward, params.target_rewards
-    tau = threshold_row(table, target)["tau"]
+    row = threshold_row(table, target)
+    tau = row["tau"]
     if tau is None:
         raise TgoError(
             f"{target} has no tau in {thresholds}: its scores were too few; choose another target."
         )
     frame = read_scores(scores, rewards)
     folder = reference_folder(params.threshold, scores)
+    if row["scores_fingerprint"] != scores_fingerprint(folder):
+        log.warning(
+            "%s was fitted on other scores than those of %s now: run the threshold stage again",
+            thresholds,
+            folder,
+        )
     reference = frame if folder == scores else read_scores(folder, rewards)
     values = target_scores(frame, target, rewards, reference, taus(table))
     known = values[~np.isnan(values)]

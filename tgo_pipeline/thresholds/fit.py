@@ -106,6 +106,7 @@ def _row(scores: Scores, params: ThresholdParams, seed: int, tau: float | None =
     row: dict[str, Any] = {
         "reward": scores.name,
         "percentile": params.percentile,
+        "tau": tau,
         "confidence": params.confidence,
         "n": values.size,
         "n_null": scores.n_null,

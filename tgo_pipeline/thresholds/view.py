@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 NOTHING = "–"
-MANY_DECIMALS = 7
+MANY_DECIMALS = 6
 
 
 def show(path: Path) -> Group:
@@ -31,9 +31,10 @@ def show(path: Path) -> Group:
     return Group(
         _table(f"Thresholds at percentile {first['percentile']:g}", _thresholds(first), rows),
         _table("Scores", _SCORES, rows),
-        _table("Quantiles", [(name, _in_score_units(name)) for name in QUANTILE_NAMES], rows),
+        _table("Quantiles", [(name, _in_score_units(name)) for name in QUANTILE_NAMES], rows, gap=1),
         _table("Prompts", _PROMPTS, rows),
         *notes,
+        Text(_LEGEND, style="dim"),
         Text(
             f"Estimated from the {_SOURCES[first['source']]} (fingerprint {first['scores_fingerprint']}), {path}.",
             style="dim",
@@ -41,14 +42,26 @@ def show(path: Path) -> Group:
     )
 
 
+_LEGEND = (
+    "samples: exact interval from order statistics, as if samples were independent; prompts: bootstrap that draws "
+    "whole prompts. between: share of the variance that lies between prompts; flips: labels that would change with the "
+    "prompt's own mean or median in place of tau."
+)
 _SOURCES = {"dataset": "data set", "proxy": "proxy set"}
 
 
-def _table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _table(title: str, columns: Sequence[Column], rows: Sequence[Row], gap: int = 2) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+    )
     table.add_column("reward", style="cyan", no_wrap=True)
     for header, _ in columns:
         table.add_column(header, justify="right", no_wrap=True)
@@ -64,7 +77,7 @@ def _score(value: float | None, row: Row) -> str:
     if not row["std"]:
         return f"{value:.4g}"
     decimals = max(0, 2 - math.floor(math.log10(row["std"])))
-    return f"{value:.{decimals}f}" if decimals < MANY_DECIMALS else f"{value:.3g}"
+    return f"{value:.{decimals}f}" if decimals < MANY_DECIMALS else f"{value:.1e}"
 
 
 def _in_score_units(name: str) -> Callable[[Row], str]:
@@ -73,6 +86,10 @@ def _in_score_units(name: str) -> Callable[[Row], str]:
 
 def _number(name: str) -> Callable[[Row], str]:
     return lambda row: NOTHING if row[name] is None else f"{row[name]:.3g}"
+
+
+def _shape(name: str) -> Callable[[Row], str]:
+    return lambda row: NOTHING if row[name] is None else f"{row[name]:.2f}"
 
 
 def _count(name: str) -> Callable[[Row], str]:
@@ -87,7 +104,7 @@ def _interval(low: str, high: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         if row[low] is None and row[high] is None:
             return NOTHING
-        return f"{_score(row[low], row)} … {_score(row[high], row)}"
+        return f"{_score(row[low], row)} to {_score(row[high], row)}"
 
     return cell
 
@@ -114,11 +131,11 @@ def _thresholds(first: Row) -> list[Column]:
 _SCORES: list[Column] = [
     ("n", _count("n")),
     ("null", _count("n_null")),
-    ("NaN, inf", _count("n_nonfinite")),
+    ("NaN/inf", _count("n_nonfinite")),
     ("mean", _in_score_units("mean")),
     ("std", _in_score_units("std")),
-    ("skewness", _number("skewness")),
-    ("kurtosis", _number("kurtosis")),
+    ("skew", _shape("skewness")),
+    ("kurtosis", _shape("kurtosis")),
     ("min", _in_score_units("minimum")),
     ("max", _in_score_units("maximum")),
 ]

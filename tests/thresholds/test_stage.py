@@ -1,0 +1,99 @@
+"""From score shards to the table, the metrics and the plots, as the stage runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.thresholds.shards import params, write_scores
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import Params
+from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.thresholds.stage import fit_folder
+from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
+
+RNG = np.random.default_rng(0)
+SCORES = {"clip": RNG.normal(size=60), "aesthetic": RNG.normal(size=60)}
+
+
+def run(root: Path, parameters: Params) -> None:
+    fit_folder(
+        parameters,
+        scores=root / "scores",
+        thresholds=root / "thresholds.parquet",
+        metrics=root / "metrics" / "threshold.json",
+        plots=root / "plots",
+    )
+
+
+def small(**threshold: Any) -> Params:
+    return params(["clip", "aesthetic"], threshold={"bootstrap": 20, **threshold})
+
+
+def test_the_stage_writes_table_metrics_and_plots(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES, per_prompt=3)
+    run(tmp_path, small(percentile=0.25))
+    table = read_thresholds(tmp_path / "thresholds.parquet")
+    assert taus(table)["clip"] == np.quantile(SCORES["clip"].astype(np.float32).astype(float), 0.25)
+    metrics = json.loads((tmp_path / "metrics" / "threshold.json").read_text())
+    assert list(metrics) == ["clip", "aesthetic", "mean_z"]
+    assert metrics["clip"]["tau"] == taus(table)["clip"]
+    assert (tmp_path / "plots" / "thresholds" / "mean_z.svg").is_file()
+    lines = (tmp_path / "plots" / "scores.csv").read_text().splitlines()
+    assert lines[0] == "reward,bin_low,bin_high,count,positive,tau"
+    assert sum(int(line.split(",")[3]) for line in lines[1:]) == 3 * 60
+
+
+def test_a_second_run_writes_the_same_and_other_scores_another_fingerprint(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    run(tmp_path, small())
+    first = (tmp_path / "thresholds.parquet").read_bytes()
+    run(tmp_path, small())
+    assert (tmp_path / "thresholds.parquet").read_bytes() == first
+    before = read_metadata(tmp_path / "thresholds.parquet")["fingerprint"]
+    write_scores(tmp_path / "scores", SCORES, fingerprint="b")
+    run(tmp_path, small())
+    assert read_metadata(tmp_path / "thresholds.parquet")["fingerprint"] != before
+
+
+def test_tau_comes_from_the_proxy_set_and_says_so(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    proxy = write_scores(tmp_path / "proxy", {name: values + 3 for name, values in SCORES.items()})
+    run(tmp_path, small(source="proxy", proxy=str(proxy)))
+    row = threshold_row(read_thresholds(tmp_path / "thresholds.parquet"), "clip")
+    assert row["source"] == "proxy"
+    assert row["tau"] == pytest.approx(np.median(SCORES["clip"]) + 3, abs=1e-5)
+
+
+def test_a_proxy_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    with pytest.raises(TgoError, match=r"threshold\.proxy is '.*nowhere'"):
+        run(tmp_path, small(source="proxy", proxy=str(tmp_path / "nowhere")))
+
+
+def test_a_proxy_set_without_a_reward_is_refused(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    proxy = write_scores(tmp_path / "proxy", {"clip": SCORES["clip"]})
+    with pytest.raises(TgoError, match="has no column 'aesthetic'"):
+        run(tmp_path, small(source="proxy", proxy=str(proxy)))
+
+
+@pytest.mark.parametrize("values", [[], [None] * 8, [1.0] * 8, [np.nan] * 8])
+def test_scores_without_a_threshold_leave_nothing_behind(tmp_path: Path, values: list[float | None]) -> None:
+    write_scores(tmp_path / "scores", {"clip": values, "aesthetic": values})
+    with pytest.raises(TgoError):
+        run(tmp_path, small())
+    assert [file.name for file in tmp_path.iterdir()] == ["scores"]
+
+
+def test_an_empty_folder_names_the_stage_to_run(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="holds no score shard"):
+        run(tmp_path, small())
+    with pytest.raises(TgoError, match="no row for 'oracle', only clip, aesthetic, mean_z"):
+        write_scores(tmp_path / "scores", SCORES)
+        run(tmp_path, small())
+        threshold_row(read_thresholds(tmp_path / "thresholds.parquet"), "oracle")

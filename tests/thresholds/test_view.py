@@ -1,0 +1,73 @@
+"""The terminal table fits 100 columns with several rewards."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from tests.thresholds.shards import score_frame
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import ThresholdParams
+from tgo_pipeline.tables import write_table
+from tgo_pipeline.thresholds.fit import fit
+from tgo_pipeline.thresholds.view import show
+
+SCALES = {
+    "hpsv2.1": (0.25, 0.03),
+    "pickscore": (-21, 1),
+    "imagereward": (0, 1),
+    "clip": (0.28, 0.03),
+    "aesthetic": (5.3, 0.5),
+    "votes": (1e5, 4e4),
+    "tiny": (0, 3e-9),
+}
+
+
+def shown(table: pa.Table, path: Path) -> str:
+    write_table(table, path, {})
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(show(path))
+    return console.export_text()
+
+
+def fitted(scores: dict[str, np.ndarray], **options: object) -> pa.Table:
+    return fit(
+        score_frame(scores, 4),
+        rewards=list(scores),
+        target="mean_z",
+        target_rewards=["hpsv2.1", "clip"],
+        params=ThresholdParams(bootstrap=50, **options),  # type: ignore[arg-type]
+        seed=0,
+        scores_fingerprint="0123456789abcdef",
+    )
+
+
+def test_nothing_is_cut_at_100_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = {name: mean + std * rng.normal(size=4000) for name, (mean, std) in SCALES.items()}
+    text = shown(fitted(scores), tmp_path / "thresholds.parquet")
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    for name in (*SCALES, "mean_z"):
+        assert text.count(f" {name} ") == 4
+    tau = np.median(scores["clip"])
+    assert f"{tau:.4f}" in text
+    assert "data set (fingerprint 0123456789abcdef)" in text
+
+
+def test_what_is_not_known_is_a_dash_and_notes_are_shown(tmp_path: Path) -> None:
+    scores = {"hpsv2.1": np.arange(3.0), "clip": np.arange(3.0), "aesthetic": np.full(3, np.nan)}
+    text = shown(fitted(scores, source="proxy", proxy="elsewhere"), tmp_path / "thresholds.parquet")
+    assert "–" in text
+    assert "aesthetic: no tau: 0 finite scores" in text
+    assert "proxy set" in text
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match=r"thresholds\.parquet does not exist"):
+        show(tmp_path / "thresholds.parquet")
