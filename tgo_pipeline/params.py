@@ -89,6 +89,8 @@ class GenerateParams:
             height=self.height,
         )
         _not_negative(guidance_scale=self.guidance_scale)
+        if (self.width is None) != (self.height is None):
+            raise TgoError(f"width is {self.width} and height is {self.height}: give both, or none of them.")
         if self.source == "images" and not self.images:
             raise TgoError("images is empty although source is images: name a folder or a Parquet file.")
 
