@@ -1,0 +1,29 @@
+"""Writes report.html from the tables of all other stages; it opens offline."""
+
+from tgo_pipeline import paths
+from tgo_pipeline.params import Params
+
+
+def run(params: Params) -> None:
+    """Build the report; a section whose stage has not run says so."""
+    from tgo_pipeline.report.build import build
+    from tgo_pipeline.report.collect import Sources
+
+    sources = Sources(
+        prompts=paths.PROMPTS,
+        generations=paths.GENERATIONS,
+        scores=paths.SCORES,
+        thresholds=paths.THRESHOLDS,
+        labels=paths.LABELS,
+        evaluation=paths.EVALUATION,
+        evaluation_images=paths.EVALUATION_IMAGES,
+        training=paths.TRAINING,
+        plots=paths.PLOTS,
+    )
+    build(params, sources, paths.REPORT)
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("report")

@@ -1,0 +1,305 @@
+"""A small finished run with the real schemas: drawn pictures, invented scores, real thresholds, labels and evaluation.
+
+`python -m tests.report.workspace FOLDER` writes one, with its report, to look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, ImageDraw, ImageFilter
+
+from tgo_pipeline import tables
+from tgo_pipeline.evaluation.compare import evaluation_table
+from tgo_pipeline.evaluation.pairs import SAMPLES, Pairs
+from tgo_pipeline.labels import label_folder
+from tgo_pipeline.params import Params, parse
+from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.shards import Shard
+from tgo_pipeline.thresholds.stage import fit_folder
+
+HOSTILE = (
+    "<script>document.documentElement.dataset.stolen='yes'</script><img src=x onerror=\"document.documentElement."
+    "dataset.stolen='yes'\">'\"`&amp; --> <!-- ]]> {{ 7*7 }} \u202egnp.txe\u202c \u2028 \x00\x1b[31m "
+)
+"""A prompt that tries to end elements, attributes, comments and JSON, to run scripts and to turn the text around."""
+LONG = HOSTILE + "very long " * 1000
+REWARDS = {
+    "hpsv2.1": (0.27, 0.012),
+    "pickscore": (21.0, 0.8),
+    "imagereward": (0.1, 0.9),
+    "clip": (30.0, 2.5),
+    "aesthetic": (5.3, 0.4),
+}
+COLOURS = {"red": "#cc3333", "blue": "#3355bb", "green": "#338844", "yellow": "#d8b020"}
+SHAPES = ("circle", "square", "triangle")
+BACKGROUNDS = {"white": "#f4f4f0", "gray": "#90949a", "cyan": "#aadde0"}
+TEST_SETS = {"plain": 16, "sized": 16, "placed": 16}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where everything was written, and the parameters that go with it."""
+
+    folder: Path
+    params: Params
+    sources: Sources
+    report: Path
+
+
+def parameters(**sections: object) -> Params:
+    """The parameters of the run that the workspace pretends."""
+    raw = {
+        "seed": 7,
+        "model": "demo",
+        "prompts": {"train": "demo:train", "test": {name: f"demo:{name}" for name in TEST_SETS}},
+        "generate": {"images_per_prompt": 4, "guidance_scale": 1.0, "steps": 12, "shard_size": 64},
+        "score": {"rewards": dict.fromkeys(REWARDS, "demo")},
+        "threshold": {"bootstrap": 200},
+        "fine_tune": {"steps": 78, "batch_size": 64, "temperature": 0.01, "learning_rate": 1e-4},
+        "evaluate": {"rewards": {"oracle": "demo"}, "bootstrap": 400},
+        **sections,
+    }
+    return parse(Params, raw)
+
+
+def write_workspace(folder: Path, gain: float = 0.35, image_size: int = 32, **sections: object) -> Workspace:
+    """Write a finished run; `gain` is how many standard deviations the tuned pictures are better."""
+    params = parameters(**sections)
+    data = folder / "data"
+    sources = Sources(
+        prompts=data / "prompts.parquet",
+        generations=data / "generations",
+        scores=data / "scores",
+        thresholds=data / "thresholds.parquet",
+        labels=data / "labels",
+        evaluation=data / "evaluation.parquet",
+        evaluation_images=data / "evaluation",
+        training=folder / "training",
+        plots=folder / "plots",
+    )
+    rng = np.random.default_rng(params.seed)
+    train, tested = _captions(48, rng), iter(_captions(sum(TEST_SETS.values()), rng))
+    test = {name: [next(tested) for _ in range(n)] for name, n in TEST_SETS.items()}
+    train[3], test["plain"][5], test["sized"][2] = LONG, HOSTILE, LONG
+    _write_prompts(sources.prompts, train, test)
+    _write_training_set(params, sources, train, rng, image_size)
+    metrics = folder / "metrics"
+    fit_folder(
+        params,
+        scores=sources.scores,
+        thresholds=sources.thresholds,
+        metrics=metrics / "threshold.json",
+        plots=sources.plots,
+    )
+    label_folder(
+        params,
+        scores=sources.scores,
+        thresholds=sources.thresholds,
+        labels=sources.labels,
+        metrics=metrics / "label.json",
+        plots=sources.plots,
+    )
+    _write_evaluation(params, sources, test, rng, gain, image_size)
+    _write_training(sources.training, params.fine_tune.steps, rng)
+    return Workspace(folder, params, sources, folder / "report.html")
+
+
+def _captions(how_many: int, rng: np.random.Generator) -> list[str]:
+    combinations = [
+        f"a {size} {colour} {shape} on a {background} background"
+        for size in ("small", "large")
+        for colour in COLOURS
+        for shape in SHAPES
+        for background in BACKGROUNDS
+    ]
+    return [combinations[place] for place in rng.permutation(len(combinations))[:how_many]]
+
+
+def _prompt_id(prompt: str) -> str:
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def draw(prompt: str, quality: float, seed: int, size: int) -> bytes:
+    """A PNG of a caption of this world; the lower the quality (0 to 1), the more noise, blur and displacement."""
+    rng = np.random.default_rng(seed)
+    words = prompt.split()
+    paper = next((colour for name, colour in BACKGROUNDS.items() if name in words), "#503060")
+    ink = next((colour for name, colour in COLOURS.items() if name in words), "#e0e0e0")
+    image = Image.new("RGB", (size, size), paper)
+    reach = size * (0.18 if "small" in words else 0.34)
+    x, y = size / 2 + rng.normal(0, (1 - quality) * size / 8, 2)
+    pen = ImageDraw.Draw(image)
+    box = (x - reach, y - reach, x + reach, y + reach)
+    if "square" in words:
+        pen.rectangle(box, fill=ink)
+    elif "triangle" in words:
+        pen.polygon([(x, y - reach), (x - reach, y + reach), (x + reach, y + reach)], fill=ink)
+    else:
+        pen.ellipse(box, fill=ink)
+    blurred = image.filter(ImageFilter.GaussianBlur((1 - quality) * size / 16))
+    noise = rng.normal(0, 60 * (1 - quality), (size, size, 3))
+    noisy = np.clip(np.asarray(blurred, dtype=np.float64) + noise, 0, 255).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noisy).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _write_prompts(path: Path, train: list[str], test: dict[str, list[str]]) -> None:
+    rows = [(prompt, "train", "train") for prompt in train]
+    rows += [(prompt, "test", name) for name, prompts in test.items() for prompt in prompts]
+    columns = [
+        {"prompt_id": _prompt_id(prompt), "prompt": prompt, "split": split, "source": source}
+        for prompt, split, source in rows
+    ]
+    path.parent.mkdir(parents=True)
+    tables.write_table(pa.Table.from_pylist(columns, schema=tables.PROMPTS), path, {"fingerprint": "prompts"})
+
+
+def _generation(prompt: str, index: int, quality: float, seed: int, size: int) -> dict:
+    sample_id = f"{_prompt_id(prompt)}-{index:04d}"
+    return {
+        "sample_id": sample_id,
+        "prompt_id": _prompt_id(prompt),
+        "prompt": prompt,
+        "image": {
+            "bytes": draw(prompt, quality, derive_seed(seed, sample_id, "draw"), size),
+            "path": f"{sample_id}.png",
+        },
+        "width": size,
+        "height": size,
+        "model": "demo",
+        "revision": None,
+        "seed": derive_seed(seed, sample_id, "generate"),
+        "index": index,
+        "guidance_scale": 1.0,
+        "steps": 12,
+    }
+
+
+def _write_shards(
+    folder: Path, split: str, rows: list[dict], schema: pa.Schema, shard_size: int = 64
+) -> None:
+    folder.mkdir(parents=True)
+    parts = [rows[start : start + shard_size] for start in range(0, len(rows), shard_size)]
+    for index, part in enumerate(parts):
+        failed = sum(row.get("error") is not None for row in part)
+        name = Shard(split, index, len(parts), "").name
+        tables.write_table(
+            pa.Table.from_pylist(part, schema=schema), folder / name, {"fingerprint": name, "failed": failed}
+        )
+
+
+def _score(quality: float, rng: np.random.Generator) -> dict[str, float]:
+    return {
+        name: mean + std * (2.2 * (quality - 0.5) + rng.normal(0, 0.8))
+        for name, (mean, std) in REWARDS.items()
+    }
+
+
+def _write_training_set(
+    params: Params, sources: Sources, train: list[str], rng: np.random.Generator, size: int
+) -> None:
+    generations, scores = [], []
+    for prompt in train:
+        ease = rng.normal(0, 0.12)
+        for index in range(params.generate.images_per_prompt):
+            quality = float(np.clip(rng.beta(2, 2) + ease, 0, 1))
+            row = _generation(prompt, index, quality, params.seed, size)
+            generations.append(row)
+            scores.append(
+                {
+                    "sample_id": row["sample_id"],
+                    "prompt_id": row["prompt_id"],
+                    "error": None,
+                    **_score(quality, rng),
+                }
+            )
+    generations[5]["image"]["bytes"] = generations[5]["image"]["bytes"][:60]
+    scores[5] |= dict.fromkeys(REWARDS) | {"error": "OSError: image file is truncated"}
+    _write_shards(sources.generations, "train", generations, tables.GENERATIONS)
+    _write_shards(sources.scores, "train", scores, tables.scores_schema(list(REWARDS)))
+
+
+def _write_evaluation(
+    params: Params,
+    sources: Sources,
+    test: dict[str, list[str]],
+    rng: np.random.Generator,
+    gain: float,
+    size: int,
+) -> None:
+    names = (*REWARDS, params.target.reward, "oracle")
+    sides: dict[str, list[dict]] = {"base": [], "tuned": []}
+    values: dict[str, list[list[float]]] = {"base": [], "tuned": []}
+    flat = [(source, prompt) for source, prompts in test.items() for prompt in prompts]
+    for _, prompt in flat:
+        quality = float(rng.beta(2, 2))
+        better = float(np.clip(quality + rng.normal(0.22 * gain, 0.16), 0, 1))
+        for side, level in (("base", quality), ("tuned", better)):
+            sides[side].append(_generation(prompt, 0, level, params.seed, size))
+            scores = _score(level, rng)
+            mean_z = np.mean([(scores[name] - mean) / std for name, (mean, std) in REWARDS.items()])
+            values[side].append([*scores.values(), float(mean_z), level])
+    for side, rows in sides.items():
+        _write_shards(sources.side(side), "test", rows, tables.GENERATIONS)
+    pairs = Pairs(
+        sample_ids=np.array([row["sample_id"] for row in sides["base"]]),
+        prompt_ids=np.array([row["prompt_id"] for row in sides["base"]]),
+        prompts=np.array([prompt for _, prompt in flat]),
+        test_sets=np.array([source for source, _ in flat]),
+        rewards=names,
+        base=np.array(values["base"]),
+        tuned=np.array(values["tuned"]),
+    )
+    table = evaluation_table(pairs, params.target.reward, params.evaluate, params.seed)
+    tables.write_table(table, sources.evaluation, {"fingerprint": "evaluation"})
+    rows = [
+        {
+            "sample_id": row["sample_id"],
+            "prompt_id": row["prompt_id"],
+            "prompt": prompt,
+            "test_set": source,
+            "reward": name,
+            "base": values["base"][place][column],
+            "tuned": values["tuned"][place][column],
+        }
+        for place, ((source, prompt), row) in enumerate(zip(flat, sides["base"], strict=True))
+        for column, name in enumerate(names)
+    ]
+    tables.write_table(
+        pa.Table.from_pylist(rows, schema=SAMPLES), sources.samples, {"fingerprint": "samples"}
+    )
+
+
+def _write_training(folder: Path, steps: int, rng: np.random.Generator) -> None:
+    from dvclive.live import Live
+
+    with Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None, monitor_system=False) as live:
+        for step in range(steps):
+            done = step / steps
+            noise = rng.normal(0, 1, 8)
+            live.log_metric("loss", 3.4 - 0.5 * done + 0.15 * noise[0])
+            live.log_metric("accuracy", 0.5 + 0.15 * done + 0.04 * noise[1])
+            live.log_metric("log_ratio/positive", 0.3 * done + 0.08 * noise[2])
+            live.log_metric("log_ratio/negative", -0.4 * done + 0.08 * noise[3])
+            for side, drift in (("positive", -0.002), ("negative", 0.003)):
+                live.log_metric(f"policy_error/{side}", 0.055 + drift * done + 0.002 * noise[4])
+                live.log_metric(f"reference_error/{side}", 0.055 + 0.002 * noise[5])
+            live.log_metric("weight_ess", 44 + 2 * noise[6])
+            live.log_metric("learning_rate", 1e-4 * (1 - done))
+            live.next_step()
+
+
+if __name__ == "__main__":
+    from tgo_pipeline.report.build import build
+
+    made = write_workspace(Path(sys.argv[1]), image_size=int(sys.argv[2]) if len(sys.argv) > 2 else 32)
+    print(build(made.params, made.sources, made.report))

@@ -1,0 +1,262 @@
+"""Reads the tables of a run into plain dataclasses, one per section; a section without its inputs is None."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgo_pipeline import tables
+from tgo_pipeline.evaluation.compare import EVALUATION
+from tgo_pipeline.report.text import decimals
+from tgo_pipeline.thresholds.table import THRESHOLDS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WEIGHT_BINS = 40
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the other stages wrote; `samples` is the per-picture table inside the evaluation's folder."""
+
+    prompts: Path
+    generations: Path
+    scores: Path
+    thresholds: Path
+    labels: Path
+    evaluation: Path
+    evaluation_images: Path
+    training: Path
+    plots: Path
+
+    @property
+    def samples(self) -> Path:
+        return self.evaluation_images / "samples.parquet"
+
+    def side(self, name: str) -> Path:
+        """The evaluation images of the base or the tuned model."""
+        return self.evaluation_images / name / "generations"
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """What the report shows of a row of the thresholds table; scores are in the reward's own units."""
+
+    reward: str
+    percentile: float
+    tau: float | None
+    confidence: float
+    tau_low: float | None
+    tau_high: float | None
+    tau_bootstrap_low: float | None
+    tau_bootstrap_high: float | None
+    n: int
+    n_null: int
+    n_nonfinite: int
+    mean: float | None
+    std: float | None
+    q05: float | None
+    q95: float | None
+    ties: int | None
+    positive_fraction: float | None
+    between_prompt_variance: float | None
+    within_prompt_variance: float | None
+    flip_rate_prompt_mean: float | None
+    note: str | None
+    source: str
+
+    @property
+    def decimals(self) -> int:
+        return decimals(self.std)
+
+    @property
+    def between_prompt_share(self) -> float | None:
+        """The part of the variance that lies between prompts, from 0 to 1."""
+        if self.between_prompt_variance is None or self.within_prompt_variance is None:
+            return None
+        total = self.between_prompt_variance + self.within_prompt_variance
+        return self.between_prompt_variance / total if total else None
+
+
+@dataclass(frozen=True)
+class Bin:
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """Counts, weights and their effective sample size, (sum w)^2 / sum w^2."""
+
+    reward: str
+    n: int
+    positive: int
+    positive_weight_share: float
+    mean_weight: float
+    max_weight: float
+    effective_size: float
+    histogram: Mapping[str, list[Bin]]
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """Tuned against base on one test set and reward; `effect` is the difference in standard deviations of base."""
+
+    test_set: str
+    reward: str
+    n: int
+    n_prompts: int
+    n_excluded: int
+    base_mean: float
+    tuned_mean: float
+    base_median: float
+    tuned_median: float
+    base_std: float
+    difference: float
+    difference_low: float | None
+    difference_high: float | None
+    effect: float | None
+    wins: int
+    ties: int
+    losses: int
+    win_rate: float
+    win_rate_low: float
+    win_rate_high: float
+    win_tie_rate: float
+    is_target: bool
+
+    @property
+    def decimals(self) -> int:
+        return decimals(self.base_std)
+
+    @property
+    def effect_low(self) -> float | None:
+        return self._scaled(self.difference_low)
+
+    @property
+    def effect_high(self) -> float | None:
+        return self._scaled(self.difference_high)
+
+    def _scaled(self, value: float | None) -> float | None:
+        return value / self.base_std if value is not None and self.base_std else None
+
+
+def prompt_counts(path: Path) -> dict[str, int] | None:
+    """Prompts per source ("train" and the test sets)."""
+    if not path.is_file():
+        return None
+    sources = tables.read_table(path, tables.PROMPTS, ["source"])["source"].to_pylist()
+    return {name: sources.count(name) for name in dict.fromkeys(sources)}
+
+
+def shard_counts(folder: Path) -> tuple[int, int] | None:
+    """(rows, failed samples) of all shards of a folder, from their metadata alone."""
+    shards = sorted(folder.glob("*.parquet"))
+    if not shards:
+        return None
+    rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    return rows, sum(int(tables.read_metadata(shard).get("failed", 0)) for shard in shards)
+
+
+def thresholds(path: Path) -> list[ThresholdRow] | None:
+    """The rows of the thresholds table."""
+    return _rows(path, ThresholdRow, THRESHOLDS)
+
+
+def evaluation(path: Path) -> list[EvaluationRow] | None:
+    """The rows of the evaluation table."""
+    return _rows(path, EvaluationRow, EVALUATION)
+
+
+def _rows(path: Path, kind: type, schema: pa.Schema) -> Any:
+    if not path.is_file():
+        return None
+    table = tables.read_table(path, schema, [field.name for field in fields(kind)])
+    return [kind(**row) for row in table.to_pylist()]
+
+
+def score_histograms(plots: Path) -> dict[str, list[Bin]] | None:
+    """The histogram of every reward that the threshold stage wrote to `scores.csv`."""
+    path = plots / "scores.csv"
+    if not path.is_file():
+        return None
+    histograms: dict[str, list[Bin]] = {}
+    with path.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            part = Bin(float(row["bin_low"]), float(row["bin_high"]), int(float(row["count"])))
+            histograms.setdefault(row["reward"], []).append(part)
+    return histograms
+
+
+def label_summary(folder: Path) -> LabelSummary | None:
+    """Balance and weights of all label shards, streamed."""
+    frame = scan_labels(folder)
+    if frame is None:
+        return None
+    import polars as pl
+
+    positive, weight = pl.col("label") == 1, pl.col("weight")
+    facts = (
+        frame.select(
+            reward=pl.col("reward").first(),
+            n=pl.len(),
+            positive=positive.sum(),
+            positive_weight=weight.filter(positive).sum(),
+            total=weight.sum(),
+            squares=(weight * weight).sum(),
+            low=weight.min(),
+            high=weight.max(),
+        )
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
+    if not facts["n"]:
+        return None
+    return LabelSummary(
+        reward=facts["reward"],
+        n=facts["n"],
+        positive=facts["positive"],
+        positive_weight_share=facts["positive_weight"] / facts["total"],
+        mean_weight=facts["total"] / facts["n"],
+        max_weight=facts["high"],
+        effective_size=facts["total"] ** 2 / facts["squares"],
+        histogram=_weight_histogram(frame, facts["low"], facts["high"]),
+    )
+
+
+def _weight_histogram(frame: pl.LazyFrame, low: float, high: float) -> dict[str, list[Bin]]:
+    import polars as pl
+
+    width = (high - low) / WEIGHT_BINS or 1.0
+    place = ((pl.col("weight") - low) / width).floor().clip(0, WEIGHT_BINS - 1).cast(pl.Int64)
+    counts = frame.group_by("label", place.alias("bin")).len().sort("bin").collect(engine="streaming")
+    histogram: dict[str, list[Bin]] = {name: [] for name in tables.LABEL_NAMES}
+    for label, place_, n in counts.iter_rows():
+        part = Bin(low + place_ * width, low + (place_ + 1) * width, n)
+        histogram[tables.LABEL_NAMES[label]].append(part)
+    return histogram
+
+
+def scan_labels(folder: Path) -> pl.LazyFrame | None:
+    """All label shards as one lazy frame. Raises `TgoError` if one of them is no table of labels."""
+    import polars as pl
+
+    shards = sorted(folder.glob("*.parquet"))
+    for shard in shards:
+        tables.check_schema(pq.read_schema(shard), tables.LABELS, shard)
+    return pl.scan_parquet(shards) if shards else None
+
+
+def tuned_facts(model: Path) -> dict[str, Any]:
+    """What the fine-tuning stage wrote beside its result (`tgo.json`); empty if there is none."""
+    path = model / "tgo.json"
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,137 @@
+"""What was run: the stages with what they left behind and when, the versions, the parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from tgo_pipeline import __version__
+from tgo_pipeline.params import Params
+from tgo_pipeline.report.collect import Sources, prompt_counts, shard_counts
+from tgo_pipeline.report.text import count
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "open_clip_torch",
+    "pyarrow",
+)
+
+
+@dataclass(frozen=True)
+class StageFact:
+    """A stage, what it left behind, and when its newest file was written (UTC); no time if there is none."""
+
+    stage: str
+    left: str
+    written: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    key_facts: list[tuple[str, str]]
+    stages: list[StageFact]
+    versions: list[tuple[str, str]]
+    parameters: str
+
+
+def describe(params: Params, sources: Sources) -> Run:
+    """Everything of the section on the run; nothing here needs a stage to have run."""
+    return Run(_key_facts(params), _stages(sources), _versions(), _parameters(params))
+
+
+def _key_facts(params: Params) -> list[tuple[str, str]]:
+    tune, label, sampling = params.fine_tune, params.label, params.generate
+    revision = f" at {params.revision}" if params.revision else ""
+    target = params.target.reward
+    if params.target_rewards != [target]:
+        target += f" of {', '.join(params.target_rewards)}"
+    pictures = (
+        f"taken from {sampling.images}"
+        if sampling.source == "images"
+        else f"{sampling.images_per_prompt} a prompt, {sampling.steps} steps, guidance {sampling.guidance_scale:g}"
+    )
+    return [
+        ("Model", f"{params.model}{revision}"),
+        ("Pictures", pictures),
+        ("Target", target),
+        ("Threshold", f"percentile {params.threshold.percentile:g} of the {params.threshold.source}"),
+        ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}|s − τ|, scale {label.scale}"),
+        ("Objective", f"{tune.objective}, β {tune.beta:g}, T {tune.temperature:g}"),
+        ("Fine-tuning", f"{tune.method}, {count(tune.steps)} steps of {tune.batch_size}, {tune.precision}"),
+        ("Optimiser", f"AdamW, learning rate {tune.learning_rate:g}, {tune.schedule}"),
+        ("Seed", str(params.seed)),
+    ]
+
+
+def _stages(sources: Sources) -> list[StageFact]:
+    prompts = prompt_counts(sources.prompts) or {}
+    by_source = ", ".join(f"{count(n)} {name}" for name, n in prompts.items())
+    return [
+        _fact("prompts", by_source, sources.prompts),
+        _fact("generate", _rows(sources.generations, "pictures"), sources.generations),
+        _fact("score", _rows(sources.scores, "scored pictures"), sources.scores),
+        _fact("threshold", "a threshold per reward", sources.thresholds),
+        _fact("label", _rows(sources.labels, "labels"), sources.labels),
+        _fact("fine_tune", "metrics of the training", sources.training),
+        _fact("evaluate", "base against tuned", sources.evaluation),
+    ]
+
+
+def _rows(folder: Path, what: str) -> str:
+    rows, failed = shard_counts(folder) or (0, 0)
+    return f"{count(rows)} {what}" + (f", {count(failed)} failed" if failed else "")
+
+
+def _fact(stage: str, left: str, path: Path) -> StageFact:
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    times = [file.stat().st_mtime for file in files if file.is_file()]
+    return StageFact(stage, left, minute(max(times))) if times else StageFact(stage, "nothing yet", None)
+
+
+def minute(timestamp: float) -> str:
+    """A POSIX time as date and minute in UTC."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _versions() -> list[tuple[str, str]]:
+    installed = [(name, _version(name)) for name in PACKAGES]
+    machine = f"{platform.system()} {platform.machine()}"
+    return [
+        ("project", _project_version()),
+        ("python", platform.python_version()),
+        *installed,
+        ("system", machine),
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _project_version() -> str:
+    """The commit of the working tree, marked if it has changes; the package's version outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+
+
+def _parameters(params: Params) -> str:
+    tracked = dataclasses.asdict(params)
+    tracked.pop("runtime")
+    return yaml.safe_dump(tracked, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,118 @@
+"""What each section shows: the facts of `collect` and `examples` with their charts; None where inputs are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tgo_pipeline.params import Params
+from tgo_pipeline.report import charts, collect, summary, training
+from tgo_pipeline.report.collect import EvaluationRow, Sources
+from tgo_pipeline.report.examples import Pairs, pairs
+from tgo_pipeline.report.pictures import Album
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the section on the evaluation shows; `roles` names each reward's part."""
+
+    headline: str
+    findings: list[summary.Finding]
+    sets: Mapping[str, list[EvaluationRow]]
+    roles: Mapping[str, summary.Role]
+    emphasised: list[str]
+    decimals: Mapping[str, int]
+    differences: charts.Spec
+    win_rates: charts.Spec
+    by_set: Mapping[str, charts.Spec]
+
+
+def evaluation(params: Params, sources: Sources) -> Evaluation | None:
+    """The evaluation's facts, and charts of all test sets together and of each."""
+    rows = collect.evaluation(sources.evaluation)
+    if not rows:
+        return None
+    found, part = summary.findings(params, rows), summary.roles(params, rows)
+    order = {name: place for place, name in enumerate(("target", "held out", "other"))}
+    ranked = sorted(rows, key=lambda row: order[part[row.reward]])
+    sets = summary.by_set(ranked)
+    overall = next(iter(sets.values()))
+    single = {name: rows for name, rows in sets.items() if name != summary.ALL}
+    domain = charts.effect_domain(ranked)
+    return Evaluation(
+        headline=summary.headline(found, params.fine_tune.objective),
+        findings=found,
+        sets=sets,
+        roles=part,
+        emphasised=[finding.row.reward for finding in found],
+        decimals={row.reward: row.decimals for row in overall},
+        differences=charts.forest(overall, part, charts.effect_domain(overall)),
+        win_rates=charts.win_rates(overall, part),
+        by_set={name: charts.forest(rows, part, domain) for name, rows in single.items()}
+        if len(single) > 1
+        else {},
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Thresholds and, per reward, the histogram of its scores; the target comes first."""
+
+    target: str
+    rows: list[collect.ThresholdRow]
+    charts: Mapping[str, charts.Spec]
+
+
+def scores(params: Params, sources: Sources) -> Scores | None:
+    """Thresholds with the histograms that the threshold stage wrote."""
+    rows = collect.thresholds(sources.thresholds)
+    if not rows:
+        return None
+    target = params.target.reward
+    rows = sorted(rows, key=lambda row: row.reward != target)
+    histograms = collect.score_histograms(sources.plots) or {}
+    drawn = {
+        row.reward: charts.score_histogram(histograms[row.reward], row)
+        for row in rows
+        if row.reward in histograms
+    }
+    return Scores(target, rows, drawn)
+
+
+@dataclass(frozen=True)
+class Labels:
+    summary: collect.LabelSummary
+    balance: charts.Spec
+    weights: charts.Spec
+
+
+def labels(sources: Sources) -> Labels | None:
+    """Balance and weights of the labels."""
+    found = collect.label_summary(sources.labels)
+    if found is None:
+        return None
+    return Labels(found, charts.label_balance(found), charts.weight_histogram(found))
+
+
+def training_curves(sources: Sources) -> list[tuple[training.Panel, charts.Spec]] | None:
+    """Every panel of training metrics with its chart."""
+    panels = training.panels(sources.training)
+    return [(panel, charts.curves(panel)) for panel in panels] if panels else None
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    pairs: Pairs
+    charts: Mapping[str, charts.Spec]
+
+
+def before_after(params: Params, sources: Sources, shown: list[str], album: Album) -> BeforeAfter | None:
+    """Pairs with their pictures; `shown` are the rewards that stand below them, the target first."""
+    found = pairs(params, sources, shown, album)
+    if found is None:
+        return None
+    drawn = {
+        name: charts.difference_histogram(values, charts.TARGET if name == found.target else charts.HELD_OUT)
+        for name, values in found.differences.items()
+    }
+    return BeforeAfter(found, drawn)
