@@ -17,6 +17,7 @@ from tgo_pipeline.evaluation import stage
 from tgo_pipeline.evaluation.compare import EVALUATION
 from tgo_pipeline.evaluation.pairs import SAMPLES
 from tgo_pipeline.params import Params, parse
+from tgo_pipeline.shards import status
 from tgo_pipeline.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
 
 TEST = {"plain": ["a red cat", "a blue cat", "a cat"], "placed": ["red", "blue"]}
@@ -234,14 +235,20 @@ def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: Worl
 
 
 def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
-    from tgo_pipeline.shards import status
-
     plan = stage.plan(finished.params, **finished.inputs)
     assert [f"{folder.parent.name}/{folder.name}" for folder in plan] == [
         f"{side}/{part}" for side in ("base", "tuned") for part in ("generations", "scores")
     ]
     for folder, shards in plan.items():
         assert (status(folder, shards).done, len(shards)) == (3, 3)
+
+
+def test_the_plan_counts_scores_of_pictures_that_are_not_drawn_as_not_done(world: World) -> None:
+    (world.root / "sides/base/generations/test-00001-of-00003.parquet").unlink()
+    shutil.rmtree(world.root / "sides/tuned")
+    plan = stage.plan(world.params, **world.inputs)
+    counts = [dataclasses.astuple(status(folder, shards))[:3] for folder, shards in plan.items()]
+    assert counts == [(2, 0, 1), (0, 3, 0), (0, 0, 3), (0, 0, 3)]
 
 
 def _without_model(world: World) -> None:

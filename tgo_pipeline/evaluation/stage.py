@@ -6,6 +6,7 @@ is when only the tuned model changes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params
-from tgo_pipeline.shards import Shard, atomic
+from tgo_pipeline.shards import Shard, atomic, status
 
 if TYPE_CHECKING:
     import polars as pl
@@ -185,7 +186,8 @@ def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping
 def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Path, list[Shard]]:
     """The generation and score folders of both sides with their shards; loads no model.
 
-    The shards of scores can be planned only where the generations are. Raises `TgoError` for missing inputs.
+    What the scores depend on is known once all generations of a side are drawn; until then its score shards carry an
+    empty fingerprint, so that none of them counts as done. Raises `TgoError` for missing inputs.
     """
     from tgo_pipeline.generators import plan as plan_generations
     from tgo_pipeline.rewards.stage import plan as plan_scores
@@ -195,8 +197,10 @@ def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Pa
     _require_model(model)
     shards: dict[Path, list[Shard]] = {}
     for side in sides(params, model=model, folder=folder):
-        shards[side.generations] = plan_generations(**_sampling(params, side, test))
-        shards[side.scores] = plan_scores(side.generations, rewards)
+        drawn = shards[side.generations] = plan_generations(**_sampling(params, side, test))
+        complete = status(side.generations, drawn).done == len(drawn)
+        unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
+        shards[side.scores] = plan_scores(side.generations, rewards) if complete else unknown
     return shards
 
 
