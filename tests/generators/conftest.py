@@ -17,8 +17,8 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def adapter_folder(pipeline_folder: Path) -> Path:
     """A LoRA of the tiny UNet with random weights, saved as fine-tuning does."""
     import torch
-    from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 

@@ -1,6 +1,7 @@
 """Every prompt has one place; what was dropped on the way is counted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from stages import prompts as prompts_stage
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, PromptsParams, parse
-from tgo_pipeline.prompts import build, prompt_id
-from tgo_pipeline.tables import PROMPTS, read_table
+from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id
+from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
 
 MANY = [f"picture number {number} of a long series" for number in range(400)]
 
@@ -88,6 +89,16 @@ def test_a_split_without_prompts_is_refused() -> None:
         build(PromptsParams(train=same, test_fraction=0.5), seed=0)
 
 
+def test_the_fingerprint_follows_parameters_and_content() -> None:
+    params = PromptsParams(train=_write("t.txt", *MANY), test_fraction=0.5)
+    first = planned_fingerprint(params, seed=0)
+    assert planned_fingerprint(params, seed=0) == first
+    assert planned_fingerprint(params, seed=1) != first
+    assert planned_fingerprint(replace(params, limit=9), seed=0) != first
+    _write("t.txt", *MANY, "one more")
+    assert planned_fingerprint(params, seed=0) != first
+
+
 def test_the_stage_writes_table_and_metrics_or_nothing() -> None:
     raw = {"prompts": {"train": "t.txt", "test_fraction": 0.5}, "score": {"rewards": {"clip": "demo"}}}
     raw["target"] = {"reward": "clip"}
@@ -97,6 +108,8 @@ def test_the_stage_writes_table_and_metrics_or_nothing() -> None:
     assert not list(Path().rglob("*.*"))
     _write("t.txt", *MANY)
     prompts_stage.run(params)
-    assert read_table(Path("data/prompts.parquet"), PROMPTS).num_rows == 400
+    table = Path("data/prompts.parquet")
+    assert read_table(table, PROMPTS).num_rows == 400
+    assert read_metadata(table)["fingerprint"] == planned_fingerprint(params.prompts, params.seed)
     metrics = json.loads(Path("metrics/prompts.json").read_text())
     assert metrics["train"]["kept"] + metrics["test"]["held_out"]["kept"] == 400

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import PromptsParams
 from tgo_pipeline.prompts import sources
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger("tgo")
+VERSION = 1
 HELD_OUT = "held_out"
 """The name of the test set that `test_fraction` takes from the train source."""
 EXAMPLES = 10
@@ -76,6 +78,7 @@ def write(params: PromptsParams, seed: int, output: Path, metrics: Path) -> None
     from tgo_pipeline.tables import write_table
 
     built = build(params, seed)
+    mark = planned_fingerprint(params, seed)
     for split, sets in (("train", {"train": built.metrics["train"]}), ("test", built.metrics["test"])):
         for name, counts in sets.items():
             log.info("%s %s: %s", split, name, _account(counts))
@@ -83,9 +86,15 @@ def write(params: PromptsParams, seed: int, output: Path, metrics: Path) -> None
     if near["train_prompts"]:
         log.warning("%d train prompts nearly repeat a test prompt: see %s", near["train_prompts"], metrics)
     with atomic(output) as temporary:
-        write_table(built.table, temporary, {})
+        write_table(built.table, temporary, {"fingerprint": mark})
     with atomic(metrics) as temporary:
         temporary.write_text(json.dumps(built.metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def planned_fingerprint(params: PromptsParams, seed: int) -> str:
+    """What the table depends on: parameters, seed and the content of the sources. Raises `TgoError` as they do."""
+    content = {source: sources.identity(source) for source in (params.train, *params.test.values())}
+    return fingerprint(version=VERSION, params=params, seed=seed, content=content)
 
 
 def _read(source: str, column: str, taken: Collection[str], reason: str) -> tuple[Texts, dict[str, int]]:

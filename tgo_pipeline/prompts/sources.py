@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 
 DEMO = "demo:"
 Record = tuple[str | None, ...]
@@ -28,6 +29,16 @@ def read(source: str, column: str) -> list[str]:
     if path.suffix.lower() == ".txt":
         return _read_text(path, lambda stream: [line.rstrip("\n") for line in stream])
     return [text or "" for (text,) in read_columns(path, [column])]
+
+
+def identity(source: str) -> str:
+    """A hash of what a source holds. Raises `TgoError` if it does not exist."""
+    if source.startswith(DEMO):
+        return fingerprint(prompts=read(source, ""))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise _missing(path)
+    return content_fingerprint(path)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> list[Record]:
@@ -52,7 +63,7 @@ def _read_text(path: Path, read_stream: Callable[[TextIO], list]) -> list:
             stream.seek(0)
             return read_stream(stream)
     except FileNotFoundError as error:
-        raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).") from error
+        raise _missing(path) from error
     except UnicodeDecodeError as error:
         raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
     except OSError as error:
@@ -110,7 +121,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
         _require(path, columns, pq.read_schema(path).names)
         table = pq.read_table(path, columns=list(columns))
     except FileNotFoundError as error:
-        raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).") from error
+        raise _missing(path) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise TgoError(f"{path} cannot be read as Parquet: {error}") from error
     for field in table.schema:
@@ -118,6 +129,10 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise TgoError(f"{path}: column {field.name!r} is {field.type}, not text.")
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
+
+
+def _missing(path: Path) -> TgoError:
+    return TgoError(f"{path} does not exist (looked in {Path.cwd()}).")
 
 
 def _require(where: Path | str, columns: Sequence[str], found: Sequence[str]) -> None:
