@@ -34,6 +34,7 @@ def run_stage(name: str, params: Path) -> None:
         "root",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("tgo").setLevel(logging.INFO)  # "root" above is the root logger itself
     try:
         importlib.import_module(f"stages.{name}").run(load_params(params))
     except TgoError as error:
