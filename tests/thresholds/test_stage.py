@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.thresholds.shards import params, write_scores
 from tgo_pipeline.errors import TgoError
@@ -97,3 +101,38 @@ def test_an_empty_folder_names_the_stage_to_run(tmp_path: Path) -> None:
         write_scores(tmp_path / "scores", SCORES)
         run(tmp_path, small())
         threshold_row(read_thresholds(tmp_path / "thresholds.parquet"), "oracle")
+
+
+def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    project = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(project), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_stages_and_the_table_from_the_command_line(tmp_path: Path) -> None:
+    write_scores(tmp_path / "data" / "scores", SCORES, per_prompt=3)
+    raw = {
+        "prompts": {"test": {"plain": "demo:plain"}},
+        "score": {"rewards": {"clip": "demo", "aesthetic": "demo"}},
+        "threshold": {"bootstrap": 20},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    for stage in ("threshold", "label"):
+        assert command(tmp_path, f"stages.{stage}").returncode == 0
+    assert len(list((tmp_path / "data" / "labels").glob("*.parquet"))) == 2
+    shown = command(tmp_path, "stages.cli", "thresholds")
+    assert shown.returncode == 0
+    assert "mean_z" in shown.stdout
+
+    write_scores(tmp_path / "data" / "scores", {name: [None] * 60 for name in SCORES})
+    failed = command(tmp_path, "stages.threshold")
+    assert failed.returncode == 2
+    assert (
+        failed.stderr.strip().splitlines()[-1].startswith("tgo threshold: aesthetic has 0 finite scores (60 null")
+    )
