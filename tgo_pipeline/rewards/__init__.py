@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.layouts import fingerprint, locate
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ def load_reward(name: str, source: str, device: str = "cpu") -> Reward:
     `source` is `demo`, a local folder, or the official weight file itself with its companions beside it. Raises
     `TgoError` for an unknown name, missing files, and weights that do not fit the configuration.
     """
-    if name not in REWARDS:
-        raise TgoError(f"{name!r} is not a reward; choose from {', '.join(REWARDS)}.")
+    files = locate(name, source)
     module, kind = REWARDS[name].split(":")
-    reward = getattr(importlib.import_module(module), kind).load(name, locate(name, source))
+    reward = getattr(importlib.import_module(module), kind).load(name, files)
     return reward.requires_grad_(False).eval().to(device)

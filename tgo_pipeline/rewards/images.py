@@ -7,6 +7,7 @@ import io
 import threading
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 
@@ -37,6 +38,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # PIL would clip every value above 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     layered = image.convert("RGBA")

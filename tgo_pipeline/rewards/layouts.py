@@ -84,8 +84,10 @@ class Files:
 def locate(name: str, source: str) -> Files:
     """Find the files of reward `name` in `source`: `demo`, a folder, or the weight file itself.
 
-    Raises `TgoError` that names what is missing and which files belong there.
+    Raises `TgoError` for an unknown reward, and naming what is missing and which files belong there.
     """
+    if name not in LAYOUTS:
+        raise TgoError(f"{name!r} is not a reward; choose from {', '.join(LAYOUTS)}.")
     layout = LAYOUTS[name]
     if not layout.weights:
         if source != DEMO:

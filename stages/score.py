@@ -1,0 +1,37 @@
+"""Score every image with every reward; reads data/generations, writes data/scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tgo_pipeline import paths
+from tgo_pipeline.params import Params
+
+if TYPE_CHECKING:
+    from tgo_pipeline.shards import Shard
+
+
+def run(params: Params) -> None:
+    """Bring the score shards up to date."""
+    from tgo_pipeline.rewards.stage import score_folder
+
+    score_folder(
+        paths.GENERATIONS,
+        paths.SCORES,
+        params.score.rewards,
+        runtime=params.runtime,
+        max_error_rate=params.score.max_error_rate,
+    )
+
+
+def plan(params: Params) -> list[Shard]:
+    """The shards that `run` would write; loads no model."""
+    from tgo_pipeline.rewards.stage import plan
+
+    return plan(paths.GENERATIONS, params.score.rewards)
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("score")

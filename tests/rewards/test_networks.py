@@ -1,0 +1,278 @@
+"""The five networks at tiny sizes against formulas and against other implementations that read the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import CLIPModel, CLIPTokenizer
+
+from tests.rewards import formulas, tiny
+from tests.rewards.test_preprocessing import picture
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import load_reward
+from tgo_pipeline.rewards.base import NetworkReward
+from tgo_pipeline.rewards.layouts import Files
+
+NAMES = ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
+PROMPTS = ["a red cat", "blue cats", "", "red cat red cat " * 20]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    return [picture(32, 32), picture(64, 40), picture(33, 90), picture(20, 20)]
+
+
+def load(name: str, folder: Path) -> NetworkReward:
+    reward = load_reward(name, str(folder))
+    assert isinstance(reward, NetworkReward)
+    return reward
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_reward_scores_as_before(name: str, images: list[Image.Image], tmp_path: Path) -> None:
+    reward = tiny.build(name)
+    reward.save(tmp_path, {"made_by": "a test"})
+    np.testing.assert_allclose(
+        load(name, tmp_path).score(images, PROMPTS), reward.score(images, PROMPTS), rtol=0, atol=1e-6
+    )
+    weights = next(path for path in tmp_path.glob("*.safetensors"))
+    with safe_open(weights, "pt") as stream:
+        assert stream.metadata()["made_by"] == "a test"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_weights_are_read_as_float32(
+    name: str, images: list[Image.Image], tmp_path: Path
+) -> None:
+    tiny.build(name).half().save(tmp_path)
+    reward = load(name, tmp_path)
+    assert {parameter.dtype for parameter in reward.parameters()} == {torch.float32}
+    np.testing.assert_allclose(
+        reward.score(images, PROMPTS), tiny.build(name).score(images, PROMPTS), rtol=0, atol=0.05
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_batch_size_does_not_matter(name: str, images: list[Image.Image]) -> None:
+    reward = tiny.build(name)
+    one_by_one = [reward.score([image], [prompt])[0] for image, prompt in zip(images, PROMPTS, strict=True)]
+    np.testing.assert_allclose(reward.score(images, PROMPTS, batch_size=3), one_by_one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_is_the_score_and_reaches_the_pixels(name: str, images: list[Image.Image]) -> None:
+    reward = tiny.build(name)
+    pixels = torch.stack([reward.prepare(image) for image in images]).requires_grad_()
+    scores = reward(pixels, reward.tokenize(PROMPTS))
+    np.testing.assert_allclose(scores.detach().numpy(), reward.score(images, PROMPTS), rtol=0, atol=1e-6)
+    scores.sum().backward()
+    assert pixels.grad is not None
+    assert (pixels.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_hpsv2_is_open_clips_cosine(images: list[Image.Image], tmp_path: Path) -> None:
+    tiny.write("hpsv2.1", tmp_path)
+    reward = load("hpsv2.1", tmp_path)
+    network, _ = open_clip.create_model_from_pretrained(f"local-dir:{_open_clip_folder(tmp_path)}")
+    tokens = reward.tokenize(PROMPTS)
+    pixels = torch.stack([reward.prepare(image) for image in images])
+    with torch.inference_mode():
+        logits, _ = network.eval().get_logits(pixels, tokens)  # type: ignore[operator]
+        expected = logits.diagonal() / network.logit_scale.exp()  # type: ignore[operator]
+    np.testing.assert_allclose(reward.score(images, PROMPTS), expected, rtol=0, atol=1e-6)
+
+
+def _open_clip_folder(folder: Path) -> Path:
+    """The same folder under the weight file name that open_clip looks for."""
+    (folder / "open_clip_model.safetensors").symlink_to(folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["pickscore", "clip"])
+def test_clip_scores_are_those_of_transformers(name: str, images: list[Image.Image], tmp_path: Path) -> None:
+    tiny.write(name, tmp_path)
+    reward = load(name, tmp_path)
+    network = CLIPModel.from_pretrained(tmp_path).eval()
+    tokens = CLIPTokenizer.from_pretrained(tmp_path)(
+        PROMPTS, padding="max_length", truncation=True, max_length=tiny.LENGTH, return_tensors="pt"
+    )
+    pixels = torch.stack([reward.prepare(image) for image in images])
+    with torch.inference_mode():
+        expected = network(pixel_values=pixels, **tokens).logits_per_image.diagonal()
+        if name == "clip":
+            expected = expected / network.logit_scale.exp()
+    np.testing.assert_allclose(reward.score(images, PROMPTS), expected, rtol=0, atol=1e-5)
+
+
+def test_image_reward_is_its_formula_in_float64(images: list[Image.Image], tmp_path: Path) -> None:
+    tiny.write("imagereward", tmp_path)
+    weights = {k: v.double().numpy() for k, v in load_file(tmp_path / "ImageReward.safetensors").items()}
+    weights = {key: value * (4 if "crossattention.self" in key else 1) for key, value in weights.items()}
+    reward = load("imagereward", tmp_path)
+    reward.load_state_dict(
+        {k: v * (4 if "crossattention.self" in k else 1) for k, v in reward.state_dict().items()}
+    )
+    scores = reward.score(images, PROMPTS)
+    for image, prompt, score in zip(images, PROMPTS, scores, strict=True):
+        tokens = reward.tokenize([prompt])[0].numpy()
+        expected = formulas.image_reward(
+            weights, reward.prepare(image).double().numpy(), tokens[tokens != 0], heads=(2, 2)
+        )
+        assert score == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_aesthetic_head_is_affine_in_the_unit_embedding(
+    images: list[Image.Image], tmp_path: Path
+) -> None:
+    tiny.write("aesthetic", tmp_path)
+    state = {key: value.double().numpy() for key, value in load_file(tmp_path / "model.safetensors").items()}
+    direction, offset = np.eye(tiny.HEAD[0]), np.zeros(tiny.HEAD[0])
+    for place in (0, 2, 4, 6, 7):
+        weight, bias = state[f"layers.{place}.weight"], state[f"layers.{place}.bias"]
+        direction, offset = weight @ direction, weight @ offset + bias
+    reward = load("aesthetic", tmp_path)
+    pixels = torch.stack([reward.prepare(image) for image in images])
+    embeddings = reward.encode_images(pixels).double().numpy()
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(
+        reward.score(images, PROMPTS), embeddings @ direction[0] + offset[0], rtol=0, atol=1e-6
+    )
+
+
+def test_image_reward_keeps_the_official_keys(tmp_path: Path) -> None:
+    keys = set(tiny.build("imagereward").official_state_dict())
+    for key in (
+        "blip.visual_encoder.cls_token",
+        "blip.visual_encoder.patch_embed.proj.weight",
+        "blip.visual_encoder.blocks.1.norm2.bias",
+        "blip.visual_encoder.blocks.0.attn.qkv.weight",
+        "blip.visual_encoder.blocks.0.attn.proj.bias",
+        "blip.visual_encoder.norm.weight",
+        "blip.text_encoder.embeddings.word_embeddings.weight",
+        "blip.text_encoder.encoder.layer.0.crossattention.self.key.weight",
+        "mlp.layers.7.bias",
+    ):
+        assert key in keys
+    assert all(key.startswith(("blip.", "mlp.")) for key in keys)
+
+
+def test_official_pickles_load_as_well(images: list[Image.Image], tmp_path: Path) -> None:
+    for name, folder, file, official in (
+        ("hpsv2.1", "a", "model.safetensors", "HPS_v2.1_compressed.pt"),
+        ("imagereward", "b", "ImageReward.safetensors", "ImageReward.pt"),
+        ("aesthetic", "c", "model.safetensors", "sac+logos+ava1-l14-linearMSE.pth"),
+    ):
+        tiny.write(name, tmp_path / folder)
+        expected = load(name, tmp_path / folder).score(images, PROMPTS)
+        state = load_file(tmp_path / folder / file)
+        (tmp_path / folder / file).unlink()
+        torch.save({"state_dict": state} if name == "hpsv2.1" else state, tmp_path / folder / official)
+        assert (load(name, tmp_path / folder).score(images, PROMPTS) == expected).all()
+        assert (load(name, tmp_path / folder / official).score(images, PROMPTS) == expected).all()
+
+
+def test_both_versions_of_hpsv2_carry_their_names(tmp_path: Path) -> None:
+    tiny.write("hpsv2.1", tmp_path)
+    assert load("hpsv2.0", tmp_path).name == "hpsv2.0"
+
+
+def test_hpsv2_without_a_configuration_is_vit_h_14() -> None:
+    from tgo_pipeline.rewards.hpsv2 import _config
+
+    config = _config(None)
+    assert (config["embed_dim"], config["vision_cfg"]["layers"], config["text_cfg"]["layers"]) == (
+        1024,
+        32,
+        24,
+    )
+
+
+def test_full_size_parameters_are_counted_without_memory() -> None:
+    from transformers import BertTokenizer
+
+    from tgo_pipeline.rewards.base import empty
+    from tgo_pipeline.rewards.hpsv2 import HPSv2, _config
+    from tgo_pipeline.rewards.image_reward import ImageReward, text_config, vit_config
+    from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer
+
+    def count(reward: NetworkReward) -> int:
+        return sum(parameter.numel() for parameter in reward.parameters())
+
+    assert count(empty(lambda: HPSv2(_config(None), OpenClipTokenizer()))) == 986_109_441
+    vision = vit_config(hidden_size=1024, layers=24, heads=16, patch_size=16, image_size=224)
+    med = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "vocab_size": 30524}
+    words = BertTokenizer({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3})
+    unused = 256 * (1024 + 1) + 256 * (768 + 1) + 512  # the official file's two projections and position ids
+    assert count(empty(lambda: ImageReward(vision, text_config(med, vision), words))) + unused == 446_666_465
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tiny.write(name, tmp_path)
+    weights = next(path for path in tmp_path.glob("*.safetensors"))
+    state = load_file(weights)
+    lost = sorted(state)[-1]
+    save_file(
+        {**{key: value for key, value in state.items() if key != lost}, "extra": torch.zeros(1)}, weights
+    )
+    with pytest.raises(TgoError) as caught:
+        load(name, tmp_path)
+    assert str(weights) in str(caught.value)
+    assert "lacks" in str(caught.value)
+
+
+def test_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tiny.write("clip", tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({**state, "visual_projection.weight": torch.zeros(24, 31)}, tmp_path / "model.safetensors")
+    with pytest.raises(TgoError, match=r"visual_projection.weight \(24, 31\) instead of \(24, 32\)"):
+        load("clip", tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    tiny.write("clip", tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(TgoError, match=r"model.safetensors cannot be read as weights"):
+        load("clip", tmp_path)
+
+
+def test_a_pickle_of_code_is_not_run(tmp_path: Path) -> None:
+    tiny.write("imagereward", tmp_path)
+    (tmp_path / "ImageReward.safetensors").unlink()
+    torch.save({"mlp": torch.nn.Linear(1, 1)}, tmp_path / "ImageReward.pt")
+    with pytest.raises(TgoError, match=r"ImageReward.pt cannot be read as weights"):
+        load("imagereward", tmp_path)
+
+
+def test_a_head_for_another_tower_is_refused(tmp_path: Path) -> None:
+    from tgo_pipeline.rewards.checkpoint import write_weights
+    from tgo_pipeline.rewards.head import LinearHead
+
+    tiny.write("aesthetic", tmp_path)
+    write_weights(tmp_path / "model.safetensors", LinearHead((99, *tiny.HEAD[1:])).state_dict())
+    with pytest.raises(TgoError, match="width 99, the tower in clip/ gives 24"):
+        load("aesthetic", tmp_path)
+
+
+def test_the_aesthetic_tower_may_be_a_whole_clip(images: list[Image.Image], tmp_path: Path) -> None:
+    tiny.write("aesthetic", tmp_path / "a")
+    tiny.write("clip", tmp_path / "a/clip", seed=1)
+    tower = load("clip", tmp_path / "a/clip")
+    files = Files("aesthetic", tmp_path / "a/model.safetensors", tmp_path / "a")
+    from tgo_pipeline.rewards.aesthetic import Aesthetic
+
+    reward = Aesthetic.load("aesthetic", files).eval()
+    pixels = torch.stack([reward.prepare(image) for image in images])
+    assert torch.equal(reward.encode_images(pixels), tower.encode_images(pixels))
