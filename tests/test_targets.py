@@ -120,6 +120,21 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         read_scores(tmp_path, ["oracle"])
 
 
+def test_an_unfinished_folder_is_refused_and_temporaries_are_not_read(tmp_path: Path) -> None:
+    write_scores(tmp_path, {"clip": [1.0, 2.0, 3.0]}, shards=3)
+    (tmp_path / ".tmp-1-train-00000-of-00003.parquet").write_bytes(b"half")
+    assert read_scores(tmp_path, ["clip"])["clip"].to_list() == [1, 2, 3]
+    (tmp_path / "train-00001-of-00003.parquet").unlink()
+    with pytest.raises(TgoError, match="holds 2 of 3 train shards: finish the score stage"):
+        read_scores(tmp_path, ["clip"])
+
+
+def test_a_proxy_file_may_have_any_name(tmp_path: Path) -> None:
+    write_scores(tmp_path, {"clip": [1.0, 2.0]}, shards=1)
+    (tmp_path / "train-00000-of-00001.parquet").rename(tmp_path / "reference.parquet")
+    assert read_scores(tmp_path, ["clip"]).height == 2
+
+
 def test_the_fingerprint_of_scores_follows_their_shards(tmp_path: Path) -> None:
     first = scores_fingerprint(write_scores(tmp_path, {"clip": [1.0, 2.0]}))
     assert scores_fingerprint(write_scores(tmp_path, {"clip": [1.0, 2.0]})) == first

@@ -21,6 +21,7 @@ from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
 from tgo_pipeline.targets import (
+    SHARD_NAME,
     mid_ranks,
     read_score_shard,
     read_scores,
@@ -142,8 +143,10 @@ def plan(params: Params, *, scores: Path, thresholds: Path) -> list[Shard]:
 
 
 def _shard(file: Path, content: str) -> Shard:
-    split, index, _, count = file.stem.rsplit("-", 3)
-    return Shard(split, int(index), int(count), content)
+    shard = SHARD_NAME.fullmatch(file.name)
+    if shard is None:
+        raise TgoError(f"{file} is not named like a shard (train-00000-of-00001.parquet): move it elsewhere.")
+    return Shard(shard["split"], int(shard["index"]), int(shard["count"]), content)
 
 
 def label_folder(

@@ -6,6 +6,7 @@ the same for training samples, for the tuned model's samples and for tau.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAJORITY_TAU = 0.5
+SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def score_files(folder: Path) -> list[Path]:
-    """The score shards of a folder in name order. Raises `TgoError` if there are none."""
-    files = sorted(folder.glob("*.parquet"))
+    """The score shards of a folder in name order.
+
+    Raises `TgoError` if there are none, or fewer than their names say there should be: tau of a part of the scores
+    would look like tau.
+    """
+    files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
     if not files:
         raise TgoError(
             f"{folder} holds no score shard (*.parquet): run the score stage, or name another folder."
         )
+    shards = [SHARD_NAME.fullmatch(file.name) for file in files]
+    for split, count in {(shard["split"], int(shard["count"])) for shard in shards if shard}:
+        found = sum(shard is not None and shard["split"] == split for shard in shards)
+        if found != count:
+            raise TgoError(f"{folder} holds {found} of {count} {split} shards: finish the score stage first.")
     return files
 
 

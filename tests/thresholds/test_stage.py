@@ -17,7 +17,7 @@ from tests.thresholds.shards import params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.tables import read_metadata
-from tgo_pipeline.thresholds.stage import fit_folder
+from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
 from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
 
 RNG = np.random.default_rng(0)
@@ -61,7 +61,13 @@ def test_a_second_run_writes_the_same_and_other_scores_another_fingerprint(tmp_p
     before = read_metadata(tmp_path / "thresholds.parquet")["fingerprint"]
     write_scores(tmp_path / "scores", SCORES, fingerprint="b")
     run(tmp_path, small())
-    assert read_metadata(tmp_path / "thresholds.parquet")["fingerprint"] != before
+    after = read_metadata(tmp_path / "thresholds.parquet")["fingerprint"]
+    assert after != before
+    assert (
+        after
+        == planned_fingerprint(small(), tmp_path / "scores")
+        != planned_fingerprint(small(percentile=0.6), tmp_path / "scores")
+    )
 
 
 def test_tau_comes_from_the_proxy_set_and_says_so(tmp_path: Path) -> None:
@@ -134,5 +140,7 @@ def test_the_stages_and_the_table_from_the_command_line(tmp_path: Path) -> None:
     failed = command(tmp_path, "stages.threshold")
     assert failed.returncode == 2
     assert (
-        failed.stderr.strip().splitlines()[-1].startswith("tgo threshold: aesthetic has 0 finite scores (60 null")
+        failed.stderr.strip()
+        .splitlines()[-1]
+        .startswith("tgo threshold: aesthetic has 0 finite scores (60 null")
     )

@@ -59,7 +59,7 @@ def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path,
         scores_fingerprint=scores_fingerprint(folder),
     )
     with atomic(thresholds) as temporary:
-        write_table(table, temporary, {"fingerprint": _fingerprint(params, folder)})
+        write_table(table, temporary, {"fingerprint": planned_fingerprint(params, scores)})
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
         log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
@@ -68,10 +68,11 @@ def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path,
     _plot(params, frame, rows, plots)
 
 
-def _fingerprint(params: Params, folder: Path) -> str:
+def planned_fingerprint(params: Params, scores: Path) -> str:
+    """What the table of these scores and parameters would carry in its metadata; another one makes it stale."""
     return fingerprint(
         version=VERSION,
-        scores=scores_fingerprint(folder),
+        scores=scores_fingerprint(reference_folder(params.threshold, scores)),
         rewards=sorted(params.score.rewards),
         threshold=params.threshold,
         target=params.target,
