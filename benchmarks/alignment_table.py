@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.results import measured, table
+from benchmarks.results import table
 from tgo_pipeline.evaluation.pairs import ALL
+from tgo_pipeline.evaluation.view import decimals, measured
 
 Rows = list[dict[str, Any]]  # of an evaluation table
 
@@ -87,7 +88,8 @@ def _heads(name: str) -> list[str]:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     effect = "–" if row["effect"] is None else f"{row['effect']:+.2f}"
-    return [measured(row, "difference", "+.4f"), effect, measured(row, "win_rate", ".1%"), str(row["ties"])]
+    difference = measured(row, "difference", f"+.{decimals(row['base_std'])}f")
+    return [difference, effect, measured(row, "win_rate", ".1%"), str(row["ties"])]
 
 
 def _find(rows: Rows, test_set: str, reward: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@
 
 Each seed has a work folder in which the stages run as a user runs them; methods share everything up to the labels, and
 the samples of the base model. `--validation` evaluates on the prompts that hyperparameters are chosen on, not on the
-test sets that are reported, and prints instead of writing RESULTS.md. Started again, it resumes.
+test sets that are reported, and prints instead of writing RESULTS.md. Started again, it resumes; every run adds a line
+to history.jsonl in the work folder.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from benchmarks.results import machine, replace_section
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import pairs_from_samples
+from tgo_pipeline.evaluation.pairs import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, Params, parse
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +148,18 @@ def summarise(runs: Runs, where: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def short(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The pooled effects and win rates of what is shown, by method: the line that a search for parameters compares."""
+    return {
+        method: {
+            row["reward"]: {key: row[key] for key in ("difference", "difference_low", "effect", "win_rate")}
+            for row in rows
+            if row["test_set"] == ALL and row["reward"] in summary["shown"]
+        }
+        for method, rows in summary["pooled"].items()
+    }
+
+
 def main(
     seeds: str = typer.Option("0,1,2", help="Run seeds, separated by commas."),
     methods: str = typer.Option(
@@ -185,6 +198,8 @@ def main(
     text = markdown(summary, overrides, title)
     typer.echo(text)
     (work / "demo_alignment.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with (work / "history.jsonl").open("a") as history:
+        history.write(json.dumps({"validation": validation, "overrides": overrides, **short(summary)}) + "\n")
     output = output or (None if validation else ROOT / "benchmarks/RESULTS.md")
     if output:
         replace_section(output, "demo_alignment" + "_validation" * validation, text)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def machine() -> dict[str, str]:
@@ -39,13 +38,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table, its first column to the left and the others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def measured(row: Mapping[str, Any], name: str, style: str) -> str:
-    """A value of an evaluation row with its interval: `+0.12 [+0.08, +0.16]`."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    interval = "" if low is None or high is None else f" [{low:{style}}, {high:{style}}]"
-    return f"{row[name]:{style}}{interval}"
 
 
 def replace_section(path: Path, name: str, text: str) -> None:

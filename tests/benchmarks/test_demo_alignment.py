@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from benchmarks.alignment_table import markdown
-from benchmarks.demo_alignment import ROOT, Runs, against, method_params, pooled, summarise
+from benchmarks.demo_alignment import ROOT, Runs, against, method_params, pooled, short, summarise
 from benchmarks.results import replace_section
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import evaluation_table
 from tgo_pipeline.evaluation.pairs import pairs_from_samples
+from tgo_pipeline.evaluation.view import decimals, measured
 from tgo_pipeline.params import EvaluateParams, Params, parse
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -76,8 +77,12 @@ def test_the_tables_name_every_seed_method_and_test_set() -> None:
     lines = markdown(summary, ["fine_tune.steps=7"], "Title").splitlines()
     assert sum(line.startswith("| tgo |") for line in lines) == 3  # two seeds and pooled
     assert "### Between methods, seeds pooled" in lines and "| seconds | 3 |" in lines
+    assert short(summary)["tgo"]["oracle"]["difference"] == pytest.approx(0.5, abs=0.03)
     oracle = next(row for row in summary["pooled"]["tgo"] if row["reward"] == "oracle")
-    assert any(line.startswith(f"| plain | oracle | {oracle['difference']:+.4f} [") for line in lines)
+    style = f"+.{decimals(oracle['base_std'])}f"
+    assert any(
+        line.startswith(f"| plain | oracle | {measured(oracle, 'difference', style)} |") for line in lines
+    )
     widths = [line.count("|") for line in lines if line.startswith(("| tgo |", "| method |"))]
     assert len(set(widths)) == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +21,20 @@ def show(path: Path) -> Group:
     from tgo_pipeline.evaluation.compare import EVALUATION
 
     rows = read_table(path, EVALUATION).to_pylist()
-    confidence = read_metadata(path).get("confidence", 0.95)
+    metadata = read_metadata(path)
     names = dict.fromkeys(row["test_set"] for row in rows)
-    tables = [_set_table(name, [r for r in rows if r["test_set"] == name], confidence) for name in names]
-    return Group(*tables, *_notes(rows))
+    tables = [
+        _set_table(name, [r for r in rows if r["test_set"] == name], metadata["confidence"]) for name in names
+    ]
+    return Group(*tables, *_notes(metadata["excluded"]))
 
 
 def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        title=f"{escape(name)}: {rows[0]['n_prompts']} prompts, {rows[0]['n']} pairs", title_justify="left"
-    )
+    title = f"{escape(name)} (prompts: {rows[0]['n_prompts']}, pairs: {rows[0]['n']})"
+    table = Table(title=title, title_justify="left")
     table.add_column("reward")
     for column in (
         "base",
@@ -43,22 +46,29 @@ def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Tabl
     ):
         table.add_column(column, justify="right")
     for row in rows:
+        places = decimals(row["base_std"])
         table.add_row(
             escape(row["reward"]) + (" (target)" if row["is_target"] else ""),
-            f"{row['base_mean']:.4f}",
-            f"{row['tuned_mean']:.4f}",
-            f"{row['difference']:+.4f} {_interval(row, 'difference', '+.4f')}",
+            f"{row['base_mean']:.{places}f}",
+            f"{row['tuned_mean']:.{places}f}",
+            escape(measured(row, "difference", f"+.{places}f")),
             "–" if row["effect"] is None else f"{row['effect']:+.2f}",
-            f"{row['win_rate']:.1%} {_interval(row, 'win_rate', '.1%')}",
+            escape(measured(row, "win_rate", ".1%")),
             str(row["ties"]),
             style=_style(row),
         )
     return table
 
 
-def _interval(row: dict[str, Any], column: str, style: str) -> str:
-    low, high = row[f"{column}_low"], row[f"{column}_high"]
-    return "\\[–]" if low is None or high is None else f"\\[{low:{style}}, {high:{style}}]"
+def decimals(base_std: float) -> int:
+    """How many decimals show a thousandth of the base model's standard deviation: 2 to 8."""
+    return min(8, max(2, 3 - math.floor(math.log10(base_std)))) if base_std > 0 else 4
+
+
+def measured(row: Mapping[str, Any], name: str, style: str) -> str:
+    """A value of an evaluation row with its interval, `+0.12 [+0.08, +0.16]`; the value alone where there is none."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{row[name]:{style}}" + ("" if low is None else f" [{low:{style}}, {high:{style}}]")
 
 
 def _style(row: dict[str, Any]) -> str:
@@ -68,11 +78,10 @@ def _style(row: dict[str, Any]) -> str:
     return f"bold {colour}".strip() if row["is_target"] else colour
 
 
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    excluded = max(row["n_excluded"] for row in rows)
+def _notes(excluded: int) -> list[str]:
     notes = [
         "Effect: difference in standard deviations of the base model. A win is strict; ties count for nobody."
     ]
     if excluded:
-        notes.append(f"{excluded} samples without a score on one of the sides were left out of the pairs.")
+        notes.append(f"Samples left out of the pairs because one side has no score: {excluded}.")
     return notes
