@@ -1,4 +1,4 @@
-"""Labels 1[s >= tau] and confidence weights w = 1 + c|s - tau| (Threshold-Guided Optimization, equations of section 3).
+"""Labels 1[s >= tau] and confidence weights w = 1 + c|s - tau| of Threshold-Guided Optimization (arXiv 2605.04653).
 
 The weight is not free of scale: scores that spread by 0.03 (HPSv2) make w about 1 whatever c is, scores that spread
 by 1 (ImageReward) reach 10. `scale` measures the distance to tau in other units than the score's own.
@@ -76,8 +76,10 @@ def _distances(scores: np.ndarray, tau: float, scale: Scale, known: np.ndarray) 
     if scale == "rank":
         ordered = np.sort(known)
         return np.abs(mid_ranks(scores, ordered) - mid_ranks(np.array([tau]), ordered))
-    units = {"raw": lambda _: 1.0, "std": lambda x: standard_deviation(x, "the target score"), "mad": _mad}
-    return np.abs(scores - tau) / units[scale](known)
+    distances = np.abs(scores - tau)
+    if scale == "std":
+        return distances / standard_deviation(known, "the target score")
+    return distances / _mad(known) if scale == "mad" else distances
 
 
 def _mad(known: np.ndarray) -> float:
@@ -85,7 +87,7 @@ def _mad(known: np.ndarray) -> float:
     unit = MAD_TO_STD * float(np.median(np.abs(known - middle)))
     if unit == 0:
         raise TgoError(
-            f"label.scale is mad, but more than half of the target scores equal {middle:g}, so that their median "
+            f"label.scale is mad, but half of the target scores or more equal {middle:g}, so that their median "
             "absolute deviation is 0: use std, rank or raw."
         )
     return unit

@@ -65,9 +65,7 @@ def fit(
     fewer than 2. A missing column raises `TgoError` in any case.
     """
     prompts = frame["prompt_id"].rank("dense").to_numpy().astype(np.int64)
-    members = [
-        Scores.of(name, column(frame, name), frame[name].is_null().to_numpy(), prompts) for name in rewards
-    ]
+    members = [Scores.of(name, column(frame, name), _null(frame, [name]), prompts) for name in rewards]
     for scores in members:
         if scores.name == target or scores.name in target_rewards:
             _require_spread(scores)
@@ -75,8 +73,7 @@ def fit(
     if target in TARGET_COMBINATIONS:
         taus = {row["reward"]: row["tau"] for row in rows}
         values = target_scores(frame, target, target_rewards, frame, taus)
-        null = np.any([frame[name].is_null().to_numpy() for name in target_rewards], axis=0)
-        combined = Scores.of(target, values, null, prompts)
+        combined = Scores.of(target, values, _null(frame, target_rewards), prompts)
         _require_spread(combined)
         rows.append(_row(combined, params, seed, tau=MAJORITY_TAU if target == "majority" else None))
     for row in rows:
@@ -84,6 +81,11 @@ def fit(
         if row["note"]:
             log.warning("threshold of %s: %s", row["reward"], row["note"])
     return pa.Table.from_pylist(rows, schema=THRESHOLDS)
+
+
+def _null(frame: pl.DataFrame, rewards: Sequence[str]) -> np.ndarray:
+    """Which samples (N,) lack a score of one of the rewards."""
+    return np.any([frame[name].is_null().to_numpy() for name in rewards], axis=0)
 
 
 def _require_spread(scores: Scores) -> None:
