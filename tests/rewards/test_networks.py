@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from tests.rewards import formulas, tiny
-from tests.rewards.test_preprocessing import picture
+from tests.rewards.tiny import picture
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.base import NetworkReward

@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.rewards.tiny import picture
 from tgo_pipeline.rewards.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
 
 MEAN_, STD_ = np.array(MEAN)[:, None, None], np.array(STD)[:, None, None]
-
-
-def picture(width: int, height: int) -> Image.Image:
-    """A smooth picture with some noise."""
-    y, x = np.mgrid[:height, :width]
-    waves = np.stack([np.sin(x / 9), np.cos(y / 7), np.sin((x + y) / 11)], -1) * 90 + 128
-    noise = np.random.default_rng(0).normal(0, 12, waves.shape)
-    return Image.fromarray(np.clip(waves + noise, 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 700), (640, 360), (97, 61), (224, 224)])

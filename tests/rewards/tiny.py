@@ -1,10 +1,13 @@
-"""Tiny reward networks with small vocabularies, built with random weights from a fixed seed."""
+"""Tiny reward networks with small vocabularies and random weights from a seed, and pictures for them."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import CLIPConfig
 
 from tgo_pipeline.rewards.aesthetic import Aesthetic
@@ -46,6 +49,21 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
     """Save a tiny network where `load_reward` finds it; returns the folder."""
     build(name, seed).save(folder)
     return folder
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """A smooth picture with some noise, always the same."""
+    y, x = np.mgrid[:height, :width]
+    waves = np.stack([np.sin(x / 9), np.cos(y / 7), np.sin((x + y) / 11)], -1) * 90 + 128
+    noise = np.random.default_rng(0).normal(0, 12, waves.shape)
+    return Image.fromarray(np.clip(waves + noise, 0, 255).astype(np.uint8))
+
+
+def png(image: Image.Image) -> bytes:
+    """The picture as PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _hpsv2() -> HPSv2:
