@@ -17,6 +17,10 @@ ROUNDING = 1e-9
 """0.7 * 10 is above 7 in floating point: bounds are loosened by this, the final comparison is exact."""
 
 
+Index = dict[int, list[tuple[int, int]]]
+"""Shingle to the sets that it is a rare shingle of, and its position there."""
+
+
 class Match(NamedTuple):
     """`left[left_index]` and its most similar near duplicate `right[right_index]`."""
 
@@ -41,11 +45,11 @@ def similarity(left: str, right: str) -> float:
 def near_duplicates(left: Sequence[str], right: Sequence[str], threshold: float) -> list[Match]:
     """For every text of `left` that has one of `right` at `threshold` similarity or above, the most similar one."""
     order = _rarity([*left, *right])
-    index: dict[int, list[int]] = defaultdict(list)
     sets = [_ranked(text, order) for text in right]
-    for position, ranks in enumerate(sets):
-        for rank in _prefix(ranks, threshold):
-            index[rank].append(position)
+    index: Index = defaultdict(list)
+    for candidate, ranks in enumerate(sets):
+        for position, rank in enumerate(_prefix(ranks, threshold)):
+            index[rank].append((candidate, position))
     matches = (_best(_ranked(text, order), sets, index, threshold) for text in left)
     return [Match(i, *match) for i, match in enumerate(matches) if match is not None]
 
@@ -66,7 +70,7 @@ def _prefix(ranks: Sequence[int], threshold: float) -> Sequence[int]:
 
 
 def _best(
-    ranks: list[int], sets: Sequence[list[int]], index: dict[int, list[int]], threshold: float
+    ranks: list[int], sets: Sequence[list[int]], index: Index, threshold: float
 ) -> tuple[int, float] | None:
     own = frozenset(ranks)
     best = None
@@ -79,13 +83,16 @@ def _best(
 
 
 def _candidates(
-    ranks: Sequence[int], sets: Sequence[list[int]], index: dict[int, list[int]], threshold: float
+    ranks: Sequence[int], sets: Sequence[list[int]], index: Index, threshold: float
 ) -> Iterator[int]:
-    least, most = threshold * len(ranks) - ROUNDING, len(ranks) / threshold + ROUNDING
+    """The sets that may be similar enough: both lists go on long enough behind the first shingle in common."""
     seen: set[int] = set()
-    for rank in _prefix(ranks, threshold):
-        for candidate in index.get(rank, ()):
+    share = threshold / (1 + threshold)
+    for position, rank in enumerate(_prefix(ranks, threshold)):
+        rest = len(ranks) - position
+        for candidate, other_position in index.get(rank, ()):
             if candidate not in seen:
                 seen.add(candidate)
-                if least <= len(sets[candidate]) <= most:
+                size = len(sets[candidate])
+                if min(rest, size - other_position) >= share * (len(ranks) + size) - ROUNDING:
                     yield candidate
