@@ -51,8 +51,11 @@ def _halve(path: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def test_an_adapter_is_loaded_onto_its_base(pipeline_folder: Path, adapter_folder: Path) -> None:
+def test_an_adapter_is_loaded_onto_its_base(
+    pipeline_folder: Path, adapter_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     base, tuned = load_pipeline(str(pipeline_folder)), load_pipeline(str(adapter_folder))
+    assert capfd.readouterr().err == ""
     assert _sample(base) != _sample(tuned)
     tuned.unload_lora_weights()
     assert _sample(base) == _sample(tuned)

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stages import generate as generate_stage
+from stages import prompts as prompts_stage
+from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import generate_folder, plan
-from tgo_pipeline.params import GenerateParams, RuntimeParams
+from tgo_pipeline.params import GenerateParams, Params, RuntimeParams, parse
 from tgo_pipeline.prompts import prompt_id
 from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.shards import status
 from tgo_pipeline.tables import GENERATIONS, read_folder, read_table
 
 PROMPTS = [(prompt_id(text), text) for text in ("a cat", "a dog", "a bird", "a fish", "an <b>ant</b>")]
@@ -40,8 +44,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 def test_rows_shards_and_resume(job: dict, tmp_path: Path) -> None:
     folder = tmp_path / "generations"
-    status = generate_folder(folder, **job, runtime=RUNTIME)
-    assert (status.done, status.stale, status.to_do, status.failed) == (3, 0, 0, 0)
+    now = generate_folder(folder, **job, runtime=RUNTIME)
+    assert (now.done, now.stale, now.to_do, now.failed) == (3, 0, 0, 0)
     first = _bytes(folder)
     assert sorted(first) == [f"train-0000{index}-of-00003.parquet" for index in range(3)]
 
@@ -113,3 +117,41 @@ def test_datasets_decodes_the_images(job: dict, tmp_path: Path) -> None:
     frame = read_folder(tmp_path / "g")
     expected = np.asarray(Image.open(io.BytesIO(frame["image"][3]["bytes"])))
     assert (np.asarray(rows[3]["image"]) == expected).all()
+
+
+def test_the_stage_samples_or_takes_images(
+    tmp_path: Path, pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("a cat\na dog\n")
+    Path("test.txt").write_text("a bird\n")
+    raw = {
+        "model": str(pipeline_folder),
+        "prompts": {"train": "train.txt", "test": {"birds": "test.txt"}},
+        "generate": {"images_per_prompt": 2, "steps": 1, "guidance_scale": 1.0},
+        "score": {"rewards": {"clip": "demo"}},
+        "target": {"reward": "clip"},
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    sampled = parse(Params, raw)
+    with pytest.raises(TgoError, match=r"prompts\.parquet does not exist"):
+        generate_stage.run(sampled)
+    prompts_stage.run(sampled)
+    generate_stage.run(sampled)
+    assert status(paths.GENERATIONS, generate_stage.plan(sampled)).done == 1
+    assert read_folder(paths.GENERATIONS)["prompt"].to_list() == ["a cat", "a cat", "a dog", "a dog"]
+
+    Path("images").mkdir()
+    Image.new("RGB", (8, 8)).save("images/a.png")
+    Path("images/metadata.csv").write_text("file_name,prompt\na.png,a dog\na.png,a bird\nmissing.png,a cow\n")
+    taken = parse(Params, {**raw, "generate": {"source": "images", "images": "images"}})
+    generate_stage.run(taken)
+    after = status(paths.GENERATIONS, generate_stage.plan(taken))
+    assert (after.done, after.failed) == (1, 1)
+    assert read_folder(paths.GENERATIONS)["prompt"].to_list() == ["a dog", "a cow"]
+    files = [str(file) for file in paths.GENERATIONS.glob("*.parquet")]
+    rows = pytest.importorskip("datasets").load_dataset(
+        "parquet", data_files=files, split="train", cache_dir="cache"
+    )
+    assert rows[0]["image"].size == (8, 8)
+    assert rows[1]["image"] is None
