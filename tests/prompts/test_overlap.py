@@ -41,7 +41,7 @@ def test_ten_thousand_prompts_take_seconds() -> None:
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     prompts = [" ".join(draw.choices(words, weights, k=12)) for _ in range(10_000)]
     repeated = [text.upper() + "." for text in prompts[:20]]
-    started_s = time.monotonic()
+    started_s = time.process_time()
     matches = near_duplicates(prompts, [*repeated, *prompts[9_000:]], 0.9)
-    assert time.monotonic() - started_s < 30
+    assert time.process_time() - started_s < 30
     assert [match.left_index for match in matches] == [*range(20), *range(9_000, 10_000)]
