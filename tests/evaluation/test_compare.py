@@ -147,13 +147,19 @@ def test_a_test_set_may_not_be_named_all() -> None:
         evaluation_table(pairs, "r", PARAMS)
 
 
-def test_rewards_share_resamples_and_the_seed_decides_them() -> None:
+def test_rewards_share_their_resamples() -> None:
     values = {"r": BASE, "twin": BASE}
     pairs = pair_scores(_scores(values), _scores({"r": TUNED, "twin": TUNED}), PROMPTS, ["r", "twin"])
     first, second = evaluation_table(pairs, "r", PARAMS).to_pylist()[:2]
     assert first["difference_low"] == second["difference_low"]
     assert evaluation_table(pairs, "r", PARAMS).equals(evaluation_table(pairs, "r", PARAMS))
-    assert not evaluation_table(pairs, "r", PARAMS, seed=1).equals(evaluation_table(pairs, "r", PARAMS))
+
+
+def test_a_single_test_set_has_the_intervals_of_all() -> None:
+    prompts = PROMPTS.with_columns(source=pl.lit("plain"))
+    pairs = pair_scores(_scores({"r": BASE}), _scores({"r": TUNED}), prompts, ["r"])
+    everything, plain = evaluation_table(pairs, "r", PARAMS).drop("test_set").to_pylist()
+    assert everything == plain
 
 
 def test_metrics_hold_the_target_and_what_is_shown() -> None:

@@ -125,6 +125,12 @@ def test_bootstrap_ignores_missing_values_of_a_column_alone() -> None:
     np.testing.assert_allclose(partly[:, 1], alone[:, 0], atol=0.015)
 
 
+def test_the_seed_decides_the_resamples() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    assert _interval(values, np.arange(40)) == _interval(values, np.arange(40))
+    assert _interval(values, np.arange(40)) != _interval(values, np.arange(40), seed=1)
+
+
 def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=40)
     whole = _interval(values, np.arange(40), resamples=500)

@@ -66,9 +66,10 @@ def evaluation_table(pairs: Pairs, target: str, params: EvaluateParams, seed: in
     sets = dict.fromkeys(pairs.test_sets.tolist())
     if ALL in sets:
         raise TgoError(f"a test set is named {ALL!r}, which means all of them together: rename it.")
-    rows = _rows(pairs, ALL, np.ones(len(pairs.sample_ids), dtype=bool), target, params, seed)
+    resampling = derive_seed(seed, "prompts", "bootstrap")
+    rows = _rows(pairs, ALL, np.ones(len(pairs.sample_ids), dtype=bool), target, params, resampling)
     for name in sets:
-        rows += _rows(pairs, name, pairs.test_sets == name, target, params, seed)
+        rows += _rows(pairs, name, pairs.test_sets == name, target, params, resampling)
     return pa.Table.from_pylist(rows, schema=EVALUATION)
 
 
@@ -78,7 +79,7 @@ def _rows(
     base, tuned, clusters = pairs.base[chosen], pairs.tuned[chosen], pairs.prompt_ids[chosen]
     complete = pairs.complete()[chosen]
     _require_pairs(complete, name, pairs.rewards)
-    intervals = _bootstrap(base, tuned, clusters, params, derive_seed(seed, name, "bootstrap"))
+    intervals = _bootstrap(base, tuned, clusters, params, seed)
     rows = []
     for index, reward in enumerate(pairs.rewards):
         kept = complete[:, index]
