@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.shards import TEMPORARY, atomic
 
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
 IMAGES = "images"
@@ -54,7 +54,9 @@ class TrainingLog:
 
 
 def rewind(folder: Path, step: int) -> None:
-    """Bring a log back to where it was after `step` steps; a line that a killed run left unfinished goes too."""
+    """Bring a log back to where it was after `step` steps; what a killed run left unfinished goes too."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        path.unlink()
     if step == 0:
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         (folder / HISTOGRAM).unlink(missing_ok=True)

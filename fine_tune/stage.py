@@ -70,7 +70,7 @@ def run(
             log.info("%s: already the result of these parameters and labels, nothing to do", output)
             kept.clear()
             return
-        encode_folder(encoded, _source(params, generations), planned, params.runtime)
+        encode_folder(encoded, source(params, generations), planned, params.runtime)
         data = _training_data(params, trained, encoded, planned)
         with Stop() as stop:
             _train(params, data, kept, training, prompts, stop, output, mark)
@@ -79,7 +79,7 @@ def run(
 
 def plan(params: Params, generations: Path) -> list[Shard]:
     """The shards of the cache of encoded samples; loads no model."""
-    return plan_encoding(_source(params, generations))
+    return plan_encoding(source(params, generations))
 
 
 def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
@@ -92,7 +92,7 @@ def progress(params: Params, *, labels: Path, generations: Path, output: Path, c
     return Progress(done, step, params.fine_tune.steps)
 
 
-def _source(params: Params, generations: Path) -> Source:
+def source(params: Params, generations: Path) -> Source:
     size = (params.generate.width, params.generate.height)
     return Source(generations, params.model, params.revision, size)
 

@@ -44,7 +44,7 @@ def build(root: Path, prediction_type: Any = "epsilon") -> Path:
     tiny_diffusion_pipeline(root / "model", prediction_type)
     prompts = [f"picture number {number}" for number in range(PROMPT_COUNT)]
     write_prompts(root / "prompts.parquet", prompts)
-    rows = [_generation(number, index) for number in range(PROMPT_COUNT) for index in range(PER_PROMPT)]
+    rows = [generation(number, index) for number in range(PROMPT_COUNT) for index in range(PER_PROMPT)]
     size = len(rows) // SHARDS
     for shard in range(SHARDS):
         name = f"train-{shard:05d}-of-{SHARDS:05d}.parquet"
@@ -87,7 +87,7 @@ def png(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _generation(number: int, index: int) -> dict[str, Any]:
+def generation(number: int, index: int) -> dict[str, Any]:
     sample_id = f"p{number}-{index:04d}"
     return {
         "sample_id": sample_id,

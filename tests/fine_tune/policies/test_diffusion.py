@@ -72,7 +72,9 @@ def test_a_corruption_depends_on_its_own_seed_alone(model: Path) -> None:
     policy = build(model)
     images, conditions = inputs()
     whole = policy.corrupt(images, conditions, SEEDS)
-    part = policy.corrupt({"latents": images["latents"][5:]}, {"embeddings": conditions["embeddings"][5:]}, SEEDS[5:])
+    part = policy.corrupt(
+        {"latents": images["latents"][5:]}, {"embeddings": conditions["embeddings"][5:]}, SEEDS[5:]
+    )
     assert torch.equal(whole.latents[5:], part.latents)
     assert torch.equal(whole.target[5:], part.target)
     assert torch.equal(whole.timesteps[5:], part.timesteps)

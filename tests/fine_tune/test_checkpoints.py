@@ -1,0 +1,93 @@
+"""Folders that are complete or not there, and which checkpoint is gone on from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from fine_tune.checkpoints import Checkpoints, State, atomic_folder, latest_step, sweep_temporaries
+from tgo_pipeline.errors import TgoError
+
+
+def state(step: int) -> State:
+    return State(step, {"w": torch.full((3,), float(step))}, {"exp_avg.w": torch.ones(3)}, {"scale": 2.0})
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
+    Checkpoints(tmp_path / "c", "mark").save(state(7))
+    loaded = Checkpoints(tmp_path / "c", "mark").load()
+    assert loaded is not None
+    assert loaded.step == 7 and loaded.scaler == {"scale": 2.0}
+    assert loaded.weights["w"].tolist() == [7.0] * 3 and loaded.optimizer["exp_avg.w"].tolist() == [1.0] * 3
+
+
+def test_only_the_newest_is_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "mark")
+    for step in (2, 4, 100000):
+        checkpoints.save(state(step))
+        assert [path.name for path in tmp_path.iterdir()] == [f"step-{step:05d}"]
+    loaded = checkpoints.load()
+    assert loaded is not None and loaded.step == latest_step(tmp_path, "mark") == 100000
+    checkpoints.clear()
+    assert not tmp_path.exists()
+
+
+def test_the_newest_complete_one_is_loaded(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "mark")
+    checkpoints.save(state(2))
+    (tmp_path / "step-00004").mkdir()  # no state: not written here
+    (tmp_path / ".tmp-1-step-00006").mkdir()
+    loaded = checkpoints.load()
+    assert loaded is not None and loaded.step == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00002"]
+
+
+def test_a_checkpoint_of_another_training_is_discarded_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpoints(tmp_path, "mark").save(state(2))
+    assert latest_step(tmp_path, "other") == 0
+    with caplog.at_level(logging.INFO, "tgo"):
+        assert Checkpoints(tmp_path, "other").load() is None
+    assert "discarding" in caplog.text and "other parameters" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "none", "mark").load() is None
+    assert latest_step(tmp_path / "none", "mark") == 0
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "out") as temporary:
+            (temporary / content).write_text(content)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "kept").write_text("")
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "half").write_text("")
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="the disk is full"), atomic_folder(tmp_path / "out") as temporary:
+        (temporary / "file").symlink_to("/dev/full")
+        (temporary / "file").write_text("x" * 10_000_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_are_swept(tmp_path: Path) -> None:
+    for name in (".tmp-12-out", ".tmp-12-previous-out", ".tmp-12-another"):
+        (tmp_path / name).mkdir()
+    sweep_temporaries(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-12-another"]

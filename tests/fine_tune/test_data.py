@@ -1,0 +1,153 @@
+"""The order of the data, its join with labels, and what wrong labels say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fine_tune.data import Encoded, Labels, TrainingData, read_labels
+from fine_tune.encode import Source, encode_folder, plan
+from tests.fine_tune import world
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import RuntimeParams
+
+
+class EverySample:
+    """Stands where the cache does when only the order matters."""
+
+    def __contains__(self, sample_id: str) -> bool:
+        return True
+
+
+def ordered(samples: int, batch_size: int, seed: int = 0) -> TrainingData:
+    ids = [f"s{number}" for number in range(samples)]
+    labels = Labels(ids, np.ones(samples, np.int8), np.ones(samples))
+    return TrainingData(labels, EverySample(), seed=seed, batch_size=batch_size)  # type: ignore[arg-type]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 5))
+def test_every_epoch_holds_every_sample_once(samples: int, batch_size: int, seed: int) -> None:
+    data = ordered(samples, batch_size, seed)
+    steps = -(-3 * samples // batch_size)
+    places = [place for step in range(steps) for place in data.positions(step)][: 3 * samples]
+    assert places == sorted(places, key=lambda place: place[0])
+    for epoch in range(3):
+        assert sorted(number for e, number in places if e == epoch) == list(range(samples))
+
+
+def test_the_order_follows_from_seed_and_step_alone() -> None:
+    first, second = ordered(50, 8), ordered(50, 8)
+    assert [first.positions(step) for step in range(20)] == [
+        second.positions(step) for step in reversed(range(20))
+    ][::-1]
+    assert first.positions(0) != ordered(50, 8, seed=1).positions(0)
+    order = [number for step in range(13) for _, number in first.positions(step)]
+    assert order[:50] != order[50:100] and order[:50] != sorted(order[:50])
+
+
+@pytest.fixture(scope="module")
+def cache(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    folder = tmp_path_factory.mktemp("encoded")
+    origin = Source(source / "generations", str(source / "model"), None, (None, None))
+    encode_folder(folder, origin, plan(origin), RuntimeParams(device="cpu"))
+    return Encoded(folder, plan(origin))
+
+
+@pytest.fixture
+def labels(source: Path) -> Labels:
+    return read_labels(source / "labels")
+
+
+def test_a_batch_joins_labels_with_the_cache(cache: Encoded, labels: Labels) -> None:
+    data = TrainingData(labels, cache, seed=3, batch_size=5)
+    batch = data.batch(2)
+    ids = [labels.sample_ids[number] for _, number in data.positions(2)]
+    for row, sample_id in enumerate(ids):
+        number = labels.sample_ids.index(sample_id)
+        assert batch.label[row] == labels.label[number]
+        assert batch.weight[row] == np.float32(labels.weight[number])
+        assert torch.equal(batch.images["latents"][row], cache.images([sample_id])["latents"][0])
+        assert torch.equal(
+            batch.conditions["embeddings"][row], cache.conditions([sample_id], [False])["embeddings"][0]
+        )
+
+
+def test_draws_of_a_sample_do_not_depend_on_the_batch_size(cache: Encoded, labels: Labels) -> None:
+    def draws(batch_size: int) -> dict[tuple[int, int], tuple[int, torch.Tensor]]:
+        data = TrainingData(labels, cache, seed=3, batch_size=batch_size, caption_dropout=0.3)
+        found = {}
+        for step in range(2 * world.SAMPLES // batch_size):
+            batch = data.batch(step)
+            for row, place in enumerate(data.positions(step)):
+                found[place] = (batch.seeds[row], batch.conditions["embeddings"][row])
+        return found
+
+    small, large = draws(4), draws(12)
+    assert small.keys() == large.keys() and len(small) == 2 * world.SAMPLES
+    assert all(small[k][0] == large[k][0] and torch.equal(small[k][1], large[k][1]) for k in small)
+    assert len({seed for seed, _ in small.values()}) == len(small)
+
+
+def test_a_dropped_caption_is_the_empty_prompt(cache: Encoded, labels: Labels) -> None:
+    data = TrainingData(labels, cache, seed=3, batch_size=world.SAMPLES, caption_dropout=0.25)
+    empty = cache.conditions([labels.sample_ids[0]], [True])["embeddings"][0]
+    batches = [data.batch(step).conditions["embeddings"] for step in range(40)]
+    dropped = [torch.equal(row, empty) for batch in batches for row in batch]
+    assert np.mean(dropped) == pytest.approx(0.25, abs=0.05)
+
+
+def test_parts_make_up_the_batch(cache: Encoded, labels: Labels) -> None:
+    batch = TrainingData(labels, cache, seed=3, batch_size=8).batch(0)
+    parts = list(batch.split(3))
+    assert [len(part) for part in parts] == [3, 3, 2]
+    assert torch.equal(torch.cat([part.images["latents"] for part in parts]), batch.images["latents"])
+    assert [seed for part in parts for seed in part.seeds] == batch.seeds
+
+
+def test_a_side_can_be_asked_for(labels: Labels) -> None:
+    positive = labels.only({1})
+    assert 0 < len(positive.sample_ids) < len(labels.sample_ids)
+    assert positive.label.all()
+
+
+@pytest.mark.parametrize(("label", "side"), [(0, "positive"), (1, "negative")])
+def test_an_empty_side_is_an_error(label: int, side: str) -> None:
+    labels = Labels(["a", "b"], np.full(2, label, np.int8), np.ones(2))
+    with pytest.raises(TgoError, match=f"none of the 2 labelled samples is {side}.*percentile"):
+        labels.only({0, 1})
+
+
+def rows(**changes: object) -> dict[str, object]:
+    row = {"sample_id": "a", "prompt_id": "p", "reward": "r", "score": 0.0, "relative_score": 0.0}
+    return row | {"label": 1, "weight": 1.0} | changes
+
+
+def test_labels_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="label stage first"):
+        read_labels(tmp_path)
+    file = tmp_path / "train-00000-of-00001.parquet"
+    world.write_labels(file, [rows(), rows()])
+    with pytest.raises(TgoError, match="sample a twice"):
+        read_labels(tmp_path)
+    for weight in (float("nan"), float("inf"), -1.0):
+        world.write_labels(file, [rows(weight=weight)])
+        with pytest.raises(TgoError, match="negative or not finite"):
+            read_labels(tmp_path)
+
+
+def test_a_label_without_image_is_an_error(cache: Encoded) -> None:
+    labels = Labels(["p0-0000", "stranger"], np.ones(2, np.int8), np.ones(2))
+    with pytest.raises(TgoError, match=r"1 of 2 labelled samples .* stranger"):
+        TrainingData(labels, cache, seed=0, batch_size=1)
+
+
+def test_labels_have_a_fingerprint(labels: Labels) -> None:
+    changed = Labels(labels.sample_ids, labels.label, labels.weight * 2)
+    assert labels.fingerprint == Labels(labels.sample_ids, labels.label, labels.weight).fingerprint
+    assert labels.fingerprint != changed.fingerprint

@@ -1,0 +1,130 @@
+"""The cache of latents and embeddings against the models' own output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fine_tune.encode import PROMPTS_PER_SHARD, Source, encode_folder, plan, prompt_chunks
+from fine_tune.tensors import read_tensors, write_tensors
+from tests.fine_tune import world
+from tests.tiny import IMAGE_SIZE
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.tables import GENERATIONS, read_table
+
+CPU = RuntimeParams(device="cpu", generate_batch_size=5)
+
+
+def source_of(root: Path, model: Path) -> Source:
+    return Source(root / "generations", str(model), None, (None, None))
+
+
+def encode(folder: Path, origin: Source) -> None:
+    encode_folder(folder, origin, plan(origin), CPU)
+
+
+def test_latents_are_the_scaled_mode_of_the_vae(source: Path, model: Path, tmp_path: Path) -> None:
+    origin = source_of(source, model)
+    encode(tmp_path, origin)
+    tensors, metadata = read_tensors(tmp_path / "train-00001-of-00002.safetensors")
+    vae = load_pipeline(str(model)).vae
+    ids = json.loads(metadata["sample_ids"])
+    table = read_table(source / "generations" / "train-00001-of-00002.parquet", GENERATIONS)
+    assert ids == table["sample_id"].to_pylist()
+    number = ids.index("p4-0002")
+    pixels = np.asarray(world.picture(4 * world.PER_PROMPT + 2), dtype=np.float32) / 255 * 2 - 1
+    with torch.no_grad():
+        mean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latent_dist.mean
+    torch.testing.assert_close(tensors["latents"][number], mean[0] * 0.18215, atol=1e-5, rtol=1e-4)
+
+
+def test_each_distinct_prompt_is_encoded_once_after_the_empty_one(
+    source: Path, model: Path, tmp_path: Path
+) -> None:
+    encode(tmp_path, source_of(source, model))
+    tensors, metadata = read_tensors(tmp_path / "prompts-00000-of-00001.safetensors")
+    prompts = json.loads(metadata["prompts"])
+    assert prompts == ["", *(f"picture number {number}" for number in range(world.PROMPT_COUNT))]
+    pipeline = load_pipeline(str(model))
+    for prompt, embedding in zip(prompts, tensors["embeddings"], strict=True):
+        tokens = pipeline.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=24, return_tensors="pt"
+        )
+        with torch.no_grad():
+            expected = pipeline.text_encoder(tokens.input_ids).last_hidden_state[0]
+        torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_are_cut_into_shards(tmp_path: Path) -> None:
+    row = world.generation(0, 0)
+    rows = [row | {"prompt": f"prompt {number}"} for number in range(PROMPTS_PER_SHARD + 5)]
+    world.write_generations(tmp_path / "train-00000-of-00001.parquet", rows)
+    assert [len(chunk) for chunk in prompt_chunks(tmp_path)] == [PROMPTS_PER_SHARD, 6]
+
+
+def test_other_sizes_are_resized_and_cropped(tmp_path: Path, model: Path) -> None:
+    stripes = Image.new("RGB", (96, 64), "white")
+    stripes.paste((0, 0, 0), (8, 0, 88, 64))  # a square crop keeps 16 to 80
+    rows = [
+        world.generation(0, 0) | {"image": {"bytes": world.png(stripes), "path": "a.png"}},
+        world.generation(0, 1)
+        | {"image": {"bytes": world.png(Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))), "path": "b.png"}},
+    ]
+    world.write_generations(tmp_path / "generations" / "train-00000-of-00001.parquet", rows)
+    encode(tmp_path / "encoded", source_of(tmp_path, model))
+    tensors, _ = read_tensors(tmp_path / "encoded" / "train-00000-of-00001.safetensors")
+    torch.testing.assert_close(tensors["latents"][0], tensors["latents"][1], atol=1e-6, rtol=1e-5)
+
+
+def test_what_cannot_be_decoded_is_left_out(tmp_path: Path, model: Path) -> None:
+    whole = world.generation(0, 0)
+    rows = [
+        whole,
+        world.generation(0, 1) | {"image": {"bytes": whole["image"]["bytes"][:200], "path": "x.png"}},
+        world.generation(0, 2) | {"image": None},
+    ]
+    world.write_generations(tmp_path / "generations" / "train-00000-of-00001.parquet", rows)
+    encode(tmp_path / "encoded", source_of(tmp_path, model))
+    tensors, metadata = read_tensors(tmp_path / "encoded" / "train-00000-of-00001.safetensors")
+    assert json.loads(metadata["sample_ids"]) == ["p0-0000"]
+    assert len(tensors["latents"]) == 1
+
+
+def test_only_what_changed_is_encoded_again(source: Path, model: Path, tmp_path: Path) -> None:
+    origin = source_of(source, model)
+    encode(tmp_path, origin)
+    written = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    encode(tmp_path, origin)
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written
+    (tmp_path / "prompts-00000-of-00001.safetensors").write_bytes(b"cut short")
+    encode(tmp_path, origin)
+    changed = [file.name for file in tmp_path.iterdir() if file.stat().st_mtime_ns != written[file.name]]
+    assert changed == ["prompts-00000-of-00001.safetensors"]
+
+
+def test_missing_and_incomplete_generations_are_errors(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(TgoError, match="generate stage first"):
+        plan(source_of(tmp_path, model))
+    world.write_generations(
+        tmp_path / "generations" / "train-00001-of-00002.parquet", [world.generation(0, 0)]
+    )
+    with pytest.raises(TgoError, match="incomplete"):
+        plan(source_of(tmp_path, model))
+    with pytest.raises(TgoError, match="nowhere"):
+        plan(Source(tmp_path / "generations", str(tmp_path / "nowhere"), None, (None, None)))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write_tensors({"a": torch.arange(3)[::2]}, tmp_path / "x.safetensors", {"k": "v"})
+    tensors, metadata = read_tensors(tmp_path / "x.safetensors")
+    assert tensors["a"].tolist() == [0, 2] and metadata == {"k": "v"}
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(TgoError, match="x.safetensors"):
+        read_tensors(tmp_path / "x.safetensors")

@@ -1,0 +1,197 @@
+"""Processes that are really killed or stopped, then run again, against one that never was."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save
+
+from fine_tune import stage
+from fine_tune.tensors import read_tensors
+from tests.fine_tune import world
+from tgo_pipeline.params import Params
+from tgo_pipeline.shards import Interrupted
+
+TIMEOUT_S = 120
+STOPPED = 130
+KEPT = ("output", "training", "encoded")
+PRELOAD = [
+    "diffusers.pipelines.stable_diffusion",
+    "dvc.repo",
+    "dvclive.live",
+    "fine_tune.loop",
+    "fine_tune.policies.diffusion",
+    "fine_tune.trainer",
+    "fine_tune.validation",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip",
+]
+Places = dict[str, Path]
+
+
+def run(params: Params, places: Places) -> None:
+    """A process that runs the stage as the command line does."""
+    try:
+        stage.run(params, **places)
+    except Interrupted:
+        sys.exit(STOPPED)
+
+
+def run_and_die(params: Params, places: Places, event: str, part: str, count: int) -> None:
+    """A process that kills itself at the `count`-th file-system event on a path that holds `part`."""
+    left = count
+
+    def watch(name: str, args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if name == event and part in " ".join(str(arg) for arg in args):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    run(params, places)
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[ForkServerContext]:
+    """Fresh processes that have the libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    yield context
+
+
+@pytest.fixture(scope="module")
+def params(source: Path) -> Params:
+    """Everything that could get out of step: partial epochs, dropout of captions, a schedule, pictures, parts."""
+    return world.params(
+        source / "model",
+        steps=7,
+        batch_size=10,
+        checkpoint_every=2,
+        caption_dropout=0.3,
+        schedule="cosine",
+        warmup_steps=2,
+        validation={"every": 3, "prompts": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    source: Path, params: Params, context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    places = world.places(tmp_path_factory.mktemp("unbroken"))
+    places |= {name: world.places(source)[name] for name in ("labels", "generations", "prompts")}
+    process = context.Process(target=run, args=(params, places))
+    process.start()
+    process.join(TIMEOUT_S)
+    assert process.exitcode == 0
+    return digests(places)
+
+
+def digests(places: Places) -> dict[str, str]:
+    """The content of everything a training leaves behind."""
+    files = [file for name in KEPT for file in places[name].rglob("*") if file.is_file()]
+    return {str(file.relative_to(places["output"].parent)): digest(file) for file in files}
+
+
+def digest(file: Path) -> str:
+    """Of the bytes; of safetensors without their metadata, which the library writes in any order."""
+    data = file.read_bytes()
+    if file.suffix == ".safetensors":
+        tensors, metadata = read_tensors(file)
+        data = save(tensors) + repr(sorted(metadata.items())).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def finish(context: ForkServerContext, params: Params, places: Places, expected: dict[str, str]) -> None:
+    process = context.Process(target=run, args=(params, places))
+    process.start()
+    process.join(TIMEOUT_S)
+    assert process.exitcode == 0
+    assert digests(places) == expected
+    assert not places["checkpoints"].exists()
+    assert not [path for path in places["output"].parent.rglob(".tmp-*")]
+
+
+KILLS = [
+    ("open", "train-00001-of-00002.safetensors", 1),  # while encoding
+    ("open", "log_ratios.csv", 3),  # between metrics and checkpoint
+    ("os.rename", "step-00002", 1),  # the first checkpoint is complete but not in its place
+    ("shutil.rmtree", "step-00002", 1),  # two checkpoints are there
+    ("os.rename", "step-00003.png", 1),  # while a picture is written
+    ("os.rename", "-output", 1),  # saved, not in its place
+    ("shutil.rmtree", "checkpoints", 5),  # in its place, checkpoint not removed
+]
+
+
+@pytest.mark.parametrize(("event", "part", "count"), KILLS)
+def test_killed_at_one_point_then_run_again(
+    context: ForkServerContext,
+    params: Params,
+    places: Places,
+    unbroken: dict[str, str],
+    event: str,
+    part: str,
+    count: int,
+) -> None:
+    process = context.Process(target=run_and_die, args=(params, places, event, part, count))
+    process.start()
+    process.join(TIMEOUT_S)
+    assert process.exitcode == -signal.SIGKILL
+    finish(context, params, places, unbroken)
+
+
+def test_killed_again_and_again(
+    context: ForkServerContext, params: Params, places: Places, unbroken: dict[str, str]
+) -> None:
+    for count in (3, 4):  # each gets one step further than its checkpoint
+        process = context.Process(
+            target=run_and_die, args=(params, places, "open", "gradient_norm.tsv", count)
+        )
+        process.start()
+        process.join(TIMEOUT_S)
+        assert process.exitcode == -signal.SIGKILL
+    finish(context, params, places, unbroken)
+
+
+def test_stopped_by_a_signal_then_run_again(
+    context: ForkServerContext, params: Params, places: Places, unbroken: dict[str, str]
+) -> None:
+    process = context.Process(target=run, args=(params, places))
+    process.start()
+    metrics = places["training"] / "plots" / "metrics" / "train" / "loss.tsv"
+    deadline = time.monotonic() + TIMEOUT_S
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(TIMEOUT_S)
+    assert process.exitcode == STOPPED
+    assert len(list(places["checkpoints"].glob("step-*/state.json"))) == 1
+    assert not places["output"].exists()
+    finish(context, params, places, unbroken)
+
+
+def test_other_parameters_do_not_resume(
+    context: ForkServerContext, params: Params, source: Path, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = context.Process(target=run_and_die, args=(params, places, "os.rename", "step-00004", 1))
+    process.start()
+    process.join(TIMEOUT_S)
+    other = world.params(source / "model", steps=1)
+    inputs = {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
+    assert stage.progress(params, **inputs).step == 2
+    with caplog.at_level(logging.INFO, "tgo"):
+        stage.run(other, **places)
+    assert "discarding" in caplog.text and "resuming" not in caplog.text

@@ -1,0 +1,187 @@
+"""One update at a time: gradients, schedules, precision and divergence."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fine_tune import stage
+from fine_tune.data import Encoded, TrainingData, read_labels
+from fine_tune.encode import encode_folder
+from fine_tune.objectives import OBJECTIVES
+from fine_tune.policies.diffusion import DiffusionPolicy
+from fine_tune.trainer import Trainer, learning_rate, make_accelerator
+from tests.fine_tune import world
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.params import FineTuneParams, RuntimeParams
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoded(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
+    folder = tmp_path_factory.mktemp("encoded")
+    params = world.params(source / "model")
+    planned = stage.plan(params, source / "generations")
+    encode_folder(folder, stage.source(params, source / "generations"), planned, params.runtime)
+    return Encoded(folder, planned)
+
+
+@pytest.fixture
+def make(source: Path, encoded: Encoded):
+    """Build a trainer from changed fine-tuning parameters."""
+
+    def build(runtime: dict[str, Any] | None = None, **fine_tune: Any) -> Trainer:
+        tuning = world.params(source / "model", **fine_tune).fine_tune
+        objective = OBJECTIVES[tuning.objective]
+        labels = read_labels(source / "labels").only(objective.sides)
+        data = TrainingData(labels, encoded, seed=3, batch_size=tuning.batch_size)
+        policy = DiffusionPolicy.build(
+            load_pipeline(str(source / "model")), tuning, seed=3, with_reference=objective.needs_reference
+        )
+        accelerator = make_accelerator(tuning, CPU)
+        return Trainer(policy, objective, data, tuning, RuntimeParams(**(runtime or {})), accelerator)
+
+    return build
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.state().weights.items()}
+
+
+def trained(trainer: Trainer, updates: int) -> dict[str, torch.Tensor]:
+    for _ in range(updates):
+        trainer.update()
+    return weights(trainer)
+
+
+def test_the_first_loss_is_the_weighted_log_of_two(make, source: Path) -> None:
+    trainer = make()
+    labels = read_labels(source / "labels")
+    data = TrainingData(labels, _Any(), seed=3, batch_size=8)  # type: ignore[arg-type]
+    expected = np.mean([labels.weight[number] * math.log(2) for _, number in data.positions(0)])
+    metrics = trainer.update().metrics
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
+    assert metrics["log_ratio_positive"] == metrics["log_ratio_negative"] == 0
+    assert metrics["policy_error_positive"] == metrics["reference_error_positive"]
+
+
+class _Any:
+    def __contains__(self, sample_id: str) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("part", [1, 3, 8])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_gradient_of_parts_is_that_of_the_batch(make, part: int, method: str) -> None:
+    def gradients(runtime: dict[str, Any]) -> torch.Tensor:
+        trainer = make(runtime, method=method, max_grad_norm=1e9)
+        for piece in (batch := trainer._data.batch(0)).split(trainer._part):
+            trainer._backward(piece, len(batch))
+        return torch.cat([p.grad.flatten() for p in trainer._trained.values() if p.grad is not None])
+
+    whole, parts = gradients({}), gradients({"micro_batch_size": part})
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
+
+
+def test_parts_train_to_the_same_weights(make) -> None:
+    whole, parts = trained(make(), 4), trained(make({"micro_batch_size": 3}), 4)
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=2e-4)
+
+
+def test_gradient_checkpointing_changes_nothing(make) -> None:
+    plain, saving = trained(make(), 2), trained(make({"gradient_checkpointing": True}), 2)
+    assert all(torch.equal(plain[name], saving[name]) for name in plain)
+
+
+@pytest.mark.parametrize("objective", ["tgo", "sft"])
+def test_the_objective_improves_on_the_same_batch(make, objective: str) -> None:
+    trainer = make(objective=objective, learning_rate=1e-4, batch_size=world.SAMPLES)
+    losses = []
+    for _ in range(12):
+        trainer.step = 0  # the same samples, timesteps and noise again
+        losses.append(trainer.update().metrics["loss"])
+    assert losses[-1] < losses[0] - 0.01
+
+
+def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
+    trainer = make(max_grad_norm=0.5, learning_rate=2e-3, weight_decay=0.1)
+    before = {name: tensor.double() for name, tensor in weights(trainer).items()}
+    batch = trainer._data.batch(0)
+    trainer._backward(batch, len(batch))
+    gradient = {name: p.grad.double().clone() for name, p in trainer._trained.items()}
+    trainer._prepared.zero_grad()
+    norm = math.sqrt(sum(g.square().sum().item() for g in gradient.values()))
+    assert norm > 0.5
+    metrics = trainer.update().metrics
+    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+    for name, after in weights(trainer).items():
+        g = gradient[name] * 0.5 / norm
+        # the first step of Adam: both moments divided by their bias corrections are g and g^2
+        expected = before[name] * (1 - 2e-3 * 0.1) - 2e-3 * g / (g.abs() + 1e-8)
+        torch.testing.assert_close(after.double(), expected, rtol=1e-4, atol=2e-5)
+
+
+def test_half_precision_keeps_float32_weights(make) -> None:
+    trainer = make(precision="bf16")
+    metrics = trainer.update().metrics
+    assert metrics["log_ratio_positive"] == 0  # policy and reference are rounded alike
+    assert math.isfinite(trainer.update().metrics["loss"])
+    assert all(tensor.dtype == torch.float32 for tensor in trainer.state().weights.values())
+
+
+def test_fp16_on_a_cpu_is_refused(make) -> None:
+    with pytest.raises(TgoError, match="fp16, which needs a GPU"):
+        make(precision="fp16")
+
+
+def test_divergence_ends_training_and_leaves_the_weights(make) -> None:
+    trainer = make()
+    trainer.update()
+    with torch.no_grad():
+        for parameter in trainer._trained.values():
+            parameter *= 1e30
+    before = weights(trainer)
+    with pytest.raises(TgoError, match="step 2 is not finite.*learning_rate"):
+        trainer.update()
+    assert trainer.step == 1
+    assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+
+
+def test_a_state_brings_back_the_same_future(make) -> None:
+    trainer = make(schedule="cosine")
+    trained(trainer, 3)
+    state = trainer.state()
+    weights_then = {name: tensor.clone() for name, tensor in state.weights.items()}
+    moments_then = {name: tensor.clone() for name, tensor in state.optimizer.items()}
+    future = trained(trainer, 2)
+    other = make(schedule="cosine")
+    other.load_state(type(state)(3, weights_then, moments_then, {}))
+    again = trained(other, 2)
+    assert all(torch.equal(future[name], again[name]) for name in future)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_the_learning_rate_follows_its_schedule(schedule: Any) -> None:
+    params = FineTuneParams(learning_rate=2.0, warmup_steps=4, steps=12, schedule=schedule)
+    rates = [learning_rate(params, step) for step in range(12)]
+    assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    middle = {"constant": 2.0, "cosine": 1.0, "linear": 1.0}[schedule]
+    assert rates[8] == pytest.approx(middle)
+    last = {"constant": 2.0, "cosine": 1 + math.cos(math.pi * 7 / 8), "linear": 0.25}[schedule]
+    assert rates[11] == pytest.approx(last)
+
+
+def test_sft_sees_positives_only_and_keeps_no_copy(make) -> None:
+    trainer = make(objective="sft")
+    update = trainer.update()
+    assert update.label.all() and update.log_ratio is None
+    assert "policy_error_positive" in update.metrics and "policy_error_negative" not in update.metrics
+    assert trainer._policy._frozen is None  # type: ignore[attr-defined]
