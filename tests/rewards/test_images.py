@@ -6,6 +6,8 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tgo_pipeline.rewards.images import UnreadableImage, decode, to_rgb
@@ -68,3 +70,15 @@ def test_unreadable_bytes_say_why_and_always_the_same(data: bytes | None, reason
         messages.add(str(caught.value))
     assert len(messages) == 1
     assert "0x" not in messages.pop()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(st.binary(max_size=400), st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF"]), st.integers(0, 4000))
+@settings(max_examples=200, deadline=None)
+def test_damage_never_raises_anything_else(noise: bytes, kind: str, start: int) -> None:
+    whole = encoded(Image.effect_noise((16, 16), 60), format=kind)
+    damaged = whole[: start % len(whole)] + noise
+    try:
+        assert decode(damaged).mode == "RGB"
+    except UnreadableImage as error:
+        assert str(error)

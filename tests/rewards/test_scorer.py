@@ -63,6 +63,16 @@ def test_nothing_is_computed_twice(images: list[bytes], rewards: dict[str, Netwo
     assert texts == [2]
 
 
+def test_rewards_that_see_the_same_share_the_tensor(rewards: dict[str, NetworkReward]) -> None:
+    scorer = Scorer(rewards)
+    hpsv2, pickscore, clip = (rewards[name].preprocessing for name in ("hpsv2.1", "pickscore", "clip"))
+    square = scorer._prepare(picture(64, 64))
+    assert square[pickscore] is square[clip]
+    assert square[hpsv2] is not square[clip]
+    odd = scorer._prepare(picture(32, 39))
+    assert not torch.equal(odd[pickscore], odd[clip])
+
+
 def test_different_towers_are_not_shared(rewards: dict[str, NetworkReward]) -> None:
     aesthetic = tiny.build("aesthetic", seed=1)
     share_towers([rewards["clip"], aesthetic])

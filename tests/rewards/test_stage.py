@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
@@ -256,6 +257,17 @@ def test_a_kept_error_survives_dropping_a_reward(tmp_path: Path, weights: Path) 
     before = read_folder(tmp_path / "scores")
     assert score(generations, sources(weights, "clip"), max_error_rate=1.0).failed == 1
     assert read_folder(tmp_path / "scores")["error"].to_list() == before["error"].to_list()
+
+
+def test_a_score_that_is_not_finite_is_no_missing_score(
+    generations: Path, weights: Path, tmp_path: Path
+) -> None:
+    reward = tiny.build("aesthetic")
+    with torch.no_grad():
+        reward.get_parameter("head.layers.7.bias").fill_(torch.inf)
+    reward.save(tmp_path / "infinite")
+    assert score(generations, {"aesthetic": str(tmp_path / "infinite")}).failed == 0
+    assert set(read_folder(generations.parent / "scores")["aesthetic"]) == {np.inf}
 
 
 def test_too_many_errors_fail_after_everything_is_written(tmp_path: Path, weights: Path) -> None:

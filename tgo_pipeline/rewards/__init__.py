@@ -24,7 +24,7 @@ REWARDS: dict[str, str] = {
     "imagereward": "tgo_pipeline.rewards.image_reward:ImageReward",
     "clip": "tgo_pipeline.rewards.clip_score:ClipScore",
     "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
-    "oracle": "tgo_pipeline.demo.oracle:OracleReward",
+    "oracle": "tgo_pipeline.demo.oracle_reward:OracleReward",
 }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +20,12 @@ class UnreadableImage(Exception):
 _LOADING = (
     threading.Lock()
 )  # PIL reads a file when a picture is first used, which two threads must not do at once
+
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError, EOFError, TypeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+"""What Pillow's decoders raise for damaged bytes: a single one must not end the scoring of a million."""
 
 
 def decode(data: bytes | None) -> Image.Image:
@@ -53,5 +61,5 @@ def _reasons() -> Iterator[None]:
         yield
     except UnidentifiedImageError as error:  # its message holds an address, which differs between runs
         raise UnreadableImage("not a known image format") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error

@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPTokenizer
 
 from tgo_pipeline.rewards.clip_models import ClipReward, text_config
 from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 from tgo_pipeline.rewards.tokenizers import check_vocabulary, hugging_face_tokenizer
 
 
@@ -23,6 +24,7 @@ class PickScore(ClipReward):
 
     def __init__(self, config: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
         super().__init__("pickscore", "exp(logit scale) times cosine", config)
+        self.preprocessing = ShortestSideCrop(self.tower.preprocessing.size, rounding="down")
         self.tokenizer = tokenizer
         self.context_length = text_config(config).max_position_embeddings
 

@@ -6,7 +6,7 @@ Mean and standard deviation are those of OpenAI's CLIP, which all five networks 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -20,15 +20,36 @@ STD = [0.26862954, 0.26130258, 0.27577711]
 
 @dataclass(frozen=True)
 class ShortestSideCrop:
-    """Resize the shortest side to `size` (PIL bicubic), crop the centre, normalise: PickScore, ImageReward, CLIP."""
+    """Resize the shortest side to `size` (PIL bicubic), crop the centre, normalise: PickScore, ImageReward, CLIP.
+
+    Where the centre falls between two pixels, PickScore's processor rounds down and torchvision, which the others
+    use, to even: that is one pixel, in a quarter of all pictures that are not square.
+    """
 
     size: int = 224
+    rounding: Literal["even", "down"] = "even"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to float32 (3, size, size)."""
-        picture: Any = image  # torchvision takes PIL pictures, but types tensors only
-        resized = F.resize(picture, [self.size], interpolation=InterpolationMode.BICUBIC)
-        return F.normalize(_pixels(F.center_crop(resized, [self.size, self.size])), MEAN, STD)
+        width, height = self._resized(image.width, image.height)
+        left, top = self._offset(width), self._offset(height)
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        cropped = resized.crop((left, top, left + self.size, top + self.size))
+        return F.normalize(_pixels(cropped), MEAN, STD)
+
+    def shared(self, width: int, height: int) -> ShortestSideCrop:
+        """The preparation that most rewards have, if it gives a picture of this size the same tensor; else this."""
+        usual = ShortestSideCrop(self.size)
+        sides = self._resized(width, height)
+        return usual if all(self._offset(side) == usual._offset(side) for side in sides) else self
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        short = min(width, height)
+        return int(self.size * width / short), int(self.size * height / short)
+
+    def _offset(self, side: int) -> int:
+        spare = side - self.size
+        return spare // 2 if self.rounding == "down" else round(spare / 2)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Preparation, Reward
 from tgo_pipeline.rewards.images import UnreadableImage, decode, to_rgb
+from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 
 Prepared = dict[Preparation, Tensor]
 MAX_THREADS = 16
@@ -105,7 +106,13 @@ class Scorer:
 
     def _prepare(self, image: Image.Image | bytes | None) -> Prepared:
         picture = to_rgb(image) if isinstance(image, Image.Image) else decode(image)
-        return {preparation: preparation(picture) for preparation in self._preparations}
+        done: Prepared = {}
+        for wanted in self._preparations:
+            shared = wanted.shared(*picture.size) if isinstance(wanted, ShortestSideCrop) else wanted
+            if shared not in done:
+                done[shared] = shared(picture)
+            done[wanted] = done[shared]
+        return done
 
 
 def share_towers(rewards: Sequence[Reward]) -> None:
