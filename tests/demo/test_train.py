@@ -1,0 +1,84 @@
+"""`tgo demo train` from nothing to weights that the real classes load, at toy size; and it goes on where it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tgo_pipeline import demo
+from tgo_pipeline.demo import world
+from tgo_pipeline.demo.base_model import BaseTraining, training_pictures
+from tgo_pipeline.demo.reward_models import RewardTraining
+from tgo_pipeline.demo.train import REWARDS, Sizes, train
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.rewards import load_reward
+
+TOY = Sizes(
+    drawn=150,
+    sampled=4,
+    base=BaseTraining(
+        pictures=64, vae_steps=2, vae_batch=4, decoder_steps=2, unet_steps=4, unet_batch=4, checkpoint_every=2
+    ),
+    rewards=RewardTraining(2, 2, 2, 2, 2, batch=16),
+    batch=4,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("demo"), seed=1, sizes=TOY)
+
+
+def test_everything_loads_with_the_real_classes_and_says_how_it_was_made(trained: Path):
+    pipeline = load_pipeline(str(trained / "diffusion"))
+    drawn = pipeline(prompt=["a red circle on a white background"], num_inference_steps=2, output_type="np")
+    assert drawn.images.shape == (1, 32, 32, 3)
+    for name in REWARDS:
+        load_reward(name, str(trained / "rewards" / name))
+    for file in trained.rglob("*.safetensors"):
+        with safe_open(file, "pt") as stream:
+            assert stream.metadata()["made_by"] == "tgo demo train"
+            assert stream.metadata()["seed"] == "1"
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from tgo_pipeline.demo import base_model
+
+    real, calls = base_model._save, []
+
+    def save_then_fail(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 3:  # VAE, decoder, and the UNet half way
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base_model, "_save", save_then_fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, seed=1, sizes=TOY)
+    weights = train(tmp_path, seed=1, sizes=TOY)
+    for name in ("diffusion/unet/diffusion_pytorch_model.safetensors", "rewards/clip/model.safetensors"):
+        left, right = load_file(weights / name), load_file(trained / name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_base_pictures_come_from_every_family():
+    captions, pictures = training_pictures(60, seed=0)
+    families = {
+        family for family in world.FAMILIES for caption in captions if caption in world.captions(family)
+    }
+    assert families == set(world.FAMILIES)
+    assert pictures.shape == (60, 32, 32, 3)
+
+
+def test_every_word_is_one_token(tmp_path: Path):
+    from tgo_pipeline.demo.base_model import write_tokenizer
+
+    tokenizer = write_tokenizer(tmp_path)
+    for caption in demo.prompts("placed")[:5]:
+        assert len(tokenizer(caption).input_ids) == len(caption.replace(",", " ,").split()) + 2

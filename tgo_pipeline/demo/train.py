@@ -1,0 +1,133 @@
+"""Make the small world's weights from nothing: `tgo demo train`.
+
+Base model first, then the rewards on drawn pictures and on samples of the base, then the export in half precision.
+What exists in the output folder is kept, so an interrupted training goes on where it was.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tgo_pipeline.demo import world
+from tgo_pipeline.progress import configure_logging
+from tgo_pipeline.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+    from tgo_pipeline.demo.base_model import BaseTraining
+    from tgo_pipeline.demo.reward_models import Pool, RewardTraining
+
+log = logging.getLogger("tgo")
+REWARDS = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
+SAMPLING_STEPS = 12
+GUIDANCE_SCALES = (1.0, 2.0)
+"""The guidance scales of the samples that rewards are trained on."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many captions the rewards see drawn, and sampled from the base model; two pictures each."""
+
+    drawn: int = 6_000
+    sampled: int = 3_000
+    base: BaseTraining | None = None
+    rewards: RewardTraining | None = None
+    batch: int = 128
+
+
+def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
+    """Train base and rewards into `output/training`, export to `output/weights`; return the latter."""
+    import torch
+
+    from tgo_pipeline.demo.base_model import train_base
+    from tgo_pipeline.demo.reward_models import drawn_pool, join, train_rewards
+
+    configure_logging()
+    torch.set_flush_denormal(True)
+    sizes = sizes or Sizes()
+    work = output / "training"
+    base = train_base(work, seed, sizes.base)
+    pool = join(
+        drawn_pool(sizes.drawn, derive_seed(seed, "rewards", "pictures")),
+        sampled_pool(base, sizes.sampled, derive_seed(seed, "rewards", "samples"), sizes.batch),
+    )
+    train_rewards(work / "rewards", pool, seed, sizes.rewards)
+    export(work, output / "weights", seed)
+    return output / "weights"
+
+
+def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
+    """Two samples of the base model for each of `count` captions, at the guidance scales in turn."""
+    from tgo_pipeline.demo.reward_models import Pool
+
+    pipeline = _load(base)
+    rng = np.random.default_rng(seed)
+    families = [world.captions(family) for family in world.FAMILIES]
+    captions = [str(rng.choice(families[i])) for i in rng.integers(len(families), size=count)]
+    prompts = [caption for caption in captions for _ in range(2)]
+    pictures = []
+    for number, start in enumerate(range(0, len(prompts), batch)):
+        guidance = GUIDANCE_SCALES[number % len(GUIDANCE_SCALES)]
+        pictures.append(sample(pipeline, prompts[start : start + batch], seed + number, guidance))
+        log.info("sampled %d of %d pictures", min(start + batch, len(prompts)), len(prompts))
+    return Pool(captions, np.concatenate(pictures))
+
+
+def sample(
+    pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guidance_scale: float
+) -> np.ndarray:
+    """One picture for each prompt, (N, 32, 32, 3) uint8."""
+    import torch
+
+    drawn: Any = pipeline(
+        prompt=prompts,
+        num_inference_steps=SAMPLING_STEPS,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+    )
+    return np.round(drawn.images * 255).astype(np.uint8)
+
+
+def _load(folder: Path) -> StableDiffusionPipeline:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def export(work: Path, weights: Path, seed: int) -> None:
+    """Write base and rewards in half precision, each weight file with metadata that says how it was made."""
+    import torch
+
+    from tgo_pipeline.rewards import load_reward
+
+    metadata = {
+        "made_by": "tgo demo train",
+        "seed": str(seed),
+        "trained_on": "procedurally drawn pictures of tgo_pipeline.demo.world",
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "license": "Apache-2.0",
+    }
+    _load(work / "diffusion").to(torch.float16).save_pretrained(weights / "diffusion")
+    for name in REWARDS:
+        folder = weights / "rewards" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
+    for file in sorted(weights.rglob("*.safetensors")):
+        _add_metadata(file, metadata)
+
+
+def _add_metadata(file: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(file), file, {"format": "pt", **metadata})
