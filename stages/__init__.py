@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
+from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.shards import Interrupted
 
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
@@ -20,21 +20,7 @@ def run_stage(name: str, params: Path) -> None:
     """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
-    for noisy in (
-        "httpx",
-        "huggingface_hub",
-        "diffusers",
-        "transformers",
-        "open_clip",
-        "dvclive",
-        "accelerate",
-        "root",
-    ):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("tgo").setLevel(logging.INFO)  # "root" above is the root logger itself
+    configure_logging()
     try:
         importlib.import_module(f"stages.{name}").run(load_params(params))
     except TgoError as error:

@@ -24,7 +24,7 @@ def write(folder: Path, changes: dict) -> Path:
             section = section.setdefault(name, {})
         section[key] = value
     path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
@@ -67,6 +67,7 @@ def test_objectives_named_in_the_parameters_exist():
         ({"score/rewards": ["clip"]}, r"score\.rewards is \['clip'\]: it must be a mapping"),
         ({"score/max_error_rate": 2}, r"score\.max_error_rate is 2\.0: it must be from 0 to 1"),
         ({"prompts/test": {}}, r"prompts\.test and test_fraction are both empty"),
+        ({"prompts/test": {"all": "demo:plain"}}, r"prompts\.test has a set named 'all'"),
         ({"runtime/processes": 0}, r"runtime\.processes is 0: it must be above 0"),
     ],
 )

@@ -86,6 +86,7 @@ def test_metadata_and_rewards_with_dots_survive(tmp_path: Path):
     path = tmp_path / "scores.parquet"
     tables.write_table(table, path, {"fingerprint": "f", "columns": {"hpsv2.1": "x"}})
     assert tables.read_metadata(path) == {"fingerprint": "f", "columns": {"hpsv2.1": "x"}}
+    (tmp_path / ".tmp-1-scores.parquet").write_bytes(b"half of a shard")
     assert tables.read_folder(tmp_path).row(0) == ("s", "p", 0.25, None, None)
 
 

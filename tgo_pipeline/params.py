@@ -61,6 +61,8 @@ class PromptsParams:
             raise TgoError(
                 "test and test_fraction are both empty: name at least one test source, or set test_fraction."
             )
+        if "all" in self.test:
+            raise TgoError("test has a set named 'all', which means all sets together: give it another name.")
         if self.test and self.test_fraction:
             raise TgoError("test and test_fraction are both given: keep one of them.")
 

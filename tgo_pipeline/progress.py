@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import TracebackType
+
+
+def configure_logging() -> None:
+    """Log this project's progress, and other libraries' warnings, to standard error with the time."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    logging.getLogger("tgo").setLevel(logging.INFO)
 
 
 class Bar:

@@ -85,9 +85,7 @@ LABELS = _schema(
 def scores_schema(rewards: Sequence[str]) -> pa.Schema:
     """Schema of a scores shard: one nullable float32 column per reward, then the reason of a failure."""
     columns = [(name, pa.float32()) for name in rewards]
-    return _schema(
-        ("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string())
-    )
+    return _schema(("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string()))
 
 
 def write_table(table: pa.Table, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -163,7 +161,7 @@ def read_folder(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFr
     """All shards of a folder in name order as one polars frame. Raises `TgoError` if there are none."""
     import polars as pl
 
-    files = sorted(folder.glob("*.parquet"))
+    files = sorted(folder.glob("[!.]*.parquet"))
     if not files:
         raise TgoError(f"{folder} holds no Parquet shard: run the stage that writes it first.")
     tables = [pl.from_arrow(read_table(file, columns=columns)) for file in files]

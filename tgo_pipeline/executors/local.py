@@ -12,6 +12,7 @@ from typing import Any
 from tgo_pipeline.devices import process_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.shards import Shard, Stop
 
 Worker = Callable[[Shard], None]
@@ -65,6 +66,7 @@ def _execute_in_processes(
 
 def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logging()
     try:
         worker = make_worker(runtime)
         while not ending.is_set() and _parent_lives():
