@@ -29,7 +29,9 @@ HOSTILE = (
     "<script>document.documentElement.dataset.stolen='yes'</script><img src=x onerror=\"document.documentElement."
     "dataset.stolen='yes'\">'\"`&amp; --> <!-- ]]> {{ 7*7 }} \u202egnp.txe\u202c \u2028 \x00\x1b[31m "
 )
-"""A prompt that tries to end elements, attributes, comments and JSON, to run scripts and to turn the text around."""
+"""A prompt that tries to end elements, attributes, comments and JSON, to run scripts and to turn the text around.
+
+Its pictures are among the best, so that the report shows them."""
 LONG = HOSTILE + "very long " * 1000
 REWARDS = {
     "hpsv2.1": (0.27, 0.012),
@@ -70,8 +72,10 @@ def parameters(**sections: object) -> Params:
     return parse(Params, raw)
 
 
-def write_workspace(folder: Path, gain: float = 0.35, image_size: int = 32, **sections: object) -> Workspace:
-    """Write a finished run; `gain` is how many standard deviations the tuned pictures are better."""
+def write_workspace(
+    folder: Path, gain: float = 1.0, image_size: int = 32, train_prompts: int = 48, **sections: object
+) -> Workspace:
+    """Write a finished run; the higher `gain`, the better the tuned pictures are than those of the base model."""
     params = parameters(**sections)
     data = folder / "data"
     sources = Sources(
@@ -86,7 +90,7 @@ def write_workspace(folder: Path, gain: float = 0.35, image_size: int = 32, **se
         plots=folder / "plots",
     )
     rng = np.random.default_rng(params.seed)
-    train, tested = _captions(48, rng), iter(_captions(sum(TEST_SETS.values()), rng))
+    train, tested = _captions(train_prompts, rng), iter(_captions(sum(TEST_SETS.values()), rng))
     test = {name: [next(tested) for _ in range(n)] for name, n in TEST_SETS.items()}
     train[3], test["plain"][5], test["sized"][2] = LONG, HOSTILE, LONG
     _write_prompts(sources.prompts, train, test)
@@ -211,7 +215,7 @@ def _write_training_set(
     for prompt in train:
         ease = rng.normal(0, 0.12)
         for index in range(params.generate.images_per_prompt):
-            quality = float(np.clip(rng.beta(2, 2) + ease, 0, 1))
+            quality = 1.0 if HOSTILE in prompt else float(np.clip(rng.beta(2, 2) + ease, 0, 1))
             row = _generation(prompt, index, quality, params.seed, size)
             generations.append(row)
             scores.append(
@@ -243,6 +247,8 @@ def _write_evaluation(
     for _, prompt in flat:
         quality = float(rng.beta(2, 2))
         better = float(np.clip(quality + rng.normal(0.22 * gain, 0.16), 0, 1))
+        if HOSTILE in prompt:
+            quality, better = 0.05, 1.0
         for side, level in (("base", quality), ("tuned", better)):
             sides[side].append(_generation(prompt, 0, level, params.seed, size))
             scores = _score(level, rng)
@@ -280,22 +286,30 @@ def _write_evaluation(
 
 
 def _write_training(folder: Path, steps: int, rng: np.random.Generator) -> None:
-    from dvclive.live import Live
+    """Metrics and log-ratios under the names that fine-tuning gives them."""
+    from fine_tune.log import TrainingLog
 
-    with Live(str(folder), report=None, save_dvc_exp=False, dvcyaml=None, monitor_system=False) as live:
-        for step in range(steps):
-            done = step / steps
-            noise = rng.normal(0, 1, 8)
-            live.log_metric("loss", 3.4 - 0.5 * done + 0.15 * noise[0])
-            live.log_metric("accuracy", 0.5 + 0.15 * done + 0.04 * noise[1])
-            live.log_metric("log_ratio/positive", 0.3 * done + 0.08 * noise[2])
-            live.log_metric("log_ratio/negative", -0.4 * done + 0.08 * noise[3])
-            for side, drift in (("positive", -0.002), ("negative", 0.003)):
-                live.log_metric(f"policy_error/{side}", 0.055 + drift * done + 0.002 * noise[4])
-                live.log_metric(f"reference_error/{side}", 0.055 + 0.002 * noise[5])
-            live.log_metric("weight_ess", 44 + 2 * noise[6])
-            live.log_metric("learning_rate", 1e-4 * (1 - done))
-            live.next_step()
+    log = TrainingLog(folder, 0)
+    label = np.arange(64) % 2
+    for step in range(1, steps + 1):
+        done = step / steps
+        ratios = (0.6 * label - 0.35) * done + rng.normal(0, 0.15, len(label))
+        noise = rng.normal(0, 1, 7)
+        metrics = {
+            "loss": 3.4 - 0.5 * done + 0.15 * noise[0],
+            "accuracy": float(((ratios > 0) == label).mean()),
+            "weight_ess": 44 + 2 * noise[1],
+            "learning_rate": 1e-4 * (1 - done),
+            "gradient_norm": 0.8 + 0.2 * abs(noise[2]),
+            "epoch": step * 64 / 191,
+        }
+        for side, name, drift in ((0, "negative", 0.003), (1, "positive", -0.002)):
+            metrics[f"log_ratio_{name}"] = float(ratios[label == side].mean())
+            metrics[f"policy_error_{name}"] = 0.055 + drift * done + 0.002 * noise[3 + side]
+            metrics[f"reference_error_{name}"] = 0.055 + 0.002 * noise[5 + side]
+        log.metrics(step, metrics)
+        if step % 26 == 0:
+            log.histogram(step, ratios, label)
 
 
 if __name__ == "__main__":

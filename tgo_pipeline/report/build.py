@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import logging
 import time
@@ -40,7 +41,7 @@ def build(params: Params, sources: Sources, output: Path, now: float | None = No
 def render(params: Params, sources: Sources, now: float) -> str:
     """The page as text."""
     album = Album()
-    runtime, script = vl_convert.javascript_bundle(EXPORTS), (HERE / "report.js").read_text(encoding="utf-8")
+    runtime, script = vega_runtime(), (HERE / "report.js").read_text(encoding="utf-8")
     context = {
         "params": params,
         "run": describe(params, sources),
@@ -53,15 +54,21 @@ def render(params: Params, sources: Sources, now: float) -> str:
     }
     shown = context["evaluation"].emphasised if context["evaluation"] else [params.target.reward]
     context["pairs"] = sections.before_after(params, sources, shown, album)
-    environment = _environment()
-    return environment.get_template("report.html.j2").render(
+    template = _environment().get_template("report.html.j2")
+    return template.render(
         **context,
         album=album,
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         runtime=Markup(runtime),
         script=Markup(script),
         policy=content_policy(runtime, script),
-    )
+    ).lstrip()
+
+
+@functools.cache
+def vega_runtime() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script without imports; takes a second."""
+    return vl_convert.javascript_bundle(EXPORTS)
 
 
 def content_policy(*scripts: str) -> str:

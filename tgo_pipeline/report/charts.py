@@ -10,7 +10,7 @@ import altair as alt
 
 from tgo_pipeline.report.collect import Bin, EvaluationRow, LabelSummary, ThresholdRow
 from tgo_pipeline.report.text import finite
-from tgo_pipeline.report.training import Panel
+from tgo_pipeline.report.training import LogRatios, Panel
 
 Spec = dict[str, Any]
 Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -191,8 +191,8 @@ def win_rates(rows: Sequence[EvaluationRow], roles: Mapping[str, str]) -> Spec:
         | {"with_ties": finite(row.win_tie_rate) if row.ties else None}
         for row in rows
     ]
-    seen = [value[key] for value in values for key in ("low", "high") if value[key] is not None]
-    low, high = _padded([0.4, 0.6, *seen])
+    ends = [end for row in rows for end in (row.win_rate_low, row.win_rate_high)]
+    low, high = _padded([0.4, 0.6, *ends])
     axis = {
         "title": "pairs that the tuned model wins",
         "axis": alt.Axis(format=".0%"),
@@ -278,40 +278,62 @@ def _around_zero(differences: Sequence[float], half: int = 15) -> list[float]:
 
 
 def curves(panel: Panel) -> Spec:
-    """A training metric over steps: raw values faint, a running mean over them."""
+    """A training metric over steps: where it is noisy, raw values faint and a running mean over them."""
     names = [curve.name or panel.title for curve in panel.curves]
     rows = [
         {"step": step, "value": value, "series": name}
         for name, curve in zip(names, panel.curves, strict=True)
         for step, value in zip(curve.steps, curve.values, strict=True)
     ]
-    legend = alt.Legend(orient="top") if len(names) > 1 else None
-    colour = alt.Color(
-        "series:N", scale=alt.Scale(domain=names, range=[_curve_colour(n) for n in names]), legend=legend
-    )
-    dash = alt.StrokeDash(
-        "series:N",
-        scale=alt.Scale(domain=names, range=[[4, 3] if "reference" in name else [1, 0] for name in names]),
-        legend=legend,
-    )
+    colour, dash = _curve_styles(names)
     base = alt.Chart(_data(rows)).encode(x=alt.X("step:Q", title="step"), color=colour)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~g"))
     tips = ["series:N", "step:Q", alt.Tooltip("value:Q", format=".4~g")]
+    description = f"{panel.title} over training steps"
     longest = max(len(curve.values) for curve in panel.curves)
-    if longest < SMOOTHED_FROM:
+    if longest < SMOOTHED_FROM or all(curve.monotone for curve in panel.curves):
         line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash, tooltip=tips)
-        return _finish(line, f"{panel.title} over training steps", 170)
-    reach = max(2, longest // 25)
+        return _finish(line, description, 170)
+    reach = longest // 25 + 1
     raw = base.mark_line(strokeWidth=1, opacity=0.3).encode(y=y, tooltip=tips)
     smooth = (
         base.transform_window(smooth="mean(value)", frame=[-reach, reach], groupby=["series"])
         .mark_line(strokeWidth=2)
         .encode(y=alt.Y("smooth:Q"), strokeDash=dash)
     )
-    return _finish(alt.layer(raw, smooth), f"{panel.title} over training steps", 170)
+    return _finish(alt.layer(raw, smooth), description, 170)
 
 
-def _curve_colour(name: str) -> str:
+def _curve_styles(names: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash]:
     """Colour tells the label's side where there is one, else the model; dashes tell the reference."""
-    words = name.split()
-    return next((colour for word, colour in CURVE_COLOURS.items() if word in words), TARGET)
+    legend = alt.Legend(columns=2, symbolOpacity=1, symbolStrokeWidth=2) if len(names) > 1 else None
+    colours = [
+        next((value for word, value in CURVE_COLOURS.items() if word in name.split()), INK) for name in names
+    ]
+    dashes = [[4, 3] if "reference" in name else [1, 0] for name in names]
+    colour = alt.Color("series:N", scale=alt.Scale(domain=list(names), range=colours), legend=legend)
+    return colour, alt.StrokeDash(
+        "series:N", scale=alt.Scale(domain=list(names), range=dashes), legend=legend
+    )
+
+
+def log_ratio_histogram(log_ratios: LogRatios) -> Spec:
+    """The log-ratios of the two sides in one batch, over each other, around zero."""
+    rows = [
+        {"low": low, "high": high, "count": count, "label": label}
+        for label, bars in log_ratios.sides.items()
+        for low, high, count in bars
+    ]
+    bars = (
+        alt.Chart(_data(rows))
+        .mark_bar(binSpacing=0, opacity=0.6)
+        .encode(
+            x=alt.X("low:Q", bin="binned", title="log-ratio", scale=alt.Scale(nice=False)),
+            x2="high:Q",
+            y=alt.Y("count:Q", title="samples", stack=None),
+            color=alt.Color("label:N", scale=LABEL_COLOURS),
+            tooltip=["label:N", "low:Q", "high:Q", "count:Q"],
+        )
+    )
+    layers = alt.layer(bars, _rule_at(0.0, color=INK, strokeWidth=1.5))
+    return _finish(layers, f"Histogram of the log-ratios at step {log_ratios.step}", 170)

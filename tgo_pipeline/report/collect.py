@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -154,8 +154,7 @@ def prompt_counts(path: Path) -> dict[str, int] | None:
     """Prompts per source ("train" and the test sets)."""
     if not path.is_file():
         return None
-    sources = tables.read_table(path, tables.PROMPTS, ["source"])["source"].to_pylist()
-    return {name: sources.count(name) for name in dict.fromkeys(sources)}
+    return dict(Counter(tables.read_table(path, tables.PROMPTS)["source"].to_pylist()))
 
 
 def shard_counts(folder: Path) -> tuple[int, int] | None:
@@ -180,8 +179,8 @@ def evaluation(path: Path) -> list[EvaluationRow] | None:
 def _rows(path: Path, kind: type, schema: pa.Schema) -> Any:
     if not path.is_file():
         return None
-    table = tables.read_table(path, schema, [field.name for field in fields(kind)])
-    return [kind(**row) for row in table.to_pylist()]
+    names = [field.name for field in fields(kind)]
+    return [kind(**row) for row in tables.read_table(path, schema).select(names).to_pylist()]
 
 
 def score_histograms(plots: Path) -> dict[str, list[Bin]] | None:
@@ -254,9 +253,3 @@ def scan_labels(folder: Path) -> pl.LazyFrame | None:
     for shard in shards:
         tables.check_schema(pq.read_schema(shard), tables.LABELS, shard)
     return pl.scan_parquet(shards) if shards else None
-
-
-def tuned_facts(model: Path) -> dict[str, Any]:
-    """What the fine-tuning stage wrote beside its result (`tgo.json`); empty if there is none."""
-    path = model / "tgo.json"
-    return json.loads(path.read_text()) if path.is_file() else {}

@@ -38,6 +38,12 @@ class Examples:
     worst: list[Example]
     nearest: list[Example]
 
+    @property
+    def decimals(self) -> int:
+        """Decimals for scores, from how far the shown ones spread."""
+        shown = [example.score for example in (*self.best, *self.worst)]
+        return decimals((max(shown) - min(shown)) / 4)
+
 
 @dataclass(frozen=True)
 class Pair:

@@ -94,10 +94,22 @@ def labels(sources: Sources) -> Labels | None:
     return Labels(found, charts.label_balance(found), charts.weight_histogram(found))
 
 
-def training_curves(sources: Sources) -> list[tuple[training.Panel, charts.Spec]] | None:
-    """Every panel of training metrics with its chart."""
+@dataclass(frozen=True)
+class Training:
+    """Every panel of training metrics with its chart, and the last histogram of log-ratios if there is one."""
+
+    panels: list[tuple[training.Panel, charts.Spec]]
+    log_ratios: charts.Spec | None
+
+
+def training_curves(sources: Sources) -> Training | None:
+    """What fine-tuning said of itself."""
     panels = training.panels(sources.training)
-    return [(panel, charts.curves(panel)) for panel in panels] if panels else None
+    if panels is None:
+        return None
+    last = training.last_log_ratios(sources.training)
+    drawn = [(panel, charts.curves(panel)) for panel in panels]
+    return Training(drawn, charts.log_ratio_histogram(last) if last else None)
 
 
 @dataclass(frozen=True)

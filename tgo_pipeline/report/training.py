@@ -11,9 +11,20 @@ from pathlib import Path
 import numpy as np
 
 POINTS = 400
+HISTOGRAM = "log_ratios.csv"
 _SIDES = ("policy", "reference", "positive", "negative")
-_ORDER = ("loss", "accuracy", "log ratio", "mse", "error", "ess", "weight", "learning rate")
-_DROPPED = ("train", "mean")
+_LEFT_OUT = ("train", "mean")
+_TITLES = {
+    "loss": "Loss",
+    "accuracy": "Implicit accuracy",
+    "log ratio": "Log-ratio to the reference",
+    "error": "Denoising error",
+    "weight ess": "Effective batch size of the weights",
+    "gradient norm": "Gradient norm",
+    "learning rate": "Learning rate",
+}
+"""Panels in the order that they are shown in; metrics without a title here follow under their own names."""
+_UNSHOWN = ("epoch",)
 
 
 @dataclass(frozen=True)
@@ -23,6 +34,12 @@ class Curve:
     name: str
     steps: list[float]
     values: list[float]
+
+    @property
+    def monotone(self) -> bool:
+        """Whether it never turns, as a learning rate in its decay: such a curve needs no smoothing."""
+        turns = np.diff(self.values)
+        return bool((turns >= 0).all() or (turns <= 0).all())
 
     @property
     def first(self) -> float:
@@ -37,8 +54,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
+    """Curves of one quantity; the sides share an axis."""
+
     title: str
     curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class LogRatios:
+    """The histogram of the log-ratios of one batch: per side its bins (low, high, count)."""
+
+    step: int
+    sides: dict[str, list[tuple[float, float, int]]]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -52,24 +79,43 @@ def panels(training: Path) -> list[Panel] | None:
     for path in sorted(folder.rglob("*.tsv")):
         title, name = split_name(path.relative_to(folder).with_suffix("").as_posix())
         steps, values = _read(path)
-        if values:
+        if values and title not in _UNSHOWN:
             grouped.setdefault(title, []).append(Curve(name, *_thin(steps, values)))
     if not grouped:
         return None
-    return [Panel(title, grouped[title]) for title in sorted(grouped, key=_rank)]
+    known = [title for title in _TITLES.values() if title in grouped]
+    others = [title for title in grouped if title not in known]
+    return [Panel(title, sorted(grouped[title], key=_side_order)) for title in known + others]
 
 
 def split_name(metric: str) -> tuple[str, str]:
-    """A metric's panel and its side in it: "train/log_ratio_positive" is ("log ratio", "positive")."""
+    """A metric's panel and its side in it: "train/log_ratio_positive" is of side "positive"."""
     words = [word for word in re.split(r"[/_. \-]+", metric.lower()) if word]
-    side = [word for word in _SIDES if word in words]
-    rest = [word for word in words if word not in _SIDES and word not in _DROPPED]
-    return " ".join(rest) or "value", " ".join(side)
+    side = " ".join(word for word in _SIDES if word in words)
+    rest = " ".join(word for word in words if word not in _SIDES and word not in _LEFT_OUT)
+    return _TITLES.get(rest, rest or "value"), side
 
 
-def _rank(title: str) -> tuple[int, str]:
-    places = [place for place, known in enumerate(_ORDER) if known in title]
-    return (min(places) if places else len(_ORDER), title)
+def _side_order(curve: Curve) -> list[int]:
+    return [_SIDES.index(word) for word in curve.name.split()]
+
+
+def last_log_ratios(training: Path) -> LogRatios | None:
+    """The histogram that fine-tuning wrote last, if it wrote any."""
+    path = training / HISTOGRAM
+    if not path.is_file():
+        return None
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    step = max((int(row["step"]) for row in rows), default=None)
+    if step is None:
+        return None
+    sides: dict[str, list[tuple[float, float, int]]] = {}
+    for row in rows:
+        if int(row["step"]) == step:
+            bars = sides.setdefault(row["side"], [])
+            bars.append((float(row["low"]), float(row["high"]), int(row["count"])))
+    return LogRatios(step, sides)
 
 
 def _read(path: Path) -> tuple[list[float], list[float]]:

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from stages.report import run
+from tests.report.conftest import NOW
+from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_workspace
+from tgo_pipeline import paths
+from tgo_pipeline.report.build import build, render
+from tgo_pipeline.report.collect import Sources
+
+MEGABYTE = 1_000_000
+
+
+class Markup(HTMLParser):
+    """The elements of a page with their attributes, and its text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._silent = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._silent = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._silent = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self.text.append(data)
+
+
+def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
+    markup = Markup(page)
+    for tag, attributes in markup.elements:
+        for name in ("src", "href", "srcset", "action", "poster", "data"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:image/")), (tag, value)
+    assert not [tag for tag, _ in markup.elements if tag in ("link", "iframe", "object", "embed", "base")]
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_only_the_two_scripts_of_the_page_may_run(page: str) -> None:
+    scripts = [attributes for tag, attributes in Markup(page).elements if tag == "script"]
+    assert [attributes for attributes in scripts if attributes.get("type") != "application/json"] == [{}, {}]
+    policy = next(
+        attributes["content"] for tag, attributes in Markup(page).elements if "http-equiv" in attributes
+    )
+    assert policy and policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_prompts_are_escaped_everywhere(page: str) -> None:
+    body = page.split("<body>")[1]
+    assert "<script>document.documentElement.dataset.stolen" not in body
+    assert "&lt;script&gt;document.documentElement.dataset.stolen" in body
+    assert "\u202e" not in page and "\u2028" not in page.split("<script>")[0]
+    assert "(10\u202f" in page  # the long prompt states its length instead of filling the page
+    assert LONG not in page and HOSTILE not in page
+
+
+def test_every_picture_has_a_text_and_every_table_headers(page: str) -> None:
+    elements = Markup(page).elements
+    assert all(attributes.get("alt") for tag, attributes in elements if tag == "img")
+    tags = [tag for tag, _ in elements]
+    assert tags.count("table") == tags.count("thead") > 3
+    assert all(attributes.get("scope") for tag, attributes in elements if tag == "th")
+    identifiers = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attributes in elements:
+        anchor = attributes.get("href") or ""
+        assert not anchor.startswith("#") or anchor[1:] in identifiers
+
+
+def test_the_page_states_the_result_and_the_run(page: str) -> None:
+    text = " ".join("".join(Markup(page).text).split())
+    for expected in (
+        "TGO raised the target",
+        "95\u202f% interval",
+        "48 train, 16 plain",
+        "192 scored pictures, 1 failed",
+    ):
+        assert expected in text
+
+
+def test_the_size_is_bounded(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.report.stat().st_size < 2 * MEGABYTE
+    large = write_workspace(tmp_path, image_size=280, train_prompts=12)
+    build(large.params, large.sources, large.report, now=NOW)
+    assert large.report.stat().st_size < 3 * MEGABYTE
+
+
+def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> None:
+    commit = re.compile(r"<dt>project</dt><dd>[^<]*")  # a commit may come in between
+    assert commit.sub("", render(workspace.params, workspace.sources, NOW)) == commit.sub("", page)
+
+
+NAMES = [field.name for field in dataclasses.fields(Sources)]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("prompts", "nothing yet"),
+        ("generations", "Labelled pictures are not there yet"),
+        ("scores", "nothing yet"),
+        ("thresholds", "The table of thresholds is not there yet"),
+        ("labels", "Labels are not there yet"),
+        ("evaluation", "The evaluation is not there yet"),
+        ("evaluation_images", "Pairs of pictures are not there yet"),
+        ("training", "Training metrics are not there yet"),
+        ("plots", "Histograms are not there yet"),
+    ],
+)
+def test_a_section_without_its_input_says_so(
+    workspace: Workspace, tmp_path: Path, missing: str, said: str
+) -> None:
+    sources = dataclasses.replace(workspace.sources, **{missing: tmp_path / "absent"})
+    assert said in render(workspace.params, sources, NOW)
+    assert missing in NAMES
+
+
+def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
+    sources = Sources(**{name: tmp_path / name for name in NAMES})
+    text = render(parameters(), sources, NOW)
+    assert "This run has not been evaluated yet." in text
+    assert text.count("not there yet") == 6
+
+
+def test_a_run_that_did_not_help_is_reported_so(tmp_path: Path) -> None:
+    worse = write_workspace(tmp_path, gain=-2.0)
+    page = render(worse.params, worse.sources, NOW)
+    lead = re.search(r'<p class="lead">(.*?)</p>', page)
+    assert lead and lead.group(1) == "TGO made the target worse. The held-out oracle fell."
+
+
+def test_the_stage_reads_the_projects_places(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(workspace.folder, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    os.remove(paths.REPORT)
+    run(workspace.params)
+    assert "not there yet" not in paths.REPORT.read_text(encoding="utf-8")
