@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -80,12 +82,12 @@ def test_forward_is_the_score_and_reaches_the_pixels(name: str, images: list[Ima
 def test_hpsv2_is_open_clips_cosine(images: list[Image.Image], tmp_path: Path) -> None:
     tiny.write("hpsv2.1", tmp_path)
     reward = load("hpsv2.1", tmp_path)
-    network, _ = open_clip.create_model_from_pretrained(f"local-dir:{_open_clip_folder(tmp_path)}")
+    network: Any = open_clip.create_model(f"local-dir:{_open_clip_folder(tmp_path)}").eval()
     tokens = reward.tokenize(PROMPTS)
     pixels = torch.stack([reward.prepare(image) for image in images])
     with torch.inference_mode():
-        logits, _ = network.eval().get_logits(pixels, tokens)  # type: ignore[operator]
-        expected = logits.diagonal() / network.logit_scale.exp()  # type: ignore[operator]
+        logits, _ = network.get_logits(pixels, tokens)
+        expected = logits.diagonal() / network.logit_scale.exp()
     np.testing.assert_allclose(reward.score(images, PROMPTS), expected, rtol=0, atol=1e-6)
 
 
@@ -276,3 +278,27 @@ def test_the_aesthetic_tower_may_be_a_whole_clip(images: list[Image.Image], tmp_
     reward = Aesthetic.load("aesthetic", files).eval()
     pixels = torch.stack([reward.prepare(image) for image in images])
     assert torch.equal(reward.encode_images(pixels), tower.encode_images(pixels))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "path", "value"),
+    [
+        ("clip", "config.json", ("text_config", "num_attention_heads"), 5),
+        ("clip", "config.json", ("text_config", "hidden_size"), "wide"),
+        ("aesthetic", "clip/config.json", ("hidden_act",), "softplusplus"),
+        ("hpsv2.1", "open_clip_config.json", ("model_cfg", "text_cfg", "hidden"), 32),
+        ("imagereward", "med_config.json", ("num_attention_heads",), 5),
+    ],
+)
+def test_a_configuration_of_no_network_is_named(
+    name: str, file: str, path: tuple[str, ...], value: object, tmp_path: Path
+) -> None:
+    tiny.write(name, tmp_path)
+    config = json.loads((tmp_path / file).read_text())
+    part = config
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    (tmp_path / file).write_text(json.dumps(config))
+    with pytest.raises(TgoError, match=f"{file} describes no network"):
+        load(name, tmp_path)

@@ -330,6 +330,14 @@ def test_shards_of_other_tools_are_fingerprinted_by_content(generations: Path, w
     assert plan(generations, rewards)[0].fingerprint != first
 
 
+def test_a_sample_without_prompt_is_named(generations: Path, weights: Path) -> None:
+    table = pq.read_table(generations / shard(0))
+    prompts = pa.array(["a", None, "b", "c"])
+    write_table(table.set_column(2, "prompt", prompts), generations / shard(0), {})
+    with pytest.raises(TgoError, match="sample p00-0001 has no prompt"):
+        score(generations, sources(weights, "clip"))
+
+
 def test_a_missing_reward_stops_before_anything_is_written(generations: Path, weights: Path) -> None:
     with pytest.raises(TgoError, match=r"reward hpsv2\.0: nowhere does not exist"):
         score(generations, {**sources(weights, "clip"), "hpsv2.0": "nowhere"})

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from tgo_pipeline.rewards.layouts import fingerprint, locate
 
 if TYPE_CHECKING:
+    import torch
+
     from tgo_pipeline.rewards.base import Reward
 
 __all__ = ["REWARDS", "fingerprint", "load_reward"]
@@ -28,7 +30,7 @@ REWARDS: dict[str, str] = {
 }
 
 
-def load_reward(name: str, source: str, device: str = "cpu") -> Reward:
+def load_reward(name: str, source: str, device: str | torch.device = "cpu") -> Reward:
     """Load reward `name` for scoring: frozen, in float32, on `device`.
 
     `source` is `demo`, a local folder, or the official weight file itself with its companions beside it. Raises

@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward, empty
-from tgo_pipeline.rewards.checkpoint import load_weights, read_weights, write_weights
+from tgo_pipeline.rewards.checkpoint import described_by, load_weights, read_weights, write_weights
 from tgo_pipeline.rewards.clip_models import VISION_KEYS, ClipTower, read_clip_weights, read_vision_config
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
@@ -33,7 +33,8 @@ class Aesthetic(NetworkReward):
     @classmethod
     def load(cls, name: str, files: Files) -> Aesthetic:
         """Build from a folder. Raises `TgoError` if head, tower and configuration do not fit together."""
-        config = read_vision_config(files.folder / "clip/config.json")
+        path = files.folder / "clip/config.json"
+        config = read_vision_config(path)
         state = read_weights(files.weights)
         widths = head_widths(state)
         if widths is None:
@@ -45,7 +46,8 @@ class Aesthetic(NetworkReward):
                 f"{files.weights} expects embeddings of width {widths[0]}, "
                 f"the tower in clip/ gives {config.projection_dim}."
             )
-        reward = empty(lambda: cls(config, widths))
+        with described_by(path):
+            reward = empty(lambda: cls(config, widths))
         load_weights(reward.head, state, files.weights)
         tower_path = files.folder / "clip/model.safetensors"
         tower = {k: v for k, v in read_clip_weights(tower_path).items() if k.startswith(VISION_KEYS)}

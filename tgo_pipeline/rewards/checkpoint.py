@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from tgo_pipeline.errors import TgoError
@@ -24,6 +26,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TgoError(f"{path} holds {type(value).__name__}, expected an object.")
     return value
+
+
+@contextlib.contextmanager
+def described_by(path: Path) -> Iterator[None]:
+    """Turn what libraries raise for sizes that make no network into a `TgoError` that names the configuration."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, StrictDataclassError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise TgoError(f"{path} describes no network that can be built ({reason}).") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from transformers import (
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.checkpoint import load_weights, read_json, read_weights, write_weights
+from tgo_pipeline.rewards.checkpoint import described_by, load_weights, read_json, read_weights, write_weights
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 
@@ -34,19 +34,21 @@ def read_clip_config(path: Path) -> CLIPConfig:
     raw = read_json(path)
     if "vision_config" not in raw or "text_config" not in raw:
         raise TgoError(f"{path} describes {raw.get('model_type', 'no model')!r}, expected a whole CLIPModel.")
-    return CLIPConfig(**raw)
+    with described_by(path):
+        return CLIPConfig(**raw)
 
 
 def read_vision_config(path: Path) -> CLIPVisionConfig:
     """The configuration of a CLIP model's image tower, or of a tower on its own. Raises `TgoError` for another."""
     raw = read_json(path)
     if "vision_config" in raw:
-        return vision_config(CLIPConfig(**raw))
+        return vision_config(read_clip_config(path))
     if raw.get("model_type") != "clip_vision_model":
         raise TgoError(
             f"{path} describes {raw.get('model_type', 'no model')!r}, expected CLIP or its image tower."
         )
-    return CLIPVisionConfig(**raw)
+    with described_by(path):
+        return CLIPVisionConfig(**raw)
 
 
 def vision_config(config: CLIPConfig) -> CLIPVisionConfig:
@@ -115,8 +117,10 @@ class ClipReward(NetworkReward):
     @classmethod
     def load(cls, name: str, files: Files) -> Self:
         """Build from a folder. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
-        config = read_clip_config(files.folder / "config.json")
-        reward = empty(lambda: cls.from_config(config, files))
+        path = files.folder / "config.json"
+        config = read_clip_config(path)
+        with described_by(path):
+            reward = empty(lambda: cls.from_config(config, files))
         state = {_own_key(key): value for key, value in read_clip_weights(files.weights).items()}
         load_weights(reward, state, files.weights)
         return reward

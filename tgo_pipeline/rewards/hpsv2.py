@@ -14,7 +14,14 @@ from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.checkpoint import load_weights, read_json, read_weights, write_json, write_weights
+from tgo_pipeline.rewards.checkpoint import (
+    described_by,
+    load_weights,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.preprocessing import LongestSidePad
 from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary, read_merges
@@ -43,7 +50,8 @@ class HPSv2(NetworkReward):
             read_merges(files.optional("merges.txt")), config["text_cfg"]["context_length"]
         )
         check_vocabulary(name, tokenizer.vocabulary_size, config["text_cfg"]["vocab_size"])
-        reward = empty(lambda: cls(config, tokenizer, name))
+        with described_by(files.folder / CONFIG):
+            reward = empty(lambda: cls(config, tokenizer, name))
         load_weights(reward.clip, read_weights(files.weights), files.weights)
         return reward
 

@@ -19,7 +19,14 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward, empty
-from tgo_pipeline.rewards.checkpoint import load_weights, read_json, read_weights, write_json, write_weights
+from tgo_pipeline.rewards.checkpoint import (
+    described_by,
+    load_weights,
+    read_json,
+    read_weights,
+    write_json,
+    write_weights,
+)
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
@@ -88,10 +95,13 @@ class ImageReward(NetworkReward):
                 f"{files.weights} is no ImageReward: it lacks some of mlp.layers.{{0,2,4,6,7}}.weight."
             )
         vision = read_vision_config(state, files.optional("vit_config.json"), files.weights)
-        text = text_config(read_json(files.folder / "med_config.json"), vision)
+        path = files.folder / "med_config.json"
+        with described_by(path):
+            text = text_config(read_json(path), vision)
         tokenizer = blip_tokenizer(read_vocabulary(files.folder / "vocab.txt"))
         check_vocabulary(name, len(tokenizer), text.vocab_size)
-        reward = empty(lambda: cls(vision, text, tokenizer, widths))
+        with described_by(path):
+            reward = empty(lambda: cls(vision, text, tokenizer, widths))
         load_weights(reward, {_own_key(key): value for key, value in state.items()}, files.weights)
         return reward
 

@@ -55,11 +55,8 @@ class Scorer:
         errors: dict[int, str] = {}
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
-        encoded = (
-            {name: reward.encode_prompts(distinct) for name, reward in self.rewards.items()}
-            if distinct
-            else {}
-        )
+        encoders = self.rewards.items() if distinct else ()
+        encoded = {name: reward.encode_prompts(distinct) for name, reward in encoders}
         for rows, prepared in self._batches(images, errors):
             wanted = np.array([place[prompts[row]] for row in rows])
             for name, scores in self._score_batch(prepared, encoded, wanted).items():
@@ -117,12 +114,10 @@ class Scorer:
 
 def share_towers(rewards: Sequence[Reward]) -> None:
     """Let rewards whose CLIP image towers are bit-identical use one object, so that it runs once per batch."""
-    from tgo_pipeline.rewards.clip_models import ClipTower
-
-    towers: list[ClipTower] = []
+    towers: list[Any] = []
     for reward in rewards:
         tower = getattr(reward, "tower", None)
-        if not isinstance(tower, ClipTower):
+        if tower is None:
             continue
         twin = next((other for other in towers if other.equals(tower)), None)
         if twin is None:

@@ -148,7 +148,11 @@ class _Worker:
 
     def _score(self, generations: pa.Table, names: tuple[str, ...]) -> Scores:
         images = [image["bytes"] if image else None for image in generations["image"].to_pylist()]
-        return self._scorer(names).score(images, generations["prompt"].to_pylist())
+        prompts = generations["prompt"].to_pylist()
+        if None in prompts:
+            sample = generations["sample_id"][prompts.index(None)]
+            raise TgoError(f"sample {sample} has no prompt: give every image of {self.generations} one.")
+        return self._scorer(names).score(images, prompts)
 
     def _scorer(self, names: tuple[str, ...]) -> Scorer:
         from tgo_pipeline.rewards import load_reward
