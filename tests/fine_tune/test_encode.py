@@ -126,5 +126,5 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     tensors, metadata = read_tensors(tmp_path / "x.safetensors")
     assert tensors["a"].tolist() == [0, 2] and metadata == {"k": "v"}
     (tmp_path / "x.safetensors").write_bytes(b"no")
-    with pytest.raises(TgoError, match="x.safetensors"):
+    with pytest.raises(TgoError, match=r"x.safetensors"):
         read_tensors(tmp_path / "x.safetensors")

@@ -149,7 +149,7 @@ def test_divergence_ends_training_and_leaves_the_weights(make) -> None:
         for parameter in trainer._trained.values():
             parameter *= 1e30
     before = weights(trainer)
-    with pytest.raises(TgoError, match="step 2 is not finite.*learning_rate"):
+    with pytest.raises(TgoError, match=r"step 2 is not finite.*learning_rate"):
         trainer.update()
     assert trainer.step == 1
     assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())

@@ -156,7 +156,7 @@ def test_the_adapter_is_drawn_from_the_seed(model: Path) -> None:
 
 
 def test_a_wrong_target_module_is_named(model: Path) -> None:
-    with pytest.raises(TgoError, match="target_modules.*to_nowhere"):
+    with pytest.raises(TgoError, match=r"target_modules.*to_nowhere"):
         build(model, method="lora", lora={"target_modules": ["to_nowhere"]})
 
 
