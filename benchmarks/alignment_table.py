@@ -53,7 +53,8 @@ def _seed_table(summary: Mapping[str, Any]) -> str:
     header = ["method", "seed", "pairs", *(head for reward in summary["shown"] for head in _heads(reward))]
     lines = []
     for method, by_seed in summary["seeds"].items():
-        for seed, rows in {**by_seed, "pooled": summary["pooled"][method]}.items():
+        pooled = {"pooled": summary["pooled"][method]} if len(by_seed) > 1 else {}
+        for seed, rows in {**by_seed, **pooled}.items():
             chosen = [_find(rows, ALL, reward) for reward in summary["shown"]]
             lines.append(
                 [method, seed, str(chosen[0]["n"]), *(cell for row in chosen for cell in _cells(row))]
