@@ -40,5 +40,6 @@ def main(name: str) -> None:
     def command(params: Path = typer.Option(Path("params.yaml"), help="The parameter file.")) -> None:
         run_stage(name, params)
 
-    command.__doc__ = sys.modules["__main__"].__doc__
-    typer.run(command)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=sys.modules["__main__"].__doc__)(command)
+    app()

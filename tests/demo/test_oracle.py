@@ -80,7 +80,7 @@ def test_the_oracle_is_a_reward():
     reward = load_reward("oracle", "demo")
     scores = reward.score([Image.fromarray(picture) for picture in pictures], CAPTIONS[:6])
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, oracle(pictures, CAPTIONS[:6]), atol=1e-6)
+    np.testing.assert_allclose(scores, oracle(pictures, CAPTIONS[:6]), atol=1e-4)  # float32 against float64
     assert reward.device == torch.device("cpu")
     with pytest.raises(TgoError, match=r"reward oracle: .*cannot read the caption"):
         reward.score([Image.fromarray(pictures[0])], ["a dog"])
