@@ -11,7 +11,6 @@ from pathlib import Path
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.report import sections, text
@@ -58,9 +57,9 @@ def render(params: Params, sources: Sources, now: float) -> str:
     return template.render(
         **context,
         album=album,
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        runtime=Markup(runtime),
-        script=Markup(script),
+        style=(HERE / "report.css").read_text(encoding="utf-8"),
+        runtime=runtime,
+        script=script,
         policy=content_policy(runtime, script),
     ).lstrip()
 
@@ -96,7 +95,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    named = (text.number, text.fixed, text.signed, text.percent, text.count, text.size, text.visible)
+    named = (
+        text.number,
+        text.fixed,
+        text.signed,
+        text.percent,
+        text.count,
+        text.size,
+        text.visible,
+        text.script_json,
+    )
     environment.filters.update({function.__name__: function for function in named})
-    environment.filters["script_json"] = lambda value: Markup(text.script_json(value))
     return environment
