@@ -23,6 +23,8 @@ from tgo_pipeline.errors import TgoError
 
 log = logging.getLogger("tgo")
 TEMPORARY = ".tmp-"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a used-up quota, and a file larger than the system allows."""
 State = Literal["done", "stale", "to do"]
 
 
@@ -67,19 +69,27 @@ def atomic(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise TgoError(
-                f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
-            ) from error
-        raise
+        with explain_full_disk(path):
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn the system's error for no room into a `TgoError`; the caller removes what it has half-written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise TgoError(
+            f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
