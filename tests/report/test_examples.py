@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from tests.report.workspace import Workspace
 from tgo_pipeline import tables
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.examples import Examples, Pairs, examples, pairs
 from tgo_pipeline.report.pictures import Album
 
@@ -88,3 +91,10 @@ def test_one_pair_is_a_random_one(workspace: Workspace) -> None:
     found = pairs(params, workspace.sources, ["mean_z"], Album())
     assert found is not None
     assert (len(found.drawn), len(found.gains), len(found.losses)) == (1, 0, 0)
+
+
+def test_samples_of_another_schema_are_refused(workspace: Workspace, tmp_path: Path) -> None:
+    pl.DataFrame({"reward": ["mean_z"], "base": [1.0]}).write_parquet(tmp_path / "samples.parquet")
+    sources = dataclasses.replace(workspace.sources, evaluation_images=tmp_path)
+    with pytest.raises(TgoError, match="has no column 'sample_id'"):
+        pairs(workspace.params, sources, ["mean_z"], Album())

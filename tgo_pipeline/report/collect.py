@@ -88,6 +88,8 @@ class ThresholdRow:
 
 @dataclass(frozen=True)
 class Bin:
+    """One bar of a histogram: `count` values in [low, high)."""
+
     low: float
     high: float
     count: int

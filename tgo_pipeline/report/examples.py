@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.evaluation.pairs import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.report.collect import Sources, scan_labels
 from tgo_pipeline.report.pictures import Album, Picture, read_images
 from tgo_pipeline.report.text import decimals
 from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.tables import read_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +23,8 @@ SPREAD = 16  # candidates per shown example, so that each prompt appears at most
 
 @dataclass(frozen=True)
 class Example:
+    """A labelled training picture; score and relative score (score - tau) in the target's units."""
+
     sample_id: str
     prompt: str
     picture: Picture
@@ -42,7 +46,7 @@ class Examples:
     def decimals(self) -> int:
         """Decimals for scores, from how far the shown ones spread."""
         shown = [example.score for example in (*self.best, *self.worst)]
-        return decimals((max(shown) - min(shown)) / 4)
+        return decimals((max(shown, default=0.0) - min(shown, default=0.0)) / 4)
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,14 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
 def pairs(params: Params, sources: Sources, shown: list[str], album: Album) -> Pairs | None:
     """A seeded draw of test pictures, the largest gains and the largest losses on the target.
 
-    `shown` are the rewards whose values stand below a pair; the target is its first.
+    `shown` are the rewards whose values stand below a pair; the target is its first. Raises `TgoError` for a table
+    of the wrong schema.
     """
     if not sources.samples.is_file() or not shown:
         return None
     import polars as pl
 
-    samples = pl.read_parquet(sources.samples).drop_nulls(["base", "tuned"])
+    samples = pl.DataFrame(read_table(sources.samples, SAMPLES)).drop_nulls(["base", "tuned"])
     target = shown[0]
     rows = samples.filter(pl.col("reward") == target).with_columns(
         difference=pl.col("tuned") - pl.col("base")

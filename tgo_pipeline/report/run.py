@@ -39,6 +39,8 @@ class StageFact:
 
 @dataclass(frozen=True)
 class Run:
+    """The parameters that matter most, the stages, the installed versions, and all tracked parameters as YAML."""
+
     key_facts: list[tuple[str, str]]
     stages: list[StageFact]
     versions: list[tuple[str, str]]

@@ -81,6 +81,8 @@ def scores(params: Params, sources: Sources) -> Scores | None:
 
 @dataclass(frozen=True)
 class Labels:
+    """Facts and charts of the labels."""
+
     summary: collect.LabelSummary
     balance: charts.Spec
     weights: charts.Spec
@@ -114,6 +116,8 @@ def training_curves(sources: Sources) -> Training | None:
 
 @dataclass(frozen=True)
 class BeforeAfter:
+    """The pairs, and per emphasised reward the chart of all paired differences."""
+
     pairs: Pairs
     charts: Mapping[str, charts.Spec]
 
