@@ -97,6 +97,8 @@ def test_a_wrong_file_is_named_with_its_columns(tmp_path: Path):
         tables.read_table(path, tables.PROMPTS)
     with pytest.raises(TgoError, match=r"has no column 'sample_id'; its columns are prompt_id"):
         tables.read_table(path, tables.scores_schema([]))
+    with pytest.raises(TgoError, match=r"has no column 'image'; its columns are prompt_id"):
+        tables.read_table(path, columns=["image"])
     path.write_bytes(b"not parquet at all")
     with pytest.raises(TgoError, match=r"wrong\.parquet cannot be read as Parquet.*delete it"):
         tables.read_table(path)

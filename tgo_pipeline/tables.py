@@ -130,16 +130,17 @@ def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[st
     Raises `TgoError` that names the file and the column that is missing or of another type.
     """
     try:
-        table = pq.read_table(path, columns=list(columns) if columns else None)
+        found = pq.read_schema(path)
+        if schema is not None:
+            check_schema(found, schema, path, columns)
+        for name in columns or []:
+            if name not in found.names:
+                raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
+        return pq.read_table(path, columns=list(columns) if columns else None)
     except FileNotFoundError as error:
         raise TgoError(f"{path} does not exist: run the stage that writes it first.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise TgoError(
-            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
-        ) from error
-    if schema is not None:
-        check_schema(table.schema, schema, path, columns)
-    return table
+        raise TgoError(f"{path} cannot be read as Parquet ({error}): delete it and run its stage again.") from error
 
 
 def check_schema(
