@@ -55,6 +55,7 @@ class Trainer:
         if runtime.gradient_checkpointing:
             policy.save_memory()
         self._trained = policy.trainable()
+        self._device = next(iter(self._trained.values())).device
         self._optimizer = _optimizer(list(self._trained.values()), params)
         self._prepared = accelerator.prepare_optimizer(self._optimizer)
 
@@ -86,7 +87,7 @@ class Trainer:
 
     def _backward(self, part: TrainingBatch, total: int) -> dict[str, Tensor]:
         """Add the gradient of a part's share of the batch mean; returns (B,) values of the part."""
-        part = part.to(self._accelerator.device)
+        part = part.to(self._device)
         corruption = self._policy.corrupt(part.images, part.conditions, part.seeds)
         reference = None
         with self._accelerator.autocast():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from fine_tune.checkpoints import Checkpoints, State, atomic_folder, latest_step, sweep_temporaries
 from tgo_pipeline.errors import TgoError
@@ -91,3 +92,16 @@ def test_leftovers_are_swept(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     sweep_temporaries(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == [".tmp-12-another"]
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path, "mark")
+    checkpoints.save(state(2))
+
+    def full(*_: object) -> None:  # what safetensors says on a full tmpfs
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("fine_tune.tensors.save_file", full)
+    with pytest.raises(TgoError, match="the disk is full"):
+        checkpoints.save(state(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00002"]

@@ -8,19 +8,33 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
 from fine_tune import stage
+from fine_tune.checkpoints import Checkpoints, State
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.params import Params
+from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.shards import lock
 
 Places = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Places]:
+    """A full training with pictures, done once; tests only look at it."""
+    params = world.params(source / "model", validation={"every": 3, "prompts": 2})
+    outputs = world.places(tmp_path_factory.mktemp("finished"))
+    places = outputs | {name: world.places(source)[name] for name in ("labels", "generations", "prompts")}
+    stage.run(params, **places)
+    return params, places
 
 
 def draw(pipeline: Any) -> torch.Tensor:
@@ -29,75 +43,75 @@ def draw(pipeline: Any) -> torch.Tensor:
     return pipeline("picture number 1", generator=generator, **options).images
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_full_result_is_a_pipeline(places: Places, tmp_path: Path, prediction: Any) -> None:
-    model = tiny_diffusion_pipeline(tmp_path / "base", prediction)
-    stage.run(world.params(model), **places)
+def test_full_result_is_a_pipeline(finished: tuple[Params, Places], model: Path) -> None:
+    _, places = finished
     tuned = StableDiffusionPipeline.from_pretrained(places["output"])
     base = StableDiffusionPipeline.from_pretrained(model)
-    assert tuned.scheduler.config["prediction_type"] == prediction
     assert not torch.equal(draw(tuned), draw(base))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(tuned.vae.state_dict().values(), base.vae.state_dict().values(), strict=True)
-    )
+    for part in ("vae", "text_encoder"):
+        own, others = getattr(tuned, part).state_dict(), getattr(base, part).state_dict()
+        assert own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
     description = json.loads((places["output"] / "tgo.json").read_text())
     assert description["base"] == str(model) and description["method"] == "full"
     assert torch.equal(draw(load_pipeline(str(places["output"]))), draw(tuned))
+    assert not places["checkpoints"].exists()
 
 
-def test_adapter_result_is_loaded_with_its_alpha(places: Places, model: Path) -> None:
-    params = world.params(model, method="lora", lora={"rank": 2, "alpha": 12}, learning_rate=0.02)
-    stage.run(params, **places)
+def test_a_model_of_velocity_is_tuned_too(places: Places, tmp_path: Path) -> None:
+    stage.run(world.params(tiny_diffusion_pipeline(tmp_path / "base", "v_prediction")), **places)
+    tuned = StableDiffusionPipeline.from_pretrained(places["output"])
+    assert tuned.scheduler.config["prediction_type"] == "v_prediction"
+
+
+def test_adapter_result_is_what_was_trained(
+    places: Places, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: dict[str, torch.Tensor] = {}
+    write = Checkpoints.save
+
+    def save(self: Checkpoints, state: State) -> None:
+        trained.update({name: tensor.clone() for name, tensor in state.weights.items()})
+        write(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    stage.run(world.params(model, method="lora", lora={"rank": 2, "alpha": 12}, learning_rate=0.02), **places)
     pipeline = StableDiffusionPipeline.from_pretrained(model)
     untuned = draw(pipeline)
     pipeline.load_lora_weights(places["output"])
     (config,) = pipeline.unet.peft_config.values()
     assert (config.r, config.lora_alpha) == (2, 12)
+    loaded = {n.replace(".default_0.", ".default."): p for n, p in pipeline.unet.named_parameters()}
+    assert trained and all(torch.equal(loaded[name], tensor) for name, tensor in trained.items())
     tuned = draw(pipeline)
     assert not torch.equal(tuned, untuned)
     assert torch.equal(draw(load_pipeline(str(places["output"]))), tuned)
     assert json.loads((places["output"] / "tgo.json").read_text())["method"] == "lora"
 
 
-def test_what_is_saved_is_what_was_trained(places: Places, model: Path) -> None:
-    params = world.params(model, method="lora", lora={"rank": 2, "alpha": 12}, checkpoint_every=100)
-    from fine_tune.checkpoints import Checkpoints
-
-    seen: dict[str, torch.Tensor] = {}
-    original = Checkpoints.save
-
-    def save(self: Checkpoints, state: Any) -> None:
-        seen.update({name: tensor.clone() for name, tensor in state.weights.items()})
-        original(self, state)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        stage.run(params, **places)
-    pipeline = StableDiffusionPipeline.from_pretrained(model)
-    pipeline.load_lora_weights(places["output"])
-    loaded = {n.replace(".default_0.", ".default."): p for n, p in pipeline.unet.named_parameters()}
-    assert seen and all(torch.equal(loaded[name], tensor) for name, tensor in seen.items())
-
-
-def test_a_second_run_does_nothing(places: Places, model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    params = world.params(model)
-    stage.run(params, **places)
-    assert not places["checkpoints"].exists()
+def test_a_second_run_does_nothing(
+    finished: tuple[Params, Places], model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params, places = finished
     files = {file: file.stat().st_mtime_ns for file in places["output"].rglob("*")}
-    with caplog.at_level(logging.INFO, "tgo"):
-        stage.run(params, **places)
-    assert "nothing to do" in caplog.text
-    assert {file: file.stat().st_mtime_ns for file in places["output"].rglob("*")} == files
+    for same in (
+        params,
+        world.params(model, checkpoint_every=5),
+    ):  # what changes no weight trains nothing again
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "tgo"):
+            stage.run(same, **places)
+        assert "nothing to do" in caplog.text
+        assert {file: file.stat().st_mtime_ns for file in places["output"].rglob("*")} == files
 
 
-def test_what_changes_no_number_trains_nothing_again(places: Places, model: Path) -> None:
-    stage.run(world.params(model), **places)
-    before = (places["output"] / "tgo.json").read_text()
-    stage.run(world.params(model, checkpoint_every=5), **places)
-    assert (places["output"] / "tgo.json").read_text() == before
-    stage.run(world.params(model, learning_rate=2e-3), **places)
-    assert (places["output"] / "tgo.json").read_text() != before
+def test_other_parameters_replace_the_result(places: Places, model: Path) -> None:
+    for rate in (1e-3, 2e-3):
+        stage.run(world.params(model, objective="sft", steps=1, learning_rate=rate), **places)
+        marks = json.loads((places["output"] / "tgo.json").read_text())
+        assert stage.progress(
+            world.params(model, objective="sft", steps=1, learning_rate=rate), **inputs(places)
+        ).done
+    assert marks["objective"] == "sft"
 
 
 def test_vae_and_text_encoder_stay_on_disk_when_the_cache_is_complete(
@@ -114,26 +128,22 @@ def test_vae_and_text_encoder_stay_on_disk_when_the_cache_is_complete(
     assert (places["output"] / "tgo.json").is_file()
 
 
-def test_validation_images_are_the_same_pictures_at_every_step(places: Places, model: Path) -> None:
-    stage.run(world.params(model, validation={"every": 3, "prompts": 2}), **places)
+def test_validation_images_are_the_same_pictures_at_every_step(finished: tuple[Params, Places]) -> None:
+    params, places = finished
     images = places["training"] / "images"
     assert sorted(file.name for file in images.iterdir()) == [f"step-0000{step}.png" for step in (0, 3, 6)]
     with Image.open(images / "step-00000.png") as first, Image.open(images / "step-00006.png") as last:
         assert first.size == last.size == (2 * IMAGE_SIZE, IMAGE_SIZE)
         assert first.tobytes() != last.tobytes()
-        pipeline = StableDiffusionPipeline.from_pretrained(places["output"])
-        from tgo_pipeline.seeds import derive_seed
-
-        generator = torch.Generator().manual_seed(derive_seed(3, "p4", "validation"))
-        drawn = pipeline("picture number 4", generator=generator, num_inference_steps=2, guidance_scale=1.0)
-        difference = torch.tensor(list(drawn.images[0].tobytes()), dtype=torch.int16) - torch.tensor(
-            list(last.crop((0, 0, IMAGE_SIZE, IMAGE_SIZE)).tobytes()), dtype=torch.int16
-        )
-        assert difference.abs().max() <= 1
+        shown = np.asarray(last.crop((0, 0, IMAGE_SIZE, IMAGE_SIZE)), dtype=float)
+    pipeline = StableDiffusionPipeline.from_pretrained(places["output"])
+    generator = torch.Generator().manual_seed(derive_seed(params.seed, "p4", "validation"))
+    drawn = pipeline("picture number 4", generator=generator, num_inference_steps=2, guidance_scale=1.0)
+    assert np.abs(np.asarray(drawn.images[0], dtype=float) - shown).max() <= 1
 
 
-def test_metrics_of_every_step(places: Places, model: Path) -> None:
-    stage.run(world.params(model), **places)
+def test_metrics_of_every_step(finished: tuple[Params, Places]) -> None:
+    _, places = finished
     folder = places["training"] / "plots" / "metrics" / "train"
     names = {file.stem for file in folder.iterdir()}
     sides = ("positive", "negative")
@@ -153,12 +163,14 @@ def test_a_batch_larger_than_the_data_says_what_happens(
     assert "batch_size is 50 and there are 24 samples" in caplog.text
 
 
-def test_progress_needs_no_model(places: Places, model: Path) -> None:
-    inputs = {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
-    assert stage.progress(world.params(model), **inputs) == stage.Progress(False, 0, 6)
-    stage.run(world.params(model), **places)
-    assert stage.progress(world.params(model), **inputs) == stage.Progress(True, 6, 6)
-    assert stage.progress(world.params(model, steps=9), **inputs) == stage.Progress(False, 0, 9)
+def inputs(places: Places) -> Places:
+    return {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
+
+
+def test_progress_needs_no_model(finished: tuple[Params, Places], model: Path) -> None:
+    params, places = finished
+    assert stage.progress(params, **inputs(places)) == stage.Progress(True, 6, 6)
+    assert stage.progress(world.params(model, steps=9), **inputs(places)) == stage.Progress(False, 0, 9)
 
 
 def relabel(places: Places, tmp_path: Path, **changes: object) -> Places:

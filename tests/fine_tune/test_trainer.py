@@ -96,8 +96,10 @@ def test_parts_train_to_the_same_weights(make) -> None:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=2e-4)
 
 
-def test_gradient_checkpointing_changes_nothing(make) -> None:
-    plain, saving = trained(make(), 2), trained(make({"gradient_checkpointing": True}), 2)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_gradient_checkpointing_changes_nothing(make, method: str) -> None:
+    plain = trained(make(method=method), 2)
+    saving = trained(make({"gradient_checkpointing": True}, method=method), 2)
     assert all(torch.equal(plain[name], saving[name]) for name in plain)
 
 
@@ -129,10 +131,13 @@ def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
         torch.testing.assert_close(after.double(), expected, rtol=1e-4, atol=2e-5)
 
 
-def test_half_precision_keeps_float32_weights(make) -> None:
-    trainer = make(precision="bf16")
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_half_precision_keeps_float32_weights(make, method: str) -> None:
+    trainer = make(precision="bf16", method=method)
+    before = weights(trainer)
     metrics = trainer.update().metrics
     assert metrics["log_ratio_positive"] == 0  # policy and reference are rounded alike
+    assert any(not torch.equal(before[name], tensor) for name, tensor in weights(trainer).items())
     assert math.isfinite(trainer.update().metrics["loss"])
     assert all(tensor.dtype == torch.float32 for tensor in trainer.state().weights.values())
 

@@ -41,7 +41,7 @@ def tgo(policy, reference, label, weight, beta, dtype=torch.float64):
     return loss.detach().numpy(), likelihood.grad.numpy(), metrics
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(samples, betas)
 def test_tgo_loss_and_gradient_follow_the_formula(rows, beta: float) -> None:
     ratio, label, weight, reference = columns(rows)
