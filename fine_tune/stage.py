@@ -21,7 +21,8 @@ from tgo_pipeline.shards import Shard, Stop
 if TYPE_CHECKING:
     import torch
 
-    from fine_tune.data import Labels, TrainingData
+    from fine_tune.data import TrainingData
+    from fine_tune.labels import Labels
     from fine_tune.validation import Validation
     from tgo_pipeline.params import Params
 
@@ -57,7 +58,7 @@ def run(
     result already. Raises `TgoError` for inputs that cannot be trained on and for a training that diverges, and
     `Interrupted` after a signal, with a checkpoint of the last finished step.
     """
-    from fine_tune.data import read_labels
+    from fine_tune.labels import read_labels
 
     with result.hold(output):
         labelled = read_labels(labels)
@@ -84,7 +85,7 @@ def plan(params: Params, generations: Path) -> list[Shard]:
 
 def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
     """How far the training is; loads no model and changes nothing."""
-    from fine_tune.data import read_labels
+    from fine_tune.labels import read_labels
 
     mark = _fingerprint(params, read_labels(labels), plan(params, generations))
     done = result.stored_fingerprint(output) == mark

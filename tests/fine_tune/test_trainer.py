@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fine_tune import stage
-from fine_tune.data import Encoded, TrainingData, read_labels
+from fine_tune.data import Encoded, TrainingData
 from fine_tune.encode import encode_folder
+from fine_tune.labels import read_labels
 from fine_tune.objectives import OBJECTIVES
 from fine_tune.policies.diffusion import DiffusionPolicy
 from fine_tune.trainer import Trainer, learning_rate, make_accelerator
