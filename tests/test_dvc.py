@@ -44,8 +44,8 @@ def test_metrics_and_plots_are_shown(project: Path):
     assert {"metrics/threshold.json", "metrics/label.json", "metrics/evaluate.json"} <= set(metrics)
     shown = run(project, "dvc", "plots", "show", "--out", "shown").stdout
     page = Path(shown.strip().removeprefix("file://")).read_text()
-    for name in ("scores.csv", "weights.csv", "win_rates.csv", "loss"):
-        assert name in page
+    for title in ("Confidence weights", "Win rate against the base model", "Implicit accuracy", "Loss"):
+        assert title in page
 
 
 def test_status_says_what_is_done_and_what_a_change_makes_stale(project: Path):
