@@ -1,6 +1,7 @@
 """`tgo demo train` from nothing to weights that the real classes load, at toy size; and it goes on where it was."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_loads_with_the_real_classes_and_says_how_it_was_made(trained: Path):
-    pipeline = load_pipeline(str(trained / "diffusion"))
+    pipeline: Any = load_pipeline(str(trained / "diffusion"))
     drawn = pipeline(prompt=["a red circle on a white background"], num_inference_steps=2, output_type="np")
     assert drawn.images.shape == (1, 32, 32, 3)
     for name in REWARDS:

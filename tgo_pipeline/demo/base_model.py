@@ -24,7 +24,9 @@ from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.shards import atomic
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from transformers import CLIPTextModel, CLIPTokenizer
 
 log = logging.getLogger("tgo")
@@ -94,12 +96,12 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 
 def build_vae() -> AutoencoderKL:
     """A factor-4 VAE whose posterior starts nearly certain."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(12, 24, 48),
+        down_block_types=("DownEncoderBlock2D",) * 3,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * 3,  # type: ignore[arg-type]
+        block_out_channels=(12, 24, 48),  # type: ignore[arg-type]
         layers_per_block=1,
         norm_num_groups=4,
         latent_channels=LATENT_CHANNELS,
@@ -197,7 +199,9 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
 
 def build_pipeline(vae: AutoencoderKL, tokenizer_folder: Path, seed: int) -> StableDiffusionPipeline:
     """The untrained pipeline around a trained VAE."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = write_tokenizer(tokenizer_folder)
@@ -222,9 +226,9 @@ def build_pipeline(vae: AutoencoderKL, tokenizer_folder: Path, seed: int) -> Sta
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=CONTEXT_TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,  # type: ignore[arg-type]
+            eos_token_id=tokenizer.eos_token_id,  # type: ignore[arg-type]
+            pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type]
         )
     )
     return StableDiffusionPipeline(
@@ -233,7 +237,7 @@ def build_pipeline(vae: AutoencoderKL, tokenizer_folder: Path, seed: int) -> Sta
         tokenizer=tokenizer,
         unet=unet,
         scheduler=DDIMScheduler(**SCHEDULE),  # type: ignore[arg-type]
-        safety_checker=None,
+        safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
     )
@@ -261,9 +265,9 @@ def train_unet(
     training: BaseTraining,
 ) -> None:
     """Train UNet and text encoder to predict the noise; the pipeline ends with the moving average of the weights."""
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     tokens = tokenise(pipeline.tokenizer, captions)
     empty = tokenise(pipeline.tokenizer, [""])
     denoiser = Denoiser(pipeline.unet, pipeline.text_encoder)

@@ -38,9 +38,10 @@ log = logging.getLogger("tgo")
 WIDTH = 64
 LAYERS = 2
 HEADS = 4
-PATCH_PX = 4
+PATCH_PX = 8
 EMBEDDING = 48
 HEAD = (EMBEDDING, 32, 16, 8, 4, 1)
+MIDDLE_RATING = 5.5
 AESTHETIC_PARTS = ("cleanness", "sharpness", "contrast")
 
 
@@ -48,10 +49,10 @@ AESTHETIC_PARTS = ("cleanness", "sharpness", "contrast")
 class RewardTraining:
     """How long each reward trains, and how noisy its annotators are (oracle units; smaller is surer)."""
 
-    clip_steps: int = 1_500
-    pickscore_steps: int = 800
-    hpsv2_steps: int = 1_500
-    imagereward_steps: int = 2_000
+    clip_steps: int = 1_000
+    pickscore_steps: int = 400
+    hpsv2_steps: int = 1_000
+    imagereward_steps: int = 1_200
     aesthetic_steps: int = 600
     batch: int = 96
     learning_rate: float = 1e-3
@@ -222,6 +223,7 @@ def _words(text: str) -> list[str]:
 def _aesthetic(clip: ClipScore) -> Aesthetic:
     reward = Aesthetic(vision_config(_clip_config()), HEAD)
     reward.tower.load_state_dict(clip.tower.state_dict())
+    nn.init.constant_(reward.head.layers[-1].bias, MIDDLE_RATING)  # type: ignore[arg-type]
     return reward
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     from tgo_pipeline.demo.base_model import BaseTraining
     from tgo_pipeline.demo.reward_models import Pool, RewardTraining
@@ -35,8 +35,8 @@ GUIDANCE_SCALES = (1.0, 2.0)
 class Sizes:
     """How many captions the rewards see drawn, and sampled from the base model; two pictures each."""
 
-    drawn: int = 6_000
-    sampled: int = 3_000
+    drawn: int = 4_000
+    sampled: int = 1_500
     base: BaseTraining | None = None
     rewards: RewardTraining | None = None
     batch: int = 128
@@ -46,12 +46,13 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
     """Train base and rewards into `output/training`, export to `output/weights`; return the latter."""
     import torch
 
-    from tgo_pipeline.demo.base_model import train_base
-    from tgo_pipeline.demo.reward_models import drawn_pool, join, train_rewards
+    from tgo_pipeline.demo.base_model import BaseTraining, train_base
+    from tgo_pipeline.demo.reward_models import RewardTraining, drawn_pool, join, train_rewards
 
     configure_logging()
     torch.set_flush_denormal(True)
     sizes = sizes or Sizes()
+    sizes = replace(sizes, base=sizes.base or BaseTraining(), rewards=sizes.rewards or RewardTraining())
     work = output / "training"
     base = train_base(work, seed, sizes.base)
     pool = join(
@@ -59,7 +60,7 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
         sampled_pool(base, sizes.sampled, derive_seed(seed, "rewards", "samples"), sizes.batch),
     )
     train_rewards(work / "rewards", pool, seed, sizes.rewards)
-    export(work, output / "weights", seed)
+    export(work, output / "weights", seed, sizes)
     return output / "weights"
 
 
@@ -97,16 +98,18 @@ def sample(
 
 
 def _load(folder: Path) -> StableDiffusionPipeline:
-    from diffusers import StableDiffusionPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def export(work: Path, weights: Path, seed: int) -> None:
+def export(work: Path, weights: Path, seed: int, sizes: Sizes) -> None:
     """Write base and rewards in half precision, each weight file with metadata that says how it was made."""
+    import diffusers
     import torch
+    import transformers
 
     from tgo_pipeline.rewards import load_reward
 
@@ -114,7 +117,10 @@ def export(work: Path, weights: Path, seed: int) -> None:
         "made_by": "tgo demo train",
         "seed": str(seed),
         "trained_on": "procedurally drawn pictures of tgo_pipeline.demo.world",
+        "sizes": str(sizes),
         "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
         "license": "Apache-2.0",
     }
