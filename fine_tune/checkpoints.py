@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.shards import TEMPORARY
 
@@ -124,14 +126,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             _sync(path)
         _replace(temporary, folder)
         _sync(folder.parent)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        if disk_is_full(error):
             raise TgoError(
                 f"the disk is full while writing {folder}: nothing half-written is left; make room and run again."
             ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether a write failed for want of space; safetensors hides the error number in its message."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
 
 
 def _replace(temporary: Path, folder: Path) -> None:

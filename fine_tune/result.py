@@ -41,6 +41,8 @@ def stored_fingerprint(output: Path) -> str | None:
 
 def write(output: Path, params: Params, policy: Policy, fingerprint: str) -> None:
     """Write the tuned model as a whole folder. Raises `TgoError` on a full disk, with nothing half-written."""
+    from tgo_pipeline.generators.pipelines import quiet
+
     description = {
         "base": params.model,
         "revision": params.revision,
@@ -51,7 +53,7 @@ def write(output: Path, params: Params, policy: Policy, fingerprint: str) -> Non
         "fingerprint": fingerprint,
     }
     pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None
-    with atomic_folder(output) as temporary:
+    with quiet(), atomic_folder(output) as temporary:
         policy.save(temporary, pipeline)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 

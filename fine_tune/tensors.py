@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fine_tune.checkpoints import disk_is_full
 from tgo_pipeline.errors import TgoError
 
 
@@ -18,7 +19,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     try:
         save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata))
     except SafetensorError as error:
-        if "No space left" in str(error):  # the library hides the error number
+        if disk_is_full(error):
             raise OSError(errno.ENOSPC, str(error)) from error
         raise
 

@@ -12,6 +12,9 @@ from safetensors import SafetensorError
 from fine_tune.checkpoints import Checkpoints, State, atomic_folder, latest_step, sweep_temporaries
 from tgo_pipeline.errors import TgoError
 
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+"""What safetensors says on a full tmpfs."""
+
 
 def state(step: int) -> State:
     return State(step, {"w": torch.full((3,), float(step))}, {"exp_avg.w": torch.ones(3)}, {"scale": 2.0})
@@ -87,6 +90,14 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_is_known_from_safetensors_too(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="the disk is full"), atomic_folder(tmp_path / "out"):
+        raise SafetensorError(FULL)
+    with pytest.raises(SafetensorError, match="other"), atomic_folder(tmp_path / "out"):
+        raise SafetensorError("other")
+    assert not list(tmp_path.iterdir())
+
+
 def test_leftovers_are_swept(tmp_path: Path) -> None:
     for name in (".tmp-12-out", ".tmp-12-previous-out", ".tmp-12-another"):
         (tmp_path / name).mkdir()
@@ -98,8 +109,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     checkpoints = Checkpoints(tmp_path, "mark")
     checkpoints.save(state(2))
 
-    def full(*_: object) -> None:  # what safetensors says on a full tmpfs
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    def full(*_: object) -> None:
+        raise SafetensorError(FULL)
 
     monkeypatch.setattr("fine_tune.tensors.save_file", full)
     with pytest.raises(TgoError, match="the disk is full"):

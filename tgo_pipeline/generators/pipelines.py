@@ -56,7 +56,7 @@ def load_pipeline(
     location = locate(model, revision)
     if location.hub_id is not None:
         log.info("%s is no folder here: taking it from the model hub or its local cache", location)
-    with _quiet():
+    with quiet():
         pipeline = _open(location, without)
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
@@ -207,8 +207,8 @@ def _add_adapter(pipeline: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars that the libraries show while they load."""
+def quiet() -> Iterator[None]:
+    """Without the progress bars that the libraries show while they load and save."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
