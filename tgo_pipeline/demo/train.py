@@ -7,6 +7,7 @@ What exists in the output folder is kept, so an interrupted training goes on whe
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,13 +125,25 @@ def export(work: Path, weights: Path, seed: int, sizes: Sizes) -> None:
         "date": datetime.date.today().isoformat(),
         "license": "Apache-2.0",
     }
-    _load(work / "diffusion").to(torch.float16).save_pretrained(weights / "diffusion")
+    pipeline = _load(work / "diffusion")
+    pipeline.unet.half()
+    pipeline.vae.half()  # not the text encoder: transformers would load it in half precision, diffusers the rest not
+    pipeline.save_pretrained(weights / "diffusion")
+    for file in weights.rglob("*.json"):
+        _forget_origin(file)
     for name in REWARDS:
         folder = weights / "rewards" / name
         folder.mkdir(parents=True, exist_ok=True)
         load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
     for file in sorted(weights.rglob("*.safetensors")):
         _add_metadata(file, metadata)
+
+
+def _forget_origin(file: Path) -> None:
+    """Remove the folder that diffusers notes in a configuration: it names a place on this machine."""
+    content = json.loads(file.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _add_metadata(file: Path, metadata: dict[str, str]) -> None:
