@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -14,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import TEMPORARY
+from tgo_pipeline.shards import TEMPORARY, explain_full_disk
 
 log = logging.getLogger("tgo")
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -119,26 +115,16 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
-        temporary.mkdir()
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
-        _replace(temporary, folder)
-        _sync(folder.parent)
-    except (OSError, SafetensorError) as error:
-        if disk_is_full(error):
-            raise TgoError(
-                f"the disk is full while writing {folder}: nothing half-written is left; make room and run again."
-            ) from error
-        raise
+        with explain_full_disk(folder):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
+            temporary.mkdir()
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                _sync(path)
+            _replace(temporary, folder)
+            _sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether a write failed for want of space; safetensors hides the error number in its message."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
 
 
 def _replace(temporary: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,18 +9,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fine_tune.checkpoints import disk_is_full
 from tgo_pipeline.errors import TgoError
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write to exactly `path`; call it inside an atomic write. Raises `OSError` with ENOSPC on a full disk."""
-    try:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata))
-    except SafetensorError as error:
-        if disk_is_full(error):
-            raise OSError(errno.ENOSPC, str(error)) from error
-        raise
+    """Write to exactly `path`; call it inside an atomic write."""
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

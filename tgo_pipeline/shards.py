@@ -81,15 +81,20 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn the system's error for no room into a `TgoError`; the caller removes what it has half-written."""
+    """Turn an error for want of room into a `TgoError`; the caller removes what it has half-written."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        if not _for_want_of_room(error):
             raise
         raise TgoError(
             f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
         ) from error
+
+
+def _for_want_of_room(error: Exception) -> bool:
+    """By the system's error number, or by its text: safetensors passes on nothing else."""
+    return getattr(error, "errno", None) in NO_ROOM or any(os.strerror(number) in str(error) for number in NO_ROOM)
 
 
 def _sync_folder(folder: Path) -> None:
