@@ -206,9 +206,10 @@ def _validation(params: Params, pipeline: Any, prompts: Path, training: Path) ->
             f"{prompts} has no test prompt to draw validation images for: set fine_tune.validation.every to 0, or "
             "give the prompts section a test source."
         )
+    wanted = params.fine_tune.validation.prompts
     return Validation(
         pipeline,
-        tests[: params.fine_tune.validation.prompts],
+        tests[:: max(1, len(tests) // wanted)][:wanted],  # some of every test set
         params.generate,
         folder=training,
         seed=params.seed,

@@ -164,7 +164,7 @@ class LoraParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationParams:
-    """Images drawn while training: every so many steps (0: never), for the first few test prompts."""
+    """Images drawn while training: every so many steps (0: never), for a few test prompts of every set."""
 
     every: int = 0
     prompts: int = 4

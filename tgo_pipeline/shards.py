@@ -94,7 +94,9 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 def _for_want_of_room(error: Exception) -> bool:
     """By the system's error number, or by its text: safetensors passes on nothing else."""
-    return getattr(error, "errno", None) in NO_ROOM or any(os.strerror(number) in str(error) for number in NO_ROOM)
+    return getattr(error, "errno", None) in NO_ROOM or any(
+        os.strerror(number) in str(error) for number in NO_ROOM
+    )
 
 
 def _sync_folder(folder: Path) -> None:

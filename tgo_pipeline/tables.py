@@ -140,7 +140,9 @@ def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[st
     except FileNotFoundError as error:
         raise TgoError(f"{path} does not exist: run the stage that writes it first.") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise TgoError(f"{path} cannot be read as Parquet ({error}): delete it and run its stage again.") from error
+        raise TgoError(
+            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
+        ) from error
 
 
 def check_schema(
