@@ -24,13 +24,18 @@ app = typer.Typer(
 demo = typer.Typer(no_args_is_help=True, help="The embedded small world.")
 app.add_typer(demo, name="demo")
 
+WIDE = 110
+"""Columns of a table that goes to a file or a pipe."""
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 
 
 def _show(renderable: RenderableType) -> None:
     from rich.console import Console
 
-    Console().print(renderable)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(renderable)
 
 
 def _version(value: bool) -> None:
