@@ -1,6 +1,6 @@
 """The strip of pictures in the README: base model above, tuned model below, for a seeded random draw of test captions.
 
-    python -m benchmarks.before_after PROJECT docs/before_after.png      # PROJECT holds data/evaluation
+python -m benchmarks.before_after PROJECT docs/before_after.png      # PROJECT holds data/evaluation
 """
 
 import io
@@ -17,13 +17,17 @@ SCALE = 3
 
 def strip(project: Path, output: Path, pictures: int = 18, seed: int = 0) -> None:
     """Draw `pictures` pairs without looking at them, and write both rows, three times enlarged."""
-    sides = {side: read_folder(project / "data/evaluation" / side / "generations") for side in ("base", "tuned")}
+    sides = {
+        side: read_folder(project / "data/evaluation" / side / "generations") for side in ("base", "tuned")
+    }
     every = sides["base"].sort("sample_id")["sample_id"].to_list()
     chosen = [every[i] for i in np.random.default_rng(seed).choice(len(every), pictures, replace=False)]
     rows = [np.hstack([_pixels(table, sample_id) for sample_id in chosen]) for table in sides.values()]
     image = Image.fromarray(np.vstack(rows))
     output.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST).save(output, optimize=True)
+    image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST).save(
+        output, optimize=True
+    )
 
 
 def _pixels(table, sample_id: str) -> np.ndarray:

@@ -1,9 +1,10 @@
 """How long each stage of the embedded demo takes on this machine, run one after another in an empty folder.
 
-    python -m benchmarks.demo_time        # replaces its section of benchmarks/RESULTS.md
+python -m benchmarks.demo_time        # replaces its section of benchmarks/RESULTS.md
 """
 
 import datetime
+import os
 import shutil
 import subprocess
 import sys
@@ -34,17 +35,10 @@ def main() -> None:
 
 def _seconds(stage: str, folder: Path) -> float:
     shutil.copy2(ROOT / "params.yaml", folder)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"], cwd=folder, env={**_environment(), "PYTHONPATH": str(ROOT)}, check=True
-    )
+    subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=True)
     return time.perf_counter() - start
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
 
 
 if __name__ == "__main__":
