@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from tgo_pipeline.shards import TEMPORARY, atomic
 
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
+SUMMARY = "metrics.json"
 IMAGES = "images"
 _SIDES = ("negative", "positive")
 
@@ -61,13 +63,27 @@ def rewind(folder: Path, step: int) -> None:
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         (folder / HISTOGRAM).unlink(missing_ok=True)
         return
+    _drop_broken(folder / SUMMARY)
     for path in (*folder.glob("plots/metrics/**/*.tsv"), folder / HISTOGRAM):
         if path.is_file():
             _cut(path, step)
 
 
+def _drop_broken(path: Path) -> None:
+    """dvclive overwrites its summary in place: a kill may leave half of it, which dvclive cannot go on from."""
+    try:
+        json.loads(path.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink()
+
+
 def _cut(path: Path, step: int) -> None:
-    header, *rows = path.read_text().splitlines(keepends=True)
+    header, *rows = path.read_text().splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):  # killed before its first row: it starts anew
+        path.unlink()
+        return
     delimiter = "\t" if path.suffix == ".tsv" else ","
     kept = [row for row in rows if row.endswith("\n") and int(row.split(delimiter, 1)[0]) <= step]
     with atomic(path) as temporary:

@@ -124,7 +124,10 @@ class Trainer:
         return State(self.step, weights, moments, scaler.state_dict() if scaler else {})
 
     def load_state(self, state: State) -> None:
-        """Go on from a checkpoint of the same training."""
+        """Go on from a checkpoint of the same training.
+
+        A parameter has no moments before its first update: fp16 skips updates that overflow.
+        """
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 parameter.copy_(state.weights[name])
@@ -132,6 +135,7 @@ class Trainer:
         content["state"] = {
             number: {key: state.optimizer[f"{key}.{name}"].clone() for key in MOMENTS}
             for number, name in enumerate(self._trained)
+            if f"{MOMENTS[0]}.{name}" in state.optimizer
         }
         self._optimizer.load_state_dict(content)
         if self._accelerator.scaler is not None:

@@ -42,6 +42,19 @@ def test_a_log_continued_equals_one_written_at_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "broken/metrics.json").read_text())["train"]["loss"] == 4.5
 
 
+@pytest.mark.parametrize("left", ["", '{"train": {"lo'])
+def test_a_summary_or_series_that_a_kill_left_unfinished_is_written_again(tmp_path: Path, left: str) -> None:
+    write(tmp_path / "whole", 1, 9)
+    write(tmp_path / "broken", 1, 4)
+    (tmp_path / "broken/metrics.json").write_text(left)
+    late = tmp_path / "broken/plots/metrics/train/late.tsv"
+    late.write_text(left)
+    write(tmp_path / "broken", 5, 9)
+    whole, broken = ((tmp_path / name / "metrics.json").read_text() for name in ("whole", "broken"))
+    assert broken == whole
+    assert not late.exists()
+
+
 def test_a_new_training_starts_an_empty_log(tmp_path: Path) -> None:
     write(tmp_path, 1, 5)
     (tmp_path / "images").mkdir()

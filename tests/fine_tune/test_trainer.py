@@ -174,6 +174,13 @@ def test_a_state_brings_back_the_same_future(make) -> None:
     assert all(torch.equal(future[name], again[name]) for name in future)
 
 
+def test_a_state_without_moments_is_that_of_an_optimiser_that_never_stepped(make) -> None:
+    first, other = make(), make()
+    other.load_state(first.state())
+    ours, theirs = trained(first, 2), trained(other, 2)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 def test_the_learning_rate_follows_its_schedule(schedule: Any) -> None:
     params = FineTuneParams(learning_rate=2.0, warmup_steps=4, steps=12, schedule=schedule)
