@@ -32,10 +32,12 @@ def table(params: Params) -> Table:
 
 
 def _row(stage: str, params: Params) -> list[str]:
+    from rich.markup import escape
+
     try:
         now, note = _STATUS[stage](params)
     except TgoError as error:
-        return ["", "", "", "", str(error)]
+        return ["", "", "", "", escape(str(error))]
     failed = f"[red]{now.failed}[/]" if now.failed else "0"
     return [str(now.done), str(now.stale), str(now.to_do), failed, note]
 
