@@ -94,6 +94,7 @@ def progress(params: Params, *, labels: Path, generations: Path, output: Path, c
 
 
 def source(params: Params, generations: Path) -> Source:
+    """What the cache of encoded samples is made of."""
     size = (params.generate.width, params.generate.height)
     return Source(generations, params.model, params.revision, size)
 

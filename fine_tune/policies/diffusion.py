@@ -137,6 +137,7 @@ class DiffusionPolicy(Policy[Noised]):
         return Noised(noised, timesteps, target, conditions[EMBEDDINGS])
 
     def log_likelihood(self, corruption: Noised) -> Tensor:
+        """(B,) -MSE / T of the active network's prediction, in float32."""
         prediction = self._active(
             corruption.latents, corruption.timesteps, corruption.embeddings, return_dict=False
         )[0]
@@ -145,6 +146,7 @@ class DiffusionPolicy(Policy[Noised]):
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
+        """Answer as the frozen copy, or with the adapter off; raises ValueError if built without a reference."""
         with torch.no_grad():
             if self._adapter is not None:
                 self.network.disable_adapters()

@@ -74,6 +74,7 @@ class Aesthetic(NetworkReward):
         return dict(self.head.state_dict())
 
     def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        """The head as LAION's file has it, and its CLIP tower in `clip/`."""
         write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
         write_weights(folder / "clip/model.safetensors", self.tower.model.state_dict(), metadata)
         self.tower.config.save_pretrained(folder / "clip")

@@ -146,6 +146,7 @@ class ClipReward(NetworkReward):
         return {key.removeprefix("tower.model.").removeprefix("text."): value for key, value in prefixed}
 
     def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        """A Hugging Face CLIPModel with its configuration and tokenizer."""
         write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
         self.config.save_pretrained(folder)
         self.save_tokenizer(folder)

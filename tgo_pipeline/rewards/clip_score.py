@@ -28,12 +28,14 @@ class ClipScore(ClipReward):
 
     @classmethod
     def from_config(cls, config: CLIPConfig, files: Files) -> Self:
+        """The network of `config` with the tokenizer of `files`. Raises `TgoError` if the two do not fit."""
         text = text_config(config)
         tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text.max_position_embeddings)
         check_vocabulary("clip", tokenizer.vocabulary_size, text.vocab_size)
         return cls(config, tokenizer)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids, int64 (B, L), as OpenAI's `clip.tokenize(truncate=True)` gives them."""
         return self.tokenizer(prompts)
 
     def save_tokenizer(self, folder: Path) -> None:

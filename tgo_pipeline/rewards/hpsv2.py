@@ -73,6 +73,7 @@ class HPSv2(NetworkReward):
         return dict(self.clip.state_dict())
 
     def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        """The weights, `open_clip_config.json` and the vocabulary."""
         write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
         write_json(folder / CONFIG, {"model_cfg": self.config})
         self.tokenizer.save(folder)

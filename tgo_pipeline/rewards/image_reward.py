@@ -106,6 +106,7 @@ class ImageReward(NetworkReward):
         return reward
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids, int64 (B, L), padded and truncated to the text network's length L."""
         return self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.tokens, return_tensors="pt"
         )["input_ids"]
@@ -128,6 +129,7 @@ class ImageReward(NetworkReward):
         return {_official_key(key): value for key, value in self.state_dict().items()}
 
     def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
+        """The weights, both network configurations and the vocabulary."""
         write_weights(folder / "ImageReward.safetensors", self.official_state_dict(), metadata)
         write_json(folder / "med_config.json", _med_config(self.text.config))
         write_json(folder / "vit_config.json", {"num_heads": self.vision.config.num_attention_heads})

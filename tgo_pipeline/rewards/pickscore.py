@@ -30,12 +30,14 @@ class PickScore(ClipReward):
 
     @classmethod
     def from_config(cls, config: CLIPConfig, files: Files) -> Self:
+        """The network of `config` with the tokenizer of `files`. Raises `TgoError` if the two do not fit."""
         text = text_config(config)
         tokenizer = _tokenizer(files, text.max_position_embeddings)
         check_vocabulary("pickscore", len(tokenizer), text.vocab_size)
         return cls(config, tokenizer)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids, int64 (B, L), padded and truncated to the text network's length L."""
         return self.tokenizer(
             list(prompts),
             padding="max_length",

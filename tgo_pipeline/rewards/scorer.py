@@ -84,6 +84,7 @@ class Scorer:
         with ThreadPoolExecutor(self.threads) as pool:
 
             def submit(start: int) -> list[Future[Prepared]]:
+                """Start preparing the batch that begins at `start`; nothing beyond the last picture."""
                 return [
                     pool.submit(self._prepare, image) for image in images[start : start + self.batch_size]
                 ]

@@ -102,6 +102,7 @@ def _percent(name: str) -> Callable[[Row], str]:
 
 def _interval(low: str, high: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
+        """Both ends in score units, or a dash where neither is known."""
         if row[low] is None and row[high] is None:
             return NOTHING
         return f"{_score(row[low], row)} to {_score(row[high], row)}"
