@@ -222,7 +222,7 @@ def run_shards(
 def sweep(folder: Path, plan: Sequence[Shard]) -> None:
     """Remove left-over temporaries and the shards that are not in the plan."""
     planned = {shard.name for shard in plan}
-    for file in folder.iterdir():
+    for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in planned:
             log.info("removing %s: not in the plan", file)
             file.unlink()
