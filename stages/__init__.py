@@ -10,7 +10,7 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.progress import configure_logging
-from tgo_pipeline.shards import Interrupted
+from tgo_pipeline.shards import Interrupted, explain_full_disk
 
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
 USER_ERROR, INTERRUPTED = 2, 130
@@ -22,7 +22,8 @@ def run_stage(name: str, params: Path) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     configure_logging()
     try:
-        importlib.import_module(f"stages.{name}").run(load_params(params))
+        with explain_full_disk(Path.cwd()):  # for what a library writes by itself: logs, locks, plots
+            importlib.import_module(f"stages.{name}").run(load_params(params))
     except TgoError as error:
         sys.stderr.write(f"tgo {name}: {error}\n")
         raise SystemExit(USER_ERROR) from None
