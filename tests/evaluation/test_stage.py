@@ -268,6 +268,11 @@ def _with_two_sources(world: World) -> None:
     world.params = dataclasses.replace(world.params, evaluate=other)
 
 
+def _with_a_reward_without_files(world: World) -> None:
+    other = dataclasses.replace(world.params.evaluate, rewards={"pickscore": str(world.root / "nowhere")})
+    world.params = dataclasses.replace(world.params, evaluate=other)
+
+
 def _without_training_scores(world: World) -> None:
     shutil.rmtree(world.root / "scores")
 
@@ -283,6 +288,7 @@ def _without_thresholds(world: World) -> None:
         (_without_test_prompts, "holds no test prompt"),
         (_with_a_prompt_in_two_sets, r"'a cat' is in several test sets \(plain, more\)"),
         (_with_two_sources, "one reward has one source"),
+        (_with_a_reward_without_files, "pickscore"),
         (_without_training_scores, "score"),
         (_without_thresholds, "run the stage"),
     ],

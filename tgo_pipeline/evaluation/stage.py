@@ -87,9 +87,12 @@ def evaluate(
     """
     from tgo_pipeline.evaluation.compare import evaluation_table
     from tgo_pipeline.evaluation.pairs import samples_table
+    from tgo_pipeline.rewards.layouts import locate
 
     test = read_test_prompts(prompts)
     rewards = evaluation_rewards(params)
+    for name, source in rewards.items():
+        locate(name, source)
     _require_model(model)
     target = Target.read(params, scores=scores, thresholds=thresholds)
     base, tuned = sides(params, model=model, folder=folder)
