@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline.shards import TEMPORARY, explain_full_disk
+from tgo_pipeline.shards import TEMPORARY, explain_full_disk, sync
 
 log = logging.getLogger("tgo")
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -120,9 +120,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             for path in (*temporary.rglob("*"), temporary):
-                _sync(path)
+                sync(path)
             _replace(temporary, folder)
-            _sync(folder.parent)
+            sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -133,14 +133,6 @@ def _replace(temporary: Path, folder: Path) -> None:
         folder.rename(previous)
     temporary.rename(folder)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep_temporaries(folder: Path) -> None:

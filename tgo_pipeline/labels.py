@@ -19,9 +19,8 @@ import numpy as np
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import Params
-from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 from tgo_pipeline.targets import (
-    SHARD_NAME,
     mid_ranks,
     read_score_shard,
     read_scores,

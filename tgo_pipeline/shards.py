@@ -12,6 +12,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from tgo_pipeline.errors import TgoError
 
 log = logging.getLogger("tgo")
 TEMPORARY = ".tmp-"
+SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A full disk, a used-up quota, and a file larger than the system allows."""
 State = Literal["done", "stale", "to do"]
@@ -71,10 +73,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         with explain_full_disk(path):
             yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(temporary)
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -99,8 +100,9 @@ def _for_want_of_room(error: Exception) -> bool:
     )
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,7 +6,6 @@ the same for training samples, for the tuned model's samples and for tau.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +15,13 @@ import numpy as np
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
+from tgo_pipeline.shards import SHARD_NAME
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
 MAJORITY_TAU = 0.5
-SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def score_files(folder: Path) -> list[Path]:

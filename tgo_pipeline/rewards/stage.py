@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards.layouts import fingerprint
-from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 VERSION = 1
 COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
-_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 def plan(generations: Path, rewards: Mapping[str, str]) -> list[Shard]:
@@ -87,7 +85,7 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
     """The shards of a folder as (split, index, count). Raises `TgoError` unless every split has all of its own."""
     found: dict[Path, tuple[str, int, int]] = {}
     for path in sorted(generations.glob("*.parquet")):
-        name = _NAME.fullmatch(path.name)
+        name = SHARD_NAME.fullmatch(path.name)
         if not name:
             raise TgoError(f"{path} is no shard: names are like train-00000-of-00004.parquet. Move it away.")
         found[path] = (name["split"], int(name["index"]), int(name["count"]))
