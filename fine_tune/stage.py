@@ -59,6 +59,7 @@ def run(
     `Interrupted` after a signal, with a checkpoint of the last finished step.
     """
     from fine_tune.labels import read_labels
+    from fine_tune.log import SUMMARY
 
     with result.hold(output):
         labelled = read_labels(labels)
@@ -67,7 +68,7 @@ def run(
         planned = plan(params, generations)
         mark = _fingerprint(params, labelled, planned)
         kept = Checkpoints(checkpoints, mark)
-        if result.stored_fingerprint(output) == mark:
+        if result.stored_fingerprint(output) == mark and (training / SUMMARY).is_file():
             log.info("%s: already the result of these parameters and labels, nothing to do", output)
             kept.clear()
             return

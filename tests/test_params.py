@@ -68,6 +68,11 @@ def test_objectives_named_in_the_parameters_exist():
         ({"score/max_error_rate": 2}, r"score\.max_error_rate is 2\.0: it must be from 0 to 1"),
         ({"prompts/test": {}}, r"prompts\.test and test_fraction are both empty"),
         ({"prompts/test": {"all": "demo:plain"}}, r"prompts\.test has a set named 'all'"),
+        (
+            {"target/rewards": ["clip"], "target/reward": "clip"},
+            r"target\.reward is 'clip', which combines nothing",
+        ),
+        ({"revision": "main"}, r"revision is given, but the demo has none"),
         ({"runtime/processes": 0}, r"runtime\.processes is 0: it must be above 0"),
     ],
 )

@@ -76,6 +76,17 @@ def test_shards_outside_the_plan_and_temporaries_are_removed(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [s.name for s in plan(2)]
 
 
+def test_a_run_that_fails_keeps_the_shards_of_the_old_plan(tmp_path: Path):
+    run(tmp_path, plan(4))
+
+    def fail(waiting: Sequence[Shard], stop: Stop) -> None:
+        raise TgoError("no such model")
+
+    with pytest.raises(TgoError, match="no such model"):
+        run_shards(tmp_path, plan(2), fail)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [s.name for s in plan(4)]
+
+
 def test_a_damaged_shard_is_written_again(tmp_path: Path):
     run(tmp_path, plan(2))
     path = tmp_path / plan(2)[1].name

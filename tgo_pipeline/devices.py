@@ -38,12 +38,19 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
     return resolve_device(runtime.device)
 
 
-def process_device(runtime: RuntimeParams, rank: int) -> RuntimeParams:
-    """The runtime of the rank-th process of this machine: its own GPU where `device` leaves the choice."""
+def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
+    """The runtime of the rank-th of `runtime.processes`: its own GPU where there are several, its share of the cores.
+
+    What `device` and `threads` state is kept.
+    """
     import dataclasses
+    import os
 
     import torch
 
-    if runtime.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        return dataclasses.replace(runtime, device=f"cuda:{rank % torch.cuda.device_count()}")
-    return runtime
+    device, threads = runtime.device, runtime.threads
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    if threads is None:
+        threads = max(1, (os.cpu_count() or 1) // runtime.processes)
+    return dataclasses.replace(runtime, device=device, threads=threads)

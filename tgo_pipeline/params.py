@@ -286,6 +286,13 @@ class Params:
         if self.target.reward not in (*scored, *TARGET_COMBINATIONS):
             allowed = ", ".join((*scored, *TARGET_COMBINATIONS))
             raise TgoError(f"target.reward is {self.target.reward!r}: it must be one of {allowed}.")
+        if self.target.rewards and self.target.reward in scored:
+            raise TgoError(
+                f"target.rewards is given, but target.reward is {self.target.reward!r}, which combines nothing: "
+                f"empty it, or choose {', '.join(TARGET_COMBINATIONS)}."
+            )
+        if self.revision is not None and self.model == "demo":
+            raise TgoError("revision is given, but the demo has none: it pins a hub id.")
         for name in self.target.rewards:
             if name not in scored:
                 raise TgoError(

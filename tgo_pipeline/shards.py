@@ -207,22 +207,24 @@ def run_shards(
 ) -> Status:
     """Bring `folder` to its plan: `work` is called once, with the missing and stale shards and the stop flag.
 
-    It must write each of them through `atomic` and call `stop.check()` after each. Shards outside the plan and
-    left-over temporaries are removed first. Returns the status afterwards. Raises `TgoError` if another run holds
-    the folder and `Interrupted` if a signal came.
+    It must write each of them through `atomic` and call `stop.check()` after each. Left-over temporaries are removed
+    first, shards outside the plan last: a run that fails costs nothing that was there. Returns the status afterwards.
+    Raises `TgoError` if another run holds the folder and `Interrupted` if a signal came.
     """
     with lock(folder), Stop() as stop:
-        sweep(folder, plan)
+        for file in folder.glob(f"{TEMPORARY}*"):
+            file.unlink()
         before = status(folder, plan)
         log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
         waiting = [shard for shard in plan if state(folder, shard) != "done"]
         if waiting:
             work(waiting, stop)
+        _sweep(folder, plan)
         return status(folder, plan)
 
 
-def sweep(folder: Path, plan: Sequence[Shard]) -> None:
-    """Remove left-over temporaries and the shards that are not in the plan."""
+def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
+    """Remove what is not in the plan."""
     planned = {shard.name for shard in plan}
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in planned:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from tgo_pipeline.devices import process_device
+from tgo_pipeline.devices import process_runtime
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.progress import configure_logging
@@ -48,7 +48,7 @@ def _execute_in_processes(
     workers = [
         context.Process(
             target=_serve,
-            args=(tasks, errors, ending, make_worker, process_device(runtime, rank)),
+            args=(tasks, errors, ending, make_worker, process_runtime(runtime, rank)),
             daemon=True,
         )
         for rank in range(processes)
