@@ -1,7 +1,7 @@
 """The true preference of the small world, measured from the pixels and the caption alone.
 
 No model is involved: each part below is a closed formula in [0, 1], and the score is their mean
-with fixed weights. Only the demo knows it; rewards and fine-tuning never see it.
+with fixed weights. The reward models learn from noisy choices that follow it; fine-tuning never sees it.
 """
 
 from __future__ import annotations
