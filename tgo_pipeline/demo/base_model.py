@@ -84,8 +84,7 @@ def train_base(folder: Path, seed: int, training: BaseTraining | None = None) ->
 def training_pictures(count: int, seed: int) -> tuple[list[str], np.ndarray]:
     """Captions, each family as often as the others, and a spoilt picture of each, (N, 32, 32, 3) uint8."""
     rng = np.random.default_rng(seed)
-    families = [world.captions(family) for family in world.FAMILIES]
-    captions = [str(rng.choice(families[i])) for i in rng.integers(len(families), size=count)]
+    captions = world.random_captions(count, rng)
     return captions, world.pictures(captions, int(rng.integers(2**31)))
 
 

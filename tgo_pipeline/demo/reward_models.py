@@ -79,8 +79,7 @@ class Pool:
 def drawn_pool(count: int, seed: int) -> Pool:
     """Two spoilt drawings for each of `count` captions of every family."""
     rng = np.random.default_rng(seed)
-    families = [world.captions(family) for family in world.FAMILIES]
-    captions = [str(rng.choice(families[i])) for i in rng.integers(len(families), size=count)]
+    captions = world.random_captions(count, rng)
     return Pool(
         captions, world.pictures([text for text in captions for _ in range(2)], int(rng.integers(2**31)))
     )

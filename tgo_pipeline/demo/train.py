@@ -71,8 +71,7 @@ def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
 
     pipeline = _load(base)
     rng = np.random.default_rng(seed)
-    families = [world.captions(family) for family in world.FAMILIES]
-    captions = [str(rng.choice(families[i])) for i in rng.integers(len(families), size=count)]
+    captions = world.random_captions(count, rng)
     prompts = [caption for caption in captions for _ in range(2)]
     pictures = []
     for number, start in enumerate(range(0, len(prompts), batch)):

@@ -104,6 +104,12 @@ def captions(family: str, split: str | None = None) -> tuple[str, ...]:
     return ordered[start:stop]
 
 
+def random_captions(count: int, rng: np.random.Generator) -> list[str]:
+    """Captions drawn at random with replacement, each family as likely as the others."""
+    families = [captions(family) for family in FAMILIES]
+    return [str(rng.choice(families[index])) for index in rng.integers(len(families), size=count)]
+
+
 def _family(family: str) -> list[str]:
     sizes = (None,) if family == "plain" else tuple(RADII_PX)
     places = tuple(POSITIONS) if family == "placed" else (None,)
