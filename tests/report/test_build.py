@@ -4,13 +4,13 @@ import dataclasses
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from stages.report import run
 from tests.report.conftest import NOW
+from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_workspace
 from tgo_pipeline import paths
 from tgo_pipeline.report.build import build, render
@@ -19,44 +19,22 @@ from tgo_pipeline.report.collect import Sources
 MEGABYTE = 1_000_000
 
 
-class Markup(HTMLParser):
-    """The elements of a page with their attributes, and its text outside scripts and styles."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._silent = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._silent = tag in ("script", "style")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = False
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.text.append(data)
-
-
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
-    markup = Markup(page)
-    for tag, attributes in markup.elements:
+    document = Document(page)
+    for tag, attributes in document.elements:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
             value = attributes.get(name)
             assert value is None or value.startswith(("#", "data:image/")), (tag, value)
-    assert not [tag for tag, _ in markup.elements if tag in ("link", "iframe", "object", "embed", "base")]
+    assert not [tag for tag, _ in document.elements if tag in ("link", "iframe", "object", "embed", "base")]
     style = page.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style and "@import" not in style
 
 
 def test_only_the_two_scripts_of_the_page_may_run(page: str) -> None:
-    scripts = [attributes for tag, attributes in Markup(page).elements if tag == "script"]
+    scripts = [attributes for tag, attributes in Document(page).elements if tag == "script"]
     assert [attributes for attributes in scripts if attributes.get("type") != "application/json"] == [{}, {}]
     policy = next(
-        attributes["content"] for tag, attributes in Markup(page).elements if "http-equiv" in attributes
+        attributes["content"] for tag, attributes in Document(page).elements if "http-equiv" in attributes
     )
     assert policy and policy.startswith("default-src 'none'; script-src 'sha256-")
 
@@ -71,7 +49,7 @@ def test_prompts_are_escaped_everywhere(page: str) -> None:
 
 
 def test_every_picture_has_a_text_and_every_table_headers(page: str) -> None:
-    elements = Markup(page).elements
+    elements = Document(page).elements
     assert all(attributes.get("alt") for tag, attributes in elements if tag == "img")
     tags = [tag for tag, _ in elements]
     assert tags.count("table") == tags.count("thead") > 3
@@ -84,7 +62,7 @@ def test_every_picture_has_a_text_and_every_table_headers(page: str) -> None:
 
 
 def test_the_page_states_the_result_and_the_run(page: str) -> None:
-    text = "".join(Markup(page).text)
+    text = Document(page).text
     assert "TGO raised the target" in text
     assert "95\u202f% interval" in text
     assert "48 train, 16 plain" in text
