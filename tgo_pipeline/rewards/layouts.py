@@ -5,7 +5,8 @@ Everything here is cheap and imports no network library: `tgo status` fingerprin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -61,24 +62,27 @@ LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class Files:
-    """Where the files of a reward are: its weight file, and the folder of the others."""
+    """Where the files of a reward are: its weight file, and its companions by their names in the layout.
+
+    Companions may come from different places: beside the weight file, a hub snapshot, the package itself.
+    """
 
     name: str
     weights: Path
     folder: Path
+    companions: Mapping[str, Path] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """The path of a companion that must be there. Raises `TgoError` if it is not."""
+        if name not in self.companions:
+            raise TgoError(
+                f"reward {self.name}: {name} is missing. Files that belong there: {LAYOUTS[self.name]}."
+            )
+        return self.companions[name]
 
     def optional(self, name: str) -> Path | None:
-        """The path of an optional file, None if it is not there."""
-        path = self.folder / name
-        return path if path.is_file() else None
-
-    def present(self) -> list[str]:
-        """Names of the files that make the reward what it is, relative to the folder."""
-        layout = LAYOUTS[self.name]
-        weights = [self.weights.name] if layout.weights else []
-        return sorted(
-            {*weights, *layout.required, *(name for name in layout.optional if self.optional(name))}
-        )
+        """The path of a companion, None if it is not there."""
+        return self.companions.get(name)
 
 
 def locate(name: str, source: str) -> Files:
@@ -101,7 +105,10 @@ def locate(name: str, source: str) -> Files:
         raise TgoError(
             f"reward {name}: {folder} lacks {', '.join(missing)}. Files that belong there: {layout}."
         )
-    return Files(name, weights, folder)
+    companions = {
+        file: folder / file for file in (*layout.required, *layout.optional) if (folder / file).is_file()
+    }
+    return Files(name, weights, folder, companions)
 
 
 def _path(name: str, source: str) -> Path:
@@ -129,7 +136,8 @@ def _first(name: str, folder: Path, layout: Layout) -> Path:
 def fingerprint(name: str, source: str) -> str:
     """What the scores of a reward depend on besides the sample: the content of its files, and its code's version."""
     files = locate(name, source)
-    contents = {file: _content(files.folder / file) for file in files.present()}
+    named = {**files.companions, **({files.weights.name: files.weights} if LAYOUTS[name].weights else {})}
+    contents = {file: _content(named[file]) for file in sorted(named)}
     return fingerprint_of(reward=name, version=LAYOUTS[name].version, contents=contents)
 
 
