@@ -25,7 +25,13 @@ class Pixels:
     def __call__(self, image: Image.Image) -> Tensor:
         size = (world.SIZE_PX, world.SIZE_PX)
         resized = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.asarray(resized).astype(np.float32) / 255).permute(2, 0, 1)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        return pixels.float() / 255
+
+    def differentiable(self, images: Tensor) -> Tensor:
+        raise TgoError("reward oracle is computed with numpy and has no gradient: take a reward that is a network.")
 
 
 class OracleReward(Reward):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,26 +19,44 @@ from torch import Tensor, nn
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.layouts import Files
 
+if TYPE_CHECKING:
+    from tgo_pipeline.rewards.images import ImageInput
+
 
 class Preparation(Hashable, Protocol):
-    """A hashable callable from an RGB picture to a tensor (3, S, S); equal ones give equal tensors."""
+    """How a picture becomes what a network sees, in two steps; equal preparations give equal tensors.
 
-    def __call__(self, image: Image.Image) -> Tensor: ...
+    The first step runs in worker threads or processes, the second on the network's device.
+    """
+
+    def __call__(self, image: Image.Image) -> Any:
+        """RGB picture to (3, S, S): uint8, or float32 in [0, 1] where resizing happens in floating point."""
+        ...
+
+    def finish(self, pixels: Any) -> Any:
+        """A batch of those, (B, 3, S, S), to float32 as the network expects it."""
+        ...
+
+    def differentiable(self, images: Tensor) -> Tensor:
+        """Both steps in torch operations: (B, 3, H, W) in [0, 1] to (B, 3, S, S), with gradients."""
+        ...
 
 
 class Reward(nn.Module, ABC):
-    """What every reward offers; `name` is its key and `scale` says in words what its numbers mean."""
+    """What every reward offers. Its numbers are in the units that `scale` states in words."""
+
+    typical_range: tuple[float, float] | None = None
+    """Where the scores of the official weights usually lie, low and high."""
+    needs_prompt = True
+    """Whether the prompt plays a part in the score."""
 
     def __init__(self, name: str, scale: str, preprocessing: Preparation) -> None:
         super().__init__()
         self.name = name
         self.scale = scale
         self.preprocessing = preprocessing
-
-    @classmethod
-    @abstractmethod
-    def load(cls, name: str, files: Files) -> Reward:
-        """Build the reward from located files. Raises `TgoError` if they do not fit together."""
+        self.identity: dict[str, str] = {"reward": name}
+        """What exactly gives the scores: reward, source, sha256 of the weights, precision."""
 
     @property
     def device(self) -> torch.device:
@@ -51,11 +69,11 @@ class Reward(nn.Module, ABC):
         return self
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """RGB picture to float32 (3, S, S); cheap, runs in worker threads or processes."""
-        return self.preprocessing(image)
+        """RGB picture to what the network sees, float32 (3, S, S)."""
+        return self.preprocessing.finish(self.preprocessing(image)[None])[0]
 
     @abstractmethod
-    def encode_images(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Any) -> Any:
         """Prepared pictures (B, 3, S, S) to whatever `combine` needs of them, (B, ...)."""
 
     @abstractmethod
@@ -63,26 +81,41 @@ class Reward(nn.Module, ABC):
         """Prompts to what `combine` needs of them: a tensor or array whose first axis is the prompt."""
 
     @abstractmethod
-    def combine(self, images: Tensor, prompts: Any) -> Tensor:
+    def combine(self, images: Any, prompts: Any) -> Tensor:
         """Encoded pictures and as many encoded prompts to scores (B,)."""
 
     def score(
-        self, images: Sequence[Image.Image], prompts: Sequence[str], batch_size: int = 64
+        self,
+        images: Sequence[ImageInput],
+        prompts: Sequence[str] | None = None,
+        *,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
     ) -> np.ndarray:
-        """Score pairs of picture and prompt: float32 (N,), in the units that `scale` names.
+        """Score pairs of image and prompt: float32 (N,), in the order given, in the units that `scale` names.
 
-        Raises `TgoError` if there are not as many prompts as pictures, or a picture cannot be read.
+        An image is a PIL image, a path, the bytes of an image file, or uint8 pixels: an array (H, W, 3) or a tensor
+        (3, H, W). `prompts` has one for each image; `prompt` is one for all of them. With `workers` processes decode
+        and resize, else threads. Raises `TgoError` if the numbers differ, or an image cannot be read.
         """
-        from tgo_pipeline.rewards.scorer import Scorer
+        from tgo_pipeline.rewards.scorer import score_all
 
-        scores = Scorer({self.name: self}, batch_size=batch_size).score(images, prompts)
+        scores = score_all(
+            {self.name: self}, images, prompts, prompt=prompt, batch_size=batch_size, workers=workers
+        )
         for row, reason in scores.errors.items():
-            raise TgoError(f"image {row} of {len(images)} cannot be read: {reason}.")
+            raise TgoError(f"image {row} of {len(images)} cannot be scored: {reason}.")
         return scores.columns[self.name]
 
 
 class NetworkReward(Reward):
-    """A reward that is a network: differentiable `forward(pixels, tokens)`, and a way back to official files."""
+    """A reward that is a network: differentiable, and with a way back to official files."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, name: str, files: Files) -> NetworkReward:
+        """Build the reward from located files. Raises `TgoError` if they do not fit together."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -100,6 +133,13 @@ class NetworkReward(Reward):
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Scores (B,) of prepared pictures (B, 3, S, S) and token ids (B, L)."""
         return self.combine(self.encode_images(pixels), self.encode_tokens(tokens))
+
+    def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,) of images (B, 3, H, W) in [0, 1], with gradients to the images; one prompt for each."""
+        if len(images) != len(prompts):
+            raise TgoError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image.")
+        pixels = self.preprocessing.differentiable(images.to(self.device))
+        return self.forward(pixels, self.tokenize(prompts).to(self.device))
 
     @abstractmethod
     def official_state_dict(self) -> dict[str, Tensor]:
