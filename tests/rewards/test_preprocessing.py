@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from tests.rewards.tiny import picture
+from tgo_pipeline.rewards.base import Preparation
 from tgo_pipeline.rewards.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
 
 MEAN_, STD_ = np.array(MEAN)[:, None, None], np.array(STD)[:, None, None]
+ALL = [ShortestSideCrop(), ShortestSideCrop(rounding="down"), LongestSidePad()]
+SIZES = [(512, 512), (300, 700), (640, 360), (97, 61), (224, 160), (50, 224), (224, 224), (479, 426)]
+
+
+def prepare(preparation: Preparation, image: Image.Image) -> np.ndarray:
+    return preparation.finish(preparation(image)[None])[0].numpy()
+
+
+def tensor(image: Image.Image) -> Tensor:
+    return F.pil_to_tensor(image)[None].float() / 255
+
+
+@pytest.mark.parametrize("preparation", ALL)
+def test_finishing_on_the_device_gives_the_bits_of_doing_all_at_once(preparation: Preparation) -> None:
+    pixels = torch.stack([preparation(picture(*size)) for size in SIZES])
+    if pixels.dtype == torch.uint8:
+        unit = [F.to_dtype(one, torch.float32, scale=True) for one in pixels]
+    else:
+        unit = list(pixels)
+    assert torch.equal(preparation.finish(pixels), torch.stack([F.normalize(one, MEAN, STD) for one in unit]))
+
+
+@pytest.mark.parametrize("preparation", ALL)
+@pytest.mark.parametrize("size", SIZES)
+def test_torch_prepares_the_same_tensor(preparation: Preparation, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    exact = prepare(preparation, image)
+    np.testing.assert_allclose(preparation.differentiable(tensor(image))[0].numpy(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(40, 28), (21, 33), (32, 32), (20, 64)])
+def test_noise_of_extremes_survives_both_ways(size: tuple[int, int]) -> None:
+    """Every weight and every clamping counts when neighbours are black and white."""
+    noise = np.random.default_rng(0).integers(0, 2, (*size, 3), dtype=np.uint8) * 255
+    image = Image.fromarray(noise)
+    for target in (8, 31, 48):
+        preparation = ShortestSideCrop(target)
+        found = preparation.differentiable(tensor(image))[0].numpy()
+        np.testing.assert_allclose(found, prepare(preparation, image), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 700), (640, 360), (97, 61), (224, 224)])
@@ -23,7 +66,7 @@ def test_crop_is_pillow_bicubic_of_the_centre(size: tuple[int, int]) -> None:
     left, top = round((width - 224) / 2), round((height - 224) / 2)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     expected = np.asarray(resized, dtype=np.float64)[top : top + 224, left : left + 224] / 255
-    found = ShortestSideCrop()(image).numpy()
+    found = prepare(ShortestSideCrop(), image)
     np.testing.assert_allclose(found, (expected.transpose(2, 0, 1) - MEAN_) / STD_, atol=1e-5)
 
 
@@ -42,7 +85,7 @@ def test_pad_is_float_bicubic_on_black(size: tuple[int, int]) -> None:
     expected = np.zeros((3, 224, 224))
     left, top = (224 - width) // 2, (224 - height) // 2
     expected[:, top : top + height, left : left + width] = np.stack(channels) / 255
-    found = LongestSidePad()(image).numpy()
+    found = prepare(LongestSidePad(), image)
     np.testing.assert_allclose(found, (expected - MEAN_) / STD_, atol=2e-5)
 
 
@@ -54,7 +97,7 @@ def test_a_sliver_keeps_one_pixel() -> None:
 def test_pickscores_crop_is_that_of_its_processor(size: tuple[int, int]) -> None:
     image = picture(*size)
     expected = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=224)(image, return_tensors="np")
-    found = ShortestSideCrop(rounding="down")(image).numpy()
+    found = prepare(ShortestSideCrop(rounding="down"), image)
     np.testing.assert_allclose(found, expected["pixel_values"][0], atol=1e-5)
 
 

@@ -1,18 +1,21 @@
 """From an RGB picture to the tensor a network sees. Equal values prepare equal tensors, so rewards share them.
 
-Mean and standard deviation are those of OpenAI's CLIP, which all five networks use.
+Mean and standard deviation are those of OpenAI's CLIP, which all five networks use. What `differentiable` gives for
+pictures of 8 bits equals what the workers' way gives, but for the last bits of floating point.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+from tgo_pipeline.rewards.pillow_resize import eight_bit, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
@@ -30,12 +33,23 @@ class ShortestSideCrop:
     rounding: Literal["even", "down"] = "even"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture to float32 (3, size, size)."""
+        """RGB picture to uint8 (3, size, size)."""
         width, height = self._resized(image.width, image.height)
         left, top = self._offset(width), self._offset(height)
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
-        cropped = resized.crop((left, top, left + self.size, top + self.size))
-        return F.normalize(_pixels(cropped), MEAN, STD)
+        return F.pil_to_tensor(resized.crop((left, top, left + self.size, top + self.size)))
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, size, size) to normalised float32."""
+        return _normalise(F.to_dtype(pixels, torch.float32, scale=True))
+
+    def differentiable(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
+        width, height = self._resized(images.shape[-1], images.shape[-2])
+        left, top = self._offset(width), self._offset(height)
+        levels = resize(_levels(images), height, width)
+        cropped = levels[..., top : top + self.size, left : left + self.size]
+        return _normalise(cropped.float() * (1 / 255))
 
     def shared(self, width: int, height: int) -> ShortestSideCrop:
         """The preparation that most rewards have, if it gives a picture of this size the same tensor; else this."""
@@ -63,18 +77,32 @@ class LongestSidePad:
     size: int = 224
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture to float32 (3, size, size)."""
-        pixels = _pixels(image)
-        longest = max(image.height, image.width)
-        height, width = (max(1, round(side * self.size / longest)) for side in (image.height, image.width))
+        """RGB picture to float32 (3, size, size), most of it in [0, 1]: bicubic weights overshoot at edges."""
+        return self._padded(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True))
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        """float32 (B, 3, size, size) to the same, normalised."""
+        return _normalise(pixels)
+
+    def differentiable(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
+        return _normalise(self._padded(_levels(images).float() * (1 / 255)))
+
+    def _padded(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        longest = max(height, width)
         if longest != self.size:
+            height, width = (max(1, round(side * self.size / longest)) for side in (height, width))
             pixels = F.resize(
                 pixels, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
             )
         left, top = (self.size - width) // 2, (self.size - height) // 2
-        right, bottom = self.size - width - left, self.size - height - top
-        return F.normalize(F.pad(pixels, [left, top, right, bottom]), MEAN, STD)
+        return F.pad(pixels, [left, top, self.size - width - left, self.size - height - top])
 
 
-def _pixels(picture: Any) -> Tensor:
-    return F.to_dtype(F.pil_to_tensor(picture), torch.float32, scale=True)
+def _levels(images: Tensor) -> Tensor:
+    return eight_bit(images.double() * 255)
+
+
+def _normalise(pixels: Tensor) -> Tensor:
+    return F.normalize(pixels, MEAN, STD)
