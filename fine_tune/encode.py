@@ -103,7 +103,7 @@ def encode_folder(folder: Path, source: Source, planned: Sequence[Shard], runtim
     )
 
 
-def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> Callable[[Shard], None]:
+def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.Worker:
     from fine_tune.policies import policy_class
     from tgo_pipeline.devices import prepare_torch
     from tgo_pipeline.generators import load_pipeline
@@ -114,14 +114,14 @@ def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> Callab
     chunks = prompt_chunks(source.generations)
     size = runtime.generate_batch_size
 
-    def work(shard: Shard) -> None:
+    def write(shard: Shard) -> None:
         if shard.split == PROMPTS:
             _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, size)
         else:
             _write_images(folder / shard.name, shard, files[shard.index], encoder, size)
         log.info("encoded %s", folder / shard.name)
 
-    return work
+    return local.one_by_one(write)
 
 
 def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:

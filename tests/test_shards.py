@@ -15,7 +15,7 @@ import pytest
 
 from tgo_pipeline import shards
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors.local import execute
+from tgo_pipeline.executors.local import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.shards import Interrupted, Shard, Stop, atomic, run_shards
 from tgo_pipeline.tables import read_folder, write_table
@@ -38,8 +38,8 @@ class Writer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, runtime: RuntimeParams):
-        return self.write
+    def __call__(self, runtime: RuntimeParams) -> Worker:
+        return one_by_one(self.write)
 
     def write(self, shard: Shard) -> None:
         if shard.fingerprint.endswith("bad"):

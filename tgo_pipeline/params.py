@@ -99,10 +99,15 @@ class GenerateParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreParams:
-    """Which rewards score every image: name to source (`demo` or a local folder)."""
+    """Which rewards score every image, by column, and in which precision (auto: fp16 on a GPU, fp32 elsewhere).
+
+    A column named like a reward has a source (null: the official checkpoint); another has a spec, `REWARD=SOURCE` or
+    `module:function`.
+    """
 
     rewards: dict[str, str] = field(default_factory=dict)
     max_error_rate: float = 0.01
+    dtype: Literal["auto", "fp32", "fp16"] = "auto"
 
     def __post_init__(self) -> None:
         if not self.rewards:
@@ -243,22 +248,31 @@ class ReportParams:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeParams:
-    """How fast and where, never what: nothing here is tracked, none of it enters a fingerprint."""
+    """How fast and where, never what: nothing here is tracked, none of it enters a fingerprint.
+
+    `workers` are processes that decode images for scoring (none given: on a GPU one per core, on a CPU threads);
+    `score_memory_gb` is what reward weights may take (none given: most of what is free), `compile` is torch.compile.
+    """
 
     device: str = "auto"
     processes: int = 1
     threads: int | None = None
     generate_batch_size: int = 64
-    score_batch_size: int = 64
+    score_batch_size: int | None = None
+    score_memory_gb: float | None = None
+    workers: int | None = None
+    compile: bool = False
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        _not_negative(workers=self.workers or 0)
         _positive(
             processes=self.processes,
             threads=self.threads,
             generate_batch_size=self.generate_batch_size,
             score_batch_size=self.score_batch_size,
+            score_memory_gb=self.score_memory_gb,
             micro_batch_size=self.micro_batch_size,
         )
 

@@ -17,6 +17,7 @@ from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.scorer import Scorer, share_towers
+from tgo_pipeline.rewards.workers import prepare_chunk
 
 NAMES = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
 PROMPTS = ["a red cat", "blue cats", "a red cat", "a red cat", "blue cats"]
@@ -63,14 +64,24 @@ def test_nothing_is_computed_twice(images: list[bytes], rewards: dict[str, Netwo
     assert texts == [2]
 
 
-def test_rewards_that_see_the_same_share_the_tensor(rewards: dict[str, NetworkReward]) -> None:
-    scorer = Scorer(rewards)
-    hpsv2, pickscore, clip = (rewards[name].preprocessing for name in ("hpsv2.1", "pickscore", "clip"))
-    square = scorer._prepare(picture(64, 64))
-    assert square[pickscore] is square[clip]
-    assert square[hpsv2] is not square[clip]
-    odd = scorer._prepare(picture(32, 39))
-    assert not torch.equal(odd[pickscore], odd[clip])
+def test_rewards_that_see_the_same_share_the_pixels(rewards: dict[str, NetworkReward]) -> None:
+    preparations = [rewards[name].preprocessing for name in ("hpsv2.1", "pickscore", "clip")]
+    hpsv2, pickscore, clip = preparations
+    square = prepare_chunk([picture(64, 64), picture(40, 40)], preparations)
+    assert square.shared[pickscore] == square.shared[clip] != square.shared[hpsv2]
+    odd = prepare_chunk([picture(64, 64), picture(32, 39)], preparations)
+    assert odd.shared[pickscore] != odd.shared[clip]
+    np.testing.assert_array_equal(odd.pixels[odd.shared[pickscore]][0], odd.pixels[odd.shared[clip]][0])
+
+
+def test_chunks_that_share_differently_are_joined_right(rewards: dict[str, NetworkReward]) -> None:
+    images = [*(picture(32, 32) for _ in range(16)), *(picture(32, 39) for _ in range(16))]
+    prompts = ["a red cat"] * len(images)
+    chosen = {name: rewards[name] for name in ("pickscore", "clip")}
+    together = Scorer(chosen).score(images, prompts)
+    for name, reward in chosen.items():
+        alone = Scorer({name: reward}, batch_size=1).score(images, prompts)
+        np.testing.assert_allclose(together.columns[name], alone.columns[name], rtol=0, atol=1e-5)
 
 
 def test_different_towers_are_not_shared(rewards: dict[str, NetworkReward]) -> None:
@@ -85,7 +96,7 @@ def test_different_towers_are_not_shared(rewards: dict[str, NetworkReward]) -> N
 def test_an_unreadable_picture_does_not_move_the_others(
     images: list[bytes], rewards: dict[str, NetworkReward], batch_size: int
 ) -> None:
-    scorer = Scorer(rewards, batch_size)
+    scorer = Scorer(rewards, batch_size=batch_size)
     whole = scorer.score(images, PROMPTS)
     broken = scorer.score([images[0], images[1][:200], None, *images[3:]], PROMPTS)
     assert broken.errors.keys() == {1, 2}
@@ -113,7 +124,7 @@ def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
 
 def test_scoring_unreadable_pictures_directly_is_an_error(rewards: dict[str, NetworkReward]) -> None:
     truncated = Image.open(io.BytesIO(png(picture(64, 64))[:2000]))
-    with pytest.raises(TgoError, match="image 1 of 2 cannot be read"):
+    with pytest.raises(TgoError, match="image 1 of 2 cannot be scored: OSError"):
         rewards["clip"].score([picture(32, 32), truncated], ["a", "b"])
 
 

@@ -18,7 +18,7 @@ from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards.stage import plan, score_folder
+from tgo_pipeline.rewards.stage import PARTIAL, plan, score_folder
 from tgo_pipeline.shards import Status
 from tgo_pipeline.tables import GENERATIONS, read_folder, read_metadata, write_table
 
@@ -71,7 +71,7 @@ def sources(weights: Path, *names: str) -> dict[str, str]:
 
 
 def score(
-    generations: Path, rewards: Mapping[str, str], max_error_rate: float = 0.0, **runtime: int
+    generations: Path, rewards: Mapping[str, str], max_error_rate: float = 0.0, **runtime: float
 ) -> Status:
     settings = RuntimeParams(device="cpu", score_batch_size=3, **runtime)  # type: ignore[arg-type]
     scores = generations.parent / "scores"
@@ -259,15 +259,55 @@ def test_a_kept_error_survives_dropping_a_reward(tmp_path: Path, weights: Path) 
     assert read_folder(tmp_path / "scores")["error"].to_list() == before["error"].to_list()
 
 
-def test_a_score_that_is_not_finite_is_no_missing_score(
+def test_a_score_that_is_not_finite_is_missing_with_its_reason(
     generations: Path, weights: Path, tmp_path: Path
 ) -> None:
     reward = tiny.build("aesthetic")
     with torch.no_grad():
         reward.get_parameter("head.layers.7.bias").fill_(torch.inf)
     reward.save(tmp_path / "infinite")
-    assert score(generations, {"aesthetic": str(tmp_path / "infinite")}).failed == 0
-    assert set(read_folder(generations.parent / "scores")["aesthetic"]) == {np.inf}
+    spoilt = {"aesthetic": str(tmp_path / "infinite"), **sources(weights, "clip")}
+    assert score(generations, spoilt, max_error_rate=1.0).failed == SHARDS * ROWS
+    found = read_folder(generations.parent / "scores")
+    assert found["aesthetic"].null_count() == SHARDS * ROWS
+    assert set(found["error"]) == {"aesthetic gave inf"}
+    assert found["clip"].null_count() == 0
+    assert score(generations, sources(weights, "aesthetic", "clip")).failed == 0
+    assert read_folder(generations.parent / "scores")["error"].null_count() == SHARDS * ROWS
+
+
+def test_rewards_that_do_not_fit_together_come_in_turn_with_the_same_scores(
+    generations: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewards = sources(weights, "hpsv2.1", "clip", "aesthetic")
+    score(generations, rewards)
+    together = read_folder(generations.parent / "scores")
+    shutil.rmtree(generations.parent / "scores")
+    caplog.set_level(logging.INFO, "tgo")
+    score(generations, rewards, score_memory_gb=1e-6)
+    assert [message for message in caplog.messages if "computed hpsv2.1, kept 0 columns" in message]
+    assert [message for message in caplog.messages if "computed aesthetic, kept 2 columns" in message]
+    in_turn = read_folder(generations.parent / "scores")
+    assert in_turn.columns == together.columns
+    for name in rewards:
+        np.testing.assert_allclose(in_turn[name], together[name], rtol=0, atol=1e-5)
+
+
+def test_a_run_in_turn_that_ends_early_goes_on_with_what_is_left(
+    generations: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewards = sources(weights, "hpsv2.1", "clip")
+    scores = generations.parent / "scores"
+    score(generations, sources(weights, "hpsv2.1"))
+    kept = read_folder(scores)["hpsv2.1"].to_list()
+    file = scores / shard(0)
+    metadata = read_metadata(file)
+    write_table(pq.read_table(file), file, {**metadata, "fingerprint": PARTIAL})
+    caplog.set_level(logging.INFO, "tgo")
+    score(generations, rewards, score_memory_gb=1e-6)
+    assert not [message for message in caplog.messages if "computed hpsv2.1" in message]
+    assert read_folder(scores)["hpsv2.1"].to_list() == kept
+    assert score(generations, rewards).done == SHARDS
 
 
 def test_too_many_errors_fail_after_everything_is_written(tmp_path: Path, weights: Path) -> None:

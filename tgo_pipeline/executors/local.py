@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import Any
 
@@ -15,23 +16,34 @@ from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.shards import Shard, Stop
 
-Worker = Callable[[Shard], None]
+Worker = Callable[[Iterable[Shard]], Iterator[Shard]]
+"""Writes shards as they come and yields each one that is written; it may take the next before it ends one."""
 MakeWorker = Callable[[RuntimeParams], Worker]
 POLL_S = 0.2
 
 
+def one_by_one(write: Callable[[Shard], None]) -> Worker:
+    """The worker that ends each shard before it takes the next."""
+
+    def work(shards: Iterable[Shard]) -> Iterator[Shard]:
+        for shard in shards:
+            write(shard)
+            yield shard
+
+    return work
+
+
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
-    """Write every shard with workers built by `make_worker(runtime)`, which loads a model and returns a writer.
+    """Write every shard with workers built by `make_worker(runtime)`, which loads a model.
 
     With `runtime.processes` above 1, `make_worker` must be picklable; process k gets the k-th GPU where there are
-    several. Raises the first worker's `TgoError` (the others finish the shard they work on) and `Interrupted`.
+    several. Raises the first worker's `TgoError` (the others finish what they work on) and `Interrupted`.
     """
     processes = min(runtime.processes, len(shards))
     if processes <= 1:
-        worker = make_worker(runtime)
-        for shard in shards:
-            worker(shard)
-            stop.check()
+        for _ in make_worker(runtime)(itertools.takewhile(lambda _: not stop.requested, shards)):
+            pass
+        stop.check()
         return
     _execute_in_processes(shards, stop, make_worker, runtime, processes)
 
@@ -49,17 +61,21 @@ def _execute_in_processes(
         context.Process(
             target=_serve,
             args=(tasks, errors, ending, make_worker, process_runtime(runtime, rank)),
-            daemon=True,
         )
         for rank in range(processes)
     ]
     for worker in workers:
         worker.start()
-    while any(worker.is_alive() for worker in workers):
+    try:
+        while any(worker.is_alive() for worker in workers):
+            for worker in workers:
+                worker.join(POLL_S)
+            if stop.requested or any(worker.exitcode for worker in workers):
+                ending.set()
+    except BaseException:  # a second interrupt ends at once
         for worker in workers:
-            worker.join(POLL_S)
-        if stop.requested or any(worker.exitcode for worker in workers):
-            ending.set()
+            worker.terminate()
+        raise
     stop.check()
     _raise_first(errors, [worker.exitcode for worker in workers])
 
@@ -68,14 +84,20 @@ def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runt
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
     try:
-        worker = make_worker(runtime)
-        while not ending.is_set() and _parent_lives():
-            worker(tasks.get(timeout=POLL_S))
-    except queue.Empty:
-        return
+        for _ in make_worker(runtime)(_take(tasks, ending)):
+            pass
     except TgoError as error:
         errors.put(str(error))
         raise SystemExit(1) from None
+
+
+def _take(tasks: Any, ending: Event) -> Iterator[Shard]:
+    """The shards that are left, until the work is to end."""
+    while not ending.is_set() and _parent_lives():
+        try:
+            yield tasks.get(timeout=POLL_S)
+        except queue.Empty:
+            return
 
 
 def _parent_lives() -> bool:

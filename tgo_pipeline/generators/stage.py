@@ -128,7 +128,7 @@ def _make_worker(
             write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
         log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
 
-    return write
+    return local.one_by_one(write)
 
 
 def _draw(part: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:

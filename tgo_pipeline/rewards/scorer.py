@@ -1,116 +1,303 @@
-"""Scoring many pictures with several rewards at once, without doing anything twice.
+"""Scoring any number of pictures with several rewards at once, in bounded memory, without doing anything twice.
 
-Pictures are decoded and prepared in threads, one batch ahead; each prepared tensor, each image encoding and each
-distinct prompt is computed once for all rewards that share it.
+Pictures are decoded and prepared ahead of the networks (`workers.py`); each prepared tensor, each image encoding and
+each distinct prompt is computed once for all rewards that share it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.base import Preparation, Reward
-from tgo_pipeline.rewards.images import UnreadableImage, decode, to_rgb
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
+from tgo_pipeline.rewards.base import Reward
+from tgo_pipeline.rewards.batching import BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.images import ImageInput, check_input
+from tgo_pipeline.rewards.workers import CHUNK, Chunk, Preparer
 
-Prepared = dict[Preparation, Tensor]
-MAX_THREADS = 16
+log = logging.getLogger("tgo")
+BLOCK = 256
+"""Samples whose prompts are encoded together."""
+PROMPTS = 4096
+"""Distinct prompts whose encodings are kept for samples to come."""
+
+Sample = tuple[ImageInput, str]
 
 
 @dataclass
 class Scores:
-    """One float32 column (N,) per reward, NaN where `errors` has the reason that the picture could not be read."""
+    """One float32 column (N,) per reward, NaN where `errors` has the reason that the sample could not be scored."""
 
     columns: dict[str, np.ndarray]
     errors: dict[int, str] = field(default_factory=dict)
 
 
+@dataclass
+class ScoredBatch:
+    """Consecutive samples: a float32 column per reward with NaN where `errors` has a reason, else None."""
+
+    columns: dict[str, np.ndarray]
+    errors: list[str | None]
+
+
+@dataclass
+class _Prompts:
+    """Distinct prompts, their places, and what each reward made of them."""
+
+    places: dict[str, int]
+    encoded: dict[str, Any]
+
+
+@dataclass
+class _Batch:
+    """Samples of one part that the networks see together, and the place of each one's prompt."""
+
+    part: int
+    places: np.ndarray
+    prompts: _Prompts
+    chunks: list[Chunk] = field(default_factory=list)
+
+    def complete(self) -> bool:
+        return sum(len(chunk.errors) for chunk in self.chunks) == len(self.places)
+
+
+def score_all(
+    rewards: Mapping[str, Reward] | Sequence[Reward],
+    images: Sequence[ImageInput],
+    prompts: Sequence[str] | None = None,
+    *,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> Scores:
+    """Score pairs of image and prompt with several rewards; a picture that cannot be read costs its row, not the call.
+
+    Images and prompts as in `Reward.score`. Decoding, the prepared pictures, equal CLIP towers and distinct prompts
+    are shared. Raises `TgoError` if the numbers differ, or an image is of a kind that holds no picture.
+    """
+    named = dict(rewards) if isinstance(rewards, Mapping) else {reward.name: reward for reward in rewards}
+    paired = _pair(images, prompts, prompt, any(reward.needs_prompt for reward in named.values()))
+    with Scorer(named, batch_size=batch_size, workers=workers) as scorer:
+        return scorer.score(images, paired)
+
+
+def _pair(
+    images: Sequence[ImageInput], prompts: Sequence[str] | None, prompt: str | None, needed: bool
+) -> Sequence[str]:
+    if isinstance(images, (str, bytes)) or not hasattr(images, "__len__"):
+        raise TgoError(f"images is one {type(images).__name__}: give a list of images.")
+    if isinstance(prompts, str):
+        raise TgoError(
+            f"prompts is one text, {prompts[:40]!r}: give a list with one for each image, or ask for one prompt for "
+            "all of them with `prompt=`."
+        )
+    if prompts is not None and prompt is not None:
+        raise TgoError(
+            "prompts and prompt are both given: the first is one for each image, the second one for all."
+        )
+    if prompts is None and prompt is None and needed:
+        raise TgoError("no prompts: give `prompts` (one for each image) or `prompt` (one for all of them).")
+    return [prompt or ""] * len(images) if prompts is None else prompts
+
+
 class Scorer:
-    """Scores pictures (PIL, or encoded bytes) with prompts under several rewards, all on their own device."""
+    """Scores pictures under several rewards, each on its own device. Use it in a `with`, or `close` it.
+
+    `batch_size` is the number of pictures a network sees at once; without one it is measured on a GPU, and it is
+    halved when memory runs out. `workers` processes decode and resize; without them threads of this process do.
+    """
 
     def __init__(
-        self, rewards: Mapping[str, Reward], batch_size: int = 64, threads: int | None = None
+        self,
+        rewards: Mapping[str, Reward],
+        *,
+        batch_size: int | None = None,
+        workers: int = 0,
+        threads: int | None = None,
     ) -> None:
         self.rewards = dict(rewards)
-        self.batch_size = batch_size
-        self.threads = threads or min(MAX_THREADS, os.cpu_count() or 1)
         share_towers(list(self.rewards.values()))
-        self._preparations = {reward.preprocessing for reward in self.rewards.values()}
+        devices = {reward.device for reward in self.rewards.values()}
+        self.batch_size = BatchSize(batch_size, devices)
+        preparations = dict.fromkeys(reward.preprocessing for reward in self.rewards.values())
+        self._preparer = Preparer(preparations, workers, threads)
 
-    @torch.inference_mode()
-    def score(self, images: Sequence[Image.Image | bytes | None], prompts: Sequence[str]) -> Scores:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._preparer.close()
+
+    def score(self, images: Sequence[ImageInput], prompts: Sequence[str]) -> Scores:
         """Score each picture with the prompt of the same place. Raises `TgoError` if their numbers differ."""
         if len(images) != len(prompts):
             raise TgoError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image.")
-        columns = {name: np.full(len(images), np.nan, dtype=np.float32) for name in self.rewards}
-        errors: dict[int, str] = {}
-        distinct = list(dict.fromkeys(prompts))
-        place = {prompt: index for index, prompt in enumerate(distinct)}
-        encoders = self.rewards.items() if distinct else ()
-        encoded = {name: reward.encode_prompts(distinct) for name, reward in encoders}
-        for rows, prepared in self._batches(images, errors):
-            wanted = np.array([place[prompts[row]] for row in rows])
-            for name, scores in self._score_batch(prepared, encoded, wanted).items():
-                columns[name][rows] = scores.float().cpu().numpy()
-        return Scores(columns, errors)
+        empty = ScoredBatch({name: np.empty(0, np.float32) for name in self.rewards}, [])
+        batches = [empty, *self.stream(zip(images, prompts, strict=True))]
+        columns = {name: np.concatenate([batch.columns[name] for batch in batches]) for name in self.rewards}
+        reasons = itertools.chain.from_iterable(batch.errors for batch in batches)
+        return Scores(columns, {row: reason for row, reason in enumerate(reasons) if reason is not None})
 
-    def _score_batch(
-        self, prepared: Sequence[Prepared], encoded: Mapping[str, Any], wanted: np.ndarray
+    def stream(self, samples: Iterable[Sample]) -> Iterator[ScoredBatch]:
+        """Score (picture, prompt) pairs as they come, batch by batch in their order.
+
+        Only some hundred samples are held at once, however many there are.
+        """
+        return (batch for _, batch in self.stream_parts([samples]))
+
+    def stream_parts(self, parts: Iterable[Iterable[Sample]]) -> Iterator[tuple[int, ScoredBatch]]:
+        """As `stream`, for samples that come in parts: yields the number of the part with each of its batches.
+
+        A batch never reaches into the next part, so that the scores of a part are the same to the last bit whatever
+        was scored before it; but the next part is decoded while this one is with the networks.
+        """
+        waiting: deque[tuple[int, Callable[[], ScoredBatch]]] = (
+            deque()
+        )  # a GPU is fetched from one batch late
+        for batch, chunk in self._preparer.stream(self._chunks(parts)):
+            batch.chunks.append(chunk)
+            if not batch.complete():
+                continue
+            waiting.append((batch.part, self._launch(batch)))
+            if len(waiting) > 1:
+                part, fetch = waiting.popleft()
+                yield part, fetch()
+        for part, fetch in waiting:
+            yield part, fetch()
+
+    def _chunks(self, parts: Iterable[Iterable[Sample]]) -> Iterator[tuple[_Batch, list[ImageInput]]]:
+        """Cut samples into batches, and batches into what a worker prepares at a time; encodes the prompts."""
+        for number, samples in enumerate(parts):
+            prompts = _Prompts({}, {})
+            row = 0
+            samples = iter(samples)
+            size = self.batch_size.current
+            while block := list(itertools.islice(samples, size * max(1, BLOCK // size))):
+                for place, (image, _) in enumerate(block):
+                    check_input(image, row + place)
+                row += len(block)
+                prompts = self._encode_prompts([prompt for _, prompt in block], prompts)
+                for start in range(0, len(block), size):
+                    some = block[start : start + size]
+                    batch = _Batch(number, np.array([prompts.places[prompt] for _, prompt in some]), prompts)
+                    for first in range(0, len(some), CHUNK):
+                        yield batch, [image for image, _ in some[first : first + CHUNK]]
+                size = self.batch_size.current
+
+    @torch.inference_mode()
+    def _encode_prompts(self, prompts: Sequence[str], known: _Prompts) -> _Prompts:
+        """What every reward makes of the distinct prompts, of which only new ones are encoded."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known.places]
+        if not new:
+            return known
+        if len(known.places) + len(new) > PROMPTS:
+            new, known = list(dict.fromkeys(prompts)), _Prompts({}, {})
+        encoded = {name: reward.encode_prompts(new) for name, reward in self.rewards.items()}
+        if known.encoded:
+            encoded = {name: _append(known.encoded[name], part) for name, part in encoded.items()}
+        places = {prompt: place for place, prompt in enumerate([*known.places, *new])}
+        return _Prompts(places, encoded)
+
+    def _launch(self, batch: _Batch) -> Callable[[], ScoredBatch]:
+        """Start the networks on a batch; the result is fetched by calling what is returned."""
+        errors = list(itertools.chain.from_iterable(chunk.errors for chunk in batch.chunks))
+        rows = np.flatnonzero([error is None for error in errors])
+        pixels, shared = _join(batch.chunks)
+        places = batch.places[rows]
+        parts = self._score(pixels, shared, places, batch.prompts.encoded) if len(rows) else []
+
+        def fetch() -> ScoredBatch:
+            columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.rewards}
+            for name in self.rewards if parts else ():
+                found = torch.cat([part[name].float() for part in parts]).cpu().numpy()
+                columns[name][rows] = found
+                for row in rows[~np.isfinite(found)]:
+                    errors[row] = f"{name} gave {columns[name][row]}"
+                    columns[name][row] = np.nan
+            return ScoredBatch(columns, errors)
+
+        return fetch
+
+    @torch.inference_mode()
+    def _score(
+        self,
+        pixels: Sequence[Any],
+        shared: Mapping[Any, int],
+        places: np.ndarray,
+        encoded: Mapping[str, Any],
+    ) -> list[dict[str, Tensor]]:
+        """Scores of a batch, in as many parts as memory made necessary."""
+        try:
+            with self.batch_size.measure(len(places)):
+                return [self._forward(pixels, shared, places, encoded)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(places) == 1:
+                raise
+            half = len(places) // 2
+        self.batch_size.shrink(half)
+        log.warning("memory ran out with %d images at once: going on with %d", len(places), half)
+        first = self._score([part[:half] for part in pixels], shared, places[:half], encoded)
+        return first + self._score([part[half:] for part in pixels], shared, places[half:], encoded)
+
+    def _forward(
+        self,
+        pixels: Sequence[Any],
+        shared: Mapping[Any, int],
+        places: np.ndarray,
+        encoded: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        pixels = {key: torch.stack([one[key] for one in prepared]) for key in self._preparations}
-        seen: dict[tuple[int, Preparation], Tensor] = {}
+        finished: dict[tuple[int, torch.device], Any] = {}
+        images: dict[tuple[int, int], Any] = {}
         scores = {}
         for name, reward in self.rewards.items():
-            encoder = (id(reward.image_encoder), reward.preprocessing)
-            if encoder not in seen:
-                seen[encoder] = reward.encode_images(pixels[reward.preprocessing].to(reward.device))
-            scores[name] = reward.combine(seen[encoder], encoded[name][wanted])
+            part = shared[reward.preprocessing]
+            if (part, reward.device) not in finished:
+                moved = _to_device(pixels[part], reward.device)
+                finished[part, reward.device] = reward.preprocessing.finish(moved)
+            key = (id(reward.image_encoder), part)
+            if key not in images:
+                images[key] = reward.encode_images(finished[part, reward.device])
+            scores[name] = reward.combine(images[key], encoded[name][places])
         return scores
 
-    def _batches(
-        self, images: Sequence[Image.Image | bytes | None], errors: dict[int, str]
-    ) -> Iterator[tuple[list[int], list[Prepared]]]:
-        """Yield (rows, prepared pictures) of readable pictures, preparing one batch ahead; the rest go to `errors`."""
-        starts = range(0, len(images), self.batch_size)
-        with ThreadPoolExecutor(self.threads) as pool:
 
-            def submit(start: int) -> list[Future[Prepared]]:
-                """Start preparing the batch that begins at `start`; nothing beyond the last picture."""
-                return [
-                    pool.submit(self._prepare, image) for image in images[start : start + self.batch_size]
-                ]
+def _join(chunks: Sequence[Chunk]) -> tuple[list[Any], dict[Any, int]]:
+    """The pixels of a batch's chunks, and which of them each preparation has: shared if they are in every chunk."""
+    kept: dict[tuple[int, ...], int] = {}
+    shared: dict[Any, int] = {}
+    for preparation in chunks[0].shared:
+        sources = tuple(chunk.shared[preparation] for chunk in chunks)
+        shared[preparation] = kept.setdefault(sources, len(kept))
+    parts = [[chunk.pixels[index] for chunk, index in zip(chunks, sources, strict=True)] for sources in kept]
+    return [_concatenate([pixels for pixels in part if len(pixels)]) for part in parts], shared
 
-            waiting = submit(0) if images else []
-            for start in starts:
-                current, waiting = waiting, submit(start + self.batch_size)
-                rows, prepared = [], []
-                for row, future in enumerate(current, start):
-                    try:
-                        prepared.append(future.result())
-                        rows.append(row)
-                    except UnreadableImage as error:
-                        errors[row] = str(error)
-                if rows:
-                    yield rows, prepared
 
-    def _prepare(self, image: Image.Image | bytes | None) -> Prepared:
-        picture = to_rgb(image) if isinstance(image, Image.Image) else decode(image)
-        done: Prepared = {}
-        for wanted in self._preparations:
-            shared = wanted.shared(*picture.size) if isinstance(wanted, ShortestSideCrop) else wanted
-            if shared not in done:
-                done[shared] = shared(picture)
-            done[wanted] = done[shared]
-        return done
+def _concatenate(parts: Sequence[Any]) -> Any:
+    if not parts or isinstance(parts[0], list):
+        return list(itertools.chain.from_iterable(parts))
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def _append(known: Any, new: Any) -> Any:
+    return torch.cat([known, new]) if isinstance(known, Tensor) else np.concatenate([known, new])
+
+
+def _to_device(pixels: Any, device: torch.device) -> Any:
+    if not isinstance(pixels, Tensor) or device.type == "cpu":
+        return pixels
+    return (pixels.pin_memory() if device.type == "cuda" else pixels).to(device, non_blocking=True)
 
 
 def share_towers(rewards: Sequence[Reward]) -> None:

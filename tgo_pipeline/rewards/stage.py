@@ -7,11 +7,13 @@ weights, computes that column alone and keeps the others bit for bit.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,24 +23,28 @@ from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards.layouts import fingerprint
+from tgo_pipeline.rewards.memory import groups
 from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tgo_pipeline.rewards.scorer import Scorer, Scores
+    from tgo_pipeline.rewards.scorer import ScoredBatch, Scorer
 
 log = logging.getLogger("tgo")
 VERSION = 1
 COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
+PARTIAL = "partial"
+"""The fingerprint of a shard that lacks columns still: rewards that do not fit into memory together come in turn."""
+READ_ROWS = 32
 
 
-def plan(generations: Path, rewards: Mapping[str, str]) -> list[Shard]:
+def plan(generations: Path, rewards: Mapping[str, str], dtype: str = "auto") -> list[Shard]:
     """The score shards of a folder of generations, same names; reads metadata and hashes weights, loads nothing.
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files are.
     """
-    return list(_plan(generations, rewards))
+    return list(_plan(generations, rewards, dtype))
 
 
 def score_folder(
@@ -48,24 +54,29 @@ def score_folder(
     *,
     runtime: RuntimeParams,
     max_error_rate: float,
+    dtype: str = "auto",
 ) -> Status:
     """Bring the folder `scores` up to date: score every image of `generations` with `rewards` (name to source).
 
-    A picture that cannot be decoded keeps its row, with null scores and the reason in `error`. Raises `TgoError` if
-    more than the share `max_error_rate` of all rows is such, after everything is written.
+    Rewards that do not fit into memory together are loaded one group after the other. A picture that cannot be
+    decoded keeps its row, with null scores and the reason in `error`. Raises `TgoError` if more than the share
+    `max_error_rate` of all rows is such, after everything is written.
     """
-    columns = _plan(generations, rewards)
-    make_worker = functools.partial(_Worker, generations, scores, dict(rewards), columns)
+    columns = _plan(generations, rewards, dtype)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
-        local.execute(waiting, stop, make_worker, runtime)
+        for names in groups(rewards, dtype, runtime):
+            make_worker = functools.partial(
+                _Worker, generations, scores, dict(rewards), dtype, columns, names
+            )
+            local.execute(waiting, stop, make_worker, runtime)
 
     status = run_shards(scores, list(columns), work)
     _check_errors(scores, list(columns), status.failed, max_error_rate)
     return status
 
 
-def _plan(generations: Path, rewards: Mapping[str, str]) -> dict[Shard, dict[str, str]]:
+def _plan(generations: Path, rewards: Mapping[str, str], dtype: str) -> dict[Shard, dict[str, str]]:
     """Every shard with the fingerprint of each of its columns, in the order of the rewards."""
     files = _complete(generations)
     contents = {name: fingerprint(name, source) for name, source in rewards.items()}
@@ -73,7 +84,7 @@ def _plan(generations: Path, rewards: Mapping[str, str]) -> dict[Shard, dict[str
     for path, (split, index, count) in files.items():
         source = _source_fingerprint(path)
         columns = {
-            name: fingerprint_of(version=VERSION, generations=source, reward=content)
+            name: fingerprint_of(version=VERSION, generations=source, reward=content, dtype=dtype)
             for name, content in contents.items()
         }
         shard = Shard(split, index, count, fingerprint_of(columns=list(columns.items())))
@@ -113,55 +124,136 @@ def _source_fingerprint(path: Path) -> str:
 
 
 @dataclass
+class _Task:
+    """A shard in work: the columns that are kept, those that are to be computed, and what came of them so far."""
+
+    shard: Shard
+    samples: pa.Table
+    old: dict[str, pa.ChunkedArray]
+    missing: tuple[str, ...]
+    started_s: float = field(default_factory=time.monotonic)
+    batches: list[ScoredBatch] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, batch: ScoredBatch) -> None:
+        """Take the next scores."""
+        self.batches.append(batch)
+        self.rows += len(batch.errors)
+
+    @property
+    def complete(self) -> bool:
+        return self.rows == self.samples.num_rows
+
+
+@dataclass
 class _Worker:
-    """Scores shards in one process; rewards are loaded when the first shard needs them."""
+    """Scores shards in one process with the rewards `names`; other columns are kept if they are valid.
+
+    Shards follow each other without a pause: the pictures of the next are decoded while one is with the networks.
+    """
 
     generations: Path
     scores: Path
     rewards: Mapping[str, str]
+    dtype: str
     columns: Mapping[Shard, Mapping[str, str]]
+    names: Sequence[str]
     runtime: RuntimeParams
 
     def __post_init__(self) -> None:
         from tgo_pipeline.devices import prepare_torch
 
         self._device = str(prepare_torch(self.runtime))
-        self._scorers: dict[tuple[str, ...], Scorer] = {}
 
-    def __call__(self, shard: Shard) -> None:
-        from tgo_pipeline.tables import GENERATIONS, read_table, write_table
+    def __call__(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        for missing, tasks in itertools.groupby(map(self._open, shards), lambda task: task.missing):
+            if missing:
+                yield from self._score(missing, tasks)
+            else:
+                for task in tasks:
+                    yield self._write(task)
 
-        started_s = time.monotonic()
-        wanted = self.columns[shard]
-        old = _still_valid(self.scores / shard.name, wanted)
-        missing = tuple(name for name in wanted if name not in old)
-        generations = read_table(self.generations / shard.name, GENERATIONS, COLUMNS)
-        new = self._score(generations, missing) if missing else _errors_of(old)
-        table = _table(generations, list(wanted), old, new)
-        failed = table.num_rows - table["error"].null_count
-        metadata = {"fingerprint": shard.fingerprint, "failed": failed, "columns": dict(wanted)}
-        with atomic(self.scores / shard.name) as temporary:
-            write_table(table, temporary, metadata)
-        _log(shard, table.num_rows, missing, len(wanted) - len(missing), failed, time.monotonic() - started_s)
+    def _open(self, shard: Shard) -> _Task:
+        """What is there of a shard, and what is to be computed."""
+        from tgo_pipeline.tables import GENERATIONS, read_table
 
-    def _score(self, generations: pa.Table, names: tuple[str, ...]) -> Scores:
-        images = [image["bytes"] if image else None for image in generations["image"].to_pylist()]
-        prompts = generations["prompt"].to_pylist()
-        if None in prompts:
-            sample = generations["sample_id"][prompts.index(None)]
+        old = _still_valid(self.scores / shard.name, self.columns[shard])
+        samples = read_table(
+            self.generations / shard.name, GENERATIONS, [name for name in COLUMNS if name != "image"]
+        )
+        prompts = samples["prompt"]
+        if prompts.null_count:
+            sample = samples["sample_id"][prompts.is_null().to_pylist().index(True)]
             raise TgoError(f"sample {sample} has no prompt: give every image of {self.generations} one.")
-        return self._scorer(names).score(images, prompts)
+        return _Task(shard, samples, old, tuple(name for name in self.names if name not in old))
 
-    def _scorer(self, names: tuple[str, ...]) -> Scorer:
+    def _score(self, names: Sequence[str], tasks: Iterable[_Task]) -> Iterator[Shard]:
+        waiting: deque[_Task] = deque()
+
+        def parts() -> Iterator[Iterator[tuple[bytes | None, str]]]:
+            for task in tasks:
+                waiting.append(task)
+                yield _pictures(self.generations / task.shard.name)
+
+        with self._scorer(names) as scorer:
+            for _, batch in scorer.stream_parts(parts()):
+                yield from self._finish(waiting)
+                waiting[0].add(batch)
+                yield from self._finish(waiting)
+            yield from self._finish(waiting)
+
+    def _finish(self, waiting: deque[_Task]) -> Iterator[Shard]:
+        while waiting and waiting[0].complete:
+            yield self._write(waiting.popleft())
+
+    def _write(self, task: _Task) -> Shard:
+        from tgo_pipeline.tables import write_table
+
+        wanted = self.columns[task.shard]
+        have = [name for name in wanted if name in task.old or name in task.missing]
+        if not task.missing and len(have) < len(wanted):
+            return task.shard  # another group of rewards has what it lacks
+        table = _table(task, have)
+        failed = table.num_rows - table["error"].null_count
+        metadata = {
+            "fingerprint": task.shard.fingerprint if len(have) == len(wanted) else PARTIAL,
+            "failed": failed,
+            "columns": {name: wanted[name] for name in have},
+        }
+        with atomic(self.scores / task.shard.name) as temporary:
+            write_table(table, temporary, metadata)
+        _log(task, len(have) - len(task.missing), failed)
+        return task.shard
+
+    def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards import load_reward
         from tgo_pipeline.rewards.scorer import Scorer
 
-        if names not in self._scorers:
-            self._scorers.clear()  # shards of one run nearly always lack the same columns
-            threads = max(1, (os.cpu_count() or 1) // self.runtime.processes)
-            rewards = {name: load_reward(name, self.rewards[name], self._device) for name in names}
-            self._scorers[names] = Scorer(rewards, self.runtime.score_batch_size, threads)
-        return self._scorers[names]
+        runtime = self.runtime
+        rewards = {name: load_reward(name, self.rewards[name], self._device) for name in names}
+        return Scorer(
+            rewards,
+            batch_size=runtime.score_batch_size,
+            workers=decoding_workers(runtime, self._device),
+            threads=max(1, (os.cpu_count() or 1) // runtime.processes),
+        )
+
+
+def decoding_workers(runtime: RuntimeParams, device: str) -> int:
+    """Processes that decode for one scoring process: as stated, else the cores beside a GPU, none on a CPU."""
+    if runtime.workers is not None:
+        return runtime.workers
+    return max(1, (os.cpu_count() or 1) // runtime.processes - 1) if device != "cpu" else 0
+
+
+def _pictures(path: Path) -> Iterator[tuple[bytes | None, str]]:
+    """Image bytes and prompt of each row of a generations shard, a few in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for part in file.iter_batches(READ_ROWS, columns=["image", "prompt"]):
+            for row in part.to_pylist():
+                yield row["image"] and row["image"]["bytes"], row["prompt"]
 
 
 def _still_valid(path: Path, wanted: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
@@ -185,34 +277,41 @@ def _still_valid(path: Path, wanted: Mapping[str, str]) -> dict[str, pa.ChunkedA
     return {name: table[name] for name in table.column_names}
 
 
-def _errors_of(old: Mapping[str, pa.ChunkedArray]) -> Scores:
-    """No column, and the errors that an existing shard holds."""
-    from tgo_pipeline.rewards.scorer import Scores
-
-    return Scores({}, {row: reason for row, reason in enumerate(old["error"].to_pylist()) if reason})
-
-
-def _table(
-    generations: pa.Table, names: Sequence[str], old: Mapping[str, pa.ChunkedArray], new: Scores
-) -> pa.Table:
+def _table(task: _Task, names: Sequence[str]) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
     from tgo_pipeline.tables import scores_schema
 
-    rows = range(generations.num_rows)
-    unreadable = np.isin(rows, list(new.errors))
-    arrays = {name: generations[name] for name in ("sample_id", "prompt_id")}
+    arrays = {name: task.samples[name] for name in ("sample_id", "prompt_id")}
     for name in names:
-        arrays[name] = old[name] if name in old else pa.array(new.columns[name], mask=unreadable)
-    arrays["error"] = pa.array([new.errors.get(row) for row in rows], pa.string())
+        if name in task.old:
+            arrays[name] = task.old[name]
+            continue
+        column = np.concatenate([np.empty(0, np.float32), *(batch.columns[name] for batch in task.batches)])
+        arrays[name] = pa.array(column, mask=np.isnan(column))
+    arrays["error"] = pa.array(_errors(task, [arrays[name] for name in names]), pa.string())
     return pa.table(arrays, schema=scores_schema(names))
 
 
-def _log(shard: Shard, rows: int, computed: Sequence[str], kept: int, failed: int, took_s: float) -> None:
-    done = f"computed {', '.join(computed)}" if computed else "computed nothing"
+def _errors(task: _Task, columns: Sequence[pa.Array]) -> list[str | None]:
+    """Why a row has no score: the reason found now, or the one stored with the columns that are kept."""
+    old = task.old["error"].to_pylist() if task.old else [None] * task.samples.num_rows
+    new = [error for batch in task.batches for error in batch.errors] or old
+    lacking = [any(row) for row in zip(*(column.is_null().to_pylist() for column in columns), strict=True)]
+    return [(now or before) if lacks else None for now, before, lacks in zip(new, old, lacking, strict=True)]
+
+
+def _log(task: _Task, kept: int, failed: int) -> None:
+    done = f"computed {', '.join(task.missing)}" if task.missing else "computed nothing"
     log.info(
-        "%s: %d samples, %s, kept %d columns, %d failed, %.1f s", shard.name, rows, done, kept, failed, took_s
+        "%s: %d samples, %s, kept %d columns, %d failed, %.1f s",
+        task.shard.name,
+        task.samples.num_rows,
+        done,
+        kept,
+        failed,
+        time.monotonic() - task.started_s,
     )
 
 

@@ -1,0 +1,78 @@
+"""Which rewards fit into memory together; the others are loaded after them."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.rewards.layouts import locate
+
+SHARE = 0.7
+"""Part of the free memory that weights may take; the rest is for pictures."""
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def groups(rewards: Mapping[str, str], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
+    """The rewards in groups that are loaded together, in their order; one group if memory allows.
+
+    The budget is `runtime.score_memory_gb`, or what is free on the device, divided by the processes that share it.
+    """
+    budget_bytes = _budget_bytes(runtime)
+    each_bytes = 2 if dtype == "fp16" or (dtype == "auto" and _on_gpu(runtime)) else 4
+    result: list[list[str]] = []
+    left_bytes = 0.0
+    for name, source in rewards.items():
+        size_bytes = sum(map(numbers, _weight_files(name, source))) * each_bytes
+        if not result or size_bytes > left_bytes:
+            result.append([])
+            left_bytes = budget_bytes
+        result[-1].append(name)
+        left_bytes -= size_bytes
+    return result
+
+
+def numbers(path: Path) -> int:
+    """How many numbers a weight file holds: read off a safetensors header; of a pickle at most one per two bytes."""
+    if path.suffix != ".safetensors":
+        return path.stat().st_size // 2
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    return sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
+
+
+def _weight_files(name: str, source: str) -> list[Path]:
+    files = locate(name, source)
+    return [path for path in (files.weights, *files.companions.values()) if path.suffix in WEIGHTS]
+
+
+def _on_gpu(runtime: RuntimeParams) -> bool:
+    from tgo_pipeline.devices import resolve_device
+
+    return resolve_device(runtime.device).type == "cuda"
+
+
+def _budget_bytes(runtime: RuntimeParams) -> float:
+    if runtime.score_memory_gb is not None:
+        return runtime.score_memory_gb * 1e9
+    if not _on_gpu(runtime):
+        return SHARE * _available_bytes() / runtime.processes
+    import torch
+
+    from tgo_pipeline.devices import resolve_device
+
+    shared = math.ceil(runtime.processes / max(1, torch.cuda.device_count()))
+    return SHARE * torch.cuda.mem_get_info(resolve_device(runtime.device))[0] / shared
+
+
+def _available_bytes() -> float:
+    """Memory that programs can have without swapping, where the system tells; else no bound."""
+    if not _MEMINFO.is_file():
+        return math.inf
+    lines = (line.split() for line in _MEMINFO.read_text().splitlines())
+    return next((1024.0 * int(words[1]) for words in lines if words[0] == "MemAvailable:"), math.inf)
