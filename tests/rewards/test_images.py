@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tgo_pipeline.rewards.images import UnreadableImage, decode, to_rgb
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.images import UnreadableImage, check_input, decode, open_image, to_rgb
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:
@@ -82,3 +85,71 @@ def test_damage_never_raises_anything_else(noise: bytes, kind: str, start: int) 
         assert decode(damaged).mode == "RGB"
     except UnreadableImage as error:
         assert str(error)
+
+
+def test_every_kind_of_input_is_the_same_picture(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels))
+    (tmp_path / "a.png").write_bytes(data)
+    inputs = [
+        data,
+        Image.fromarray(pixels),
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        pixels,
+        np.asfortranarray(pixels),
+        torch.from_numpy(pixels).permute(2, 0, 1),
+    ]
+    for row, one in enumerate(inputs):
+        check_input(one, row)
+        np.testing.assert_array_equal(np.asarray(open_image(one)), pixels)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (4,)])
+def test_pixels_may_be_grey_or_have_transparency(channels: tuple[int, ...]) -> None:
+    pixels = np.full((4, 6, *channels), 100, dtype=np.uint8)
+    pixels[..., -1:] = 100 if channels != (4,) else 0
+    tensor = torch.from_numpy(pixels if not channels else pixels.transpose(2, 0, 1).copy())
+    expected = 255 if channels == (4,) else 100
+    for image in (pixels, tensor):
+        check_input(image, 0)
+        found = open_image(image)
+        assert found.size == (6, 4)
+        assert np.unique(np.asarray(found)).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (3.5, "image 7 is a float: give a PIL image"),
+        ([1, 2], "image 7 is a list"),
+        (np.zeros((4, 4, 3)), "ndarray of float64: pixels must be uint8.*score_tensor"),
+        (torch.zeros(3, 4, 4), "Tensor of float32"),
+        (torch.zeros(5, 4, 3, dtype=torch.uint8), r"shape \(5, 4, 3\).*tensors are \(3, height, width\)"),
+        (np.zeros((3, 4, 4), np.uint8), None),
+        (np.zeros((3, 4, 5), np.uint8), r"arrays are \(height, width, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), "no picture"),
+        (np.zeros(4, np.uint8), "no picture"),
+    ],
+)
+def test_what_holds_no_picture_is_refused(image: object, message: str | None) -> None:
+    if message is None:  # 4 channels could be transparency: an array is taken as (height, width, channels)
+        check_input(image, 7)  # type: ignore[arg-type]
+        return
+    with pytest.raises(TgoError, match=message):
+        check_input(image, 7)  # type: ignore[arg-type]
+
+
+def test_a_path_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    for path, reason in (
+        (tmp_path / "none.png", r"cannot be read \(No such file"),
+        (tmp_path, r"cannot be read \(Is a directory"),
+        ("a\0b.png", "null byte"),
+    ):
+        with pytest.raises(UnreadableImage, match=reason):
+            open_image(path)
+
+
+def test_sixteen_bits_of_a_portable_map_keep_their_brightness() -> None:
+    data = b"P5 3 1 65535\n" + np.array([0, 32768, 65535], ">u2").tobytes()
+    assert np.asarray(decode(data))[0, :, 0].tolist() == pytest.approx([0, 128, 255], abs=1)

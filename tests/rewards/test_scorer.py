@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore
-from tgo_pipeline.rewards.scorer import Scorer, share_towers
+from tgo_pipeline.rewards.scorer import BLOCK, Scorer, score_all, share_towers
 from tgo_pipeline.rewards.workers import prepare_chunk
 
 NAMES = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
@@ -115,6 +117,82 @@ def test_one_picture_object_may_come_many_times(rewards: dict[str, NetworkReward
     lazy = Image.open(io.BytesIO(png(picture(200, 200))))
     scores = rewards["clip"].score([lazy] * 40, ["a red cat"] * 40)
     np.testing.assert_allclose(scores, scores[0], rtol=0, atol=1e-6)
+
+
+def test_one_prompt_for_all_must_be_asked_for(rewards: dict[str, NetworkReward]) -> None:
+    clip, images = rewards["clip"], [picture(32, 32), picture(40, 32)]
+    np.testing.assert_array_equal(
+        clip.score(images, prompt="a red cat"), clip.score(images, ["a red cat"] * 2)
+    )
+    with pytest.raises(TgoError, match=r"prompts is one text, 'a red cat'.*with `prompt=`"):
+        clip.score(images, "a red cat")
+    with pytest.raises(TgoError, match="both given"):
+        clip.score(images, ["a", "b"], prompt="c")
+    with pytest.raises(TgoError, match="no prompts: give"):
+        clip.score(images)
+    assert rewards["aesthetic"].score(images).shape == (2,)
+
+
+def test_a_single_image_is_no_list_of_images(rewards: dict[str, NetworkReward]) -> None:
+    for image in ("a.png", b"data", picture(32, 32), Path("a.png")):
+        with pytest.raises(TgoError, match="give a list of images"):
+            rewards["clip"].score(image, prompt="a")  # type: ignore[arg-type]
+
+
+def test_score_all_keeps_going_past_what_cannot_be_read(
+    images: list[bytes], rewards: dict[str, NetworkReward]
+) -> None:
+    scores = score_all(list(rewards.values()), [images[0], b"nothing", images[2]], prompt="a red cat")
+    assert scores.errors == {1: "not a known image format"}
+    assert list(scores.columns) == list(NAMES)
+    for name, column in scores.columns.items():
+        alone = rewards[name].score([images[0], images[2]], prompt="a red cat")
+        np.testing.assert_allclose(column[[0, 2]], alone, rtol=0, atol=1e-5)
+
+
+def test_processes_score_as_threads_do(images: list[bytes], rewards: dict[str, NetworkReward]) -> None:
+    threads = score_all(rewards, images, PROMPTS)
+    processes = score_all(rewards, images, PROMPTS, workers=1)
+    for name in NAMES:
+        np.testing.assert_array_equal(threads.columns[name], processes.columns[name])
+
+
+def test_a_part_scores_the_same_to_the_bit_whatever_came_before(
+    images: list[bytes], rewards: dict[str, NetworkReward]
+) -> None:
+    parts = [list(zip(images[start:], PROMPTS[start:], strict=True)) for start in (2, 0, 4, 1)]
+
+    def columns(numbers: list[int]) -> dict[int, np.ndarray]:
+        found: dict[int, list[np.ndarray]] = {}
+        with Scorer(rewards, batch_size=3) as scorer:
+            for number, batch in scorer.stream_parts(parts[number] for number in numbers):
+                found.setdefault(numbers[number], []).append(
+                    np.stack([batch.columns[name] for name in NAMES])
+                )
+        return {number: np.concatenate(batches, 1) for number, batches in found.items()}
+
+    whole = columns([0, 1, 2, 3])
+    assert [whole[number].shape[1] for number in range(4)] == [3, 5, 1, 4]
+    for number in range(4):
+        np.testing.assert_array_equal(columns([number])[number], whole[number])
+
+
+def test_a_stream_reads_no_further_than_it_scores(rewards: dict[str, NetworkReward]) -> None:
+    read = 0
+
+    def samples() -> Iterator[tuple[bytes, str]]:
+        nonlocal read
+        data = png(picture(32, 32))
+        for step in range(3000):
+            read += 1
+            yield data, f"a red cat {step}"
+
+    scored = 0
+    with Scorer({"aesthetic": rewards["aesthetic"]}, batch_size=32, threads=2) as scorer:
+        for batch in scorer.stream(samples()):
+            scored += len(batch.errors)
+            assert read - scored <= 2 * BLOCK + 32
+    assert scored == read == 3000
 
 
 def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
