@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import importlib.metadata
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "Pillow")
 
 
 def machine() -> dict[str, str]:
@@ -23,10 +32,49 @@ def machine() -> dict[str, str]:
     }
 
 
+def hardware() -> dict[str, Any]:
+    """What speeds depend on: processor with what it can do, memory in bytes, accelerator, libraries, day, commit."""
+    flags = set(_first_value("/proc/cpuinfo", "flags").split())
+    versions = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "date": datetime.date.today().isoformat(),
+        **machine(),
+        "features": [feature for feature in FEATURES if feature in flags],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "versions": versions,
+    }
+
+
+def described(hardware: Mapping[str, Any]) -> str:
+    """`hardware` as a sentence of a section."""
+    versions = ", ".join(f"{name} {version}" for name, version in hardware["versions"].items())
+    return (
+        f"{hardware['date']}, {hardware['processor']} ({', '.join(hardware['features'])}), "
+        f"{hardware['memory_bytes'] / 2**30:.0f} GiB of memory, accelerator {hardware['accelerator']}; "
+        f"Python {hardware['python']}, {versions}; commit {hardware['commit']}."
+    )
+
+
+def record(path: Path, device: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the numbers of one kind of device (cpu, cuda) in a JSON file beside those of others; all of them."""
+    devices = json.loads(path.read_text()) if path.is_file() else {}
+    devices[device.split(":")[0]] = measured
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(devices, indent=1) + "\n")
+    return devices
+
+
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return _first_value("/proc/cpuinfo", "model name") or platform.machine()
+
+
+def _first_value(path: str, key: str) -> str:
+    """The value of the first line that begins with `key`, empty if there is none."""
+    lines = Path(path).read_text().splitlines() if Path(path).is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def _commit() -> str:

@@ -1,0 +1,185 @@
+"""All five rewards end to end, bytes in and scores written: this project, imscore and the official packages, in turn.
+
+python -m benchmarks.reward_speed                       # full size on the CPU; writes its section of RESULTS.md
+python -m benchmarks.reward_speed --size tiny           # the same in under a minute, to see that all sides run
+python -m benchmarks.reward_speed --device cuda --images 512 --shards 4
+
+Every side gets the same pictures, prompts, threads and random weights of the official sizes, in a process of its own
+for each round; sides take turns. imscore and the official packages run under `--official PYTHON` (`make parity`
+builds that environment; `pip install --no-deps imscore==0.0.11 loguru` adds the peer).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
+from benchmarks.official.networks import NETWORKS
+from benchmarks.reward_inputs import write_shards
+from benchmarks.reward_tables import speed_section
+from benchmarks.results import RESULTS, hardware, record, replace_section
+from benchmarks.sides.task import RESULT, REWARDS, Task, read_scores
+
+ROOT = Path(__file__).parents[1]
+SIDES = ("ours", "imscore", "official")
+PER_IMAGE = "per image"
+LONGEST_S = 3600
+
+
+@dataclass(frozen=True)
+class Python:
+    """An interpreter, and folders put before its own packages."""
+
+    executable: Path
+    path: Sequence[str] = ()
+
+
+def checkpoint_sources(checkpoints: Checkpoints) -> dict[str, str]:
+    """What `load_reward` gets for each of the five."""
+    names = {name: "clip/openai-l14" if name == "clip" else name for name in REWARDS}
+    return {name: str(checkpoints.source(source)) for name, source in names.items()}
+
+
+def run_side(side: str, task: Task, python: Python, hub: Path) -> dict[str, Any]:
+    """Run one side in a process of its own. Raises `CalledProcessError` if it fails."""
+    out = Path(task.out)
+    out.mkdir(parents=True, exist_ok=True)
+    task.write(out / "task.json")
+    command = [str(python.executable), "-m", f"benchmarks.sides.{side}", str(out / "task.json")]
+    with (out / "log.txt").open("w") as log:
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env=_environment(task.threads, hub, python),
+            check=True,
+            timeout=LONGEST_S,
+            stdout=log,
+            stderr=log,
+        )
+    return json.loads((out / RESULT).read_text())
+
+
+def _environment(threads: int, hub: Path, python: Python) -> dict[str, str]:
+    """This many threads, the checkpoints as the only hub cache, no network."""
+    counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_CACHE": str(hub)}
+    paths = os.pathsep.join([*python.path, os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, **counts, **offline, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": paths}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run every side in every round; what was asked for, what it ran on, and every side's results in order."""
+    work = arguments.work.resolve()
+    checkpoints = write_checkpoints(work / f"weights-{arguments.size}", arguments.size, 0)
+    shards = write_shards(work / "shards", arguments.images, arguments.per_prompt, arguments.shards)
+    peer = Python(arguments.official.absolute(), arguments.official_path)
+    pythons = {"ours": Python(Path(sys.executable)), "imscore": peer, "official": peer}
+    sides = [side for side in arguments.sides if _available(side, pythons[side])]
+    rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for number in range(arguments.rounds):
+        for side in sides:
+            task = Task(
+                out=str(work / "runs" / f"{side}-{number}"),
+                shards=[str(shard) for shard in shards],
+                checkpoints=str(checkpoints.folder),
+                sources=checkpoint_sources(checkpoints),
+                size=arguments.size,
+                device=arguments.device,
+                threads=arguments.threads,
+                batch_size=arguments.batch_size,
+                limits={PER_IMAGE: arguments.per_image},
+            )
+            result = run_side(side, task, pythons[side], checkpoints.hub)
+            rounds[side].append(result)
+            print(f"round {number}, {side}: {_short(result)}", flush=True)
+    asked = ("size", "images", "per_prompt", "shards", "threads", "batch_size")
+    return {
+        "workload": {name: getattr(arguments, name) for name in asked},
+        "hardware": hardware(),
+        "sides": rounds,
+        "differences": differences(work / "runs", sides),
+    }
+
+
+def _available(side: str, python: Python) -> bool:
+    if python.executable.is_file():
+        return True
+    print(f"{side} is left out: {python.executable} does not exist; `make parity` builds that environment.")
+    return False
+
+
+def _short(result: dict[str, Any]) -> str:
+    forms = (
+        f"{name} {form['seconds']['all'] / form['images']:.2f} s/image"
+        for name, form in result["forms"].items()
+    )
+    return f"load {result['load_s']:.0f} s, {', '.join(forms)}"
+
+
+def differences(runs: Path, sides: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Largest difference of each other side's scores to ours by reward, in the reward's units, over the first round.
+
+    Large ones would mean that somebody did other work.
+    """
+    found: dict[str, dict[str, float]] = {}
+    if "ours" not in sides:
+        return found
+    ours = {path.name: read_scores(path) for path in (runs / "ours-0/together").iterdir()}
+    for side in set(sides) - {"ours"}:
+        for path in (runs / f"{side}-0").glob("*/benchmark-*"):
+            largest = found.setdefault(f"{side}, {path.parent.name}", dict.fromkeys(REWARDS, 0.0))
+            for name, values in read_scores(path).items():
+                difference = float(abs(values - ours[path.name][name][: len(values)]).max())
+                largest[name] = max(difference, largest[name])
+    return found
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `--size tiny` turns to a small workload whose results stay in the work folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=list(NETWORKS), default="full")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--per-prompt", type=int, default=8, help="pictures of one prompt")
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batch-size", type=int, default=32, help="imscore's; this project chooses its own")
+    parser.add_argument(
+        "--per-image", type=int, default=2, help="pictures for the official form of one per call"
+    )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--official", type=Path, default=ROOT / ".venv-official/bin/python", metavar="PYTHON")
+    parser.add_argument(
+        "--official-path", nargs="*", default=(), help="folders put before that Python's packages"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("data/reward-benchmark"), help="weights (13 GB), runs"
+    )
+    parser.add_argument("--results", type=Path, help="folder of RESULTS.md; the work folder at tiny size")
+    chosen = parser.parse_args(arguments)
+    chosen.results = chosen.results or (chosen.work if chosen.size == "tiny" else RESULTS.parent)
+    return chosen
+
+
+def main() -> None:
+    """Measure, keep the numbers as JSON and write the section."""
+    arguments = parse()
+    devices = record(arguments.results / "reward_speed.json", arguments.device, measure(arguments))
+    section = speed_section(devices)
+    replace_section(arguments.results / RESULTS.name, "reward_speed", section)
+    print(section)
+
+
+if __name__ == "__main__":
+    main()

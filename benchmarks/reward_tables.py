@@ -1,0 +1,149 @@
+"""The sections that the reward benchmarks write, from the numbers that they keep as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.results import described, table
+from benchmarks.sides.task import REWARDS
+
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+NOT_MEASURED = "not measured yet"
+FORMS = {
+    ("ours", "together"): "this project, one `Scorer`",
+    ("imscore", "batched"): "imscore, batched as its README says",
+    ("imscore", "batched, fp16 autocast"): "imscore under fp16 autocast",
+    ("official", "per prompt"): "official packages, a prompt's images in one call",
+    ("official", "per image"): "official packages, one image in a call",
+}
+_CUDA_ONLY = ("imscore", "batched, fp16 autocast")
+
+
+def speed_section(devices: Mapping[str, Any]) -> str:
+    """The whole section of `reward_speed` for the devices that were measured."""
+    parts = [
+        "## Speed of the five rewards, end to end",
+        "Encoded images in, written scores out, random weights of the official sizes, the same images, prompts, weights "
+        "and threads for every side. Each side is a process of its own in each round and sides take turns; medians over "
+        "rounds, the ratio within each round. Loading is apart, but for `hpsv2.score`, which reads its checkpoint at "
+        "every call. Without gradients, also for imscore. Memory is the peak while scoring, weights included.",
+    ]
+    for device, title in DEVICES.items():
+        parts.append(f"### {title}")
+        measured = devices.get(device)
+        parts += _speed_of(device, measured) if measured else [_empty_table(device)]
+    return "\n\n".join(parts)
+
+
+_SPEED = ("side", "s/image", "images/s", "this project is faster by", "peak memory, GiB", "loading, s")
+
+
+def _empty_table(device: str) -> str:
+    rows = [
+        [name, NOT_MEASURED, *[""] * (len(_SPEED) - 2)]
+        for form, name in FORMS.items()
+        if _applies(form, device)
+    ]
+    return table(_SPEED, rows)
+
+
+def _applies(form: tuple[str, str], device: str) -> bool:
+    return device == "cuda" or form != _CUDA_ONLY
+
+
+def _speed_of(device: str, measured: Mapping[str, Any]) -> list[str]:
+    work = measured["workload"]
+    setting = (
+        f"{described(measured['hardware'])} {work['images']} PNG images of 512 pixels, {work['per_prompt']} a prompt, in "
+        f"{work['shards']} shards; {work['threads']} threads; {work['size']} size; "
+        f"{_rounds(measured)} rounds. {_peer_versions(measured)}"
+    )
+    rows = [_speed_row(form, measured) for form in FORMS if _applies(form, device)]
+    return [setting, table(_SPEED, rows), *_by_reward(measured), *_differences(measured)]
+
+
+def _rounds(measured: Mapping[str, Any]) -> int:
+    return max(len(results) for results in measured["sides"].values())
+
+
+def _peer_versions(measured: Mapping[str, Any]) -> str:
+    for side in ("imscore", "official"):
+        if measured["sides"].get(side):
+            versions = measured["sides"][side][0]["versions"]
+            listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+            return f"The other sides run on {listed}."
+    return ""
+
+
+def seconds_per_image(measured: Mapping[str, Any], form: tuple[str, str], part: str = "all") -> list[float]:
+    """Seconds per image of a form, or of one part of its work, in every round."""
+    results = measured["sides"].get(form[0], [])
+    found = [result["forms"][form[1]] for result in results if form[1] in result["forms"]]
+    return [one["seconds"][part] / one["images"] for one in found if part in one["seconds"]]
+
+
+def ratios(measured: Mapping[str, Any], form: tuple[str, str]) -> list[float]:
+    """How many times as long a form takes as this project, in every round."""
+    ours = seconds_per_image(measured, ("ours", "together"))
+    return [other / own for other, own in zip(seconds_per_image(measured, form), ours, strict=False)]
+
+
+def _speed_row(form: tuple[str, str], measured: Mapping[str, Any]) -> list[str]:
+    seconds = seconds_per_image(measured, form)
+    if not seconds:
+        return [FORMS[form], NOT_MEASURED, *[""] * (len(_SPEED) - 2)]
+    results = measured["sides"][form[0]]
+    times = ratios(measured, form)
+    limited = results[0]["forms"][form[1]]["images"]
+    name = FORMS[form] + (f" (first {limited} images)" if limited < measured["workload"]["images"] else "")
+    return [
+        name,
+        _spread(seconds, ".3g"),
+        f"{1 / median(seconds):.3g}",
+        _spread(times, ".2f", "×") if times and form[0] != "ours" else "",
+        _peak(results, form[1]),
+        f"{median(result['load_s'] for result in results):.0f}",
+    ]
+
+
+def _spread(values: Sequence[float], digits: str, unit: str = "") -> str:
+    """The median, and the range where there are several rounds."""
+    middle = f"{median(values):{digits}}{unit}"
+    return f"{middle} ({min(values):{digits}} to {max(values):{digits}})" if len(values) > 1 else middle
+
+
+def _peak(results: Sequence[Mapping[str, Any]], form: str) -> str:
+    """Peak of resident memory, and of the device's after a plus sign."""
+    forms = [result["forms"][form] for result in results]
+    resident = median(one["peak_bytes"] for one in forms) / 2**30
+    device = median(one["peak_device_bytes"] for one in forms) / 2**30
+    return f"{resident:.1f} + {device:.1f}" if device else f"{resident:.1f}"
+
+
+def _by_reward(measured: Mapping[str, Any]) -> list[str]:
+    """Where the other sides' seconds go; ours are shared between rewards, see the section on the floor."""
+    parts = REWARDS
+    rows = []
+    for form, name in FORMS.items():
+        seconds = [seconds_per_image(measured, form, part) for part in parts]
+        if form[0] != "ours" and all(seconds):
+            rows.append([name, *(f"{median(values):.3g}" for values in seconds)])
+    title = "Seconds per image of the other sides by reward:"
+    return [title, table(["side", *parts], rows)] if rows else []
+
+
+def _differences(measured: Mapping[str, Any]) -> list[str]:
+    """That all sides do the same work."""
+    names = {f"{side}, {form}": name for (side, form), name in FORMS.items() if side != "ours"}
+    rows = [
+        [names[key], *(f"{columns[name]:.1e}" if name in columns else "" for name in REWARDS)]
+        for key, columns in measured["differences"].items()
+        if key in names
+    ]
+    title = (
+        "Largest difference of scores to this project's, in each reward's units (PickScore's is 100 times a cosine); "
+        "imscore resizes float tensors and the CLIP score's bilinearly, which is its known error:"
+    )
+    return [title, table(["side", *REWARDS], rows)] if rows else []
