@@ -112,3 +112,20 @@ def test_a_shared_crop_is_the_same_crop(width: int, height: int, size: int) -> N
 def test_equal_preprocessings_share_a_tensor() -> None:
     assert ShortestSideCrop(32) == ShortestSideCrop(32)
     assert len({ShortestSideCrop(32), ShortestSideCrop(32), LongestSidePad(32), ShortestSideCrop(224)}) == 3
+
+
+@pytest.mark.parametrize("size", [(40_000, 2), (1, 30_000), (1001, 1)])
+@pytest.mark.parametrize("rounding", ["even", "down"])
+def test_the_centre_of_a_very_long_picture_takes_little_memory(size: tuple[int, int], rounding: str) -> None:
+    colour = Image.new("RGB", size, (10, 200, 30))
+    pixels = ShortestSideCrop(rounding=rounding)(colour)  # type: ignore[arg-type]
+    assert pixels.shape == (3, 224, 224)
+    assert torch.equal(
+        pixels, torch.tensor([10, 200, 30], dtype=torch.uint8)[:, None, None].expand_as(pixels)
+    )
+
+
+def test_a_picture_of_the_longest_kind_is_still_resized_as_a_whole() -> None:
+    picture_ = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 2000, 3), dtype=np.uint8))
+    whole = picture_.resize((224_000, 224), Image.Resampling.BICUBIC).crop((111_888, 0, 112_112, 224))
+    np.testing.assert_array_equal(ShortestSideCrop()(picture_), np.asarray(whole).transpose(2, 0, 1))

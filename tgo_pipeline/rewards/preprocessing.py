@@ -19,6 +19,8 @@ from tgo_pipeline.rewards.pillow_resize import eight_bit, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
+LONGEST = 1000
+"""How many times as long as wide a picture may be to be resized as a whole before its centre is cropped."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ShortestSideCrop:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB picture to uint8 (3, size, size)."""
+        image = _middle(image)
         width, height = self._resized(image.width, image.height)
         left, top = self._offset(width), self._offset(height)
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -98,6 +101,18 @@ class LongestSidePad:
             )
         left, top = (self.size - width) // 2, (self.size - height) // 2
         return F.pad(pixels, [left, top, self.size - width - left, self.size - height - top])
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a picture so long that resizing all of it would take gigabytes; any other picture as it is."""
+    short, long = sorted(image.size)
+    if long <= LONGEST * short:
+        return image
+    start = (long - 3 * short) // 2
+    box = (
+        (start, 0, start + 3 * short, short) if image.width == long else (0, start, short, start + 3 * short)
+    )
+    return image.crop(box)
 
 
 def _levels(images: Tensor) -> Tensor:
