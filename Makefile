@@ -5,7 +5,13 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check setup clean
+# `make parity` compares the rewards with the official packages, which live in an environment of their own.
+PARITY_VENV ?= .venv-official
+PARITY_OUT ?= .
+SIZE ?= both
+SEED ?=
+
+.PHONY: demo test check parity setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## run the whole pipeline on the embedded small world
@@ -18,6 +24,18 @@ test: setup  ## run the tests
 
 check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
+
+parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
+	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --out $(PARITY_OUT) --size $(SIZE) \
+		$(if $(SEED),--seed $(SEED))
+
+$(PARITY_VENV)/.installed: benchmarks/official/requirements.txt
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --requirement $<
+	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps hpsv2==1.2.0 image-reward==1.5
+	@packages=$$($(PARITY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		cp $$packages/open_clip/bpe_simple_vocab_16e6.txt.gz $$packages/hpsv2/src/open_clip/  # missing in hpsv2's wheel
+	@touch $@
 
 setup: $(VENV)/.installed
 

@@ -127,6 +127,7 @@ def _write_laion(folder: Path, network: Clip, size: str, seed: int) -> None:
     torch.save(drawn(clip_shapes(network), "laion", seed), folder / "open_clip_pytorch_model.bin")
     if size == "tiny":
         _write_json(folder / "open_clip_config.json", {"model_cfg": open_clip_config(network)})
+    _write_clip_config(folder, network)
     _write_processor(folder)
 
 
@@ -144,6 +145,12 @@ def _write_clip(folder: Path, network: Clip, seed: int) -> None:
 
 
 def _write_clip_model(folder: Path, network: Clip, state: Mapping[str, Tensor]) -> None:
+    _write_clip_config(folder, network)
+    single = {key: value.float() for key, value in to_hugging_face(state).items()}
+    save_file(single, folder / "model.safetensors", {"format": "pt"})
+
+
+def _write_clip_config(folder: Path, network: Clip) -> None:
     shared = {"hidden_act": network.activation, "projection_dim": network.embedding}
     config = {
         "architectures": ["CLIPModel"],
@@ -165,8 +172,6 @@ def _write_clip_model(folder: Path, network: Clip, state: Mapping[str, Tensor]) 
         },
     }
     _write_json(folder / "config.json", config)
-    single = {key: value.float() for key, value in to_hugging_face(state).items()}
-    save_file(single, folder / "model.safetensors", {"format": "pt"})
 
 
 def _tower_config(tower: Tower) -> dict[str, Any]:
@@ -193,6 +198,7 @@ _SPECIAL = {
 }
 _PREPROCESSOR = {
     "feature_extractor_type": "CLIPFeatureExtractor",
+    "processor_class": "CLIPProcessor",
     "do_resize": True,
     "size": 224,
     "resample": 3,
@@ -263,6 +269,7 @@ def _write_hub(hub: Path) -> None:
         "xswu/HPSv2": [files / "hpsv2" / file for file in HPS_FILES.values()],
         LAION: list((files / "laion").iterdir()),
         PICKSCORE: list((files / "pickscore").iterdir()),
+        "openai/clip-vit-large-patch14": list((files / "clip").iterdir()),
         "bert-base-uncased": [files / "imagereward/vocab.txt"],
     }
     for name, contents in repositories.items():
