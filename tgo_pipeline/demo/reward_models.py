@@ -122,9 +122,10 @@ def _trained(
 ) -> NetworkReward:
     from tgo_pipeline.rewards import load_reward
     from tgo_pipeline.rewards.layouts import LAYOUTS
+    from tgo_pipeline.rewards.specs import canonical
 
     target = folder / name
-    if any((target / file).is_file() for file in LAYOUTS[name].weights):
+    if any((target / file).is_file() for file in LAYOUTS[canonical(name)].weights):
         return cast(NetworkReward, load_reward(name, str(target)))
     torch.manual_seed(derive_seed(seed, name, "initialise"))
     reward = build()

@@ -54,15 +54,15 @@ def sides(params: Params, *, model: Path, folder: Path) -> tuple[Side, Side]:
     return base, Side("tuned", str(model), None, folder / "tuned")
 
 
-def evaluation_rewards(params: Params) -> dict[str, str]:
-    """Every reward that the evaluation shows, name to source: those of `score` and those of `evaluate`.
+def evaluation_rewards(params: Params) -> dict[str, str | None]:
+    """Every reward that the evaluation shows, as `score.rewards` has them: those of `score` and of `evaluate`.
 
-    Raises `TgoError` if one name has two sources.
+    Raises `TgoError` if one column stands for two rewards.
     """
-    for name, source in params.evaluate.rewards.items():
-        if params.score.rewards.get(name, source) != source:
+    for name, value in params.evaluate.rewards.items():
+        if params.score.rewards.get(name, value) != value:
             raise TgoError(
-                f"evaluate.rewards.{name} is {source!r}, but score.rewards.{name} is {params.score.rewards[name]!r}: "
+                f"evaluate.rewards.{name} is {value!r}, but score.rewards.{name} is {params.score.rewards[name]!r}: "
                 "one reward has one source; leave it out of evaluate.rewards."
             )
     return {**params.score.rewards, **params.evaluate.rewards}
@@ -87,12 +87,12 @@ def evaluate(
     """
     from tgo_pipeline.evaluation.compare import evaluation_table
     from tgo_pipeline.evaluation.pairs import samples_table
-    from tgo_pipeline.rewards.layouts import locate
+    from tgo_pipeline.rewards import require, specs
 
     test = read_test_prompts(prompts)
     rewards = evaluation_rewards(params)
-    for name, source in rewards.items():
-        locate(name, source)
+    for spec in specs.resolve_all(rewards).values():
+        require(spec)
     _require_model(model)
     target = Target.read(params, scores=scores, thresholds=thresholds)
     base, tuned = sides(params, model=model, folder=folder)
@@ -171,7 +171,7 @@ class Target:
         return frame.with_columns(pl.Series(self.name, values))
 
 
-def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str]) -> None:
+def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]) -> None:
     """Draw and score what is missing or stale of one side."""
     from tgo_pipeline.generators import generate_folder
     from tgo_pipeline.rewards.stage import score_folder
@@ -220,7 +220,9 @@ def _sampling(params: Params, side: Side, test: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _pair(target: Target, base: Side, tuned: Side, test: pl.DataFrame, rewards: Mapping[str, str]) -> Pairs:
+def _pair(
+    target: Target, base: Side, tuned: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]
+) -> Pairs:
     from tgo_pipeline.evaluation.pairs import pair_scores
     from tgo_pipeline.targets import read_scores
 

@@ -1,42 +1,157 @@
-"""Reward models: one file each, found by name here; `load_reward` reads official checkpoints from local folders.
+"""Reward models: official checkpoints, equal to the official code, in one interface.
 
-    load_reward("hpsv2.1", "weights/hpsv2.1").score(images, prompts)  # float32 (N,), in the reward's own units
+    load_reward("hpsv2.1").score(images, prompts)     # float32 (N,), in the reward's own units
+    score_all({"hps": load_reward("hpsv2.1"), "clip": load_reward("clip")}, images, prompts)
 
-What belongs into a folder is stated in `layouts.py`.
+Names, variants and specs: `specs.py`. Files, and where they come from: `layouts.py`. Your own: `custom.py`.
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.rewards.layouts import fingerprint, locate
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import specs
+from tgo_pipeline.rewards.specs import REWARDS, Spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from tgo_pipeline.rewards.base import Reward
+    from tgo_pipeline.rewards.scorer import score_all
 
-__all__ = ["REWARDS", "fingerprint", "load_reward"]
+__all__ = ["REWARDS", "Spec", "fingerprint", "load_reward", "require", "score_all"]
 
-REWARDS: dict[str, str] = {
-    "hpsv2.1": "tgo_pipeline.rewards.hpsv2:HPSv2",
-    "hpsv2.0": "tgo_pipeline.rewards.hpsv2:HPSv2",
-    "pickscore": "tgo_pipeline.rewards.pickscore:PickScore",
-    "imagereward": "tgo_pipeline.rewards.image_reward:ImageReward",
-    "clip": "tgo_pipeline.rewards.clip_score:ClipScore",
-    "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
-    "oracle": "tgo_pipeline.demo.oracle_reward:OracleReward",
-}
+DTYPES = ("auto", "fp32", "fp16", "bf16")
+_TORCH_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "None": "auto"}
 
 
-def load_reward(name: str, source: str, device: str | torch.device = "cpu") -> Reward:
-    """Load reward `name` for scoring: frozen, in float32, on `device`.
+def load_reward(
+    name_or_spec: str | Spec,
+    source: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    compile: bool = False,
+) -> Reward:
+    """Load a reward for scoring: frozen, on `device`.
 
-    `source` is `demo`, a local folder, or the official weight file itself with its companions beside it. Raises
-    `TgoError` for an unknown name, missing files, and weights that do not fit the configuration.
+    `name_or_spec` is a name (`hpsv2.1`, `clip`, ...), `module:object`, or `REWARD=SOURCE`. `source` is `demo`, a
+    local folder, the official weight file, or a hub repository `org/name@revision`; without one the official files
+    are taken from the model hub, or from its cache. `dtype` is fp32, fp16, or auto: fp16 on a GPU, else fp32.
+    `compile` runs the networks through `torch.compile`. Raises `TgoError` for an unknown name, missing or damaged
+    files, and weights that do not fit their configuration.
     """
-    files = locate(name, source)
+    spec = _spec(name_or_spec, source)
+    place = _device(device)
+    name = specs.canonical(spec.reward)
+    if name not in REWARDS:
+        reward, identity = _load_custom(spec, name, place)
+    else:
+        reward, identity = _load(spec, name)
+    reward = reward.requires_grad_(False).eval().to(place)
+    network: Any = reward
+    if hasattr(reward, "set_precision"):
+        identity["dtype"] = _precision(dtype, place)
+        network.set_precision(identity["dtype"])
+    if compile and hasattr(reward, "compile_towers"):
+        network.compile_towers()
+    reward.identity = identity
+    return reward
+
+
+def fingerprint(name_or_spec: str | Spec, source: str | None = None) -> str:
+    """What the scores of a reward depend on besides the sample, without loading or downloading anything."""
+    from tgo_pipeline.rewards import layouts
+
+    spec = _spec(name_or_spec, source)
+    name = specs.canonical(spec.reward)
+    if name in REWARDS:
+        return layouts.fingerprint(name, spec.source)
+    from tgo_pipeline.rewards.custom import custom_fingerprint
+
+    return custom_fingerprint(spec.reward, _reference(name), spec.source)
+
+
+def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
+    """See that a reward can be had: its files, which are downloaded if need be, or its code.
+
+    Returns its weight files, none for a reward of your own. Raises `TgoError` if anything is missing or damaged.
+    """
+    from tgo_pipeline.rewards import layouts
+
+    spec = _spec(name_or_spec, source)
+    name = specs.canonical(spec.reward)
+    if name in REWARDS:
+        return layouts.locate(name, spec.source).weight_files()
+    fingerprint(spec)
+    return []
+
+
+def _load(spec: Spec, name: str) -> tuple[Reward, dict[str, str]]:
+    from tgo_pipeline.rewards import cache, layouts
+
+    files = layouts.locate(name, spec.source)
+    layout = layouts.LAYOUTS[name]
+    identity = {"reward": name, "version": str(layout.version), "source": files.source}
     module, kind = REWARDS[name].split(":")
-    reward = getattr(importlib.import_module(module), kind).load(name, files)
-    return reward.requires_grad_(False).eval().to(device)
+    build = getattr(importlib.import_module(module), kind)
+    if not layout.weights:
+        return build(), identity
+    identity["sha256"] = cache.sha256(files.weights)
+    converted = cache.as_safetensors(files.weights)
+    with cache.named_as(files.weights, converted):
+        return build.load(name, dataclasses.replace(files, weights=converted)), identity
+
+
+def _load_custom(spec: Spec, name: str, device: torch.device) -> tuple[Reward, dict[str, str]]:
+    from tgo_pipeline.rewards.custom import load_custom
+
+    reward = load_custom(spec.column, _reference(name), spec.source, device)
+    identity = {
+        "reward": spec.reward,
+        "version": fingerprint(spec),
+        "source": spec.source or _reference(name),
+    }
+    return reward, identity
+
+
+def _spec(name_or_spec: str | Spec, source: str | None) -> Spec:
+    spec = specs.parse(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec
+    if source is None:
+        return spec
+    if spec.source is not None:
+        raise TgoError(f"{spec} names a source already: leave out {source!r}, or the one in the spec.")
+    return dataclasses.replace(spec, source=source)
+
+
+def _reference(name: str) -> str:
+    return name if specs.is_object(name) else specs.installed()[name]
+
+
+def _precision(dtype: str | torch.dtype | None, device: torch.device) -> str:
+    name = _TORCH_NAMES.get(str(dtype), str(dtype))
+    if name not in DTYPES:
+        raise TgoError(f"dtype is {dtype!r}: it must be one of auto, fp32, fp16.")
+    if name == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def _device(device: str | torch.device) -> torch.device:
+    from tgo_pipeline.devices import resolve_device
+
+    return resolve_device(device) if isinstance(device, str) else device
+
+
+def __getattr__(name: str) -> Any:
+    """`score_all` on demand: it needs torch."""
+    if name == "score_all":
+        from tgo_pipeline.rewards.scorer import score_all
+
+        return score_all
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

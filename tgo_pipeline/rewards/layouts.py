@@ -1,20 +1,26 @@
-"""Which files each reward needs, where a source keeps them, and the fingerprint of their content.
+"""Which files each reward needs, where they officially are, and the fingerprint of their content.
 
 Everything here is cheap and imports no network library: `tgo status` fingerprints rewards without loading them.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.rewards import cache, hub, integrity, releases
+from tgo_pipeline.rewards.releases import Hub, Official
+from tgo_pipeline.rewards.specs import canonical
 
 DEMO = "demo"
+_VOCABULARY = Path(__file__).parent / "vocabulary"
+MOVING = ("main", "master", "HEAD")
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>.+)")
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,17 @@ class Layout:
     """The files of one reward: one of `weights`, all `required`, any `optional`; `version` counts code changes.
 
     Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed anew.
+    `official` says where the files of the release are, and `tower` which of them are another model's, which the
+    release of this reward therefore lacks. `packaged` files come with this package unless a source has its own.
     """
 
     weights: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    official: Mapping[str, Official] = field(default_factory=dict)
+    tower: tuple[str, ...] = ()
+    packaged: Mapping[str, Path] = field(default_factory=dict)
+    demo: str = ""
     version: int = 1
 
     def __str__(self) -> str:
@@ -42,19 +54,59 @@ _CLIP_TOKENIZER = (
     "merges.txt",
     "special_tokens_map.json",
 )
-_HPS_OPTIONAL = ("open_clip_config.json", "merges.txt")
+_OPEN_CLIP = ("open_clip_config.json", "merges.txt")
+_TOWER = ("clip/config.json", "clip/model.safetensors")
 
 LAYOUTS: dict[str, Layout] = {
-    "hpsv2.1": Layout(("model.safetensors", "HPS_v2.1_compressed.pt"), optional=_HPS_OPTIONAL),
-    "hpsv2.0": Layout(("model.safetensors", "HPS_v2_compressed.pt"), optional=_HPS_OPTIONAL),
-    "pickscore": Layout(_CLIP_WEIGHTS, ("config.json",), _CLIP_TOKENIZER),
-    "imagereward": Layout(
-        ("ImageReward.safetensors", "ImageReward.pt"), ("med_config.json", "vocab.txt"), ("vit_config.json",)
+    "hpsv2.1": Layout(
+        ("model.safetensors", releases.HPSV2_1.file),
+        optional=_OPEN_CLIP,
+        official={releases.HPSV2_1.file: releases.HPSV2_1},
+        demo="hpsv2.1",
     ),
-    "clip": Layout(_CLIP_WEIGHTS, ("config.json",), ("merges.txt",)),
+    "hpsv2.0": Layout(
+        ("model.safetensors", releases.HPSV2_0.file),
+        optional=_OPEN_CLIP,
+        official={releases.HPSV2_0.file: releases.HPSV2_0},
+        demo="hpsv2.0",
+    ),
+    "pickscore": Layout(
+        _CLIP_WEIGHTS,
+        ("config.json",),
+        _CLIP_TOKENIZER,
+        official={"model.safetensors": releases.PICKSCORE, "config.json": releases.PICKSCORE_CONFIG},
+        demo="pickscore",
+    ),
+    "imagereward": Layout(
+        ("ImageReward.safetensors", releases.IMAGEREWARD.file),
+        optional=("med_config.json", "vocab.txt", "vit_config.json"),
+        official={releases.IMAGEREWARD.file: releases.IMAGEREWARD},
+        packaged={"vocab.txt": _VOCABULARY / "bert-base-uncased.txt"},
+        demo="imagereward",
+    ),
+    "clip/openai-l14": Layout(
+        _CLIP_WEIGHTS,
+        ("config.json",),
+        ("merges.txt",),
+        official={"model.safetensors": releases.OPENAI_L14, "config.json": releases.OPENAI_L14_CONFIG},
+        demo="clip",
+    ),
+    "clip/laion-h14-hpspad": Layout(
+        (releases.LAION_H14.file, releases.LAION_H14_PICKLE.file),
+        optional=_OPEN_CLIP,
+        official={releases.LAION_H14.file: releases.LAION_H14},
+        demo="clip/laion-h14-hpspad",
+    ),
     "aesthetic": Layout(
-        ("model.safetensors", "sac+logos+ava1-l14-linearMSE.pth"),
-        ("clip/config.json", "clip/model.safetensors"),
+        ("model.safetensors", releases.LAION_AESTHETIC.file),
+        _TOWER,
+        official={
+            releases.LAION_AESTHETIC.file: releases.LAION_AESTHETIC,
+            "clip/config.json": releases.OPENAI_L14_CONFIG,
+            "clip/model.safetensors": releases.OPENAI_L14,
+        },
+        tower=_TOWER,
+        demo="aesthetic",
     ),
     "oracle": Layout(),
 }
@@ -65,12 +117,14 @@ class Files:
     """Where the files of a reward are: its weight file, and its companions by their names in the layout.
 
     Companions may come from different places: beside the weight file, a hub snapshot, the package itself.
+    `source` says in words where the weights come from.
     """
 
     name: str
     weights: Path
-    folder: Path
     companions: Mapping[str, Path] = field(default_factory=dict)
+    source: str = DEMO
+    folder: Path = Path()
 
     def path(self, name: str) -> Path:
         """The path of a companion that must be there. Raises `TgoError` if it is not."""
@@ -84,43 +138,130 @@ class Files:
         """The path of a companion, None if it is not there."""
         return self.companions.get(name)
 
+    def weight_files(self) -> list[Path]:
+        """Every file that holds weights: the reward's own, and those of a tower beside it."""
+        if not LAYOUTS[self.name].weights:
+            return []
+        kinds = {Path(file).suffix for file in LAYOUTS[self.name].weights}
+        return [self.weights, *(path for path in self.companions.values() if path.suffix in kinds)]
 
-def locate(name: str, source: str) -> Files:
-    """Find the files of reward `name` in `source`: `demo`, a folder, or the weight file itself.
 
-    Raises `TgoError` for an unknown reward, and naming what is missing and which files belong there.
+def locate(name: str, source: str | None = None) -> Files:
+    """Find the files of reward `name` in `source`, or those of the official release; downloads what only the hub has.
+
+    Raises `TgoError` for an unknown reward, files that are missing (with what belongs where), official files whose
+    content is not what was released, and files that are no weights.
     """
-    if name not in LAYOUTS:
-        raise TgoError(f"{name!r} is not a reward; choose from {', '.join(LAYOUTS)}.")
-    layout = LAYOUTS[name]
+    name = canonical(name)
+    layout = _layout(name)
     if not layout.weights:
-        if source != DEMO:
+        if source not in (DEMO, None):
             raise TgoError(f"reward {name} has no weights: its source must be `demo`, not {source!r}.")
-        return Files(name, Path(), Path())
-    path = _path(name, source)
+        return Files(name, Path())
+    if source is None:
+        files = _official(name, layout)
+    elif place := _hub_place(name, source):
+        files = _from_hub(name, layout, place)
+    else:
+        files = _local(name, layout, _path(name, source))
+    companions = {**layout.packaged, **files.companions}
+    return replace(files, companions=companions, source=source or f"official, {files.source}")
+
+
+def fingerprint(name: str, source: str | None = None) -> str:
+    """What the scores of a reward depend on besides the sample: the content of its files, and its code's version.
+
+    Nothing is downloaded: for files that live at a pinned place of the hub the place stands for the content.
+    """
+    name = canonical(name)
+    layout = _layout(name)
+    if layout.weights and source is None:
+        contents = {file: official.identity for file, official in layout.official.items()}
+    elif source is not None and (place := _hub_place(name, source)):
+        contents = {"hub": str(place)}
+    else:
+        contents = _contents(locate(name, source))
+    return fingerprint_of(reward=name, version=layout.version, contents=contents)
+
+
+def _contents(files: Files) -> dict[str, str]:
+    if not LAYOUTS[files.name].weights:
+        return {}
+    named = {files.weights.name: files.weights, **files.companions}
+    return {file: cache.sha256(path) for file, path in sorted(named.items())}
+
+
+def _layout(name: str) -> Layout:
+    if name not in LAYOUTS:
+        raise TgoError(f"reward {name} is not one of this package's: it has no files that could be found.")
+    return LAYOUTS[name]
+
+
+def _official(name: str, layout: Layout) -> Files:
+    paths = hub.fetch_all(name, layout.official, "give the folder as source")
+    weights = next(file for file in layout.weights if file in paths)
+    return Files(name, paths.pop(weights), paths, layout.official[weights].address)
+
+
+def _from_hub(name: str, layout: Layout, place: Hub) -> Files:
+    weights = next((path for file in layout.weights if (path := hub.find(place, file))), None)
+    if weights is None:
+        raise TgoError(f"reward {name}: {place} holds no {' or '.join(layout.weights)}.")
+    found = {file: hub.find(place, file) for file in (*layout.required, *layout.optional)}
+    companions = {file: path for file, path in found.items() if path is not None}
+    return _complete(name, layout, Files(name, weights, companions), str(place))
+
+
+def _local(name: str, layout: Layout, path: Path) -> Files:
     folder = path if path.is_dir() else path.parent
     weights = path if path.is_file() else _first(name, folder, layout)
-    missing = [file for file in layout.required if not (folder / file).is_file()]
+    integrity.check_weights(name, weights, _known(layout), _others(name))
+    names = (*layout.required, *layout.optional)
+    companions = {file: folder / file for file in names if (folder / file).is_file()}
+    return _complete(name, layout, Files(name, weights, companions, folder=folder), str(folder))
+
+
+def _complete(name: str, layout: Layout, files: Files, place: str) -> Files:
+    """Add the tower of another model if the place has no part of it; raises `TgoError` if anything else is missing."""
+    missing = [file for file in layout.required if file not in files.companions]
+    if layout.tower and missing == list(layout.tower):
+        wanted = {file: layout.official[file] for file in layout.tower}
+        tower = hub.fetch_all(name, wanted, f"put it into {place}")
+        return replace(files, companions={**files.companions, **tower})
     if missing:
         raise TgoError(
-            f"reward {name}: {folder} lacks {', '.join(missing)}. Files that belong there: {layout}."
+            f"reward {name}: {place} lacks {', '.join(missing)}. Files that belong there: {layout}."
         )
-    companions = {
-        file: folder / file for file in (*layout.required, *layout.optional) if (folder / file).is_file()
-    }
-    return Files(name, weights, folder, companions)
+    return files
+
+
+def _hub_place(name: str, source: str) -> Hub | None:
+    """The hub repository `org/name@revision` that a source names, None for anything else.
+
+    Raises `TgoError` for a revision that moves.
+    """
+    match = _HUB.fullmatch(source)
+    if match is None or Path(source).expanduser().exists():
+        return None
+    if match["revision"] in MOVING:
+        raise TgoError(
+            f"reward {name}: {source} may change at any time: pin a commit, {match['repo']}@COMMIT, so that the scores "
+            "stay the same."
+        )
+    return Hub(match["repo"], match["revision"])
 
 
 def _path(name: str, source: str) -> Path:
     if source == DEMO:
         from tgo_pipeline.demo import weights_path
 
-        return weights_path(f"rewards/{name}")
+        return weights_path(f"rewards/{LAYOUTS[name].demo}")
     path = Path(source).expanduser()
     if path.exists():
         return path
     raise TgoError(
-        f"reward {name}: {source} does not exist. Name `demo`, a folder with {LAYOUTS[name]}, or the weight file in it."
+        f"reward {name}: {source} does not exist. Name `demo`, a folder with {LAYOUTS[name]}, the weight file in it, "
+        "or a hub repository with its revision, as org/name@COMMIT."
     )
 
 
@@ -133,19 +274,20 @@ def _first(name: str, folder: Path, layout: Layout) -> Path:
     )
 
 
-def fingerprint(name: str, source: str) -> str:
-    """What the scores of a reward depend on besides the sample: the content of its files, and its code's version."""
-    files = locate(name, source)
-    named = {**files.companions, **({files.weights.name: files.weights} if LAYOUTS[name].weights else {})}
-    contents = {file: _content(named[file]) for file in sorted(named)}
-    return fingerprint_of(reward=name, version=LAYOUTS[name].version, contents=contents)
+def _known(layout: Layout) -> dict[str, Official]:
+    """The official weight files that a local file of the same name must not differ from."""
+    known = {file: official for file, official in layout.official.items() if file in layout.weights}
+    if releases.LAION_H14_PICKLE.file in layout.weights:
+        known[releases.LAION_H14_PICKLE.file] = releases.LAION_H14_PICKLE
+    return known
 
 
-def _content(path: Path) -> str:
-    stat = path.stat()
-    return _hashed(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _hashed(path: Path, _size_bytes: int, _modified_ns: int) -> str:
-    return content_fingerprint(path)
+def _others(name: str) -> dict[str, str]:
+    """Official weight files of other rewards whose names no other reward uses: file to reward."""
+    uses = Counter(file for layout in LAYOUTS.values() for file in layout.weights)
+    return {
+        file: other
+        for other, layout in LAYOUTS.items()
+        for file in _known(layout)
+        if other != name and uses[file] == 1
+    }

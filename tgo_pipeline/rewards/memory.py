@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards.layouts import locate
+from tgo_pipeline.rewards import require
+from tgo_pipeline.rewards.specs import Spec
 
 SHARE = 0.7
 """Part of the free memory that weights may take; the rest is for pictures."""
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _MEMINFO = Path("/proc/meminfo")
 
 
-def groups(rewards: Mapping[str, str], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
+def groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
     """The rewards in groups that are loaded together, in their order; one group if memory allows.
 
     The budget is `runtime.score_memory_gb`, or what is free on the device, divided by the processes that share it.
@@ -26,8 +26,8 @@ def groups(rewards: Mapping[str, str], dtype: str, runtime: RuntimeParams) -> li
     each_bytes = 2 if dtype == "fp16" or (dtype == "auto" and _on_gpu(runtime)) else 4
     result: list[list[str]] = []
     left_bytes = 0.0
-    for name, source in rewards.items():
-        size_bytes = sum(map(numbers, _weight_files(name, source))) * each_bytes
+    for name, spec in rewards.items():
+        size_bytes = sum(map(numbers, require(spec))) * each_bytes
         if not result or size_bytes > left_bytes:
             result.append([])
             left_bytes = budget_bytes
@@ -44,11 +44,6 @@ def numbers(path: Path) -> int:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
     return sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
-
-
-def _weight_files(name: str, source: str) -> list[Path]:
-    files = locate(name, source)
-    return [path for path in (files.weights, *files.companions.values()) if path.suffix in WEIGHTS]
 
 
 def _on_gpu(runtime: RuntimeParams) -> bool:

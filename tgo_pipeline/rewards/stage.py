@@ -22,8 +22,9 @@ from tgo_pipeline.executors import local
 from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards.layouts import fingerprint
+from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.memory import groups
+from tgo_pipeline.rewards.specs import Spec, resolve_all
 from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 
 if TYPE_CHECKING:
@@ -39,36 +40,35 @@ PARTIAL = "partial"
 READ_ROWS = 32
 
 
-def plan(generations: Path, rewards: Mapping[str, str], dtype: str = "auto") -> list[Shard]:
+def plan(generations: Path, rewards: Mapping[str, str | None], dtype: str = "auto") -> list[Shard]:
     """The score shards of a folder of generations, same names; reads metadata and hashes weights, loads nothing.
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files are.
     """
-    return list(_plan(generations, rewards, dtype))
+    return list(_plan(generations, resolve_all(rewards), dtype))
 
 
 def score_folder(
     generations: Path,
     scores: Path,
-    rewards: Mapping[str, str],
+    rewards: Mapping[str, str | None],
     *,
     runtime: RuntimeParams,
     max_error_rate: float,
     dtype: str = "auto",
 ) -> Status:
-    """Bring the folder `scores` up to date: score every image of `generations` with `rewards` (name to source).
+    """Bring the folder `scores` up to date: score every image of `generations` with `score.rewards`.
 
     Rewards that do not fit into memory together are loaded one group after the other. A picture that cannot be
     decoded keeps its row, with null scores and the reason in `error`. Raises `TgoError` if more than the share
     `max_error_rate` of all rows is such, after everything is written.
     """
-    columns = _plan(generations, rewards, dtype)
+    wanted = resolve_all(rewards)
+    columns = _plan(generations, wanted, dtype)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
-        for names in groups(rewards, dtype, runtime):
-            make_worker = functools.partial(
-                _Worker, generations, scores, dict(rewards), dtype, columns, names
-            )
+        for names in groups(wanted, dtype, runtime):
+            make_worker = functools.partial(_Worker, generations, scores, wanted, dtype, columns, names)
             local.execute(waiting, stop, make_worker, runtime)
 
     status = run_shards(scores, list(columns), work)
@@ -76,10 +76,10 @@ def score_folder(
     return status
 
 
-def _plan(generations: Path, rewards: Mapping[str, str], dtype: str) -> dict[Shard, dict[str, str]]:
+def _plan(generations: Path, rewards: Mapping[str, Spec], dtype: str) -> dict[Shard, dict[str, str]]:
     """Every shard with the fingerprint of each of its columns, in the order of the rewards."""
     files = _complete(generations)
-    contents = {name: fingerprint(name, source) for name, source in rewards.items()}
+    contents = {name: fingerprint(spec) for name, spec in rewards.items()}
     planned = {}
     for path, (split, index, count) in files.items():
         source = _source_fingerprint(path)
@@ -154,7 +154,7 @@ class _Worker:
 
     generations: Path
     scores: Path
-    rewards: Mapping[str, str]
+    rewards: Mapping[str, Spec]
     dtype: str
     columns: Mapping[Shard, Mapping[str, str]]
     names: Sequence[str]
@@ -230,7 +230,9 @@ class _Worker:
         from tgo_pipeline.rewards.scorer import Scorer
 
         runtime = self.runtime
-        rewards = {name: load_reward(name, self.rewards[name], self._device) for name in names}
+        rewards = {
+            name: load_reward(self.rewards[name], device=self._device, dtype=self.dtype) for name in names
+        }
         return Scorer(
             rewards,
             batch_size=runtime.score_batch_size,

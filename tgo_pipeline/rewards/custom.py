@@ -1,0 +1,181 @@
+"""Rewards of your own: a function, or a class with weights, behind the same seam as the others.
+
+    def brightness(images, prompts):  # RGB pictures (PIL) and as many texts
+        return [ImageStat.Stat(image.convert("L")).mean[0] for image in images]
+
+It is named `module:brightness`, or by an entry point of the group `tgo_pipeline.rewards` in an installed package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint
+from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.rewards.base import Reward
+from tgo_pipeline.rewards.batching import is_out_of_memory
+
+RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
+"""RGB pictures and as many prompts to as many numbers; one that is not finite is an error of that picture alone."""
+
+
+@dataclass(frozen=True)
+class AsIs:
+    """The RGB picture itself, at its own size, for code that does its own preparation."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image
+
+    def finish(self, pixels: list[Image.Image]) -> list[Image.Image]:
+        return pixels
+
+    def differentiable(self, images: Tensor) -> Tensor:
+        raise TgoError("a reward that is a function of pictures has no gradients.")
+
+
+class FunctionReward(Reward):
+    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are taken over."""
+
+    def __init__(self, name: str, function: RewardFunction) -> None:
+        super().__init__(name, str(getattr(function, "scale", "as its author defines it")), AsIs())
+        self.function = function
+        self.typical_range = getattr(function, "typical_range", None)
+        self.needs_prompt = bool(getattr(function, "needs_prompt", True))
+
+    def encode_images(self, pixels: list[Image.Image]) -> list[Image.Image]:
+        """The pictures themselves."""
+        return pixels
+
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """The prompts themselves, (B,)."""
+        encoded = np.empty(len(prompts), dtype=object)
+        encoded[:] = list(prompts)
+        return encoded
+
+    def combine(self, images: list[Image.Image], prompts: np.ndarray) -> Tensor:
+        """Call the function. Raises `TgoError` if it raises, or gives other than one number per picture."""
+        try:
+            given = self.function(list(images), [str(prompt) for prompt in prompts])
+        except Exception as error:
+            if isinstance(error, TgoError) or is_out_of_memory(
+                error
+            ):  # the engine then tries a smaller batch
+                raise
+            raise TgoError(f"reward {self.name} raised {_described(error)}") from error
+        return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
+
+
+def load_custom(name: str, reference: str, source: str | None, device: torch.device | str) -> Reward:
+    """Build the reward that `module:object` names: a function, or a class that is called once with (source, device).
+
+    Raises `TgoError` if there is no such object, it cannot be built, or what comes out cannot be called.
+    """
+    found = _import(name, reference)
+    if not isinstance(found, type):
+        if source is not None:
+            raise TgoError(f"reward {name} is a function, which has no source: leave out {source!r}.")
+        return FunctionReward(name, _callable(name, reference, found))
+    try:
+        built = found(source, device)
+    except TgoError:
+        raise
+    except Exception as error:
+        raise TgoError(
+            f"reward {name}: {reference}({source!r}, {str(device)!r}) raised {_described(error)}"
+        ) from error
+    return built if isinstance(built, Reward) else FunctionReward(name, _callable(name, reference, built))
+
+
+def custom_fingerprint(name: str, reference: str, source: str | None) -> str:
+    """What the scores depend on: the file that defines the object, its `version` if it has one, and the source."""
+    found = _import(name, reference)
+    modules = (
+        reference.split(":")[0],
+        getattr(found, "__module__", ""),
+    )  # the second where the first passes it on
+    files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
+    path = Path(source).expanduser() if source else None
+    return fingerprint_of(
+        reward=reference,
+        version=str(getattr(found, "version", "")),
+        code=sorted(content_fingerprint(Path(file)) for file in files if file),
+        source=content_fingerprint(path) if path and path.exists() else source,
+    )
+
+
+def _import(name: str, reference: str) -> Any:
+    """The object of `module:object`; modules of the current folder are found too."""
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module, path = reference.split(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise TgoError(
+                f"reward {name}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}."
+            ) from error
+        raise TgoError(f"reward {name}: {module} needs {error.name!r}, which is not installed.") from error
+    except Exception as error:
+        raise TgoError(f"reward {name}: importing {module} raised {_described(error)}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            offered = ", ".join(sorted(key for key, value in vars(found).items() if _offers(key, value)))
+            raise TgoError(f"reward {name}: {module} has no {path!r}; it has {offered or 'nothing to call'}.")
+        found = getattr(found, part)
+    return found
+
+
+def _offers(key: str, value: Any) -> bool:
+    return callable(value) and not key.startswith("_")
+
+
+def _callable(name: str, reference: str, found: Any) -> RewardFunction:
+    if hasattr(found, "__call__"):  # noqa: B004 - `callable` would forget the type
+        return found
+    raise TgoError(f"reward {name}: {reference} gives {type(found).__name__}, which cannot be called.")
+
+
+def _numbers(name: str, given: Any, expected: int) -> list[float]:
+    """As many numbers as pictures, from a sequence, an array or a tensor."""
+    values = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TgoError(
+            f"reward {name} gave {type(given).__name__} for {expected} pictures: expected a list of as many numbers."
+        )
+    if len(values) != expected:
+        raise TgoError(
+            f"reward {name} gave {len(values)} scores for {expected} pictures: expected one for each."
+        )
+    return [_number(name, place, value) for place, value in enumerate(values)]
+
+
+def _number(name: str, place: int, value: Any) -> float:
+    try:
+        if not isinstance(value, str):
+            return float(value)
+        reason = ""
+    except (TypeError, ValueError) as error:
+        reason = f" ({error})"
+    raise TgoError(
+        f"reward {name} gave {value!r} for picture {place} of a batch, which is not a number{reason}."
+    )
+
+
+def _described(error: BaseException) -> str:
+    """The error and the line it came from, without a traceback."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    return f"{type(error).__name__}: {reason} ({Path(frame.filename).name}, line {frame.lineno})."

@@ -1,0 +1,159 @@
+"""Official files from the model hub, at pinned commits, or from a URL; offline from the caches."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import cache
+from tgo_pipeline.rewards.integrity import check_download
+from tgo_pipeline.rewards.releases import Hub, Official
+from tgo_pipeline.shards import atomic, explain_full_disk
+
+log = logging.getLogger("tgo")
+TIMEOUT_S = 60
+
+
+class Unavailable(Exception):
+    """A file is in no cache and could not be downloaded, for the reason that this says."""
+
+
+def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[str, Path]:
+    """The paths of official files, name in the layout to path; downloads those that no cache has.
+
+    Raises `TgoError` that says for each missing file where it is to be had, and to do `then` with it.
+    """
+    paths: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for name, official in wanted.items():
+        try:
+            paths[name] = fetch(official)
+        except Unavailable as error:
+            missing[name] = str(error)
+    if not missing:
+        return paths
+    files = "; ".join(_instruction(name, wanted[name]) for name in missing)
+    reason = next(iter(missing.values()))
+    raise TgoError(
+        f"reward {reward}: {', '.join(missing)} cannot be had from here ({reason}). On a machine with network download "
+        f"{files}. Then {then}."
+    )
+
+
+def _instruction(name: str, official: Official) -> str:
+    size = f" ({official.size_bytes:,} bytes)" if official.size_bytes else ""
+    return f"{official.address}{size} and save it in a folder as {name}"
+
+
+def fetch(official: Official) -> Path:
+    """The path of an official file in the hub's cache or this package's, downloaded if it is in neither.
+
+    Raises `Unavailable` if that fails and `TgoError` if the content is not what was released.
+    """
+    if isinstance(official.place, str):
+        return _fetch_url(official.place, official)
+    path = _download(official.place, official.file)
+    if path is None:
+        raise Unavailable(f"{official.place} has no {official.file}")
+    check_download(path, official)
+    return path
+
+
+def find(place: Hub, file: str) -> Path | None:
+    """A file of a hub repository, downloaded unless it is in the hub's cache; None if the repository has none.
+
+    Raises `TgoError` if the repository cannot be reached or the file came damaged.
+    """
+    try:
+        path = _download(place, file)
+    except Unavailable as error:
+        if _is_cached(place):
+            log.warning("%s: the cache has no %s, and the hub is out of reach: going on without", place, file)
+            return None
+        raise TgoError(
+            f"{place} is not in the model hub's cache and cannot be downloaded ({error}). Download it on a machine "
+            "with network and name the folder instead."
+        ) from error
+    if path is not None:
+        check_download(path, Official(file, place))
+    return path
+
+
+def _download(place: Hub, file: str) -> Path | None:
+    """A file of the hub, from its cache where possible; None if the repository has none. Raises `Unavailable`."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    cached = try_to_load_from_cache(place.repo, file, revision=place.revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    if cached is not None:  # the hub said earlier that there is none
+        return None
+    try:
+        with explain_full_disk(Path(file)):
+            log.info("downloading %s of %s", file, place)
+            return Path(hf_hub_download(place.repo, file, revision=place.revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except GatedRepoError as error:
+        raise Unavailable(
+            f"{place.repo} is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise Unavailable(f"{place.repo} has no revision {place.revision}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise Unavailable(f"the hub has no repository {place.repo}, or you may not read it") from error
+    except LocalEntryNotFoundError as error:
+        raise Unavailable("the hub is out of reach, and its cache lacks the file") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise Unavailable(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _is_cached(place: Hub) -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=place.repo, repo_type="model")
+    snapshots = Path(constants.HF_HUB_CACHE) / folder
+    return (snapshots / "snapshots" / place.revision).is_dir() or (
+        snapshots / "refs" / place.revision
+    ).is_file()
+
+
+def _fetch_url(url: str, official: Official) -> Path:
+    """Download to this package's cache, under the recorded sha256; kept only if the content is that."""
+    path = cache.folder("files") / (official.sha256 or urllib.parse.quote(url, safe="")) / official.file
+    if path.is_file():
+        check_download(path, official)
+        return path
+    if _offline():
+        raise Unavailable("HF_HUB_OFFLINE forbids downloads")
+    log.info("downloading %s", url)
+    with atomic(path) as temporary:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, temporary.open("wb") as stream:
+                shutil.copyfileobj(answer, stream)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from error
+        check_download(temporary, official)
+    return path
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()

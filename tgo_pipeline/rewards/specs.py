@@ -1,0 +1,148 @@
+"""What a reward is called: registered names, variants, spec strings, and the columns of `score.rewards`.
+
+A spec is `REWARD` or `REWARD=SOURCE`. REWARD is a registered name, the name of an entry point of the group
+`tgo_pipeline.rewards`, or `module:object`. SOURCE is `demo`, a local folder, the official file, or a hub repository
+`org/name@revision`; without one the official files are taken from the model hub or its local cache.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tgo_pipeline.errors import TgoError
+
+REWARDS: dict[str, str] = {
+    "hpsv2.1": "tgo_pipeline.rewards.hpsv2:HPSv2",
+    "hpsv2.0": "tgo_pipeline.rewards.hpsv2:HPSv2",
+    "pickscore": "tgo_pipeline.rewards.pickscore:PickScore",
+    "imagereward": "tgo_pipeline.rewards.image_reward:ImageReward",
+    "clip/openai-l14": "tgo_pipeline.rewards.clip_score:ClipScore",
+    "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
+    "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
+    "oracle": "tgo_pipeline.demo.oracle_reward:OracleReward",
+}
+VARIANTS: dict[str, str] = {"clip": "clip/openai-l14"}
+"""Short names for one of several variants."""
+UNDECIDED: dict[str, str] = {
+    "hpsv2": "hpsv2.1 or hpsv2.0, whose scores are not comparable",
+    "hps": "hpsv2.1 or hpsv2.0, whose scores are not comparable",
+    "clip/laion-h14": "clip/laion-h14-hpspad",
+}
+"""Names that would leave open which numbers come out, and what to write instead."""
+RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
+"""Columns that score tables have besides the rewards."""
+_OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A reward and where its weights come from, under the name of the column that its scores get."""
+
+    column: str
+    reward: str
+    source: str | None = None
+
+    def __str__(self) -> str:
+        return self.reward if self.source is None else f"{self.reward}={self.source}"
+
+
+def is_object(reward: str) -> bool:
+    """Whether a reward is written as `module:object`."""
+    return _OBJECT.fullmatch(reward) is not None
+
+
+def is_registered(reward: str) -> bool:
+    """Whether a name is one of this package's rewards or of an installed one's."""
+    return reward in REWARDS or reward in VARIANTS or reward in installed()
+
+
+def installed() -> dict[str, str]:
+    """The rewards of other packages: name of the entry point to `module:object`.
+
+    Raises `TgoError` if two packages offer different rewards under one name.
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, str] = {}
+    for entry in entry_points(group="tgo_pipeline.rewards"):
+        if found.setdefault(entry.name, entry.value) != entry.value:
+            raise TgoError(
+                f"two installed packages offer a reward named {entry.name!r}: {found[entry.name]} and {entry.value}. "
+                "Name the one you mean as module:object, or uninstall the other."
+            )
+    return found
+
+
+def canonical(reward: str) -> str:
+    """The full name of a reward: `clip` is `clip/openai-l14`. Raises `TgoError` for a name that is no reward."""
+    if reward in REWARDS or is_object(reward):
+        return reward
+    if reward in VARIANTS:
+        return VARIANTS[reward]
+    if reward in installed():
+        return reward
+    if reward in UNDECIDED:
+        raise TgoError(f"{reward!r} leaves open which reward is meant: write {UNDECIDED[reward]}.")
+    known = [*VARIANTS, *REWARDS, *installed()]
+    close = difflib.get_close_matches(reward, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise TgoError(
+        f"{reward!r} is not a reward.{hint} Choose from {', '.join(known)}, or name your own as module:object."
+    )
+
+
+def parse(text: str) -> Spec:
+    """A spec of the command line; its column is what stands before `=`, or the name of the object.
+
+    Raises `TgoError` for an unknown reward and an empty source.
+    """
+    reward, equals, source = text.strip().partition("=")
+    if equals and not source:
+        raise TgoError(f"{text!r} ends in `=`: write the source after it, or leave out the `=`.")
+    canonical(reward)
+    return _checked(Spec(reward.rsplit(":", 1)[-1], reward, source or None))
+
+
+def resolve(column: str, value: str | None) -> Spec:
+    """What an entry `column: value` of `score.rewards` means.
+
+    Under the name of a reward stands its source, or nothing for the official one; under any other name a spec.
+    Raises `TgoError` if the value is neither.
+    """
+    if is_registered(column):
+        if value is not None and is_registered(value):
+            raise TgoError(
+                f"rewards.{column} is {value!r}, which is a reward and no source: give the column another name, or "
+                f"name a source (demo, a folder, a file, or org/name@revision)."
+            )
+        return _checked(Spec(column, column, value))
+    if is_object(column) and value is None:
+        return _checked(Spec(column, column))
+    if value is None:
+        canonical(column)  # says what is wrong with it
+    try:
+        spec = parse(value or "")
+    except TgoError as error:
+        if column in UNDECIDED:
+            canonical(column)
+        raise TgoError(
+            f"rewards.{column}: {column!r} is no reward, so it must be followed by one (REWARD or REWARD=SOURCE); "
+            f"{error}"
+        ) from None
+    return _checked(Spec(column, spec.reward, spec.source))
+
+
+def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
+    """`resolve` for every entry of `score.rewards`, in order."""
+    return {column: resolve(column, value) for column, value in rewards.items()}
+
+
+def _checked(spec: Spec) -> Spec:
+    if spec.column in RESERVED:
+        raise TgoError(
+            f"a reward cannot have the column {spec.column!r}: score tables use it for something else. Rename it."
+        )
+    return spec
