@@ -20,7 +20,6 @@ from tests.rewards.tiny import picture
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.base import NetworkReward
-from tgo_pipeline.rewards.layouts import Files
 
 NAMES = ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
 PROMPTS = ["a red cat", "blue cats", "", "red cat red cat " * 20]
@@ -254,7 +253,9 @@ def test_a_pickle_of_code_is_not_run(tmp_path: Path) -> None:
     tiny.write("imagereward", tmp_path)
     (tmp_path / "ImageReward.safetensors").unlink()
     torch.save({"mlp": torch.nn.Linear(1, 1)}, tmp_path / "ImageReward.pt")
-    with pytest.raises(TgoError, match=r"ImageReward.pt cannot be read as weights"):
+    with pytest.raises(
+        TgoError, match=r"ImageReward.pt holds more than tensors|ImageReward.pt cannot be read"
+    ):
         load("imagereward", tmp_path)
 
 
@@ -272,10 +273,7 @@ def test_the_aesthetic_tower_may_be_a_whole_clip(images: list[Image.Image], tmp_
     tiny.write("aesthetic", tmp_path / "a")
     tiny.write("clip", tmp_path / "a/clip", seed=1)
     tower = load("clip", tmp_path / "a/clip")
-    files = Files("aesthetic", tmp_path / "a/model.safetensors", tmp_path / "a")
-    from tgo_pipeline.rewards.aesthetic import Aesthetic
-
-    reward = Aesthetic.load("aesthetic", files).eval()
+    reward = load("aesthetic", tmp_path / "a")
     pixels = torch.stack([reward.prepare(image) for image in images])
     assert torch.equal(reward.encode_images(pixels), tower.encode_images(pixels))
 

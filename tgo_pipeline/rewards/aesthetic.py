@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 
 from tgo_pipeline.errors import TgoError
@@ -19,21 +19,27 @@ from tgo_pipeline.rewards.checkpoint import described_by, load_weights, read_wei
 from tgo_pipeline.rewards.clip_models import VISION_KEYS, ClipTower, read_clip_weights, read_vision_config
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.precision import Precision
 
 
 class Aesthetic(NetworkReward):
-    """A CLIP image tower and a linear head; the official range is about 4.5 to 6.8."""
+    """A CLIP image tower and a linear head; the prompt plays no part."""
+
+    typical_range = (4.5, 6.8)
+    needs_prompt = False
 
     def __init__(self, config: CLIPVisionConfig, widths: Sequence[int] = WIDTHS) -> None:
         tower = ClipTower(config)
-        super().__init__("aesthetic", "LAION aesthetic points, 1 to 10", tower.preprocessing)
+        super().__init__(
+            "aesthetic", "LAION aesthetic predictor v2: points from 1 to 10", tower.preprocessing
+        )
         self.tower = tower
         self.head = LinearHead(widths)
 
     @classmethod
-    def load(cls, name: str, files: Files) -> Aesthetic:
-        """Build from a folder. Raises `TgoError` if head, tower and configuration do not fit together."""
-        path = files.folder / "clip/config.json"
+    def load(cls, name: str, files: Files, precision: Precision = "fp32") -> Aesthetic:
+        """Build from files. Raises `TgoError` if head, tower and configuration do not fit together."""
+        path = files.path("clip/config.json")
         config = read_vision_config(path)
         state = read_weights(files.weights)
         widths = head_widths(state)
@@ -47,9 +53,9 @@ class Aesthetic(NetworkReward):
                 f"the tower in clip/ gives {config.projection_dim}."
             )
         with described_by(path):
-            reward = empty(lambda: cls(config, widths))
+            reward = empty(lambda: cls(config, widths)).set_precision(precision)
         load_weights(reward.head, state, files.weights)
-        tower_path = files.folder / "clip/model.safetensors"
+        tower_path = files.path("clip/model.safetensors")
         tower = {k: v for k, v in read_clip_weights(tower_path).items() if k.startswith(VISION_KEYS)}
         load_weights(reward.tower.model, tower, tower_path)
         return reward
@@ -57,6 +63,10 @@ class Aesthetic(NetworkReward):
     @property
     def image_encoder(self) -> object:
         return self.tower
+
+    @property
+    def towers(self) -> list[nn.ModuleList]:
+        return [self.tower.blocks]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """No tokens, (B, 0): the prompt plays no part."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,12 @@ from tgo_pipeline.rewards.layouts import Files
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.images import ImageInput
+    from tgo_pipeline.rewards.precision import Precision
+
+
+PROMPTS_AT_ONCE = 128
+HALF_A_LEVEL = 0.5 / 255
+"""What rounding to 8 bits takes back; pictures may be that much outside of [0, 1]."""
 
 
 class Preparation(Hashable, Protocol):
@@ -114,32 +120,81 @@ class NetworkReward(Reward):
 
     @classmethod
     @abstractmethod
-    def load(cls, name: str, files: Files) -> NetworkReward:
+    def load(cls, name: str, files: Files, precision: Precision = "fp32") -> NetworkReward:
         """Build the reward from located files. Raises `TgoError` if they do not fit together."""
+
+    @property
+    @abstractmethod
+    def towers(self) -> list[nn.ModuleList]:
+        """The transformer blocks, where nearly all of the time goes; pictures first, then prompts if any."""
+
+    @property
+    def precision(self) -> Precision:
+        """What the towers compute in."""
+        from tgo_pipeline.rewards.precision import precision_of
+
+        return precision_of(self.towers)
+
+    def set_precision(self, precision: str) -> Self:
+        """Let the towers compute in `fp16`, or leave them in `fp32`; heads and cosines are float32 always.
+
+        Raises `TgoError` for bf16, and for fp32 after fp16, which has rounded the weights.
+        """
+        from tgo_pipeline.rewards.precision import check_precision, to_half
+
+        if check_precision(precision) == "fp16":
+            to_half(self.towers)
+        elif self.precision == "fp16":
+            raise TgoError(
+                f"reward {self.name}: its weights are rounded to fp16; load it again to have it in fp32."
+            )
+        return self
+
+    def compile_towers(self) -> Self:
+        """Compile the transformer blocks with `torch.compile`; the first pictures then take a minute or so longer."""
+        for blocks in self.towers:
+            for block in blocks:
+                block.compile()
+        return self
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Prompts to token ids, int64 (B, L), on the CPU."""
 
+    def token_counts(self, tokens: Tensor) -> Tensor:
+        """How many of the token ids (B, L) of each prompt count, (B,); those behind may be cut off."""
+        return torch.full((len(tokens),), tokens.shape[1])
+
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Token ids (B, L) to what `combine` needs of them; the ids themselves unless overridden."""
         return tokens
 
-    def encode_prompts(self, prompts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Encode prompts on the reward's device, some at a time."""
-        tokens = self.tokenize(prompts).to(self.device)
-        return torch.cat([self.encode_tokens(part) for part in tokens.split(batch_size)])
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Encode prompts on the reward's device, those of similar length together and without what pads them."""
+        tokens = self.tokenize(prompts)
+        counts, order = self.token_counts(tokens).sort()
+        parts = zip(counts.split(PROMPTS_AT_ONCE), order.split(PROMPTS_AT_ONCE), strict=True)
+        encoded = [
+            self.encode_tokens(tokens[rows, : int(count.max())].to(self.device)) for count, rows in parts
+        ]
+        return torch.cat(encoded)[order.argsort()]
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Scores (B,) of prepared pictures (B, 3, S, S) and token ids (B, L)."""
         return self.combine(self.encode_images(pixels), self.encode_tokens(tokens))
 
     def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (B,) of images (B, 3, H, W) in [0, 1], with gradients to the images; one prompt for each."""
-        if len(images) != len(prompts):
-            raise TgoError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image.")
-        pixels = self.preprocessing.differentiable(images.to(self.device))
-        return self.forward(pixels, self.tokenize(prompts).to(self.device))
+        """Scores (B,) of images (B, 3, H, W) in [0, 1] with gradients to the images; one prompt for each.
+
+        Images are rounded to 8 bits as a file would be, and gradients pass that rounding unchanged. Raises `TgoError`
+        for other shapes, types or ranges, and if the numbers differ.
+        """
+        check_images(images, prompts)
+        images = images.to(self.device)
+        with torch.autocast(images.device.type, enabled=False):
+            with torch.no_grad():
+                encoded = self.encode_prompts(prompts)
+            return self.combine(self.encode_images(self.preprocessing.differentiable(images)), encoded)
 
     @abstractmethod
     def official_state_dict(self) -> dict[str, Tensor]:
@@ -148,6 +203,27 @@ class NetworkReward(Reward):
     @abstractmethod
     def save(self, folder: Path, metadata: dict[str, str] | None = None) -> None:
         """Write the folder that `load_reward` reads, in the official layout; `metadata` goes into the weight file."""
+
+
+def check_images(images: Tensor, prompts: Sequence[str]) -> None:
+    """Raise `TgoError` unless `images` is a batch of float pictures in [0, 1] with a prompt for each."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise TgoError(f"images is {given}: give a tensor (B, 3, H, W), or pictures of any kind to `score`.")
+    if not images.is_floating_point():
+        raise TgoError(f"images is {images.dtype}: give floats in [0, 1], `images.float() / 255` for uint8.")
+    if isinstance(prompts, str):
+        raise TgoError(f"prompts is one text, {prompts[:40]!r}: give a list with one for each image.")
+    if len(images) != len(prompts) or not len(images):
+        raise TgoError(
+            f"{len(images)} images and {len(prompts)} prompts: give one prompt per image, at least one."
+        )
+    low, high = (value.item() for value in images.detach().aminmax())
+    if not (low >= -HALF_A_LEVEL and high <= 1 + HALF_A_LEVEL):
+        raise TgoError(
+            f"images has values from {low:.4g} to {high:.4g}: give [0, 1], `(x / 2 + 0.5).clamp(0, 1)` for what a "
+            "decoder gives in [-1, 1]."
+        )
 
 
 def empty(build: Callable[[], Any]) -> Any:

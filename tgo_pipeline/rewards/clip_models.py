@@ -19,9 +19,11 @@ from transformers import (
 )
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.attention import ClipAttention, class_token
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
 from tgo_pipeline.rewards.checkpoint import described_by, load_weights, read_json, read_weights, write_weights
 from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.precision import Precision, autocast
 from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 
 VISION_KEYS = ("vision_model.", "visual_projection.")
@@ -77,6 +79,12 @@ class ClipTower(nn.Module):
         super().__init__()
         self.config = config
         self.model = CLIPVisionModelWithProjection(config)
+        _use_own_attention(self.blocks, causal=False)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        return self.model.vision_model.encoder.layers
 
     @property
     def preprocessing(self) -> ShortestSideCrop:
@@ -84,8 +92,16 @@ class ClipTower(nn.Module):
         return ShortestSideCrop(cast(int, self.config.image_size))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> embeddings of unit length (B, D)."""
-        return normalize(self.model(pixel_values=pixels).image_embeds, dim=-1)
+        """(B, 3, S, S) -> embeddings of unit length (B, D). The last block computes the class token alone."""
+        vision = self.model.vision_model
+        hidden = vision.pre_layrnorm(vision.embeddings(pixels))
+        *earlier, last = cast(Any, self.blocks)
+        with autocast(self.blocks, pixels.device):
+            for block in earlier:
+                hidden = block(hidden, None)
+            token = class_token(hidden, last.layer_norm1, last.self_attn, last.layer_norm2, last.mlp)
+        pooled = vision.post_layernorm(token[:, 0].float())
+        return normalize(self.model.visual_projection(pooled), dim=-1)
 
     def equals(self, other: ClipTower) -> bool:
         """Whether both have the same configuration and bit-identical weights."""
@@ -104,6 +120,7 @@ class ClipReward(NetworkReward):
         self.config = config
         self.tower = tower
         self.text = text
+        _use_own_attention(self._text_blocks, causal=True)
         initial = config.logit_scale_init_value
         self.logit_scale = nn.Parameter(
             torch.tensor(INITIAL_LOGIT_SCALE if initial is None else float(initial))
@@ -115,19 +132,28 @@ class ClipReward(NetworkReward):
         """The reward with its tokenizer from `files` and no weights yet."""
 
     @classmethod
-    def load(cls, name: str, files: Files) -> Self:
-        """Build from a folder. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
-        path = files.folder / "config.json"
+    def load(cls, name: str, files: Files, precision: Precision = "fp32") -> Self:
+        """Build from files. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
+        path = files.path("config.json")
         config = read_clip_config(path)
         with described_by(path):
-            reward = empty(lambda: cls.from_config(config, files))
+            reward = empty(lambda: cls.from_config(config, files)).set_precision(precision)
         state = {_own_key(key): value for key, value in read_clip_weights(files.weights).items()}
         load_weights(reward, state, files.weights)
+        reward.name = name
         return reward
 
     @property
     def image_encoder(self) -> object:
         return self.tower
+
+    @property
+    def towers(self) -> list[nn.ModuleList]:
+        return [self.tower.blocks, self._text_blocks]
+
+    @property
+    def _text_blocks(self) -> nn.ModuleList:
+        return self.text.text_model.encoder.layers
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> embeddings of unit length (B, D)."""
@@ -135,7 +161,19 @@ class ClipReward(NetworkReward):
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """(B, L) -> embeddings of unit length (B, D). The tower is causal, so padding needs no mask."""
-        return normalize(self.text(input_ids=tokens).text_embeds, dim=-1)
+        text = self.text.text_model
+        hidden = text.embeddings(input_ids=tokens)
+        with autocast(self._text_blocks, tokens.device):
+            for block in self._text_blocks:
+                hidden = block(hidden, None)
+        ends = self.token_counts(tokens) - 1
+        pooled = text.final_layer_norm(hidden[torch.arange(len(tokens)), ends].float())
+        return normalize(self.text.text_projection(pooled), dim=-1)
+
+    def token_counts(self, tokens: Tensor) -> Tensor:
+        """Places of the first end token, plus one. Old checkpoints say that it is 2, and mean the highest id."""
+        end = self.text.config.eos_token_id
+        return (tokens if end == 2 else tokens.eq(cast(int, end)).int()).argmax(-1) + 1
 
     def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
         return cosine(images, prompts)
@@ -154,6 +192,11 @@ class ClipReward(NetworkReward):
     @abstractmethod
     def save_tokenizer(self, folder: Path) -> None:
         """Write the files that `from_config` makes the tokenizer of."""
+
+
+def _use_own_attention(blocks: nn.ModuleList, causal: bool) -> None:
+    for block in cast(Any, blocks):
+        block.self_attn = ClipAttention(block.self_attn, causal)
 
 
 def _own_key(key: str) -> str:

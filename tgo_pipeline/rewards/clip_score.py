@@ -20,10 +20,12 @@ from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary,
 
 
 class ClipScore(ClipReward):
-    """The cosine of a CLIPModel, about .15 to .35; its `logit_scale` belongs to training and plays no part."""
+    """The cosine of a CLIPModel; its `logit_scale` belongs to training and plays no part."""
+
+    typical_range = (0.15, 0.35)
 
     def __init__(self, config: CLIPConfig, tokenizer: OpenClipTokenizer) -> None:
-        super().__init__("clip", "raw cosine", config)
+        super().__init__("clip", "CLIP score, openai-l14: raw cosine, neither scaled nor clamped", config)
         self.tokenizer = tokenizer
 
     @classmethod
@@ -31,7 +33,7 @@ class ClipScore(ClipReward):
         """The network of `config` with the tokenizer of `files`. Raises `TgoError` if the two do not fit."""
         text = text_config(config)
         tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text.max_position_embeddings)
-        check_vocabulary("clip", tokenizer.vocabulary_size, text.vocab_size)
+        check_vocabulary("clip/openai-l14", tokenizer.vocabulary_size, text.vocab_size)
         return cls(config, tokenizer)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:

@@ -2,17 +2,21 @@
 
 Folder: `model.safetensors` (open_clip keys) or the official `HPS_v2.1_compressed.pt` / `HPS_v2_compressed.pt`;
 `open_clip_config.json` ({"model_cfg": ...}; without it ViT-H-14) and `merges.txt` (without it CLIP's vocabulary).
+LAION's ViT-H-14, from which both were fine-tuned, gives the CLIP score of Diffusion-DPO with the same code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.attention import OpenClipAttention, class_token
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
 from tgo_pipeline.rewards.checkpoint import (
     described_by,
@@ -23,48 +27,88 @@ from tgo_pipeline.rewards.checkpoint import (
     write_weights,
 )
 from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.precision import Precision, autocast
 from tgo_pipeline.rewards.preprocessing import LongestSidePad
 from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary, read_merges
 
 CONFIG = "open_clip_config.json"
+SCALES = {
+    "hpsv2.1": ("HPSv2.1: raw cosine, no logit scale", (0.14, 0.33)),
+    "hpsv2.0": ("HPSv2.0: raw cosine, no logit scale", (0.23, 0.285)),
+    "clip/laion-h14-hpspad": ("CLIP score, laion-h14 with the padding of HPSv2: raw cosine", (0.15, 0.35)),
+}
+_SIZES = {
+    "vision_cfg": {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
+}
 
 
 class HPSv2(NetworkReward):
-    """`config` is open_clip's `model_cfg` (embed_dim, vision_cfg, text_cfg); both versions are the same network."""
+    """`config` is open_clip's `model_cfg` (embed_dim, vision_cfg, text_cfg); `name` one of `SCALES`."""
 
     def __init__(
         self, config: Mapping[str, Any], tokenizer: OpenClipTokenizer, name: str = "hpsv2.1"
     ) -> None:
         from open_clip.model import CLIP
 
-        super().__init__(name, "cosine, no logit scale", LongestSidePad(config["vision_cfg"]["image_size"]))
+        scale, typical_range = SCALES[name]
+        super().__init__(name, scale, LongestSidePad(config["vision_cfg"]["image_size"]))
+        self.typical_range = typical_range
         self.config = dict(config)
         self.tokenizer = tokenizer
         self.clip = CLIP(**config)
+        for blocks, causal in zip(self.towers, (False, True), strict=True):
+            for block in cast(Any, blocks):
+                block.attn = OpenClipAttention(block.attn, causal)
 
     @classmethod
-    def load(cls, name: str, files: Files) -> HPSv2:
-        """Build from a folder. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
-        config = _config(files.optional(CONFIG))
-        tokenizer = OpenClipTokenizer(
-            read_merges(files.optional("merges.txt")), config["text_cfg"]["context_length"]
-        )
-        check_vocabulary(name, tokenizer.vocabulary_size, config["text_cfg"]["vocab_size"])
-        with described_by(files.folder / CONFIG):
-            reward = empty(lambda: cls(config, tokenizer, name))
+    def load(cls, name: str, files: Files, precision: Precision = "fp32") -> HPSv2:
+        """Build from files. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
+        path = files.optional(CONFIG)
+        config = _config(path)
+        text = config["text_cfg"]
+        tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text["context_length"])
+        check_vocabulary(name, tokenizer.vocabulary_size, text["vocab_size"])
+        with described_by(path or files.weights):
+            reward = empty(lambda: cls(config, tokenizer, name)).set_precision(precision)
         load_weights(reward.clip, read_weights(files.weights), files.weights)
         return reward
+
+    @property
+    def towers(self) -> list[nn.ModuleList]:
+        clip = cast(Any, self.clip)
+        return [clip.visual.transformer.resblocks, clip.transformer.resblocks]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         return self.tokenizer(prompts)
 
+    def token_counts(self, tokens: Tensor) -> Tensor:
+        """Places of the end token, which has the highest id, plus one."""
+        return tokens.argmax(-1) + 1
+
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> embeddings of unit length (B, D)."""
-        return self.clip.encode_image(pixels, normalize=True)
+        """(B, 3, S, S) -> embeddings of unit length (B, D). The last block computes the class token alone."""
+        visual = cast(Any, self.clip.visual)
+        hidden = visual._embeds(pixels)
+        blocks = self.towers[0]
+        *earlier, last = cast(Any, blocks)
+        with autocast(blocks, pixels.device):
+            for block in earlier:
+                hidden = block(hidden)
+            token = class_token(hidden, last.ln_1, last.attn, last.ln_2, last.mlp)
+        return normalize(visual.ln_post(token[:, 0].float()) @ visual.proj, dim=-1)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """(B, L) -> embeddings of unit length (B, D)."""
-        return self.clip.encode_text(tokens, normalize=True)
+        """(B, L) -> embeddings of unit length (B, D); what follows the end of a prompt plays no part."""
+        clip = cast(Any, self.clip)
+        hidden = clip.token_embedding(tokens) + clip.positional_embedding[: tokens.shape[1]]
+        blocks = self.towers[1]
+        with autocast(blocks, tokens.device):
+            for block in blocks:
+                hidden = block(hidden)
+        ends = self.token_counts(tokens) - 1
+        pooled = clip.ln_final(hidden[torch.arange(len(tokens)), ends].float())
+        return normalize(pooled @ clip.text_projection, dim=-1)
 
     def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
         return cosine(images, prompts)
@@ -80,15 +124,19 @@ class HPSv2(NetworkReward):
 
 
 def _config(path: Path | None) -> dict[str, Any]:
-    """open_clip's `model_cfg` with the keys that this reward reads filled in; ViT-H-14 (GELU) without a file."""
+    """open_clip's `model_cfg` with the keys that this reward reads filled in; ViT-H-14 (GELU) without a file.
+
+    Raises `TgoError` for a network that is not a plain CLIP of two transformers.
+    """
     from open_clip import get_model_config
 
-    if path is None:
-        return dict(get_model_config("ViT-H-14") or {})
-    raw = read_json(path)
+    raw = (get_model_config("ViT-H-14") or {}) if path is None else read_json(path)
     config = raw.get("model_cfg", raw)
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise TgoError(f"{path} must hold embed_dim, vision_cfg and text_cfg, as open_clip writes it.")
+    for part, known in _SIZES.items():
+        if unknown := sorted(config[part].keys() - known):
+            raise TgoError(f"{path} describes no network of this reward: {part} has {', '.join(unknown)}.")
     defaults = {"context_length": 77, "vocab_size": 49408}
     return {
         **config,

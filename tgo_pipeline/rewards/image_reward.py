@@ -1,8 +1,8 @@
 """ImageReward v1.0: BLIP's ViT-L/16, BERT with cross-attention to the picture, a linear head (arXiv:2304.05977).
 
-Folder: `ImageReward.safetensors` or the official `ImageReward.pt` (flat keys `blip.*`, `mlp.*`), `med_config.json`,
-bert-base-uncased's `vocab.txt`, and `vit_config.json` ({"num_heads": n}; without it one head per 64 channels, which
-is ViT-L/16's 16). All other sizes of the picture's network are read off the weights.
+Folder: `ImageReward.safetensors` or the official `ImageReward.pt` (flat keys `blip.*`, `mlp.*`); `med_config.json`
+(without it the release's), `vocab.txt` (bert-base-uncased's), and `vit_config.json` ({"num_heads": n}; without it one
+head per 64 channels, which is ViT-L/16's 16). Other sizes of the picture's network are read off the weights.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.attention import BlipTextAttention, BlipVisionAttention
 from tgo_pipeline.rewards.base import NetworkReward, empty
 from tgo_pipeline.rewards.checkpoint import (
     described_by,
@@ -29,28 +30,31 @@ from tgo_pipeline.rewards.checkpoint import (
 )
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.precision import Precision, autocast, precision_of
 from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
-from tgo_pipeline.rewards.tokenizers import check_vocabulary
+from tgo_pipeline.rewards.tokenizers import check_vocabulary, well_formed
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 TOKENS = 35
 """Length of every prompt in tokens, [CLS] and [SEP] included: the official code cuts and pads to it."""
 
+OFFICIAL_MED = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 512,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "vocab_size": 30524,
+    "pad_token_id": 0,
+}
+"""The text network of the release, for `ImageReward.pt` without its `med_config.json`."""
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_MED = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "hidden_act",
-    "layer_norm_eps",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "initializer_range",
-    "vocab_size",
-    "pad_token_id",
-)
 _VISION, _TEXT, _HEAD = "blip.visual_encoder.", "blip.text_encoder.", "mlp."
 _UNUSED = ("blip.vision_proj.", "blip.text_proj.", f"{_TEXT}embeddings.position_ids")
 _OFFICIAL_TO_BLIP = (
@@ -68,6 +72,8 @@ _OFFICIAL_TO_BLIP = (
 class ImageReward(NetworkReward):
     """The score is standardised with the official mean and deviation: about N(0, 1) for the official weights."""
 
+    typical_range = (-2.0, 2.0)
+
     def __init__(
         self,
         vision: BlipVisionConfig,
@@ -76,18 +82,21 @@ class ImageReward(NetworkReward):
         head: Sequence[int] = WIDTHS,
     ) -> None:
         super().__init__(
-            "imagereward", "standardised, about N(0, 1)", ShortestSideCrop(cast(int, vision.image_size))
+            "imagereward",
+            "ImageReward v1.0: standardised, about N(0, 1)",
+            ShortestSideCrop(cast(int, vision.image_size)),
         )
         self.tokenizer = tokenizer
         vision._attn_implementation = "eager"
         self.vision = BlipVisionModel(vision)
         self.text = BlipTextModel(text, add_pooling_layer=False)
+        _use_own_attention(*self.towers)
         self.head = LinearHead(head)
         self.tokens = min(TOKENS, text.max_position_embeddings)
 
     @classmethod
-    def load(cls, name: str, files: Files) -> ImageReward:
-        """Build from a folder. Raises `TgoError` if configurations, weights and vocabulary do not fit together."""
+    def load(cls, name: str, files: Files, precision: Precision = "fp32") -> ImageReward:
+        """Build from files. Raises `TgoError` if configurations, weights and vocabulary do not fit together."""
         state = {k: v for k, v in read_weights(files.weights).items() if not k.startswith(_UNUSED)}
         widths = head_widths(state, _HEAD)
         if widths is None:
@@ -95,34 +104,64 @@ class ImageReward(NetworkReward):
                 f"{files.weights} is no ImageReward: it lacks some of mlp.layers.{{0,2,4,6,7}}.weight."
             )
         vision = read_vision_config(state, files.optional("vit_config.json"), files.weights)
-        path = files.folder / "med_config.json"
-        with described_by(path):
-            text = text_config(read_json(path), vision)
-        tokenizer = blip_tokenizer(read_vocabulary(files.folder / "vocab.txt"))
+        path = files.optional("med_config.json")
+        with described_by(path or files.weights):
+            text = text_config(read_json(path) if path else OFFICIAL_MED, vision)
+        tokenizer = blip_tokenizer(read_vocabulary(files.path("vocab.txt")))
         check_vocabulary(name, len(tokenizer), text.vocab_size)
-        with described_by(path):
-            reward = empty(lambda: cls(vision, text, tokenizer, widths))
+        with described_by(path or files.weights):
+            reward = empty(lambda: cls(vision, text, tokenizer, widths)).set_precision(precision)
         load_weights(reward, {_own_key(key): value for key, value in state.items()}, files.weights)
         return reward
+
+    @property
+    def towers(self) -> list[nn.ModuleList]:
+        return [self.vision.encoder.layers, self.text.encoder.layer]
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids, int64 (B, L), padded and truncated to the text network's length L."""
         return self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=self.tokens, return_tensors="pt"
+            well_formed(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokens,
+            return_tensors="pt",
         )["input_ids"]
 
+    def token_counts(self, tokens: Tensor) -> Tensor:
+        """How many tokens of each prompt are not padding."""
+        return (tokens != self.text.config.pad_token_id).sum(-1)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (N, L) on the CPU, so that `combine` can cut them without waiting for the device."""
+        return self.tokenize(prompts)
+
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> hidden states of all patches (B, P, D)."""
-        return self.vision(pixel_values=pixels).last_hidden_state
+        """(B, 3, S, S) -> hidden states of all patches (B, P, D), in the precision of the text network."""
+        hidden = self.vision.embeddings(pixels)
+        blocks, readers = self.towers
+        with autocast(blocks, pixels.device):
+            for block in blocks:
+                hidden = block(hidden)
+        hidden = self.vision.post_layernorm(hidden.float())
+        return hidden.half() if precision_of([readers]) == "fp16" else hidden
 
     def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """The prompt is read while looking at the picture, so every pair takes a pass of the text network."""
-        hidden = self.text(
-            input_ids=prompts,
-            attention_mask=(prompts != self.text.config.pad_token_id).long(),
-            encoder_hidden_states=images,
-        ).last_hidden_state
-        return (self.head(hidden[:, 0]) - MEAN) / STD
+        """The prompt is read while looking at the picture, so every pair takes a pass of the text network.
+
+        `prompts` are token ids (B, L); they are cut behind the longest prompt, and padding is looked at by no token.
+        """
+        counts = self.token_counts(prompts)
+        longest = int(counts.max())
+        tokens = prompts[:, :longest].to(images.device, non_blocking=True)
+        padded = int(counts.min()) < longest
+        mask = (tokens != self.text.config.pad_token_id)[:, None, None] if padded else None
+        hidden = self.text.embeddings(input_ids=tokens)
+        blocks = self.towers[1]
+        with autocast(blocks, images.device):
+            for block in blocks:
+                hidden = block(hidden, images, mask)
+        return (self.head(hidden[:, 0].float()) - MEAN) / STD
 
     def official_state_dict(self) -> dict[str, Tensor]:
         """Flat official keys, without the two projections that the score does not use."""
@@ -136,6 +175,14 @@ class ImageReward(NetworkReward):
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
         words = [word for word, _ in vocabulary if word not in ("[DEC]", "[ENC]")]
         (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
+def _use_own_attention(vision: nn.ModuleList, text: nn.ModuleList) -> None:
+    for block in cast(Any, vision):
+        block.self_attn = BlipVisionAttention(block.self_attn)
+    for block in cast(Any, text):
+        for part in (block.attention, block.crossattention):
+            part.self = BlipTextAttention(part.self)
 
 
 def blip_tokenizer(words: Sequence[str]) -> BertTokenizer:
@@ -180,7 +227,7 @@ def vit_config(
 
 def text_config(med: Mapping[str, Any], vision: BlipVisionConfig) -> BlipTextConfig:
     """BLIP's text network from `med_config.json`, with cross-attention to pictures of the vision network's width."""
-    known = {name: med[name] for name in _MED if name in med}
+    known = {name: med[name] for name in OFFICIAL_MED if name in med}
     return BlipTextConfig(
         **{"num_attention_heads": 12, **known},
         encoder_hidden_size=vision.hidden_size,
@@ -215,7 +262,7 @@ def _med_config(text: BlipTextConfig) -> dict[str, Any]:
     return {
         "model_type": "bert",
         "add_cross_attention": True,
-        **{name: getattr(text, name) for name in _MED},
+        **{name: getattr(text, name) for name in OFFICIAL_MED},
     }
 
 

@@ -16,14 +16,16 @@ from transformers import CLIPConfig, CLIPTokenizer
 from tgo_pipeline.rewards.clip_models import ClipReward, text_config
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
-from tgo_pipeline.rewards.tokenizers import check_vocabulary, hugging_face_tokenizer
+from tgo_pipeline.rewards.tokenizers import check_vocabulary, hugging_face_tokenizer, well_formed
 
 
 class PickScore(ClipReward):
-    """A CLIPModel whose scaled cosine is the score, about 17 to 24 for the official weights."""
+    """A CLIPModel whose scaled cosine is the score."""
+
+    typical_range = (17.0, 24.0)
 
     def __init__(self, config: CLIPConfig, tokenizer: CLIPTokenizer) -> None:
-        super().__init__("pickscore", "exp(logit scale) times cosine", config)
+        super().__init__("pickscore", "PickScore v1: exp(logit scale) times cosine, about 100 times", config)
         self.preprocessing = ShortestSideCrop(self.tower.preprocessing.size, rounding="down")
         self.tokenizer = tokenizer
         self.context_length = text_config(config).max_position_embeddings
@@ -39,7 +41,7 @@ class PickScore(ClipReward):
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids, int64 (B, L), padded and truncated to the text network's length L."""
         return self.tokenizer(
-            list(prompts),
+            well_formed(prompts),
             padding="max_length",
             truncation=True,
             max_length=self.context_length,
@@ -54,6 +56,7 @@ class PickScore(ClipReward):
 
 
 def _tokenizer(files: Files, context_length: int) -> CLIPTokenizer:
-    if files.optional("tokenizer.json") or (files.optional("vocab.json") and files.optional("merges.txt")):
-        return CLIPTokenizer.from_pretrained(files.folder)
+    whole, vocabulary = files.optional("tokenizer.json"), files.optional("vocab.json")
+    if path := whole or (vocabulary if files.optional("merges.txt") else None):
+        return CLIPTokenizer.from_pretrained(path.parent)
     return hugging_face_tokenizer(context_length=context_length)

@@ -63,12 +63,20 @@ class OpenClipTokenizer:
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Token ids, int64 (B, context_length); a prompt that is too long keeps its end token."""
-        return self._tokenizer(list(prompts))
+        return self._tokenizer(well_formed(prompts))
 
     def save(self, folder: Path) -> None:
         """Write `merges.txt`, unless the vocabulary is CLIP's own."""
         if self.merges is not None:
             (folder / MERGES).write_text("\n".join([_HEADER, *self.merges]) + "\n", encoding="utf-8")
+
+
+def well_formed(prompts: Sequence[str]) -> list[str]:
+    """Prompts as Unicode that can be encoded: surrogates become the character they spell, lone ones U+FFFD.
+
+    open_clip's tokenizer mends them so too (ftfy); Hugging Face's refuse the whole list.
+    """
+    return [prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for prompt in prompts]
 
 
 def clip_vocabulary(merges: Sequence[str] | None = None) -> dict[str, int]:
