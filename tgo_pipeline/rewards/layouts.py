@@ -39,7 +39,7 @@ class Layout:
     tower: tuple[str, ...] = ()
     packaged: Mapping[str, Path] = field(default_factory=dict)
     demo: str = ""
-    version: int = 1
+    version: int = 2
 
     def __str__(self) -> str:
         parts = [" or ".join(self.weights), *self.required, *(f"{name} (optional)" for name in self.optional)]
