@@ -7,6 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # `make parity` compares the rewards with the official packages, which live in an environment of their own.
 PARITY_VENV ?= .venv-official
+PARITY_WORK ?= tmp/parity
 PARITY_OUT ?= .
 SIZE ?= both
 SEED ?=
@@ -26,8 +27,8 @@ check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
 
 parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
-	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --out $(PARITY_OUT) --size $(SIZE) \
-		$(if $(SEED),--seed $(SEED))
+	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
+		--size $(SIZE) $(if $(SEED),--seed $(SEED))
 
 $(PARITY_VENV)/.installed: benchmarks/official/requirements.txt
 	$(PYTHON) -m venv $(PARITY_VENV)

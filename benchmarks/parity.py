@@ -13,6 +13,7 @@ is exceeded. Full size needs 16 GB of disk, 10 GB of memory and, on two cores, a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -22,7 +23,8 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
-from benchmarks.official.compare import TOLERANCE, Comparison, Ours, compare
+from benchmarks.official.compare import TOLERANCE, TWIN, Comparison, Ours, compare
 from benchmarks.official.report import page, summary
 from benchmarks.official.samples import FULL_IMAGES, FULL_PROMPTS, Samples, make_samples
 
@@ -54,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {chosen.seed}", flush=True)
     results = {}
     for size in SIZES[chosen.size]:
-        results[size] = run(chosen.official, chosen.work.resolve() / size, size, chosen.seed)
+        only = (FULL_IMAGES, FULL_PROMPTS) if size == "full" else None
+        results[size] = run(chosen.official, chosen.work.resolve() / size, size, chosen.seed, only)
         print(f"\n{summary(results[size])}", flush=True)
     _write(chosen.out, results)
     problems = [problem for result in results.values() for problem in result["problems"]]
@@ -75,13 +78,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(official: Path, work: Path, size: str, seed: int) -> dict[str, Any]:
-    """Compare all rewards at one size; the result is ready for JSON."""
+def run(
+    official: Path,
+    work: Path,
+    size: str,
+    seed: int,
+    only: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
+) -> dict[str, Any]:
+    """Compare all rewards at one size, over all samples or these images and prompts; the result is ready for JSON."""
     checkpoints = write_checkpoints(work / "checkpoints", size, seed)
     samples = make_samples(work / "images", seed)
-    if size == "full":
-        samples = samples.only(FULL_IMAGES, FULL_PROMPTS)
-    os.environ["TGO_CACHE"] = str(work / "cache")
+    if only:
+        samples = samples.only(*only)
     comparisons, versions = [], {}
     together = [list(TOLERANCE)] if size == "tiny" else [[name] for name in TOLERANCE]
     for names in together:  # at full size one process each, so that one network is in memory at a time
@@ -89,9 +97,8 @@ def run(official: Path, work: Path, size: str, seed: int) -> dict[str, Any]:
         versions = answer["versions"]
         for name in names:
             with np.load(work / "answer" / f"{name.replace('/', '-')}.npz") as pixels:
-                comparisons.append(
-                    compare(name, answer["rewards"][name], dict(pixels), ours(name, checkpoints, samples))
-                )
+                own = ours(name, checkpoints, samples)
+                comparisons.append(compare(name, answer["rewards"][name], dict(pixels), own))
     return _result(size, seed, samples, comparisons, versions)
 
 
@@ -99,16 +106,18 @@ def _ask(
     official: Path, work: Path, checkpoints: Checkpoints, samples: Samples, names: Sequence[str]
 ) -> dict[str, Any]:
     """Let the official environment answer; its folder is `work/answer`."""
+    twins = {f"{name}{TWIN}": path for name, path in samples.twins.items()}
     request = {
         "rewards": list(names),
-        "images": {name: str(path) for name, path in samples.images.items()},
+        "images": {name: str(path) for name, path in (samples.images | twins).items()},
         "prompts": samples.prompts,
         "exact": True,
     }
     (work / "request.json").write_text(json.dumps(request), encoding="utf-8")
     command = [str(official.absolute()), "-m", "benchmarks.official.answers"]
     command += [str(path) for path in (checkpoints.folder, work / "request.json", work / "answer")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # both sides on the CPU, in float32
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the official packages failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return json.loads((work / "answer/answer.json").read_text(encoding="utf-8"))
@@ -120,7 +129,8 @@ def ours(name: str, checkpoints: Checkpoints, samples: Samples) -> Ours:
     from tgo_pipeline.rewards.base import NetworkReward
     from tgo_pipeline.rewards.images import to_rgb
 
-    reward = load_reward(name, str(checkpoints.source(name)))
+    with _conversions(checkpoints.folder):
+        reward = load_reward(name, str(checkpoints.source(name)), "cpu")
     if not isinstance(reward, NetworkReward):
         raise SystemExit(f"{name} is no network")
     pairs = [(image, prompt) for image in samples.images for prompt in samples.prompts]
@@ -134,6 +144,20 @@ def ours(name: str, checkpoints: Checkpoints, samples: Samples) -> Ours:
         {image: pixels.numpy() for image, pixels in prepared.items()},
         {name: reward.tokenize([text])[0].tolist() for name, text in samples.prompts.items()},
     )
+
+
+@contextlib.contextmanager
+def _conversions(folder: Path) -> Iterator[None]:
+    """Keep converted weights, gigabytes that no other run can use, in `folder` and only while they are read."""
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
+        before = os.environ.get("TGO_CACHE")
+        os.environ["TGO_CACHE"] = cache
+        try:
+            yield
+        finally:
+            os.environ.pop("TGO_CACHE")
+            if before is not None:
+                os.environ["TGO_CACHE"] = before
 
 
 def _result(

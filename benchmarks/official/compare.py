@@ -23,6 +23,7 @@ TOLERANCE = {
 PIXEL_TOLERANCE = 1e-5
 """For prepared pictures, whose values are normalised to a deviation near 1."""
 
+_HPS = frozenset({"hpsv2.1", "hpsv2.0", "clip/laion-h14-hpspad"})
 _RESIZED_FIRST = frozenset({"imagereward", "clip/openai-l14", "aesthetic"})
 BY_DESIGN: dict[str, tuple[str, frozenset[str]]] = {
     "rgba": (
@@ -41,6 +42,12 @@ BY_DESIGN: dict[str, tuple[str, frozenset[str]]] = {
     "cmyk": ("converted to RGB before resizing; this official code resizes the four inks", _RESIZED_FIRST),
 }
 """Kinds of picture that are read otherwise on purpose: why, and by which rewards' official code."""
+
+TWIN = " (twin)"
+"""Ends the name of the plain RGB picture whose official score is to be that of the picture itself here."""
+
+_PADDED_TWINS = {"long_side_224": _HPS}
+"""Twins that are equal for some rewards only."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ def compare(
     """Compare scores, prepared pictures, token ids and ranks; whatever exceeds a tolerance goes to `problems`."""
     found = Comparison(reward, TOLERANCE[reward])
     _compare_scores(found, answer["pairs"], ours)
+    if not answer["tokens"]:  # every prompt gave the same numbers
+        found.pairs //= len({pair["prompt"] for pair in answer["pairs"]})
     _compare_pixels(found, official_pixels, ours)
     _compare_tokens(found, answer["tokens"], ours)
     _compare_ranks(found, answer["ranks"], ours)
@@ -87,11 +96,20 @@ def is_by_design(reward: str, image: str) -> bool:
     return image in BY_DESIGN and reward in BY_DESIGN[image][1]
 
 
+def _original(reward: str, image: str) -> str | None:
+    """The picture whose score here must be the official one of `image`; None for the twin of another reward."""
+    name = image.removesuffix(TWIN)
+    return None if image != name and reward not in _PADDED_TWINS.get(name, {reward}) else name
+
+
 def _compare_scores(found: Comparison, pairs: list[Mapping[str, Any]], ours: Ours) -> None:
     official = []
     for pair in pairs:
         image, prompt, theirs = pair["image"], pair["prompt"], pair["score"]
-        own = ours.scores[image, prompt]
+        name = _original(found.reward, image)
+        if name is None:
+            continue
+        own = ours.scores[name, prompt]
         if not math.isfinite(own):
             found.problems.append(f"{found.reward}: {image} with prompt {prompt} has score {own}")
         if pair["error"]:
@@ -117,9 +135,10 @@ def _compare_scores(found: Comparison, pairs: list[Mapping[str, Any]], ours: Our
 
 def _compare_pixels(found: Comparison, official: Mapping[str, np.ndarray], ours: Ours) -> None:
     for image, theirs in official.items():
-        own = ours.prepared[image]
-        if is_by_design(found.reward, image) or image in found.crashes:
+        name = _original(found.reward, image)
+        if name is None or is_by_design(found.reward, image) or image in found.crashes:
             continue
+        own = ours.prepared[name]
         difference = float(np.abs(own - theirs).max()) if own.shape == theirs.shape else math.inf
         found.pixels = max(found.pixels, difference)
         if difference > PIXEL_TOLERANCE:
@@ -139,9 +158,9 @@ def _compare_ranks(found: Comparison, official: Mapping[str, Mapping[str, Any]],
     """ImageReward's list call: the same scores, and the same order of what differs by more than the tolerance."""
     for prompt, listed in official.items():
         rows = [
-            (ours.scores[image, prompt], score, rank)
+            (ours.scores[name, prompt], score, rank)
             for image, score, rank in zip(listed["images"], listed["scores"], listed["ranks"], strict=True)
-            if not is_by_design(found.reward, image)
+            if (name := _original(found.reward, image)) and not is_by_design(found.reward, image)
         ]
         rows.sort(key=lambda row: row[2])
         own = np.array([row[0] for row in rows])

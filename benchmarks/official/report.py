@@ -68,9 +68,10 @@ def _crashes(results: Mapping[str, Mapping[str, Any]]) -> str:
         [what.replace("_", " "), ", ".join(rewards), f"`{error}`"] for (what, error), rewards in found.items()
     ]
     return (
-        "## What the official code raises an error for\n\nEach of these has a finite score here. A long prompt is cut "
-        "to 77 tokens, as `clip.tokenize` does when asked to; the scores are then compared, too.\n\n"
-        + table(["picture or prompt", "rewards", "error of the official code"], sorted(lines))
+        "## What the official code raises an error for\n\nEach of these has a finite score here. Where the right score "
+        "is known, it is compared, too: that of the decoded picture for transparency, of the padded picture for a long "
+        "side of 224, of the prompt cut to 77 tokens, as `clip.tokenize` does when asked to, for a long prompt.\n\n"
+        + _text_table(["picture or prompt", "rewards", "error of the official code"], sorted(lines))
         + "\n"
     )
 
@@ -87,8 +88,10 @@ def _by_design(results: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append([image.replace("_", " "), why, text])
     return (
         "## Pictures that are read otherwise on purpose\n\nPictures are decoded to RGB once, for all rewards alike. "
-        "These kinds are left out of the tables above.\n\n"
-        + table(["picture", "here, and there", "greatest difference of a score"], lines)
+        "The scores of "
+        "these kinds are compared with the official ones of the decoded picture, within the tolerances above; here is "
+        "what the official code makes of the file itself.\n\n"
+        + _text_table(["picture", "here, and there", "greatest difference of a score"], lines)
         + "\n"
     )
 
@@ -100,6 +103,11 @@ def _versions(results: Mapping[str, Mapping[str, Any]]) -> str:
         f"{side}: {', '.join(f'{name} {v}' for name, v in found.items())}." for side, found in sides.items()
     ]
     return "## Versions\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _rows(results: Mapping[str, Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -1,4 +1,8 @@
-"""Fresh pictures and prompts for the comparison: ordinary ones, and one of every kind that code trips over."""
+"""Fresh pictures and prompts for the comparison: ordinary ones, and one of every kind that code trips over.
+
+Some kinds the official code reads otherwise, or not at all. Each of these has a twin: the plain RGB picture that it
+must be equal to, for the official code to score.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from tgo_pipeline.rewards.images import to_rgb
 
 SIZES: dict[str, tuple[int, int]] = {
     "square": (512, 512),
@@ -28,6 +34,8 @@ SIZES: dict[str, tuple[int, int]] = {
 MODES = {"grey": "L", "palette": "P", "cmyk": "CMYK", "rgba": "RGBA", "sixteen_bit": "I;16"}
 TURNED_BY_EXIF = "turned"
 ORIENTATION, ROTATED = 0x0112, 6
+DECODED = ("palette", "cmyk", "rgba", "sixteen_bit", "turned")
+PADDED = ("long_side_224",)
 FULL_IMAGES = ("square", "landscape", "portrait", "long_side_224", "grey", "exact")
 FULL_PROMPTS = ("simple", "typographic")
 
@@ -45,14 +53,19 @@ _EMOJI = ("🐱", "🚀", "👩‍🚀", "🏳️‍🌈", "✨", "🦊", "❄�
 
 @dataclass(frozen=True)
 class Samples:
-    """Image files by name, and prompts by name."""
+    """Image files, twins of some of them, and prompts, all by name."""
 
     images: dict[str, Path]
+    twins: dict[str, Path]
     prompts: dict[str, str]
 
     def only(self, images: tuple[str, ...], prompts: tuple[str, ...]) -> Samples:
         """The samples of these names."""
-        return Samples({n: self.images[n] for n in images}, {n: self.prompts[n] for n in prompts})
+        return Samples(
+            {name: self.images[name] for name in images},
+            {name: self.twins[name] for name in images if name in self.twins},
+            {name: self.prompts[name] for name in prompts},
+        )
 
 
 def make_samples(folder: Path, seed: int) -> Samples:
@@ -64,7 +77,20 @@ def make_samples(folder: Path, seed: int) -> Samples:
     images = {}
     for name, (width, height) in {**SIZES, **wide, **high}.items():
         images[name] = _save(_convert(picture(rng, width, height), name, rng), name, folder)
-    return Samples(images, make_prompts(rng))
+    twins = {name: _twin(images[name], name, folder) for name in (*DECODED, *PADDED)}
+    return Samples(images, twins, make_prompts(rng))
+
+
+def _twin(image: Path, name: str, folder: Path) -> Path:
+    """The picture in RGB; for HPSv2 it is put on the black square that its own code forgets."""
+    plain = to_rgb(Image.open(image))
+    if name in PADDED:
+        side = max(plain.size)
+        square = Image.new("RGB", (side, side))
+        square.paste(plain, ((side - plain.width) // 2, (side - plain.height) // 2))
+        plain = square
+    plain.save(folder / f"{name}_twin.png")
+    return folder / f"{name}_twin.png"
 
 
 def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
