@@ -13,7 +13,7 @@ from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.shards import Interrupted, explain_full_disk
 
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 
 
 def run_stage(name: str, params: Path) -> None:

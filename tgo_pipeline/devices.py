@@ -24,7 +24,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise TgoError(f"runtime.device is {name!r}, which torch cannot use here: {error}") from error
+        raise TgoError(f"device {name!r} cannot be used by torch here: {error}") from error
     return device
 
 

@@ -16,9 +16,9 @@ def configure_logging() -> None:
 
 
 class Bar:
-    """A progress bar over `total` items, shown on a terminal only."""
+    """A progress bar over `total` items (None: nobody knows how many), shown on a terminal only."""
 
-    def __init__(self, description: str, total: int) -> None:
+    def __init__(self, description: str, total: int | None) -> None:
         self._bar = None
         if sys.stderr.isatty():
             from rich.console import Console

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
@@ -55,6 +55,25 @@ def read_columns(path: Path, columns: Sequence[str]) -> list[Record]:
     return reader(path, columns)
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of a .csv, .jsonl (those of its first line) or .parquet file; raises as `read_columns` does."""
+    suffix = path.suffix.lower()
+    if suffix not in _READERS or not path.is_file():
+        read_columns(path, [])
+    if suffix == ".csv":
+        return _read_text(path, lambda stream: next(csv.reader(stream), []))
+    if suffix == ".jsonl":
+        return _read_text(path, lambda stream: _first_keys(path, stream))
+    return _parquet_names(path)
+
+
+def _first_keys(path: Path, stream: TextIO) -> list[str]:
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            return list(_json_object(f"{path}, line {number}", line))
+    return []
+
+
 def _read_text(path: Path, read_stream: Callable[[TextIO], list]) -> list:
     try:
         with path.open(encoding="utf-8-sig", newline="" if path.suffix.lower() == ".csv" else None) as stream:
@@ -92,6 +111,16 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> list[Record]:
 
 def _json_record(path: Path, number: int, line: str, columns: Sequence[str]) -> Record:
     where = f"{path}, line {number}"
+    record = _json_object(where, line)
+    _require(where, columns, list(record))
+    values = tuple(record[column] for column in columns)
+    for column, value in zip(columns, values, strict=True):
+        if value is not None and not _is_text(value):
+            raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
+    return values
+
+
+def _json_object(where: str, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -100,12 +129,7 @@ def _json_record(path: Path, number: int, line: str, columns: Sequence[str]) -> 
         raise TgoError(
             f"{where}: holds a JSON {type(record).__name__}, not an object with a key for each column."
         )
-    _require(where, columns, list(record))
-    values = tuple(record[column] for column in columns)
-    for column, value in zip(columns, values, strict=True):
-        if value is not None and not _is_text(value):
-            raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
-    return values
+    return record
 
 
 def _is_text(value: object) -> bool:
@@ -117,11 +141,9 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    _require(path, columns, _parquet_names(path))
     try:
-        _require(path, columns, pq.read_schema(path).names)
         table = pq.read_table(path, columns=list(columns))
-    except FileNotFoundError as error:
-        raise _missing(path) from error
     except (pa.ArrowInvalid, OSError) as error:
         raise TgoError(f"{path} cannot be read as Parquet: {error}") from error
     for field in table.schema:
@@ -129,6 +151,18 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise TgoError(f"{path}: column {field.name!r} is {field.type}, not text.")
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
+
+
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).names
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TgoError(f"{path} cannot be read as Parquet: {error}") from error
 
 
 def _missing(path: Path) -> TgoError:

@@ -1,0 +1,74 @@
+"""The rows of all sources in parts: the unit that is scored, written and never scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.scoring.prompts import Prompts
+from tgo_pipeline.scoring.rows import Row, Source
+
+VERSION = 1
+"""Raise it when the same pictures and prompts would give other rows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `start` to `stop` of a source (fewer at the end of a stream); `first` counts rows over all sources.
+
+    Equal fingerprints mean the same pictures under the same names with the same prompts.
+    """
+
+    source: Source
+    start: int
+    stop: int
+    first: int
+    fingerprint: str
+
+    def rows(self, prompts: Prompts) -> Iterator[tuple[Row, str | None]]:
+        """Every row with its prompt, one picture in memory at a time."""
+        for number, row in enumerate(self.source.rows(self.start, self.stop), self.first):
+            yield row, prompts.of(number, row)
+
+
+@dataclass
+class Missing:
+    """Pictures without a prompt: how many, and some of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, image: str) -> None:
+        """Count one, and keep its name if it is among the first."""
+        self.count += 1
+        if len(self.examples) < 3:
+            self.examples.append(image)
+
+
+def listed_parts(
+    source: Source, count: int, prompts: Prompts, size: int, first: int, missing: Missing
+) -> list[Part]:
+    """The parts of a source of `count` rows; looks at names, prompts and dates, opens no picture."""
+    return [
+        _listed(source, start, min(start + size, count), prompts, first + start, missing)
+        for start in range(0, count, size)
+    ]
+
+
+def _listed(source: Source, start: int, stop: int, prompts: Prompts, first: int, missing: Missing) -> Part:
+    rows = []
+    for number, row in enumerate(source.labels(start, stop), first):
+        prompt = prompts.of(number, row)
+        rows.append((row.image, prompt))
+        if prompt is None:
+            missing.add(row.image)
+    content = fingerprint(version=VERSION, key=source.key(start, stop), rows=rows)
+    return Part(source, start, stop, first, content)
+
+
+def streamed_part(source: Source, start: int, size: int, prompts: Prompts) -> Part:
+    """A part of a stream, known by its place: neither its pictures nor its prompts are seen before they are scored."""
+    key = source.key(start, start + size)
+    content = fingerprint(version=VERSION, key=key, prompts=prompts.key())
+    return Part(source, start, start + size, start, content)

@@ -1,0 +1,150 @@
+"""Which prompt a picture is scored with: its own, one for all, a line or a row of a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint
+from tgo_pipeline.generators.existing import FILE_NAME
+from tgo_pipeline.prompts.sources import Record, column_names, read, read_columns
+from tgo_pipeline.scoring.columns import IMAGE_COLUMNS, PROMPT_COLUMNS, Columns, listed
+from tgo_pipeline.scoring.rows import Row
+from tgo_pipeline.scoring.tables import ID
+
+log = logging.getLogger("tgo")
+
+
+class Prompts(ABC):
+    """Gives every row its prompt; `advice` is the end of the error about rows without one."""
+
+    advice: str
+
+    @abstractmethod
+    def of(self, number: int, row: Row) -> str | None:
+        """The prompt of a row; `number` counts rows over all sources. None if it has none."""
+
+    def key(self) -> Any:
+        """A JSON value that is another one when a picture that was not seen yet may get another prompt."""
+        return None
+
+    def finish(self, count: int) -> None:
+        """Called once all `count` rows were asked for: raises `TgoError`, or warns of prompts left over."""
+        return
+
+
+class OwnPrompts(Prompts):
+    """What comes with the pictures: a column of their table, or metadata in their folder."""
+
+    advice = (
+        "give --prompts FILE, --prompt TEXT for all of them, a metadata.csv with file_name and prompt in their folder, "
+        "or name the column of their table with --prompt-column"
+    )
+
+    def of(self, number: int, row: Row) -> str | None:
+        return row.prompt
+
+
+class OnePrompt(Prompts):
+    """One prompt for all pictures."""
+
+    advice = "give --prompt TEXT"
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+
+    def of(self, number: int, row: Row) -> str | None:
+        return self._prompt
+
+    def key(self) -> Any:
+        return self._prompt
+
+
+class PromptLines(Prompts):
+    """A text file with one prompt a line, in the order of the pictures."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = read(str(path), "")
+        self.advice = f"{path} must have one line for each picture"
+
+    def of(self, number: int, row: Row) -> str | None:
+        return self._lines[number] if number < len(self._lines) else ""
+
+    def finish(self, count: int) -> None:
+        if count != len(self._lines):
+            raise TgoError(
+                f"{self._path} has {len(self._lines):,} lines and there are {count:,} pictures: give one line for each "
+                "picture in their order (a folder is sorted by path), or a csv with file_name and prompt."
+            )
+
+
+class PromptTable(Prompts):
+    """A csv, jsonl or Parquet file of names and prompts.
+
+    A picture is looked up by its name in the output, by its path within the folder that was named, and by its path
+    seen from the file.
+    """
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        names = column_names(path)
+        prompt = columns.prompt_in(path, names)
+        name = next((name for name in (FILE_NAME, *IMAGE_COLUMNS, ID) if name in names), None)
+        if prompt is None or name is None:
+            wanted = f"{FILE_NAME} and prompt" if name is None else " or ".join(PROMPT_COLUMNS)
+            raise TgoError(f"{path} has no column {wanted}; its columns are: {listed(names)}.")
+        self._path = path
+        self._prompts = _mapping(path, read_columns(path, [name, prompt]))
+        self._used: set[str] = set()
+        self.advice = (
+            f"add them to {path}, whose {name} is a path as named on the command line or within its folder"
+        )
+
+    def of(self, number: int, row: Row) -> str | None:
+        for name in (row.image, *row.names, os.path.relpath(row.image, self._path.parent)):
+            key = os.path.normpath(name)
+            if key in self._prompts:
+                self._used.add(key)
+                return self._prompts[key]
+        return None
+
+    def key(self) -> Any:
+        return content_fingerprint(self._path)
+
+    def finish(self, count: int) -> None:
+        unused = self._prompts.keys() - self._used
+        if unused:
+            log.warning(
+                "%s: %s of %s rows name no picture that is scored, such as %s",
+                *(self._path, f"{len(unused):,}", f"{len(self._prompts):,}", min(unused)),
+            )
+
+
+def _mapping(path: Path, records: Sequence[Record]) -> dict[str, str | None]:
+    """Names to prompts. Raises `TgoError` if one name has two different prompts."""
+    found: dict[str, str | None] = {}
+    for number, (name, text) in enumerate(records, start=1):
+        key = os.path.normpath(name or "")
+        if found.setdefault(key, text) != text:
+            raise TgoError(
+                f"{path}, row {number}: {name!r} has another prompt in an earlier row: keep one of them."
+            )
+    return found
+
+
+def choose(file: Path | None, text: str | None, columns: Columns) -> Prompts:
+    """The prompts that a call asks for. Raises `TgoError` if it asks for two kinds, or the file cannot be used."""
+    if file is not None and text is not None:
+        raise TgoError(
+            "--prompts and --prompt are both given: the first is a file, the second one text for all."
+        )
+    if text is not None:
+        return OnePrompt(text)
+    if file is None:
+        return OwnPrompts()
+    return PromptLines(file) if file.suffix.lower() == ".txt" else PromptTable(file, columns)

@@ -1,0 +1,227 @@
+"""What earlier calls have scored: finished parts in `OUT.parts`, and the rows of a finished OUT.
+
+Parts are found by their fingerprint, columns by that of their reward: what is found is not scored again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import atomic, lock
+from tgo_pipeline.tables import read_metadata, with_features, write_table
+
+KIND = "tgo score"
+CALL = "call.json"
+BESIDES = ("image", "prompt", "error")
+"""Columns of the output besides the rewards."""
+Inputs = dict[str, Any]
+"""What a call reads, under the names of its options: two calls may share an OUT only if these are equal."""
+
+
+def parts_folder(out: Path) -> Path:
+    """Where the finished parts of an unfinished call are."""
+    return out.with_name(f"{out.name}.parts")
+
+
+@contextlib.contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Hold OUT and its parts for this process. Raises `TgoError` at once if another one holds them."""
+    folder = parts_folder(out)
+    if (folder.is_dir() and any(folder.glob("[!.]*")) and not (folder / CALL).is_file()) or folder.is_file():
+        raise TgoError(f"{folder} is in the way, and not from `{KIND}`: move it, or name another --out.")
+    with lock(folder):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it holds parts to go on from
+                folder.rmdir()
+            (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
+
+
+def schema(rewards: Sequence[str]) -> pa.Schema:
+    """Schema of the output: the picture's name, its prompt, a nullable float32 column per reward, the error."""
+    scores = [(name, pa.float32()) for name in rewards]
+    return with_features(
+        pa.schema([("image", pa.string()), ("prompt", pa.string()), *scores, ("error", pa.string())])
+    )
+
+
+class Place(NamedTuple):
+    """Where a part is in OUT."""
+
+    first: int
+    rows: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A part that was scored earlier: image, prompt, error and those reward columns that are still right."""
+
+    table: pa.Table
+    rewards: dict[str, Any]
+    last: bool
+
+
+class Results:
+    """The finished parts of a call and of the calls before it; use it while `held` holds OUT.
+
+    Raises `TgoError` if OUT, or what an unfinished call left beside it, belongs to another input.
+    """
+
+    def __init__(self, out: Path, inputs: Inputs, part_rows: int, *, overwrite: bool) -> None:
+        self._out, self._folder, self._inputs = out, parts_folder(out), inputs
+        begun = {} if overwrite else _begun(self._folder)
+        self._replaces = overwrite or begun.get("replaces", False)
+        self._finished = {} if self._replaces else _finished(out)
+        for earlier, where in ((begun, self._folder), (self._finished, out)):
+            _check_same(earlier.get("inputs", inputs), inputs, where, out)
+        self.part_rows: int = {"part_rows": part_rows, **self._finished, **begun}["part_rows"]
+        self._places = _places(self._finished.get("parts", []))
+        self._table: pa.Table | None = None
+        if overwrite:
+            shutil.rmtree(self._folder)
+            self._folder.mkdir()
+
+    def check_columns(self, wanted: Collection[str]) -> None:
+        """Raise `TgoError` if OUT has a reward that is not wanted any more: it would be lost."""
+        lost = [name for name in self._finished.get("rewards", {}) if name not in wanted]
+        if lost:
+            raise TgoError(
+                f"{self._out} also holds the scores of {', '.join(lost)}, which this call would drop: add them to "
+                "--rewards (what is scored already is kept, not scored again), name another --out, or start over "
+                "with --overwrite."
+            )
+
+    def find(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
+        """What is known of a part: the columns whose reward has the wanted fingerprint; None if nothing is."""
+        return self._in_parts(fingerprint, wanted) or self._in_out(fingerprint, wanted)
+
+    def _in_parts(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
+        path = self._path(fingerprint)
+        if not path.is_file():
+            return None
+        metadata = read_metadata(path)
+        rewards = _valid(metadata["rewards"], wanted)
+        return Found(_columns(pq.read_table(path), rewards), rewards, metadata["last"]) if rewards else None
+
+    def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
+        place = self._places.get(fingerprint)
+        rewards = _valid(self._finished.get("rewards", {}), wanted)
+        if place is None or not rewards:
+            return None
+        table = self._out_table().slice(place.first, place.rows)
+        return Found(_columns(table, rewards), rewards, place.last)
+
+    def _out_table(self) -> pa.Table:
+        if self._table is None:
+            self._table = pq.read_table(self._out)
+        return self._table
+
+    def write(self, fingerprint: str, table: pa.Table, rewards: Mapping[str, Any], *, last: bool) -> None:
+        """Keep a finished part. Raises `TgoError` if the disk is full."""
+        call = self._folder / CALL
+        if not call.is_file():
+            begun = {"inputs": self._inputs, "part_rows": self.part_rows, "replaces": self._replaces}
+            with atomic(call) as temporary:
+                temporary.write_text(json.dumps(begun), encoding="utf-8")
+        with atomic(self._path(fingerprint)) as temporary:
+            write_table(
+                table, temporary, {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
+            )
+
+    def finish(self, fingerprints: Sequence[str], wanted: Mapping[str, str]) -> bool:
+        """Write OUT from the parts in this order, and remove them; False if OUT is that already."""
+        same = [part[0] for part in self._finished.get("parts", [])] == list(fingerprints)
+        stored = {name: reward["fingerprint"] for name, reward in self._finished.get("rewards", {}).items()}
+        if not same or list(stored.items()) != list(wanted.items()):
+            self._merge(fingerprints, wanted)
+        shutil.rmtree(self._folder)
+        return not same
+
+    def _merge(self, fingerprints: Sequence[str], wanted: Mapping[str, str]) -> None:
+        parts = [self.find(fingerprint, wanted) for fingerprint in fingerprints]
+        found = [part for part in parts if part is not None]
+        names = schema(list(wanted))
+        table = pa.concat_tables([part.table.select(names.names) for part in found]).cast(names)
+        lengths = [part.table.num_rows for part in found]
+        metadata = {
+            "kind": KIND,
+            "inputs": self._inputs,
+            "part_rows": self.part_rows,
+            "rewards": {name: found[0].rewards[name] for name in wanted},
+            "parts": [
+                (key, rows, part.last) for key, rows, part in zip(fingerprints, lengths, found, strict=True)
+            ],
+            "failed": table.num_rows - table["error"].null_count,
+        }
+        with atomic(self._out) as temporary:
+            write_table(table, temporary, metadata)
+
+    def _path(self, fingerprint: str) -> Path:
+        return self._folder / f"{fingerprint}.parquet"
+
+
+def _columns(table: pa.Table, rewards: Collection[str]) -> pa.Table:
+    return table.select([name for name in table.column_names if name in BESIDES or name in rewards])
+
+
+def _valid(stored: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
+    """Those stored rewards whose fingerprint is the wanted one."""
+    return {name: reward for name, reward in stored.items() if reward["fingerprint"] == wanted.get(name)}
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """The unfinished call that left its parts; empty if there is none."""
+    call = folder / CALL
+    return json.loads(call.read_text(encoding="utf-8")) if call.is_file() else {}
+
+
+def _finished(out: Path) -> dict[str, Any]:
+    """What a finished OUT says of itself; empty if there is none. Raises `TgoError` if it is something else."""
+    if not out.exists():
+        return {}
+    with contextlib.suppress(TgoError):
+        metadata = read_metadata(out)
+        if metadata.get("kind") == KIND:
+            return metadata
+    raise TgoError(
+        f"{out} exists and is not from `{KIND}`: name another --out, or replace it with --overwrite."
+    )
+
+
+def _check_same(earlier: Inputs, now: Inputs, where: Path, out: Path) -> None:
+    changed = [
+        f"{name} was {_shown(earlier.get(name))} and is now {_shown(now.get(name))}"
+        for name in {**now, **earlier}
+        if earlier.get(name) != now.get(name)
+    ]
+    if changed:
+        raise TgoError(
+            f"{where} holds scores of another input: {'; '.join(changed)}. Name another --out than {out}, or start "
+            "over with --overwrite."
+        )
+
+
+def _shown(value: Any) -> str:
+    """An option's value for a message, cut where it is long."""
+    text = "not given" if value is None else " ".join(value) if isinstance(value, list) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _places(parts: Sequence[Sequence[Any]]) -> dict[str, Place]:
+    places, first = {}, 0
+    for fingerprint, rows, last in parts:
+        places[fingerprint] = Place(first, rows, last)
+        first += rows
+    return places

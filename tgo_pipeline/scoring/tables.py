@@ -1,0 +1,195 @@
+"""Pictures in tables: paths in csv and jsonl; bytes or paths in Parquet and in a saved Hugging Face data set."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.prompts.sources import column_names, read_columns
+from tgo_pipeline.scoring.columns import Columns
+from tgo_pipeline.scoring.folders import ImageFiles, date, printable
+from tgo_pipeline.scoring.rows import Cursor, Row, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ID = "sample_id"
+"""The column by which this project's tables name a picture; rows of other tables are named FILE:ROW."""
+ROWS_AT_ONCE = 16
+"""Pictures in memory at once while a table is read."""
+SAVED = "state.json"
+"""What `Dataset.save_to_disk` writes last into its folder: names of its Arrow files."""
+SAVED_SPLITS = "dataset_dict.json"
+
+
+def table_of_paths(path: str, columns: Columns) -> ImageFiles:
+    """The pictures whose paths, relative to the table, a csv or jsonl file lists, with their prompts."""
+    names = column_names(Path(path))
+    image = columns.image_in(path, names)
+    prompt = columns.prompt_in(path, names)
+    records = read_columns(Path(path), [image] if prompt is None else [image, prompt])
+    folder = os.path.dirname(path)
+    return ImageFiles(
+        [os.path.join(folder, record[0]) if record[0] else None for record in records],
+        [record[0] or f"{path}:{row}" for row, record in enumerate(records)],
+        None if prompt is None else [record[1] for record in records],
+    )
+
+
+class Table(Source):
+    """Rows of a columnar file: an image column of bytes, of Hugging Face's struct, or of paths."""
+
+    count: int
+
+    def __init__(self, path: str, schema: pa.Schema, count: int, columns: Columns) -> None:
+        self.count = count
+        self._path = path
+        self._image = columns.image_in(path, schema.names)
+        self._prompt = columns.prompt_in(path, schema.names)
+        _check_image_type(path, schema.field(self._image))
+        if self._prompt is not None:
+            _check_text_type(path, schema.field(self._prompt))
+        labels = [name for name in (self._prompt, ID) if name is not None and name in schema.names]
+        everything = list(dict.fromkeys([self._image, *labels]))
+        self._labels = Cursor(lambda start: self._rows(start, labels))
+        self._all = Cursor(lambda start: self._rows(start, everything))
+
+    @abstractmethod
+    def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The named columns from row `start` on; there is at least one column."""
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        return self._all.take(start, stop)
+
+    def labels(self, start: int, stop: int) -> Iterator[Row]:
+        return self._labels.take(start, stop)
+
+    def key(self, start: int, stop: int) -> Any:
+        return [date(self._path), self._image, start]
+
+    def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
+        records = self._records(start, columns) if columns else iter([{}] * (self.count - start))
+        for number, record in enumerate(records, start):
+            path, content = self._picture(record.get(self._image))
+            name = str(record.get(ID) or f"{printable(self._path)}:{number}")
+            prompt = record[self._prompt] if self._prompt else None
+            yield Row(name, content, prompt, (path,) if path else ())
+
+    def _picture(self, value: Any) -> tuple[str | None, Path | bytes | None]:
+        """The path that a cell of the image column names, and the picture: bytes, or a file beside the table."""
+        path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
+        if isinstance(path, bytes):
+            return None, path
+        if data is None and path:
+            return path, Path(self._path).parent / path
+        return path, data
+
+
+class ParquetFile(Table):
+    """One Parquet file, read a few rows at a time."""
+
+    def __init__(self, path: str, columns: Columns) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(path) as file:
+                super().__init__(path, file.schema_arrow, file.metadata.num_rows, columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TgoError(f"{printable(path)} cannot be read as Parquet: {error}") from error
+
+    def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if start < rows:
+                    batches = file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
+                    yield from _from(batches, start)
+                start = max(0, start - rows)
+
+
+class SavedDataset(Table):
+    """A folder written by `datasets.Dataset.save_to_disk`: Arrow streams, mapped into memory."""
+
+    def __init__(self, path: str, columns: Columns) -> None:
+        import pyarrow as pa
+
+        try:
+            listed = json.loads((Path(path) / SAVED).read_text(encoding="utf-8"))["_data_files"]
+            self._files = [Path(path) / file["filename"] for file in listed]
+            count = sum(batch.num_rows for batch in self._record_batches())
+            with pa.ipc.open_stream(pa.memory_map(str(self._files[0]))) as reader:
+                schema = reader.schema
+        except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
+            raise TgoError(f"{printable(path)} is no data set of `save_to_disk`: {error}") from error
+        super().__init__(path, schema, count, columns)
+
+    def key(self, start: int, stop: int) -> Any:
+        return [[date(str(file)) for file in self._files], self._image, start]
+
+    def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        return _from((batch.select(list(columns)) for batch in self._record_batches()), start)
+
+    def _record_batches(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for file in self._files:
+            with pa.ipc.open_stream(pa.memory_map(str(file))) as reader:
+                yield from reader
+
+
+def _from(batches: Iterator[pa.RecordBatch], start: int) -> Iterator[dict[str, Any]]:
+    """The rows of batches from row `start` on, a few as Python objects at a time."""
+    for batch in batches:
+        for first in range(start, batch.num_rows, ROWS_AT_ONCE):
+            yield from batch.slice(first, ROWS_AT_ONCE).to_pylist()
+        start = max(0, start - batch.num_rows)
+
+
+def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
+    """The data set that `save_to_disk` wrote into this folder; None if it is another kind of folder.
+
+    Raises `TgoError` if the folder holds several splits.
+    """
+    splits = Path(path) / SAVED_SPLITS
+    if splits.is_file():
+        names = json.loads(splits.read_text(encoding="utf-8")).get("splits", [])
+        raise TgoError(
+            f"{path} holds the splits {', '.join(names)}: name one, as {os.path.join(path, names[0])}."
+        )
+    return SavedDataset(path, columns) if (Path(path) / SAVED).is_file() else None
+
+
+def _check_image_type(path: str, field: pa.Field) -> None:
+    import pyarrow as pa
+
+    kind = field.type
+    if pa.types.is_struct(kind):
+        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_text(kind)):
+        raise TgoError(
+            f"{printable(path)}: column {field.name!r} is {field.type}, not pictures: it must hold bytes, paths, or a "
+            "struct with the field `bytes`; name another one with --image-column."
+        )
+
+
+def _check_text_type(path: str, field: pa.Field) -> None:
+    if not _is_text(field.type):
+        raise TgoError(
+            f"{printable(path)}: column {field.name!r} is {field.type}, not text: name the column of the prompts with "
+            "--prompt-column."
+        )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
