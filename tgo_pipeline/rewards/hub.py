@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,7 +18,8 @@ from tgo_pipeline.rewards.releases import Hub, Official
 from tgo_pipeline.shards import atomic, explain_full_disk
 
 log = logging.getLogger("tgo")
-TIMEOUT_S = 60
+TIMEOUT_S = 20
+PORTS = {"http": 80, "https": 443}
 
 
 class Unavailable(Exception):
@@ -39,16 +41,16 @@ def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[st
     if not missing:
         return paths
     files = "; ".join(_instruction(name, wanted[name]) for name in missing)
-    reason = next(iter(missing.values()))
+    reasons = "; ".join(dict.fromkeys(missing.values()))
     raise TgoError(
-        f"reward {reward}: {', '.join(missing)} cannot be had from here ({reason}). On a machine with network download "
-        f"{files}. Then {then}."
+        f"reward {reward}: {', '.join(missing)} cannot be had from here ({reasons}). "
+        f"Where there is a network, download into one folder: {files}. Then {then}."
     )
 
 
 def _instruction(name: str, official: Official) -> str:
-    size = f" ({official.size_bytes:,} bytes)" if official.size_bytes else ""
-    return f"{official.address}{size} and save it in a folder as {name}"
+    size = f", {official.size_bytes:,} bytes" if official.size_bytes else ""
+    return f"{official.address} (as {name}{size})"
 
 
 def fetch(official: Official) -> Path:
@@ -87,7 +89,7 @@ def find(place: Hub, file: str) -> Path | None:
 
 def _download(place: Hub, file: str) -> Path | None:
     """A file of the hub, from its cache where possible; None if the repository has none. Raises `Unavailable`."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -103,9 +105,10 @@ def _download(place: Hub, file: str) -> Path | None:
         return Path(cached)
     if cached is not None:  # the hub said earlier that there is none
         return None
+    _require_route(hf_hub_url(place.repo, file, revision=place.revision))
     try:
         with explain_full_disk(Path(file)):
-            log.info("downloading %s of %s", file, place)
+            log.info("asking the model hub for %s of %s", file, place)
             return Path(hf_hub_download(place.repo, file, revision=place.revision))
     except RemoteEntryNotFoundError:
         return None
@@ -118,9 +121,13 @@ def _download(place: Hub, file: str) -> Path | None:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise Unavailable(f"the hub has no repository {place.repo}, or you may not read it") from error
     except LocalEntryNotFoundError as error:
-        raise Unavailable("the hub is out of reach, and its cache lacks the file") from error
+        raise Unavailable(f"the hub did not give it: {_reason(error.__cause__ or error)}") from error
     except (HfHubHTTPError, OSError) as error:
-        raise Unavailable(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise Unavailable(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line), type(error).__name__)
 
 
 def _is_cached(place: Hub) -> bool:
@@ -140,8 +147,7 @@ def _fetch_url(url: str, official: Official) -> Path:
     if path.is_file():
         check_download(path, official)
         return path
-    if _offline():
-        raise Unavailable("HF_HUB_OFFLINE forbids downloads")
+    _require_route(url)
     log.info("downloading %s", url)
     with atomic(path) as temporary:
         try:
@@ -153,7 +159,17 @@ def _fetch_url(url: str, official: Official) -> Path:
     return path
 
 
-def _offline() -> bool:
+def _require_route(url: str) -> None:
+    """Raise `Unavailable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
     from huggingface_hub import constants
 
-    return constants.is_offline_mode()
+    if constants.is_offline_mode():
+        raise Unavailable("HF_HUB_OFFLINE forbids downloads")
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    try:
+        socket.create_connection((host, parts.port or PORTS[parts.scheme]), TIMEOUT_S).close()
+    except OSError as error:
+        raise Unavailable(f"{host} is out of reach: {error.strerror or error}") from error

@@ -124,7 +124,6 @@ class Files:
     weights: Path
     companions: Mapping[str, Path] = field(default_factory=dict)
     source: str = DEMO
-    folder: Path = Path()
 
     def path(self, name: str) -> Path:
         """The path of a companion that must be there. Raises `TgoError` if it is not."""
@@ -200,7 +199,7 @@ def _layout(name: str) -> Layout:
 def _official(name: str, layout: Layout) -> Files:
     paths = hub.fetch_all(name, layout.official, "give the folder as source")
     weights = next(file for file in layout.weights if file in paths)
-    return Files(name, paths.pop(weights), paths, layout.official[weights].address)
+    return Files(name, paths.pop(weights), paths, str(layout.official[weights].place))
 
 
 def _from_hub(name: str, layout: Layout, place: Hub) -> Files:
@@ -218,7 +217,7 @@ def _local(name: str, layout: Layout, path: Path) -> Files:
     integrity.check_weights(name, weights, _known(layout), _others(name))
     names = (*layout.required, *layout.optional)
     companions = {file: folder / file for file in names if (folder / file).is_file()}
-    return _complete(name, layout, Files(name, weights, companions, folder=folder), str(folder))
+    return _complete(name, layout, Files(name, weights, companions), str(folder))
 
 
 def _complete(name: str, layout: Layout, files: Files, place: str) -> Files:
