@@ -1,5 +1,7 @@
 """Where every stage reads and writes, relative to the project's root; `dvc.yaml` names the same places."""
 
+import hashlib
+import re
 from pathlib import Path
 
 PROMPTS = Path("data/prompts.parquet")
@@ -16,3 +18,14 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 TRAINING = Path("training")
 REPORT = Path("report.html")
+
+
+def file_name(text: str) -> str:
+    """`text` as part of a file name: itself where it can be one, else with `_` for the rest and a hash to tell it by.
+
+    Two texts never give the same name, so that `a/b` and `a:b` do not overwrite each other.
+    """
+    plain = re.sub(r"[^A-Za-z0-9.+_-]", "_", text)
+    if plain == text and not text.startswith("."):
+        return text
+    return f"{plain.lstrip('.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tgo_pipeline.paths import file_name
 from tgo_pipeline.shards import atomic
 
 if TYPE_CHECKING:
@@ -112,15 +113,19 @@ def _subtitle(row: Mapping[str, Any]) -> list[str]:
 
 
 def write_charts(charts: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """`<reward>.vl.json` (Vega-Lite) and `<reward>.svg` (opens anywhere, offline); charts of other rewards go."""
+    """`<reward>.vl.json` (Vega-Lite) and `<reward>.svg` (opens anywhere, offline); charts of other rewards go.
+
+    Characters of a reward's name that no file name should have are replaced.
+    """
     import vl_convert
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = {name + suffix for name in charts for suffix in (".vl.json", ".svg")}
+    named = {file_name(reward): spec for reward, spec in charts.items()}
+    written = {name + suffix for name in named for suffix in (".vl.json", ".svg")}
     for file in (*folder.glob("*.vl.json"), *folder.glob("*.svg")):
         if file.name not in written:
             file.unlink()
-    for name, spec in charts.items():
+    for name, spec in named.items():
         with atomic(folder / f"{name}.vl.json") as temporary:
             temporary.write_text(json.dumps(spec, indent=1) + "\n")
         with atomic(folder / f"{name}.svg") as temporary:
