@@ -21,6 +21,7 @@ def run(params: Params) -> None:
         params.score.rewards,
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
+        dtype=params.score.dtype,
     )
 
 
@@ -28,7 +29,7 @@ def plan(params: Params) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
     from tgo_pipeline.rewards.stage import plan
 
-    return plan(paths.GENERATIONS, params.score.rewards)
+    return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype)
 
 
 if __name__ == "__main__":

@@ -158,6 +158,17 @@ def test_adding_a_reward_computes_that_reward_alone(
     assert frame["aesthetic"].to_list() == read_folder(alone)["aesthetic"].to_list()
 
 
+def test_a_shard_says_what_its_scores_are(generations: Path, weights: Path) -> None:
+    score(generations, sources(weights, "clip"))
+    score(generations, sources(weights, "clip", "aesthetic"))
+    rewards = read_metadata(generations.parent / "scores" / shard(0))["rewards"]
+    assert list(rewards) == ["clip", "aesthetic"]
+    assert rewards["clip"]["reward"] == "clip/openai-l14"
+    assert rewards["clip"]["dtype"] == "fp32"
+    assert "raw cosine" in rewards["clip"]["scale"]
+    assert len(rewards["aesthetic"]["sha256"]) == 64
+
+
 def test_dropping_a_reward_computes_nothing(
     generations: Path, weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -183,6 +183,7 @@ def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping
         rewards,
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
+        dtype=params.score.dtype,
     )
 
 
@@ -203,7 +204,9 @@ def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Pa
         drawn = shards[side.generations] = plan_generations(**_sampling(params, side, test))
         complete = status(side.generations, drawn).done == len(drawn)
         unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
-        shards[side.scores] = plan_scores(side.generations, rewards) if complete else unknown
+        shards[side.scores] = (
+            plan_scores(side.generations, rewards, params.score.dtype) if complete else unknown
+        )
     return shards
 
 

@@ -70,6 +70,11 @@ class Reward(nn.Module, ABC):
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @property
+    def description(self) -> dict[str, Any]:
+        """What its scores are, for whoever opens a table of them later."""
+        return {**self.identity, "scale": self.scale, "typical_range": self.typical_range}
+
+    @property
     def image_encoder(self) -> object:
         """The object whose identity says that two rewards have the same `encode_images`."""
         return self

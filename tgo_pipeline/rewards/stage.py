@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
@@ -130,6 +130,7 @@ class _Task:
     shard: Shard
     samples: pa.Table
     old: dict[str, pa.ChunkedArray]
+    described: dict[str, dict[str, Any]]
     missing: tuple[str, ...]
     started_s: float = field(default_factory=time.monotonic)
     batches: list[ScoredBatch] = field(default_factory=list)
@@ -163,7 +164,8 @@ class _Worker:
     def __post_init__(self) -> None:
         from tgo_pipeline.devices import prepare_torch
 
-        self._device = str(prepare_torch(self.runtime))
+        self._device = prepare_torch(self.runtime)
+        self._described: dict[str, dict[str, Any]] = {}
 
     def __call__(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         for missing, tasks in itertools.groupby(map(self._open, shards), lambda task: task.missing):
@@ -177,7 +179,7 @@ class _Worker:
         """What is there of a shard, and what is to be computed."""
         from tgo_pipeline.tables import GENERATIONS, read_table
 
-        old = _still_valid(self.scores / shard.name, self.columns[shard])
+        old, described = _still_valid(self.scores / shard.name, self.columns[shard])
         samples = read_table(
             self.generations / shard.name, GENERATIONS, [name for name in COLUMNS if name != "image"]
         )
@@ -185,7 +187,8 @@ class _Worker:
         if prompts.null_count:
             sample = samples["sample_id"][prompts.is_null().to_pylist().index(True)]
             raise TgoError(f"sample {sample} has no prompt: give every image of {self.generations} one.")
-        return _Task(shard, samples, old, tuple(name for name in self.names if name not in old))
+        missing = tuple(name for name in self.names if name not in old)
+        return _Task(shard, samples, old, described, missing)
 
     def _score(self, names: Sequence[str], tasks: Iterable[_Task]) -> Iterator[Shard]:
         waiting: deque[_Task] = deque()
@@ -219,6 +222,7 @@ class _Worker:
             "fingerprint": task.shard.fingerprint if len(have) == len(wanted) else PARTIAL,
             "failed": failed,
             "columns": {name: wanted[name] for name in have},
+            "rewards": {name: self._described.get(name) or task.described[name] for name in have},
         }
         with atomic(self.scores / task.shard.name) as temporary:
             write_table(table, temporary, metadata)
@@ -231,12 +235,14 @@ class _Worker:
 
         runtime = self.runtime
         rewards = {
-            name: load_reward(self.rewards[name], device=self._device, dtype=self.dtype) for name in names
+            name: load_reward(self.rewards[name], None, self._device, self.dtype, runtime.compile)
+            for name in names
         }
+        self._described |= {name: reward.description for name, reward in rewards.items()}
         return Scorer(
             rewards,
             batch_size=runtime.score_batch_size,
-            workers=decoding_workers(runtime, self._device),
+            workers=decoding_workers(runtime, self._device.type),
             threads=max(1, (os.cpu_count() or 1) // runtime.processes),
         )
 
@@ -258,25 +264,29 @@ def _pictures(path: Path) -> Iterator[tuple[bytes | None, str]]:
                 yield row["image"] and row["image"]["bytes"], row["prompt"]
 
 
-def _still_valid(path: Path, wanted: Mapping[str, str]) -> dict[str, pa.ChunkedArray]:
-    """The columns of an existing score shard whose fingerprints are the wanted ones, and its errors if there are any.
-
-    A shard that cannot be read counts as none: it is written anew.
+def _still_valid(
+    path: Path, wanted: Mapping[str, str]
+) -> tuple[dict[str, pa.ChunkedArray], dict[str, dict[str, Any]]]:
+    """The columns of an existing score shard whose fingerprints are the wanted ones, with its errors; and what
+    rewards they are of. A shard that cannot be read counts as none: it is written anew.
     """
     from tgo_pipeline.tables import read_metadata, read_table
 
     if not path.is_file():
-        return {}
+        return {}, {}
     try:
-        stored = read_metadata(path).get("columns", {})
-        valid = [name for name, content in wanted.items() if stored.get(name) == content]
+        metadata = read_metadata(path)
+        stored, described = metadata.get("columns", {}), metadata.get("rewards", {})
+        valid = [
+            name for name, content in wanted.items() if stored.get(name) == content and name in described
+        ]
         if not valid:
-            return {}
+            return {}, {}
         table = read_table(path, columns=[*valid, "error"])
     except TgoError as error:
         log.warning("scoring all of %s again: %s", path.name, error)
-        return {}
-    return {name: table[name] for name in table.column_names}
+        return {}, {}
+    return {name: table[name] for name in table.column_names}, described
 
 
 def _table(task: _Task, names: Sequence[str]) -> pa.Table:
