@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import shutil
 import socket
@@ -153,7 +154,7 @@ def _fetch_url(url: str, official: Official) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, temporary.open("wb") as stream:
                 shutil.copyfileobj(answer, stream)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from error
         check_download(temporary, official)
     return path

@@ -1,0 +1,119 @@
+"""A model hub on this machine that speaks the real one's protocol for files, so that real downloads can be tested.
+
+Large files are answered as the hub does: with their sha256 and a redirect to where the bytes are, in ranges on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import unquote
+
+LARGE_BYTES = 1000
+
+
+@dataclass
+class HubServer:
+    """`files` maps `org/name/revision/file` to content; `requests` lists what was asked for, method and path."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    stated: dict[str, str] = field(default_factory=dict)
+    """A sha256 to state for a file instead of the true one."""
+
+    def __enter__(self) -> Self:
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server: every further request is refused."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def downloaded(self) -> list[str]:
+        """Names of the files whose content went out, each as often as it did."""
+        return sorted(
+            unquote(line.rsplit("/", 1)[-1])
+            for line in self.requests
+            if line.startswith(("GET /content/", "GET /raw/"))
+        )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        self.hub.requests.append(f"{self.command} {self.path}")
+        if self.path.startswith(("/content/", "/raw/")):
+            self._content(self.hub.files[unquote(self.path.split("/", 2)[2])], body)
+            return
+        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        if match is None:
+            self._refuse("RepoNotFound")
+            return
+        repo, revision, file = match.groups()
+        key = f"{repo}/{revision}/{file}"
+        if key not in self.hub.files:
+            known = any(name.startswith(f"{repo}/") for name in self.hub.files)
+            at = any(name.startswith(f"{repo}/{revision}/") for name in self.hub.files)
+            self._refuse("EntryNotFound" if at else "RevisionNotFound" if known else "RepoNotFound", revision)
+            return
+        content = self.hub.files[key]
+        if len(content) < LARGE_BYTES:
+            self._content(content, body, {"X-Repo-Commit": revision})
+            return
+        self.send_response(302)
+        elsewhere = self.hub.endpoint.replace("127.0.0.1", "localhost")  # the hub sends to another host
+        self.send_header("Location", f"{elsewhere}/content/{key}")
+        self.send_header("X-Repo-Commit", revision)
+        self.send_header(
+            "X-Linked-Etag", f'"{self.hub.stated.get(key) or hashlib.sha256(content).hexdigest()}"'
+        )
+        self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _content(self, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        start, end = 0, len(content)
+        if ranged := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, end = int(ranged[1]), int(ranged[2] or end - 1) + 1
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("Content-Length", str(end - start))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content[start:end])
+
+    def _refuse(self, code: str, revision: str = "") -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        if code == "EntryNotFound":
+            self.send_header("X-Repo-Commit", revision)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
