@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import string
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 
+from tests.rewards import tiny
 from tests.rewards.tiny import MERGES, VOCABULARY
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.tokenizers import (
@@ -15,9 +18,25 @@ from tgo_pipeline.rewards.tokenizers import (
     check_vocabulary,
     hugging_face_tokenizer,
     read_merges,
+    well_formed,
 )
 
 PROMPTS = ["a photo of a cat", "", "Tom &amp; Jerry…  “naïve”", "red " * 100]
+LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=2_000))
+ODD = {
+    "empty": "",
+    "blank": " \t\n\u3000 ",
+    "10,000 characters": "a castle, " * 1_000,
+    "one long word": LETTERS,
+    "emoji": "🐱🚀👩‍👩‍👧‍👦 " * 50,
+    "right to left": "שלום עולם، مرحبا بالعالم \u202eabc",
+    "NUL": "a\0cat\0",
+    "control": "\x01\x1b[31m\u2028\ufeff\uffff",
+    "lone surrogate": "a \ud83d cat \udc31",
+    "surrogate pair": "a \ud83d\udc31",
+    "start and end": "<start_of_text> cat <end_of_text> <|endoftext|> [SEP] [ENC]",
+}
+"""What people and broken files put in as prompts."""
 
 
 def test_the_default_vocabulary_is_clips() -> None:
@@ -59,3 +78,39 @@ def test_more_tokens_than_embeddings_are_refused() -> None:
     check_vocabulary("clip", 521, 521)
     with pytest.raises(TgoError, match="521 tokens, its weights embed 520"):
         check_vocabulary("clip", 521, 520)
+
+
+@pytest.mark.parametrize("prompt", ODD.values(), ids=ODD)
+def test_odd_prompts_are_tokens_as_open_clip_makes_them(prompt: str) -> None:
+    assert torch.equal(OpenClipTokenizer()([prompt]), open_clip.tokenize([prompt]))
+
+
+def test_surrogates_become_what_they_spell() -> None:
+    assert well_formed(["a\ud83d\udc31b", "\ud83d", "\udc31\ud83d", "é\0"]) == [
+        "a🐱b",
+        "\ufffd",
+        "\ufffd\ufffd",
+        "é\0",
+    ]
+
+
+@pytest.mark.parametrize("name", ["hpsv2.1", "pickscore", "imagereward", "clip"])
+def test_every_reward_takes_every_prompt(name: str) -> None:
+    reward = tiny.build(name).requires_grad_(False)
+    prompts = list(ODD.values())
+    tokens = reward.tokenize(prompts)
+    assert tokens.shape[0] == len(prompts)
+    assert tokens.dtype == torch.int64
+    pictures = [tiny.picture(32, 32)] * len(prompts)
+    scores = reward.score(pictures, prompts)
+    assert torch.from_numpy(scores).isfinite().all()
+    for index, prompt in enumerate(prompts):
+        alone = reward.score(pictures[:1], [prompt])
+        assert scores[index] == pytest.approx(alone[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pickscore", "imagereward"])
+def test_a_lone_surrogate_is_the_replacement_character(name: str) -> None:
+    reward = tiny.build(name)
+    assert torch.equal(reward.tokenize(["cat \ud83d"]), reward.tokenize(["cat \ufffd"]))
+    assert torch.equal(reward.tokenize(["cat \ud83d\udc31"]), reward.tokenize(["cat 🐱"]))

@@ -1,0 +1,108 @@
+"""Half precision in the towers only, its error, and compiled towers."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.rewards import tiny
+from tests.rewards.tiny import picture
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import load_reward
+from tgo_pipeline.rewards.attention import Attention
+from tgo_pipeline.rewards.base import NetworkReward
+from tgo_pipeline.rewards.layouts import locate
+
+NAMES = ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
+IMAGES = [picture(32, 32), picture(64, 40), picture(33, 90)]
+PROMPTS = ["a red cat", "", "blue cats"]
+TOLERANCE = {"hpsv2.1": 2e-3, "pickscore": 3e-2, "imagereward": 2e-3, "clip": 2e-3, "aesthetic": 2e-3}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_near_and_not_the_same(name: str) -> None:
+    full = tiny.build(name).score(IMAGES, PROMPTS)
+    reward = tiny.build(name).set_precision("fp16")
+    assert reward.precision == "fp16"
+    half = reward.score(IMAGES, PROMPTS)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, full, rtol=0, atol=TOLERANCE[name])
+    assert (half != full).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_blocks_matrices_are_half(name: str) -> None:
+    reward = tiny.build(name).set_precision("fp16")
+    inside = {id(module) for blocks in reward.towers for module in blocks.modules()}
+    for module in reward.modules():
+        matrices = id(module) in inside and isinstance(module, (nn.Linear, Attention))
+        expected = torch.float16 if matrices else torch.float32
+        assert {parameter.dtype for parameter in module.parameters(recurse=False)} <= {expected}, module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embeddings_and_scores_stay_float32(name: str) -> None:
+    reward = tiny.build(name).set_precision("fp16")
+    pixels = torch.stack([reward.prepare(image) for image in IMAGES])
+    with torch.inference_mode():
+        images, prompts = reward.encode_images(pixels), reward.encode_prompts(PROMPTS)
+        assert reward.combine(images, prompts).dtype == torch.float32
+    if name != "imagereward":
+        assert images.dtype == torch.float32
+        torch.testing.assert_close(images.norm(dim=1), torch.ones(3), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_surrounding_autocast_changes_nothing(name: str) -> None:
+    reward = tiny.build(name).requires_grad_(False)
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    expected = reward.score_tensor(images, ["red", "blue"])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(reward.score_tensor(images, ["red", "blue"]), expected)
+
+
+def test_a_copy_keeps_its_own_precision() -> None:
+    reward = tiny.build("clip")
+    other = copy.deepcopy(reward).set_precision("fp16")
+    assert (reward.precision, other.precision) == ("fp32", "fp16")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reward_loaded_in_half_is_one_rounded_afterwards(name: str, tmp_path: Path) -> None:
+    tiny.write(name, tmp_path)
+    rounded = load_reward(name, str(tmp_path), dtype="fp16")
+    assert isinstance(rounded, NetworkReward)
+    files = locate(name, str(tmp_path))
+    loaded = type(rounded).load(name, files, precision="fp16").eval()
+    assert loaded.precision == "fp16"
+    theirs = rounded.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"), [("bf16", "bf16: its scores.*Use fp16"), ("int8", "'int8' is unknown")]
+)
+def test_other_precisions_are_refused(precision: str, message: str) -> None:
+    with pytest.raises(TgoError, match=message):
+        tiny.build("clip").set_precision(precision)
+
+
+def test_rounded_weights_do_not_become_float32_again() -> None:
+    reward = tiny.build("clip").set_precision("fp32").set_precision("fp16")
+    with pytest.raises(TgoError, match="load it again"):
+        reward.set_precision("fp32")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_compiled_towers_score_the_same() -> None:
+    """One reward, with both kinds of attention, for compiling takes its time."""
+    reward = tiny.build("clip").requires_grad_(False)
+    expected = reward.score(IMAGES, PROMPTS)
+    compiled = reward.compile_towers()
+    np.testing.assert_allclose(compiled.score(IMAGES, PROMPTS), expected, rtol=0, atol=1e-5)
