@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ DETAILS = ("highly detailed", "soft focus", "golden hour", "muted colours", "wid
 
 
 def picture(index: int, pixels: int = 512) -> Image.Image:
-    """A smooth picture with fine noise, different for every index; its PNG has about the size that a photograph's has."""
+    """A smooth picture with fine noise, different for every index; its PNG is about as large as a photograph's."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[:pixels, :pixels] / pixels
     frequency, phase = rng.uniform(2, 12, (3, 2)), rng.uniform(0, 6, (3, 2))
@@ -62,12 +63,16 @@ def prompts(seed: int = 0) -> Iterator[str]:
         yield ", ".join([f"{rng.choice(SUBJECTS)} number {number}", rng.choice(STYLES), *details])
 
 
+def captions(images: int, per_prompt: int) -> list[str]:
+    """The prompt of each image, `per_prompt` images after one another to a prompt."""
+    texts = list(itertools.islice(prompts(), -(-images // per_prompt)))
+    return [texts[row // per_prompt] for row in range(images)]
+
+
 def write_shards(folder: Path, images: int, per_prompt: int, shards: int, pixels: int = 512) -> list[Path]:
     """`images` pictures with `per_prompt` of them to a prompt, over `shards` files: Parquet, or npz without pyarrow."""
     ending = "parquet" if importlib.util.find_spec("pyarrow") else "npz"
-    texts = prompts()
-    captions = [text for _, text in zip(range(-(-images // per_prompt)), texts, strict=False)]
-    rows = [captions[row // per_prompt] for row in range(images)]
+    rows = captions(images, per_prompt)
     paths = []
     for index, part in enumerate(np.array_split(np.arange(images), shards)):
         path = folder / f"benchmark-{index:05d}-of-{shards:05d}.{ending}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
-from benchmarks.official.networks import NETWORKS
-from benchmarks.reward_inputs import write_shards
-from benchmarks.reward_tables import speed_section
+from benchmarks.official.checkpoints import write_checkpoints
 from benchmarks.results import RESULTS, hardware, record, replace_section
+from benchmarks.reward_inputs import write_shards
+from benchmarks.reward_setup import add_setup, checkpoint_sources, prepared
+from benchmarks.reward_tables import speed_section
 from benchmarks.sides.task import RESULT, REWARDS, Task, read_scores
 
 ROOT = Path(__file__).parents[1]
@@ -40,12 +41,6 @@ class Python:
 
     executable: Path
     path: Sequence[str] = ()
-
-
-def checkpoint_sources(checkpoints: Checkpoints) -> dict[str, str]:
-    """What `load_reward` gets for each of the five."""
-    names = {name: "clip/openai-l14" if name == "clip" else name for name in REWARDS}
-    return {name: str(checkpoints.source(source)) for name, source in names.items()}
 
 
 def run_side(side: str, task: Task, python: Python, hub: Path) -> dict[str, Any]:
@@ -77,17 +72,19 @@ def _environment(threads: int, hub: Path, python: Python) -> dict[str, str]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run every side in every round; what was asked for, what it ran on, and every side's results in order."""
-    work = arguments.work.resolve()
+    work = arguments.work
     checkpoints = write_checkpoints(work / f"weights-{arguments.size}", arguments.size, 0)
     shards = write_shards(work / "shards", arguments.images, arguments.per_prompt, arguments.shards)
     peer = Python(arguments.official.absolute(), arguments.official_path)
     pythons = {"ours": Python(Path(sys.executable)), "imscore": peer, "official": peer}
+    runs = work / f"runs-{arguments.size}"
+    shutil.rmtree(runs, ignore_errors=True)
     sides = [side for side in arguments.sides if _available(side, pythons[side])]
     rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(arguments.rounds):
         for side in sides:
             task = Task(
-                out=str(work / "runs" / f"{side}-{number}"),
+                out=str(runs / f"{side}-{number}"),
                 shards=[str(shard) for shard in shards],
                 checkpoints=str(checkpoints.folder),
                 sources=checkpoint_sources(checkpoints),
@@ -105,7 +102,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "workload": {name: getattr(arguments, name) for name in asked},
         "hardware": hardware(),
         "sides": rounds,
-        "differences": differences(work / "runs", sides),
+        "differences": differences(runs, sides),
     }
 
 
@@ -143,17 +140,12 @@ def differences(runs: Path, sides: Sequence[str]) -> dict[str, dict[str, float]]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `--size tiny` turns to a small workload whose results stay in the work folder."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=list(NETWORKS), default="full")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--per-prompt", type=int, default=8, help="pictures of one prompt")
+    add_setup(parser)
     parser.add_argument("--shards", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch-size", type=int, default=32, help="imscore's; this project chooses its own")
     parser.add_argument(
         "--per-image", type=int, default=2, help="pictures for the official form of one per call"
@@ -163,20 +155,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--official-path", nargs="*", default=(), help="folders put before that Python's packages"
     )
-    parser.add_argument(
-        "--work", type=Path, default=Path("data/reward-benchmark"), help="weights (13 GB), runs"
-    )
-    parser.add_argument("--results", type=Path, help="folder of RESULTS.md; the work folder at tiny size")
-    chosen = parser.parse_args(arguments)
-    chosen.results = chosen.results or (chosen.work if chosen.size == "tiny" else RESULTS.parent)
-    return chosen
+    return prepared(parser.parse_args(arguments))
 
 
 def main() -> None:
     """Measure, keep the numbers as JSON and write the section."""
     arguments = parse()
-    devices = record(arguments.results / "reward_speed.json", arguments.device, measure(arguments))
-    section = speed_section(devices)
+    section = speed_section(
+        record(arguments.results / "reward_speed.json", arguments.device, measure(arguments))
+    )
     replace_section(arguments.results / RESULTS.name, "reward_speed", section)
     print(section)
 

@@ -25,10 +25,11 @@ def speed_section(devices: Mapping[str, Any]) -> str:
     """The whole section of `reward_speed` for the devices that were measured."""
     parts = [
         "## Speed of the five rewards, end to end",
-        "Encoded images in, written scores out, random weights of the official sizes, the same images, prompts, weights "
-        "and threads for every side. Each side is a process of its own in each round and sides take turns; medians over "
-        "rounds, the ratio within each round. Loading is apart, but for `hpsv2.score`, which reads its checkpoint at "
-        "every call. Without gradients, also for imscore. Memory is the peak while scoring, weights included.",
+        "Encoded images in, written scores out; random weights of the official sizes, the same weights, images, "
+        "prompts and threads for every side. Each side is a process of its own in each round, and sides take turns; "
+        "medians over rounds, ratios within each round. Loading is apart, but for `hpsv2.score`, which reads its "
+        "checkpoint at every call. No gradients, for imscore neither. Memory is the peak while scoring, weights "
+        "included.",
     ]
     for device, title in DEVICES.items():
         parts.append(f"### {title}")
@@ -56,8 +57,8 @@ def _applies(form: tuple[str, str], device: str) -> bool:
 def _speed_of(device: str, measured: Mapping[str, Any]) -> list[str]:
     work = measured["workload"]
     setting = (
-        f"{described(measured['hardware'])} {work['images']} PNG images of 512 pixels, {work['per_prompt']} a prompt, in "
-        f"{work['shards']} shards; {work['threads']} threads; {work['size']} size; "
+        f"{described(measured['hardware'])} {work['images']} PNG images of 512 pixels, {work['per_prompt']} a prompt, "
+        f"in {work['shards']} shards; {work['threads']} threads; {work['size']} size; "
         f"{_rounds(measured)} rounds. {_peer_versions(measured)}"
     )
     rows = [_speed_row(form, measured) for form in FORMS if _applies(form, device)]
@@ -147,3 +148,90 @@ def _differences(measured: Mapping[str, Any]) -> list[str]:
         "imscore resizes float tensors and the CLIP score's bilinearly, which is its known error:"
     )
     return [title, table(["side", *REWARDS], rows)] if rows else []
+
+
+def floor_section(devices: Mapping[str, Any]) -> str:
+    """The whole section of `reward_floor` for the devices that were measured."""
+    parts = [
+        "## Where the time of the five rewards goes, and the floor",
+        "The parts are timed alone, one after another; end to end, decoding and resizing run beside the networks. The "
+        "floor is the time of the networks' operations at the rate of plain matrix products of their shapes, in the "
+        "precision that they run in.",
+    ]
+    for device, title in DEVICES.items():
+        measured = devices.get(device)
+        parts += [f"### {title}", *(_floor_of(measured) if measured else [NOT_MEASURED.capitalize() + "."])]
+    parts.append(_flops_table(next(iter(devices.values()))))
+    return "\n\n".join(parts)
+
+
+def floor_s(measured: Mapping[str, Any]) -> float:
+    """Seconds per image that the networks' operations take at the measured matrix rate."""
+    return sum(measured["flops"].values()) / measured["rate"]
+
+
+def _floor_of(measured: Mapping[str, Any]) -> list[str]:
+    work, whole, least = measured["workload"], measured["whole_s"], floor_s(measured)
+    setting = (
+        f"{described(measured['hardware'])} {work['images']} PNG images of 512 pixels, {work['per_prompt']} a prompt; "
+        f"{work['threads']} threads; {work['size']} size; {measured['precision']}."
+    )
+    verdict = (
+        f"End to end {whole:.4g} s per image; {sum(measured['flops'].values()) / 1e9:,.0f} GFLOP per image at "
+        f"{measured['rate'] / 1e9:,.0f} GFLOP/s are {least:.4g} s: **{least / whole:.0%} of the floor's throughput**."
+    )
+    rows = [_part_row(name, value, measured) for name, value in measured["parts_s"].items()]
+    rates = ", ".join(f"{name}: {value / 1e9:,.0f}" for name, value in measured["rates"].items())
+    header = ("part", "ms per image", "of end to end", "GFLOP per image", "GFLOP/s", "of the matrix rate")
+    return [setting, verdict, table(header, rows), f"Matrix rates, GFLOP/s: {rates}."]
+
+
+def _part_row(name: str, seconds: float, measured: Mapping[str, Any]) -> list[str]:
+    flops = measured["flops"].get(name, 0)
+    row = [name, f"{seconds * 1e3:.3g}", f"{seconds / measured['whole_s']:.1%}"]
+    if flops < 1e6:
+        return [*row, "", "", ""]
+    rate = flops / seconds
+    return [*row, f"{flops / 1e9:.4g}", f"{rate / 1e9:,.0f}", f"{rate / measured['rate']:.0%}"]
+
+
+def _flops_table(measured: Mapping[str, Any]) -> str:
+    """Operations in closed form beside those published, which hold at full size."""
+    published = measured["published"] if measured["workload"]["size"] == "full" else {}
+    rows = [
+        [name, f"{value:.1f}", f"{published[name]:.1f}" if name in published else ""]
+        for name, value in measured["closed_form"].items()
+    ]
+    return table(("GFLOP for one image or prompt of full length", "closed form", "published"), rows)
+
+
+def scaling_section(devices: Mapping[str, Any]) -> str:
+    """The whole section of `reward_scaling` for the devices that were measured."""
+    parts = [
+        "## Scaling of the five rewards",
+        "More images of one prompt share its text encodings. Workers are processes that decode and resize, 0 means "
+        "threads of the scoring process; they and the memory are measured with small networks, for which decoding is "
+        "most of the work. Memory is the peak of the scoring process while images stream through it.",
+    ]
+    for device, title in DEVICES.items():
+        measured = devices.get(device)
+        parts += [f"### {title}", *(_scaling_of(measured) if measured else [NOT_MEASURED.capitalize() + "."])]
+    return "\n\n".join(parts)
+
+
+def _scaling_of(measured: Mapping[str, Any]) -> list[str]:
+    work = measured["workload"]
+    setting = f"{described(measured['hardware'])} {work['threads']} threads; {work['size']} size."
+    first = measured["per_prompt"][0]["images_per_s"]
+    shared = [
+        [str(row["per_prompt"]), f"{row['images_per_s']:.3g}", f"{row['images_per_s'] / first:.2f}×"]
+        for row in measured["per_prompt"]
+    ]
+    workers = [[str(row["workers"]), f"{row['images_per_s']:.1f}"] for row in measured["workers"]]
+    memory = [[str(row["images"]), f"{row['peak_bytes'] / 2**20:,.0f}"] for row in measured["memory"]]
+    return [
+        setting,
+        table(("images of a prompt", "images/s", "of one image a prompt"), shared),
+        table(("workers", "images/s, small networks"), workers),
+        table(("images streamed", "peak memory, MiB, small networks"), memory),
+    ]

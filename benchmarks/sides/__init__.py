@@ -1,1 +1,1 @@
-"""The sides of the reward benchmark: each module runs as a process of its own, in the environment that its code needs."""
+"""The sides of the reward benchmark: each module runs as a process of its own, in the environment that it needs."""

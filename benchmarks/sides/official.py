@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.official.packages import ImageReward, Official, load as load_official
+from benchmarks.official.packages import ImageReward, Official
+from benchmarks.official.packages import load as load_official
 from benchmarks.sides.task import Clock, Form, Task, run
 
 

@@ -148,7 +148,7 @@ def run(load: Callable[[Task], Mapping[str, Form]]) -> None:
         score(images[:1], prompts[:1], Clock(task.device))
     result = {
         "load_s": clock.seconds["load"],
-        "load_peak_bytes": _peak_bytes(),
+        "load_peak_bytes": peak_bytes(),
         "forms": {name: _timed(task, name, score, shards, out) for name, score in forms.items()},
         "versions": _versions(),
     }
@@ -159,7 +159,7 @@ def _timed(task: Task, name: str, score: Form, shards: Sequence[Path], out: Path
     """Score all shards in one form, or the first pictures where the task limits it: bytes in, scores written."""
     clock = Clock(task.device)
     limit, done = task.limits.get(name, sys.maxsize), 0
-    _forget_peak(task.device)
+    forget_peak(task.device)
     for shard in shards:
         if done >= limit:
             break
@@ -169,11 +169,11 @@ def _timed(task: Task, name: str, score: Form, shards: Sequence[Path], out: Path
             (out / name).mkdir(exist_ok=True)
             write_scores(out / name / shard.name, columns)
         done += len(images)
-    peaks = {"peak_bytes": _peak_bytes(), "peak_device_bytes": _peak_device_bytes(task.device)}
+    peaks = {"peak_bytes": peak_bytes(), "peak_device_bytes": _peak_device_bytes(task.device)}
     return {"images": done, "seconds": dict(clock.seconds), **peaks}
 
 
-def _forget_peak(device: str) -> None:
+def forget_peak(device: str) -> None:
     """Start the peaks of resident and device memory anew; Linux forgets them on request."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -183,7 +183,8 @@ def _forget_peak(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """Largest resident memory of this process since its start, or since `forget_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
