@@ -18,6 +18,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from tests.rewards import tiny
 from tgo_pipeline.rewards.attention import ClipAttention, class_token
+from tgo_pipeline.rewards.clip_models import vision_config
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.hpsv2 import HPSv2
 from tgo_pipeline.rewards.image_reward import MEAN, STD, ImageReward
@@ -140,7 +141,7 @@ def test_prompts_of_many_lengths_come_back_in_order(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_last_blocks_class_token_is_that_of_the_whole_block() -> None:
-    config = tiny.clip_config().vision_config
+    config = vision_config(tiny.clip_config())
     config._attn_implementation = "eager"
     block = CLIPEncoderLayer(config).eval().requires_grad_(False)
     hidden = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 5, 32))).float()
@@ -151,7 +152,7 @@ def test_the_last_blocks_class_token_is_that_of_the_whole_block() -> None:
 
 
 def test_dropout_is_for_training() -> None:
-    attention = ClipAttention(CLIPEncoderLayer(tiny.clip_config().vision_config).self_attn, causal=False)
+    attention = ClipAttention(CLIPEncoderLayer(vision_config(tiny.clip_config())).self_attn, causal=False)
     attention.dropout_p = 0.5
     x = torch.ones(1, 4, 32)
     assert torch.equal(attention.eval().attend(x), attention.attend(x))

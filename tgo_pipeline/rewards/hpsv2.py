@@ -135,6 +135,8 @@ def _config(path: Path | None) -> dict[str, Any]:
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise TgoError(f"{path} must hold embed_dim, vision_cfg and text_cfg, as open_clip writes it.")
     for part, known in _SIZES.items():
+        if not isinstance(config[part], dict):
+            raise TgoError(f"{path} describes no network of this reward: {part} is {config[part]!r}.")
         if unknown := sorted(config[part].keys() - known):
             raise TgoError(f"{path} describes no network of this reward: {part} has {', '.join(unknown)}.")
     defaults = {"context_length": 77, "vocab_size": 49408}
