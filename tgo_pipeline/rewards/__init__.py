@@ -46,20 +46,21 @@ def load_reward(
     `compile` runs the networks through `torch.compile`. Raises `TgoError` for an unknown name, missing or damaged
     files, and weights that do not fit their configuration.
     """
+    from tgo_pipeline.rewards.base import NetworkReward
+
     spec = _spec(name_or_spec, source)
     place = _device(device)
+    precision = _precision(dtype, place)
     name = specs.canonical(spec.reward)
     if name not in REWARDS:
         reward, identity = _load_custom(spec, name, place)
     else:
-        reward, identity = _load(spec, name)
+        reward, identity = _load(spec, name, precision)
     reward = reward.requires_grad_(False).eval().to(place)
-    network: Any = reward
-    if hasattr(reward, "set_precision"):
-        identity["dtype"] = _precision(dtype, place)
-        network.set_precision(identity["dtype"])
-    if compile and hasattr(reward, "compile_towers"):
-        network.compile_towers()
+    if isinstance(reward, NetworkReward):
+        identity["dtype"] = reward.set_precision(precision).precision
+        if compile:
+            reward.compile_towers()
     reward.identity = identity
     return reward
 
@@ -92,7 +93,7 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
     return []
 
 
-def _load(spec: Spec, name: str) -> tuple[Reward, dict[str, str]]:
+def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]]:
     from tgo_pipeline.rewards import cache, layouts
 
     files = layouts.locate(name, spec.source)
@@ -105,7 +106,7 @@ def _load(spec: Spec, name: str) -> tuple[Reward, dict[str, str]]:
     identity["sha256"] = cache.sha256(files.weights)
     converted = cache.as_safetensors(files.weights)
     with cache.named_as(files.weights, converted):
-        return build.load(name, dataclasses.replace(files, weights=converted)), identity
+        return build.load(name, dataclasses.replace(files, weights=converted), precision), identity
 
 
 def _load_custom(spec: Spec, name: str, device: torch.device) -> tuple[Reward, dict[str, str]]:

@@ -1,0 +1,283 @@
+"""Rewards that users bring: functions, classes, packages; and what is said of those that do not work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from stages import run_stage
+from tests.rewards import tiny
+from tests.rewards.test_stage import write_generations
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import load_params
+from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs
+from tgo_pipeline.tables import read_folder
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs/REWARDS.md"
+PICTURES = [tiny.picture(40, 30), tiny.picture(20, 50), tiny.picture(8, 8)]
+PROMPTS = ["a red cat", "blue", ""]
+MODULE = """
+import numpy, torch
+
+def width(images, prompts):
+    return [image.width for image in images]
+
+width.scale, width.typical_range, width.needs_prompt = "pixels", (1, 4096), False
+
+def words(images, prompts):
+    assert all(type(prompt) is str for prompt in prompts)
+    return numpy.array([len(prompt.split()) for prompt in prompts])
+
+def mean(images, prompts):
+    return torch.tensor([numpy.asarray(image).mean() for image in images])
+
+class Scaled:
+    version = "2"
+    def __init__(self, source, device):
+        self.factor, self.scale = float(open(source).read()), f"pixels on {device}"
+    def __call__(self, images, prompts):
+        return [self.factor * image.width for image in images]
+
+class Nested:
+    height = staticmethod(lambda images, prompts: [image.height for image in images])
+
+def short(images, prompts): return [1.0]
+def text(images, prompts): return ["0.5"] * len(images)
+def none(images, prompts): return None
+def rows(images, prompts): return numpy.ones((len(images), 2))
+def nan(images, prompts): return [float("nan") if image.width == 20 else 1.0 for image in images]
+def broken(images, prompts): return [1 / 0 for _ in images]
+def exact(images, prompts): raise KeyError
+class Unbuilt:
+    def __init__(self, source, device): raise OSError("no weights here")
+class Deaf:
+    def __init__(self, source, device): pass
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with `mine.py` in it; its modules are forgotten afterwards."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_a_function_of_the_current_folder() -> None:
+    reward = load_reward("mine:width")
+    scores = reward.score(PICTURES, PROMPTS)
+    assert scores.dtype == np.float32 and scores.tolist() == [40, 20, 8]
+    assert (reward.name, reward.scale, reward.typical_range) == ("width", "pixels", (1, 4096))
+    assert reward.score(PICTURES).tolist() == [40, 20, 8], "it says that it needs no prompt"
+    assert reward.identity["reward"] == "mine:width"
+
+
+def test_arrays_tensors_and_attributes_of_classes_will_do() -> None:
+    assert load_reward("mine:words").score(PICTURES, PROMPTS).tolist() == [3, 1, 0]
+    means = [np.asarray(picture).mean() for picture in PICTURES]
+    assert load_reward("mine:mean").score(PICTURES, PROMPTS) == pytest.approx(means)
+    assert load_reward("mine:Nested.height").score(PICTURES, PROMPTS).tolist() == [30, 50, 8]
+
+
+def test_a_class_is_built_once_with_its_source(folder: Path) -> None:
+    (folder / "factor.txt").write_text("0.5")
+    reward = load_reward("mine:Scaled=factor.txt")
+    assert reward.score(PICTURES, PROMPTS).tolist() == [20, 10, 4]
+    assert reward.scale == "pixels on cpu"
+
+
+def test_a_subclass_of_the_seam_keeps_its_own_preparation(folder: Path) -> None:
+    weights = tiny.write("clip", folder / "weights")
+    (folder / "whole.py").write_text(
+        "from tgo_pipeline.rewards import load_reward\n"
+        "class Mine:\n"
+        "    def __new__(cls, source, device):\n"
+        "        return load_reward('clip', source, device)\n"
+    )
+    reward = load_reward(f"whole:Mine={weights}")
+    expected = tiny.build("clip").score(PICTURES, PROMPTS)
+    assert reward.score(PICTURES, PROMPTS) == pytest.approx(expected, abs=1e-6)
+    assert reward.identity["dtype"] == "fp32"
+
+
+def test_it_is_scored_beside_networks_in_one_pass(folder: Path) -> None:
+    rewards = {
+        "mine": load_reward("mine:words"),
+        "clip": load_reward("clip", str(tiny.write("clip", folder / "clip"))),
+    }
+    scores = score_all(rewards, PICTURES * 20, PROMPTS * 20, batch_size=7)
+    assert scores.columns["mine"].tolist() == [3, 1, 0] * 20
+    assert scores.columns["clip"] == pytest.approx(
+        np.tile(tiny.build("clip").score(PICTURES, PROMPTS), 20), abs=1e-6
+    )
+
+
+def test_a_number_that_is_not_finite_is_an_error_of_that_picture_alone() -> None:
+    scores = score_all({"mine": load_reward("mine:nan")}, PICTURES, PROMPTS)
+    assert np.isnan(scores.columns["mine"]).tolist() == [False, True, False]
+    assert scores.errors == {1: "mine gave nan"}
+    with pytest.raises(TgoError, match="image 1 of 3 cannot be scored: nan gave nan"):
+        load_reward("mine:nan").score(PICTURES, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("short", "reward short gave 1 scores for 3 pictures"),
+        ("text", "gave '0.5' for picture 0 of a batch, which is not a number"),
+        ("none", "gave NoneType for 3 pictures: expected a list of as many numbers"),
+        ("rows", r"gave \[1.0, 1.0\] for picture 0 of a batch, which is not a number"),
+        ("broken", r"raised ZeroDivisionError: division by zero \(mine.py, line \d+\)"),
+        ("exact", r"raised KeyError: no message \(mine.py"),
+    ],
+)
+def test_what_a_function_does_wrong_is_said(name: str, reason: str) -> None:
+    with pytest.raises(TgoError, match=reason):
+        load_reward(f"mine:{name}").score(PICTURES, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("absent:width", "there is no module 'absent', neither installed nor in"),
+        ("mine.deeper:width", "there is no module 'mine.deeper'|'mine' is not a package"),
+        ("mine:absent", "mine has no 'absent'; it has .*width"),
+        ("mine:Nested.absent", "mine has no 'Nested.absent'"),
+        ("mine:number", "mine:number gives int, which cannot be called"),
+        ("mine:Deaf", "mine:Deaf gives Deaf, which cannot be called"),
+        ("mine:Unbuilt", r"mine:Unbuilt\(None, 'cpu'\) raised OSError: no weights here"),
+        ("mine:width=weights.pt", "is a function, which has no source"),
+        ("unfinished:f", r"importing unfinished raised SyntaxError"),
+        ("needy:f", "needy needs 'a_package_that_nobody_has', which is not installed"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(spec: str, reason: str, folder: Path) -> None:
+    (folder / "unfinished.py").write_text("def f(images, prompts)\n")
+    (folder / "needy.py").write_text("import a_package_that_nobody_has\n")
+    with pytest.raises(TgoError, match=reason) as refused:
+        load_reward(spec)
+    assert "\n" not in str(refused.value)
+
+
+def test_memory_that_runs_out_inside_is_left_to_the_engine(folder: Path) -> None:
+    (folder / "hungry.py").write_text(
+        "import torch\n"
+        "def f(images, prompts):\n"
+        "    if len(images) > 2: raise torch.OutOfMemoryError('CUDA out of memory')\n"
+        "    return [float(len(images))] * len(images)\n"
+    )
+    assert load_reward("hungry:f").score(PICTURES, PROMPTS).max() <= 2
+
+
+def test_the_fingerprint_is_that_of_code_version_and_source(folder: Path) -> None:
+    (folder / "factor.txt").write_text("0.5")
+
+    def now(spec: str) -> str:
+        sys.modules.pop("mine", None)
+        return fingerprint(spec)
+
+    first, scaled = now("mine:width"), now("mine:Scaled=factor.txt")
+    assert first == now("mine:width") and first != now("mine:words")
+    (folder / "factor.txt").write_text("0.7")
+    assert now("mine:Scaled=factor.txt") != scaled
+    (folder / "mine.py").write_text(MODULE + "\n# changed\n")
+    assert now("mine:width") != first
+    (folder / "passing.py").write_text("from mine import width\n")
+    passed = now("passing:width")
+    (folder / "mine.py").write_text(MODULE)
+    assert now("passing:width") != passed, "the module that defines it counts"
+    with pytest.raises(TgoError, match="has no 'gone'"):
+        require("mine:gone")
+
+
+@pytest.fixture
+def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with an entry point, really installed into a folder on the path."""
+    files = {
+        "my_rewards/__init__.py": MODULE,
+        "my_rewards-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: my-rewards\nVersion: 1\n",
+        "my_rewards-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "my_rewards-1.dist-info/entry_points.txt": "[tgo_pipeline.rewards]\n"
+        "wide = my_rewards:width\nclip = my_rewards:words\n",
+    }
+    record = "my_rewards-1.dist-info/RECORD"
+    wheel = folder / "my_rewards-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in {**files, record: "".join(f"{name},,\n" for name in (*files, record))}.items():
+            archive.writestr(name, text)
+    target = folder / "installed"
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
+    monkeypatch.syspath_prepend(str(target))
+    return target
+
+
+def test_an_installed_package_has_rewards_with_names_of_their_own(package: Path) -> None:
+    reward = load_reward("wide")
+    assert reward.score(PICTURES, PROMPTS).tolist() == [40, 20, 8]
+    assert reward.identity["reward"] == "wide"
+    assert specs.resolve("wide", None) == specs.Spec("wide", "wide")
+    assert fingerprint("wide") != fingerprint("mine:width")
+    assert specs.canonical("clip") == "clip/openai-l14", "a name of this package stays what it is"
+    with pytest.raises(TgoError, match=r"Choose from .*wide"):
+        load_reward("narrow")
+    other = package / "other-1.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (other / "entry_points.txt").write_text("[tgo_pipeline.rewards]\nwide = other:width\n")
+    with pytest.raises(TgoError, match="two installed packages offer a reward named 'wide'"):
+        load_reward("wide")
+
+
+def documented() -> str:
+    """The example of the documentation, as it stands there."""
+    text = DOCUMENTATION.read_text()
+    found = re.search(r"`contrast\.py`:\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_documented_example_runs_through_the_pipeline(folder: Path) -> None:
+    """Scores, thresholds and labels with columns whose names no file could have."""
+    code = documented()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    (folder / "contrast.py").write_text(code)
+    (folder / "data").mkdir()
+    write_generations(folder / "data/generations")
+    columns = {"contrast": "contrast:contrast", "contrast:contrast": None, "clip/openai-l14": "demo"}
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "prompts": {"test": {"set": "prompts.txt"}},
+                "score": {"rewards": columns},
+                "target": {"reward": "contrast:contrast"},
+                "runtime": {"device": "cpu"},
+            }
+        )
+    )
+    assert load_params().score.rewards == columns
+    for stage in ("score", "threshold", "label", "report"):
+        run_stage(stage, Path("params.yaml"))
+    scores = read_folder(folder / "data/scores")
+    assert scores["error"].null_count() == len(scores)
+    assert scores["contrast"].to_list() == scores["contrast:contrast"].to_list()
+    assert scores["contrast"].std() > 0  # type: ignore[operator]
+    drawn = sorted(path.name for path in (folder / "plots/thresholds").glob("*.svg"))
+    assert len(drawn) == 3 and "contrast.svg" in drawn
+    assert "contrast:contrast" in (folder / "report.html").read_text()
+    assert torch.isfinite(torch.tensor(read_folder(folder / "data/labels")["weight"].to_list())).all()
