@@ -86,7 +86,8 @@ def test_a_reward_loaded_in_half_is_one_rounded_afterwards(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("precision", "message"), [("bf16", "bf16: its scores.*Use fp16"), ("int8", "'int8' is unknown")]
+    ("precision", "message"),
+    [("bf16", "bf16: .*moves PickScore by 5e-2.*Use fp16"), ("int8", "'int8' is unknown")],
 )
 def test_other_precisions_are_refused(precision: str, message: str) -> None:
     with pytest.raises(TgoError, match=message):

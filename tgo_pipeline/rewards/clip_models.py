@@ -166,8 +166,8 @@ class ClipReward(NetworkReward):
         with autocast(self._text_blocks, tokens.device):
             for block in self._text_blocks:
                 hidden = block(hidden, None)
-        ends = self.token_counts(tokens) - 1
-        pooled = text.final_layer_norm(hidden[torch.arange(len(tokens)), ends].float())
+        rows, ends = torch.arange(len(tokens), device=tokens.device), self.token_counts(tokens) - 1
+        pooled = text.final_layer_norm(hidden[rows, ends].float())
         return normalize(self.text.text_projection(pooled), dim=-1)
 
     def token_counts(self, tokens: Tensor) -> Tensor:

@@ -106,8 +106,8 @@ class HPSv2(NetworkReward):
         with autocast(blocks, tokens.device):
             for block in blocks:
                 hidden = block(hidden)
-        ends = self.token_counts(tokens) - 1
-        pooled = clip.ln_final(hidden[torch.arange(len(tokens)), ends].float())
+        rows, ends = torch.arange(len(tokens), device=tokens.device), self.token_counts(tokens) - 1
+        pooled = clip.ln_final(hidden[rows, ends].float())
         return normalize(pooled @ clip.text_projection, dim=-1)
 
     def combine(self, images: Tensor, prompts: Tensor) -> Tensor:

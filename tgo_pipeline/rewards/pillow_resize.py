@@ -1,7 +1,8 @@
 """Pillow's bicubic resize of 8-bit pictures as two matrix products, so that gradients pass through it.
 
 Follows `Resample.c` of Pillow: antialiased cubic weights (a = -1/2) in fixed point, a horizontal and a vertical pass,
-each rounded and clamped to 8 bits. Products and sums are exact in float64, hence the same bits as Pillow's.
+each rounded and clamped to 8 bits. Products and sums are exact in float64, hence the same bits as Pillow's; on a
+device without float64 a level in some thousand may be off by one.
 """
 
 from __future__ import annotations
@@ -24,23 +25,29 @@ def eight_bit(levels: Tensor) -> Tensor:
     return levels + change
 
 
+def levels_of(images: Tensor) -> Tensor:
+    """Images in [0, 1] as levels from 0 to 255, rounded as a file's, in float64 where the device has it."""
+    exact = torch.float32 if images.device.type == "mps" else torch.float64
+    return eight_bit(images.to(exact) * 255)
+
+
 def resize(levels: Tensor, height: int, width: int) -> Tensor:
-    """Resize float64 levels (..., H, W) from 0 to 255 to (..., height, width), integers again."""
+    """Resize levels (..., H, W) from 0 to 255 to (..., height, width), integers again."""
     if _vertical_first(levels.shape[-2], levels.shape[-1], height, width):
         return _rows(_columns(levels, height), width)
     return _columns(_rows(levels, width), height)
 
 
 def _rows(levels: Tensor, width: int) -> Tensor:
-    return eight_bit(levels @ _weights(levels.shape[-1], width, levels.device).T)
+    return eight_bit(levels @ _weights(levels, levels.shape[-1], width).T)
 
 
 def _columns(levels: Tensor, height: int) -> Tensor:
-    return eight_bit(_weights(levels.shape[-2], height, levels.device) @ levels)
+    return eight_bit(_weights(levels, levels.shape[-2], height) @ levels)
 
 
-def _weights(length: int, target: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(bicubic_weights(length, target)).to(device)
+def _weights(levels: Tensor, length: int, target: int) -> Tensor:
+    return torch.from_numpy(bicubic_weights(length, target)).to(levels.dtype).to(levels.device)
 
 
 @lru_cache(maxsize=4096)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from tgo_pipeline.rewards.pillow_resize import eight_bit, resize
+from tgo_pipeline.rewards.pillow_resize import levels_of, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
@@ -50,7 +50,7 @@ class ShortestSideCrop:
         """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
         width, height = self._resized(images.shape[-1], images.shape[-2])
         left, top = self._offset(width), self._offset(height)
-        levels = resize(_levels(images), height, width)
+        levels = resize(levels_of(images), height, width)
         cropped = levels[..., top : top + self.size, left : left + self.size]
         return _normalise(cropped.float() * (1 / 255))
 
@@ -89,7 +89,7 @@ class LongestSidePad:
 
     def differentiable(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
-        return _normalise(self._padded(_levels(images).float() * (1 / 255)))
+        return _normalise(self._padded(levels_of(images).float() * (1 / 255)))
 
     def _padded(self, pixels: Tensor) -> Tensor:
         height, width = pixels.shape[-2:]
@@ -113,10 +113,6 @@ def _middle(image: Image.Image) -> Image.Image:
         (start, 0, start + 3 * short, short) if image.width == long else (0, start, short, start + 3 * short)
     )
     return image.crop(box)
-
-
-def _levels(images: Tensor) -> Tensor:
-    return eight_bit(images.double() * 255)
 
 
 def _normalise(pixels: Tensor) -> Tensor:
