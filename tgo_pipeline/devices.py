@@ -38,6 +38,23 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
     return resolve_device(runtime.device)
 
 
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of large tensors, which glibc gives back after every operation otherwise.
+
+    For processes of ours that run large networks on a CPU: getting that memory anew, page by page, took them about a
+    tenth of their time. Does nothing where there is no glibc.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_max = -1, -4
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
 def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
     """The runtime of the rank-th of `runtime.processes`: its own GPU where there are several, its share of the cores.
 

@@ -162,9 +162,11 @@ class _Worker:
     runtime: RuntimeParams
 
     def __post_init__(self) -> None:
-        from tgo_pipeline.devices import prepare_torch
+        from tgo_pipeline.devices import keep_freed_memory, prepare_torch
 
         self._device = prepare_torch(self.runtime)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._described: dict[str, dict[str, Any]] = {}
 
     def __call__(self, shards: Iterable[Shard]) -> Iterator[Shard]:
