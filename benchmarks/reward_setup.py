@@ -31,14 +31,18 @@ def add_setup(parser: argparse.ArgumentParser, images: int = 16, rounds: int = 2
 
 
 def prepared(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The options with absolute folders, and this process set to the number of threads and a cache of its own."""
+    """The options with absolute folders, and this process set up as the score stage's are, with a cache of its own."""
     import torch
+
+    from tgo_pipeline.devices import keep_freed_memory
 
     arguments.work = arguments.work.resolve()
     tiny = arguments.size == "tiny"
     arguments.results = arguments.results or (arguments.work / "tiny" if tiny else RESULTS.parent)
     os.environ.setdefault("TGO_CACHE", str(arguments.work / "cache"))
     torch.set_num_threads(arguments.threads)
+    if arguments.device == "cpu":
+        keep_freed_memory()
     return arguments
 
 

@@ -28,8 +28,8 @@ def speed_section(devices: Mapping[str, Any]) -> str:
         "Encoded images in, written scores out; random weights of the official sizes, the same weights, images, "
         "prompts and threads for every side. Each side is a process of its own in each round, and sides take turns; "
         "medians over rounds, ratios within each round. Loading is apart, but for `hpsv2.score`, which reads its "
-        "checkpoint at every call. No gradients, for imscore neither. Memory is the peak while scoring, weights "
-        "included.",
+        "checkpoint at every call. No gradients, for imscore neither. This project's process is set up as those of "
+        "the score stage and `tgo score` are. Memory is the peak while scoring, weights included.",
     ]
     for device, title in DEVICES.items():
         parts.append(f"### {title}")
@@ -156,7 +156,8 @@ def floor_section(devices: Mapping[str, Any]) -> str:
         "## Where the time of the five rewards goes, and the floor",
         "The parts are timed alone, one after another; end to end, decoding and resizing run beside the networks. The "
         "floor is the time of the networks' operations at the rate of plain matrix products of their shapes, in the "
-        "precision that they run in.",
+        "precision that they run in. Operations are those that are done: text is cut at its end, and the last block "
+        "of CLIP's image towers computes the class token alone, which the published numbers below do not reckon with.",
     ]
     for device, title in DEVICES.items():
         measured = devices.get(device)
