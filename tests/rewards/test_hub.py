@@ -164,7 +164,10 @@ def test_the_aesthetic_head_alone_takes_its_tower_from_the_hub(
     head = tmp_path / "alone" / releases.LAION_AESTHETIC.file
     head.parent.mkdir()
     head.write_bytes(official[head.name])
+    before = fingerprint("aesthetic", str(head))
+    assert not hub.requests, "a fingerprint asks nobody"
     files = locate("aesthetic", str(head))
+    assert fingerprint("aesthetic", str(head)) == before
     assert files.weights == head
     assert files.path("clip/model.safetensors").read_bytes() == official["clip/model.safetensors"]
     assert hub.downloaded() == ["model.safetensors"]

@@ -24,6 +24,7 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.rewards import cache
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.batching import is_out_of_memory
 
@@ -69,10 +70,8 @@ class FunctionReward(Reward):
         try:
             given = self.function(list(images), [str(prompt) for prompt in prompts])
         except Exception as error:
-            if isinstance(error, TgoError) or is_out_of_memory(
-                error
-            ):  # the engine then tries a smaller batch
-                raise
+            if isinstance(error, TgoError) or is_out_of_memory(error):
+                raise  # when memory runs out the engine tries a smaller batch
             raise TgoError(f"reward {self.name} raised {_described(error)}") from error
         return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
 
@@ -101,18 +100,23 @@ def load_custom(name: str, reference: str, source: str | None, device: torch.dev
 def custom_fingerprint(name: str, reference: str, source: str | None) -> str:
     """What the scores depend on: the file that defines the object, its `version` if it has one, and the source."""
     found = _import(name, reference)
-    modules = (
-        reference.split(":")[0],
-        getattr(found, "__module__", ""),
-    )  # the second where the first passes it on
+    # The object may be defined elsewhere than in the module that it is named by.
+    modules = (reference.split(":")[0], getattr(found, "__module__", ""))
     files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
-    path = Path(source).expanduser() if source else None
     return fingerprint_of(
         reward=reference,
         version=str(getattr(found, "version", "")),
         code=sorted(content_fingerprint(Path(file)) for file in files if file),
-        source=content_fingerprint(path) if path and path.exists() else source,
+        source=_source_fingerprint(source),
     )
+
+
+def _source_fingerprint(source: str | None) -> str | None:
+    """The content of a source that is a file or a folder here, else its name."""
+    path = Path(source).expanduser() if source else None
+    if path is None or not path.exists():
+        return source
+    return cache.sha256(path) if path.is_file() else content_fingerprint(path)
 
 
 def _import(name: str, reference: str) -> Any:

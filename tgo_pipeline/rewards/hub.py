@@ -27,6 +27,10 @@ class Unavailable(Exception):
     """A file is in no cache and could not be downloaded, for the reason that this says."""
 
 
+class Unreachable(Unavailable):
+    """There is no way to the server that has it."""
+
+
 def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[str, Path]:
     """The paths of official files, name in the layout to path; downloads those that no cache has.
 
@@ -76,12 +80,12 @@ def find(place: Hub, file: str) -> Path | None:
     try:
         path = _download(place, file)
     except Unavailable as error:
-        if _is_cached(place):
+        if isinstance(error, Unreachable) and _is_cached(place):
             log.warning("%s: the cache has no %s, and the hub is out of reach: going on without", place, file)
             return None
         raise TgoError(
-            f"{place} is not in the model hub's cache and cannot be downloaded ({error}). Download it on a machine "
-            "with network and name the folder instead."
+            f"{file} of {place} is not in the model hub's cache and cannot be downloaded ({error}). Where there is a "
+            "network, download the repository into a folder, and name that instead."
         ) from error
     if path is not None:
         check_download(path, Official(file, place))
@@ -135,11 +139,8 @@ def _is_cached(place: Hub) -> bool:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    folder = repo_folder_name(repo_id=place.repo, repo_type="model")
-    snapshots = Path(constants.HF_HUB_CACHE) / folder
-    return (snapshots / "snapshots" / place.revision).is_dir() or (
-        snapshots / "refs" / place.revision
-    ).is_file()
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=place.repo, repo_type="model")
+    return (folder / "snapshots" / place.revision).is_dir() or (folder / "refs" / place.revision).is_file()
 
 
 def _fetch_url(url: str, official: Official) -> Path:
@@ -161,11 +162,11 @@ def _fetch_url(url: str, official: Official) -> Path:
 
 
 def _require_route(url: str) -> None:
-    """Raise `Unavailable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
+    """Raise `Unreachable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
-        raise Unavailable("HF_HUB_OFFLINE forbids downloads")
+        raise Unreachable("HF_HUB_OFFLINE forbids downloads")
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
@@ -173,4 +174,4 @@ def _require_route(url: str) -> None:
     try:
         socket.create_connection((host, parts.port or PORTS[parts.scheme]), TIMEOUT_S).close()
     except OSError as error:
-        raise Unavailable(f"{host} is out of reach: {error.strerror or error}") from error
+        raise Unreachable(f"{host} is out of reach: {error.strerror or error}") from error

@@ -29,7 +29,8 @@ class Layout:
 
     Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed anew.
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
-    release of this reward therefore lacks. `packaged` files come with this package unless a source has its own.
+    release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
+    `packaged` files come with this package unless a source has its own.
     """
 
     weights: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Layout:
     optional: tuple[str, ...] = ()
     official: Mapping[str, Official] = field(default_factory=dict)
     tower: tuple[str, ...] = ()
+    recorded: Mapping[str, Official] = field(default_factory=dict)
     packaged: Mapping[str, Path] = field(default_factory=dict)
     demo: str = ""
     version: int = 2
@@ -95,6 +97,7 @@ LAYOUTS: dict[str, Layout] = {
         (releases.LAION_H14.file, releases.LAION_H14_PICKLE.file),
         optional=_OPEN_CLIP,
         official={releases.LAION_H14.file: releases.LAION_H14},
+        recorded={releases.LAION_H14_PICKLE.file: releases.LAION_H14_PICKLE},
         demo="clip/laion-h14-hpspad",
     ),
     "aesthetic": Layout(
@@ -163,6 +166,9 @@ def locate(name: str, source: str | None = None) -> Files:
         files = _from_hub(name, layout, place)
     else:
         files = _local(name, layout, _path(name, source))
+    if tower := _missing_tower(layout, files):
+        paths = hub.fetch_all(name, tower, f"put it where {files.weights.name} is")
+        files = replace(files, companions={**files.companions, **paths})
     companions = {**layout.packaged, **files.companions}
     return replace(files, companions=companions, source=source or f"official, {files.source}")
 
@@ -178,16 +184,19 @@ def fingerprint(name: str, source: str | None = None) -> str:
         contents = {file: official.identity for file, official in layout.official.items()}
     elif source is not None and (place := _hub_place(name, source)):
         contents = {"hub": str(place)}
+    elif layout.weights and source is not None:
+        contents = _contents(layout, _local(name, layout, _path(name, source)))
     else:
-        contents = _contents(locate(name, source))
+        contents = _contents(layout, locate(name, source))
     return fingerprint_of(reward=name, version=layout.version, contents=contents)
 
 
-def _contents(files: Files) -> dict[str, str]:
-    if not LAYOUTS[files.name].weights:
+def _contents(layout: Layout, files: Files) -> dict[str, str]:
+    if not layout.weights:
         return {}
-    named = {files.weights.name: files.weights, **files.companions}
-    return {file: cache.sha256(path) for file, path in sorted(named.items())}
+    named = {files.weights.name: files.weights, **layout.packaged, **files.companions}
+    tower = {file: official.identity for file, official in _missing_tower(layout, files).items()}
+    return {**tower, **{file: cache.sha256(path) for file, path in named.items()}}
 
 
 def _layout(name: str) -> Layout:
@@ -208,7 +217,7 @@ def _from_hub(name: str, layout: Layout, place: Hub) -> Files:
         raise TgoError(f"reward {name}: {place} holds no {' or '.join(layout.weights)}.")
     found = {file: hub.find(place, file) for file in (*layout.required, *layout.optional)}
     companions = {file: path for file, path in found.items() if path is not None}
-    return _complete(name, layout, Files(name, weights, companions), str(place))
+    return _complete(layout, Files(name, weights, companions), str(place))
 
 
 def _local(name: str, layout: Layout, path: Path) -> Files:
@@ -217,21 +226,24 @@ def _local(name: str, layout: Layout, path: Path) -> Files:
     integrity.check_weights(name, weights, _known(layout), _others(name))
     names = (*layout.required, *layout.optional)
     companions = {file: folder / file for file in names if (folder / file).is_file()}
-    return _complete(name, layout, Files(name, weights, companions), str(folder))
+    return _complete(layout, Files(name, weights, companions), str(folder))
 
 
-def _complete(name: str, layout: Layout, files: Files, place: str) -> Files:
-    """Add the tower of another model if the place has no part of it; raises `TgoError` if anything else is missing."""
+def _complete(layout: Layout, files: Files, place: str) -> Files:
+    """The files, if none that the reward requires is missing there. A tower may be missing as a whole."""
     missing = [file for file in layout.required if file not in files.companions]
-    if layout.tower and missing == list(layout.tower):
-        wanted = {file: layout.official[file] for file in layout.tower}
-        tower = hub.fetch_all(name, wanted, f"put it into {place}")
-        return replace(files, companions={**files.companions, **tower})
-    if missing:
+    if missing and not _missing_tower(layout, files):
         raise TgoError(
-            f"reward {name}: {place} lacks {', '.join(missing)}. Files that belong there: {layout}."
+            f"reward {files.name}: {place} lacks {', '.join(missing)}. Files that belong there: {layout}."
         )
     return files
+
+
+def _missing_tower(layout: Layout, files: Files) -> dict[str, Official]:
+    """The official files of another model's tower, if no part of it is there."""
+    if any(file in files.companions for file in layout.tower):
+        return {}
+    return {file: layout.official[file] for file in layout.tower}
 
 
 def _hub_place(name: str, source: str) -> Hub | None:
@@ -275,10 +287,9 @@ def _first(name: str, folder: Path, layout: Layout) -> Path:
 
 def _known(layout: Layout) -> dict[str, Official]:
     """The official weight files that a local file of the same name must not differ from."""
-    known = {file: official for file, official in layout.official.items() if file in layout.weights}
-    if releases.LAION_H14_PICKLE.file in layout.weights:
-        known[releases.LAION_H14_PICKLE.file] = releases.LAION_H14_PICKLE
-    return known
+    return {file: known for file, known in layout.official.items() if file in layout.weights} | {
+        **layout.recorded
+    }
 
 
 def _others(name: str) -> dict[str, str]:
