@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections import Counter
 from collections.abc import Iterator
@@ -55,10 +56,14 @@ def test_nothing_is_computed_twice(images: list[bytes], rewards: dict[str, Netwo
     assert isinstance(clip, ClipScore)
     assert isinstance(aesthetic, Aesthetic)
     ran: Counter[str] = Counter()
-    for name, module in (("clip", clip.tower), ("aesthetic", aesthetic.tower), ("text", clip.text)):
+    for name, module in (
+        ("clip", clip.tower),
+        ("aesthetic", aesthetic.tower),
+        ("text", clip.text.text_model.embeddings),
+    ):
         module.register_forward_hook(lambda _module, inputs, _output, name=name: ran.update({name: 1}))
     texts: list[int] = []
-    clip.text.register_forward_pre_hook(
+    clip.text.text_model.embeddings.register_forward_pre_hook(
         lambda _module, _args, inputs: texts.append(len(inputs["input_ids"])), with_kwargs=True
     )
     Scorer({"clip": clip, "aesthetic": aesthetic}).score(images, PROMPTS)
@@ -90,6 +95,11 @@ def test_different_towers_are_not_shared(rewards: dict[str, NetworkReward]) -> N
     aesthetic = tiny.build("aesthetic", seed=1)
     share_towers([rewards["clip"], aesthetic])
     assert aesthetic.image_encoder is not rewards["clip"].image_encoder
+    rewards["aesthetic"].to(torch.bfloat16).to(torch.float32)  # weights that half precision holds exactly
+    rewards["clip"].to(torch.bfloat16).to(torch.float32)
+    half = copy.deepcopy(rewards["aesthetic"]).set_precision("fp16")
+    share_towers([rewards["clip"], half])
+    assert half.image_encoder is not rewards["clip"].image_encoder
     share_towers([rewards["clip"], rewards["aesthetic"]])
     assert rewards["aesthetic"].image_encoder is rewards["clip"].image_encoder
 

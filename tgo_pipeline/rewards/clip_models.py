@@ -104,11 +104,11 @@ class ClipTower(nn.Module):
         return normalize(self.model.visual_projection(pooled), dim=-1)
 
     def equals(self, other: ClipTower) -> bool:
-        """Whether both have the same configuration and bit-identical weights."""
+        """Whether both have the same configuration and bit-identical weights, in one precision and on one device."""
         if self.config.to_dict() != other.config.to_dict():
             return False
         theirs = other.state_dict()
-        return all(torch.equal(value, theirs[key]) for key, value in self.state_dict().items())
+        return all(_equal(value, theirs[key]) for key, value in self.state_dict().items())
 
 
 class ClipReward(NetworkReward):
@@ -192,6 +192,10 @@ class ClipReward(NetworkReward):
     @abstractmethod
     def save_tokenizer(self, folder: Path) -> None:
         """Write the files that `from_config` makes the tokenizer of."""
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
 def _use_own_attention(blocks: nn.ModuleList, causal: bool) -> None:
