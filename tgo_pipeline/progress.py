@@ -38,6 +38,11 @@ class Bar:
         if self._bar:
             self._bar.stop()
 
+    @property
+    def shown(self) -> bool:
+        """Whether there is a terminal that shows it."""
+        return self._bar is not None
+
     def advance(self, items: int = 1) -> None:
         """Count finished items."""
         if self._bar:

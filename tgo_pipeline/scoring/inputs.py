@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tgo_pipeline.scoring.hub import PREFIX, HubDataset
 from tgo_pipeline.scoring.rows import Source
 from tgo_pipeline.scoring.tables import ParquetFile, saved_dataset, table_of_paths
 
+log = logging.getLogger("tgo")
 TABLES = (".csv", ".jsonl")
 PARQUET = ".parquet"
 
@@ -25,12 +27,13 @@ def open_inputs(texts: Sequence[str], columns: Columns, skip: Collection[str]) -
     Raises `TgoError` for what does not exist, holds no picture, or is a table without the columns.
     """
     paths = [path for text in texts for path in _expand(text)]
+    beside = {os.path.dirname(path) for path in paths if _is_picture(path)}
     sources: list[Source] = []
     pictures: list[str] = []
     for path in paths:
         if _is_picture(path):
             pictures.append(path)
-        elif not _describes(path, pictures):
+        elif not _describes(path, beside):
             sources += _named(pictures, columns)
             pictures = []
             sources += _open(path, columns, skip)
@@ -38,15 +41,28 @@ def open_inputs(texts: Sequence[str], columns: Columns, skip: Collection[str]) -
 
 
 def _expand(text: str) -> list[str]:
-    """A pattern's matches, or the path itself. Raises `TgoError` if there is nothing of that name."""
+    """The path itself, or what a pattern matches: images and tables, or folders if there are none of those.
+
+    Raises `TgoError` if there is nothing.
+    """
     if text.startswith(PREFIX) or os.path.lexists(text):
         return [text]
     if not glob.has_magic(text):
         raise TgoError(f"{printable(text)} does not exist (looked in {Path.cwd()}).")
     found = sorted(glob.glob(text, recursive=True))
-    if not found:
-        raise TgoError(f"{printable(text)} matches no file (looked in {Path.cwd()}).")
-    return found
+    files = [
+        path for path in found if _kind(path) in (*EXTENSIONS, *TABLES, PARQUET) and not os.path.isdir(path)
+    ]
+    taken = files or [path for path in found if os.path.isdir(path)]
+    left_out = len(found) - len(taken)
+    if not taken:
+        others = f", only {left_out:,} other files" if left_out else ""
+        raise TgoError(
+            f"{printable(text)} matches no image, table or folder{others} (looked in {Path.cwd()})."
+        )
+    if left_out:
+        log.warning("%s: left out %s that are no images by their extension", printable(text), f"{left_out:,}")
+    return taken
 
 
 def _kind(path: str) -> str:
@@ -57,10 +73,10 @@ def _is_picture(path: str) -> bool:
     return not (path.startswith(PREFIX) or os.path.isdir(path) or _kind(path) in (*TABLES, PARQUET))
 
 
-def _describes(path: str, pictures: Sequence[str]) -> bool:
-    """Whether a file, as a pattern of the shell may name it among pictures, is the metadata beside them."""
+def _describes(path: str, folders_of_pictures: Collection[str]) -> bool:
+    """Whether a file, which a pattern of the shell names among pictures, is the metadata beside them."""
     folder, name = os.path.split(path)
-    return name in METADATA and any(os.path.dirname(picture) == folder for picture in pictures)
+    return name in METADATA and folder in folders_of_pictures
 
 
 def _named(pictures: Sequence[str], columns: Columns) -> list[Source]:

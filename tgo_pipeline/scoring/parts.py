@@ -11,6 +11,7 @@ from tgo_pipeline.scoring.rows import Row, Source
 
 VERSION = 1
 """Raise it when the same pictures and prompts would give other rows."""
+EXAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Part:
 
 
 @dataclass
-class Missing:
+class Unprompted:
     """Pictures without a prompt: how many, and some of them."""
 
     count: int = 0
@@ -42,27 +43,29 @@ class Missing:
     def add(self, image: str) -> None:
         """Count one, and keep its name if it is among the first."""
         self.count += 1
-        if len(self.examples) < 3:
-            self.examples.append(image)
+        if self.count <= EXAMPLES:
+            self.examples.append(image if self.count < EXAMPLES else "...")
 
 
 def listed_parts(
-    source: Source, count: int, prompts: Prompts, size: int, first: int, missing: Missing
+    source: Source, count: int, prompts: Prompts, size: int, first: int, unprompted: Unprompted
 ) -> list[Part]:
     """The parts of a source of `count` rows; looks at names, prompts and dates, opens no picture."""
     return [
-        _listed(source, start, min(start + size, count), prompts, first + start, missing)
+        _listed(source, start, min(start + size, count), prompts, first + start, unprompted)
         for start in range(0, count, size)
     ]
 
 
-def _listed(source: Source, start: int, stop: int, prompts: Prompts, first: int, missing: Missing) -> Part:
+def _listed(
+    source: Source, start: int, stop: int, prompts: Prompts, first: int, unprompted: Unprompted
+) -> Part:
     rows = []
     for number, row in enumerate(source.labels(start, stop), first):
         prompt = prompts.of(number, row)
         rows.append((row.image, prompt))
         if prompt is None:
-            missing.add(row.image)
+            unprompted.add(row.image)
     content = fingerprint(version=VERSION, key=source.key(start, stop), rows=rows)
     return Part(source, start, stop, first, content)
 

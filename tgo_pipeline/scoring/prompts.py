@@ -144,6 +144,8 @@ def choose(file: Path | None, text: str | None, columns: Columns) -> Prompts:
             "--prompts and --prompt are both given: the first is a file, the second one text for all."
         )
     if text is not None:
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise TgoError("--prompt is not text in UTF-8: check the encoding of the terminal.")
         return OnePrompt(text)
     if file is None:
         return OwnPrompts()

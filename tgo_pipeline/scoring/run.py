@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,14 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.progress import Bar
-from tgo_pipeline.rewards import REWARDS, fingerprint, load_reward
+from tgo_pipeline.rewards import fingerprint, load_reward
 from tgo_pipeline.rewards.memory import groups
-from tgo_pipeline.rewards.specs import Spec, canonical
 from tgo_pipeline.rewards.stage import decoding_workers
 from tgo_pipeline.scoring.call import Call
 from tgo_pipeline.scoring.columns import Columns
 from tgo_pipeline.scoring.inputs import open_inputs
-from tgo_pipeline.scoring.parts import Missing, Part, listed_parts, streamed_part
+from tgo_pipeline.scoring.parts import Part
+from tgo_pipeline.scoring.plan import Plan
 from tgo_pipeline.scoring.prompts import OwnPrompts, PromptLines, Prompts, choose
 from tgo_pipeline.scoring.results import Found, Results, held, parts_folder, schema
 from tgo_pipeline.scoring.rows import Source
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 ON_CPU, ON_GPU = 64, 1024
 """Pictures of a part, which is what a kill costs at most: minutes on a CPU, seconds on a GPU."""
+Samples = Iterator[tuple[Path | bytes | None, str]]
 
 
 @dataclass
@@ -50,6 +50,11 @@ class Outcome:
     seconds: float = 0.0
     written: bool = True
 
+    @property
+    def images_per_s(self) -> float:
+        """The speed without the loading of rewards; 0 if nothing was scored."""
+        return self.scored / self.seconds if self.seconds else 0.0
+
 
 def score(call: Call) -> Outcome:
     """Write the scores of a call to `call.out`; nothing is scored again that an equal call has scored.
@@ -57,7 +62,7 @@ def score(call: Call) -> Outcome:
     Raises `TgoError` for what cannot be scored, as far as possible before a reward is loaded, and `Interrupted` after a
     signal.
     """
-    specs = call.specs()
+    call.specs()
     call.check_out()
     columns = Columns(call.image_column, call.prompt_column)
     prompts = choose(call.prompts, call.prompt, columns)
@@ -69,7 +74,7 @@ def score(call: Call) -> Outcome:
             "beforehand: name its column with --prompt-column, or give one --prompt."
         )
     with explain_full_disk(call.out), held(call.out), Stop() as stop:
-        return _Run(call, specs, sources, prompts, stop).run()
+        return _Run(call, sources, prompts, stop).run()
 
 
 @dataclass
@@ -82,14 +87,6 @@ class _Open:
     batches: list[ScoredBatch] = field(default_factory=list)
     ended: bool = False
 
-    def samples(self, prompts: Prompts) -> Iterator[tuple[Path | bytes | None, str]]:
-        """What the scorer reads, once."""
-        for row, prompt in self.part.rows(prompts):
-            self.labels.append((row.image, prompt))
-            yield row.content, prompt or ""
-        self.last = self.part.source.at_end(self.part.stop)
-        self.ended = True
-
     def complete(self) -> bool:
         return self.ended and sum(len(batch.errors) for batch in self.batches) == len(self.labels)
 
@@ -97,16 +94,9 @@ class _Open:
 class _Run:
     """One call at work."""
 
-    def __init__(
-        self, call: Call, specs: Mapping[str, Spec], sources: Sequence[Source], prompts: Prompts, stop: Stop
-    ) -> None:
-        self._call, self._specs, self._sources, self._prompts, self._stop = (
-            call,
-            specs,
-            sources,
-            prompts,
-            stop,
-        )
+    def __init__(self, call: Call, sources: Sequence[Source], prompts: Prompts, stop: Stop) -> None:
+        self._call, self._prompts, self._stop = call, prompts, stop
+        self._specs = call.specs()
         self._runtime = RuntimeParams(
             device=call.device, score_batch_size=call.batch_size, workers=call.workers
         )
@@ -114,120 +104,65 @@ class _Run:
         gpu = self._device.type == "cuda"
         dtype = ("fp16" if gpu else "fp32") if call.dtype == "auto" else call.dtype
         self._wanted = {
-            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype) for column, spec in specs.items()
+            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype)
+            for column, spec in self._specs.items()
         }
         part_rows = max(ON_GPU if gpu else ON_CPU, call.batch_size or 1)
         self._results = Results(call.out, call.inputs(), part_rows, overwrite=call.overwrite)
         self._results.check_columns(self._wanted)
-        self._listed: dict[int, list[Part]] = {}
+        self._plan = Plan(sources, prompts, self._results, self._specs, self._wanted)
         self._loaded: dict[str, Reward] = {}
-        self._unfinished = False
-        self._pictures: int | None = None
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Score what is missing, then write OUT."""
-        self._list()
-        missing = self._survey()
+        """Score what is missing, then write OUT; where memory is short, one group of rewards after another."""
+        missing, pictures = self._plan.survey()
         for names in groups({name: self._specs[name] for name in missing}, self._call.dtype, self._runtime):
             self._loaded.clear()
-            parts = self._parts(opening=True)
-            for wanted, some in itertools.groupby(parts, key=lambda part: self._missing(part, names)):
-                if wanted:
-                    self._score(wanted, some)
-                else:
-                    deque(some, maxlen=0)
-        order = [part.fingerprint for part in self._parts()]
+            with Bar(f"scoring {', '.join(names)}", pictures) as bar:
+                self._score_group(names, bar)
+        order = [part.fingerprint for part in self._plan.parts()]
         if not order:
             raise TgoError(f"{' '.join(self._call.paths)} holds no picture.")
         self._outcome.written = self._results.finish(order, self._wanted)
         return self._outcome
 
-    def _list(self) -> None:
-        """Cut every source but streams into parts. Raises `TgoError` if pictures lack a prompt that they need."""
-        missing, first = Missing(), 0
-        for source in self._sources:
-            if source.count is not None:
-                size = self._results.part_rows
-                self._listed[id(source)] = listed_parts(
-                    source, source.count, self._prompts, size, first, missing
-                )
-                first += source.count
-        if missing.count:
-            self._check_unneeded(missing, first)
-        if len(self._listed) == len(self._sources):
-            self._prompts.finish(first)
-
-    def _check_unneeded(self, missing: Missing, count: int) -> None:
-        """Raise `TgoError` unless no reward looks at the prompt."""
-        needing = [name for name, spec in self._specs.items() if _needs_prompt(spec)]
-        if needing:
-            raise TgoError(
-                f"{missing.count:,} of {count:,} images have no prompt, which {', '.join(needing)} needs: "
-                f"{', '.join(missing.examples)}{', ...' if missing.count > len(missing.examples) else ''}; "
-                f"{self._prompts.advice}."
-            )
-
-    def _parts(self, *, opening: bool = False) -> Iterator[Part]:
-        """Every part in order. Of a stream only those that are scored already, unless it may be opened."""
-        for source in self._sources:
-            if source.count is None:
-                yield from self._streamed(source, opening)
+    def _score_group(self, names: Sequence[str], bar: Bar) -> None:
+        """Score every part with those of the rewards that it lacks."""
+        parts = self._plan.parts(opening=True)
+        for lacking, some in itertools.groupby(parts, lambda part: self._plan.missing(part, names)):
+            if lacking:
+                self._score(lacking, some, bar)
             else:
-                yield from self._listed[id(source)]
+                deque(some, maxlen=0)
 
-    def _streamed(self, source: Source, opening: bool) -> Iterator[Part]:
-        size = self._results.part_rows
-        for start in itertools.count(0, size):
-            part = streamed_part(source, start, size, self._prompts)
-            found = self._results.find(part.fingerprint, self._wanted)
-            if found is None and not opening:
-                self._unfinished = True
-                return
-            if found is None and source.at_end(start):
-                return
-            yield part
-            if found.last if found else source.at_end(start + size):
-                return
-
-    def _missing(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
-        found = self._results.find(part.fingerprint, self._wanted)
-        return tuple(name for name in names if found is None or name not in found.rewards)
-
-    def _survey(self) -> list[str]:
-        """The rewards that any part lacks; says how much there is to do."""
-        names = list(self._wanted)
-        lacking = [(part, self._missing(part, names)) for part in self._parts()]
-        waiting = [part for part, missing in lacking if missing]
-        pictures = sum(part.stop - part.start for part in waiting)
-        rest = ", and a stream to its end" if self._unfinished else ""
-        log.info(
-            "%s: %d parts done, %d to do (%s images)%s",
-            *(self._call.out, len(lacking) - len(waiting), len(waiting), f"{pictures:,}", rest),
-        )
-        self._pictures = None if self._unfinished else pictures
-        return [name for name in names if self._unfinished or any(name in missing for _, missing in lacking)]
-
-    def _score(self, names: Sequence[str], parts: Iterable[Part]) -> None:
+    def _score(self, names: Sequence[str], parts: Iterable[Part], bar: Bar) -> None:
         """Score parts that lack the same rewards; the pictures of the next are decoded during one."""
-        opened: deque[_Open] = deque()
-
-        def samples() -> Iterator[Iterator[tuple[Path | bytes | None, str]]]:
-            for part in parts:
-                opened.append(_Open(part))
-                yield opened[-1].samples(self._prompts)
-
-        with self._scorer(names) as scorer, Bar("scoring", self._pictures) as bar:
+        opened: dict[int, _Open] = {}
+        with self._scorer(names) as scorer:
             started_s = time.monotonic()
-            for _, batch in scorer.stream_parts(samples()):
-                while opened[0].complete():
-                    self._write(opened.popleft(), names)
-                opened[0].batches.append(batch)
-                bar.advance(len(batch.errors))
+            for number, batch in scorer.stream_parts(self._samples(parts, opened)):
                 self._outcome.seconds += time.monotonic() - started_s
                 started_s = time.monotonic()
-            while opened:
-                self._write(opened.popleft(), names)
+                bar.advance(len(batch.errors))
+                opened[number].batches.append(batch)
+                for done in [number for number, part in opened.items() if part.complete()]:
+                    self._write(opened.pop(done), names, bar)
+
+    def _samples(self, parts: Iterable[Part], opened: dict[int, _Open]) -> Iterator[Samples]:
+        """What the scorer reads, part by part; keeps in `opened`, under their numbers, what is under way."""
+        for number, part in enumerate(parts):
+            opened[number] = _Open(part)
+            yield self._read(opened[number])
+
+    def _read(self, opened: _Open) -> Samples:
+        for row, prompt in opened.part.rows(self._prompts):
+            if prompt is None:
+                self._plan.check_unneeded("an image has", [row.image])
+            opened.labels.append((row.image, prompt))
+            yield row.content, prompt or ""
+        opened.last = opened.part.source.at_end(opened.part.stop)
+        opened.ended = True
 
     def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards.scorer import Scorer
@@ -235,47 +170,36 @@ class _Run:
         for name in names:
             if name not in self._loaded:
                 log.info("loading %s", name)
-                self._loaded[name] = load_reward(
-                    self._specs[name], device=self._device, dtype=self._call.dtype
-                )
-        workers = decoding_workers(self._runtime, self._device.type)
+                spec = self._specs[name]
+                self._loaded[name] = load_reward(spec, device=self._device, dtype=self._call.dtype)
         rewards = {name: self._loaded[name] for name in names}
+        workers = decoding_workers(self._runtime, self._device.type)
         return Scorer(rewards, batch_size=self._call.batch_size, workers=workers)
 
-    def _write(self, done: _Open, names: Sequence[str]) -> None:
+    def _write(self, done: _Open, names: Sequence[str], bar: Bar) -> None:
+        """Keep a finished part, beside those of its columns that earlier calls computed."""
         kept = self._results.find(done.part.fingerprint, self._wanted)
         table = _table(done, names, kept)
-        described = {
-            name: {"fingerprint": self._wanted[name], **_described(self._loaded[name])} for name in names
-        }
-        rewards = {**(kept.rewards if kept else {}), **described}
-        self._results.write(done.part.fingerprint, table, rewards, last=done.last)
+        rewards = {name: self._described(name) for name in names}
+        earlier = kept.rewards if kept else {}
+        self._results.write(done.part.fingerprint, table, {**earlier, **rewards}, last=done.last)
         self._outcome.scored += table.num_rows
-        failed = table.num_rows - table["error"].null_count
-        rate = self._outcome.scored / max(self._outcome.seconds, 1e-9)
-        log.info(
-            "%s images scored%s, %.3g images/s",
-            *(
-                f"{self._outcome.scored:,}",
-                f", {failed} of the last {table.num_rows} failed" if failed else "",
-                rate,
-            ),
-        )
+        if not bar.shown:
+            failed = table.num_rows - table["error"].null_count
+            among = f", {failed} of the last {table.num_rows} failed" if failed else ""
+            rate = self._outcome.images_per_s
+            log.info("%s images scored%s, %.3g images/s", f"{self._outcome.scored:,}", among, rate)
         self._stop.check()
 
-
-def _needs_prompt(spec: Spec) -> bool:
-    """Whether a reward looks at the prompt; loads only rewards of other authors to know it."""
-    name = canonical(spec.reward)
-    if name not in REWARDS:
-        return load_reward(spec).needs_prompt
-    module, kind = REWARDS[name].split(":")
-    return getattr(importlib.import_module(module), kind).needs_prompt
-
-
-def _described(reward: Reward) -> dict[str, Any]:
-    """What a score's column means, for whoever opens the table later."""
-    return {**reward.identity, "scale": reward.scale, "typical_range": reward.typical_range}
+    def _described(self, name: str) -> dict[str, Any]:
+        """What a column means, for whoever opens the table later."""
+        reward = self._loaded[name]
+        return {
+            "fingerprint": self._wanted[name],
+            **reward.identity,
+            "scale": reward.scale,
+            "typical_range": reward.typical_range,
+        }
 
 
 def _table(done: _Open, names: Sequence[str], kept: Found | None) -> pa.Table:

@@ -85,9 +85,8 @@ def _last_line(summary: Summary, outcome: Outcome) -> str:
         return f"nothing to do: {summary.out} has the scores of all {images}"
     if not outcome.scored:
         return f"{summary.out}: {images}, all scored before"
-    rate = outcome.scored / max(outcome.seconds, 1e-9)
     kept = "" if outcome.scored >= summary.images else f", {outcome.scored:,} of them now"
-    return f"{summary.out}: {images}{kept}, {rate:.3g} images/s"
+    return f"{summary.out}: {images}{kept}, {outcome.images_per_s:.3g} images/s"
 
 
 def _table(columns: Sequence[Column]) -> Table:

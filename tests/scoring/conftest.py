@@ -1,0 +1,87 @@
+"""`tgo score` as a user calls it, on small folders of pictures."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from stages.cli import main
+from tgo_pipeline.rewards import load_reward
+
+CLIP = "clip=demo"
+AESTHETIC = "aesthetic=demo"
+
+
+class Done(NamedTuple):
+    """How a call ended: exit code, standard output, standard error, and what was logged."""
+
+    code: int
+    out: str
+    err: str
+    log: str
+
+    @property
+    def line(self) -> str:
+        """The one line of an error."""
+        (line,) = self.err.splitlines()
+        assert line.startswith("tgo: ")
+        return line
+
+
+Tgo = Callable[..., Done]
+
+
+@pytest.fixture
+def tgo(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Tgo:
+    """The command line `tgo score`, run in `tmp_path` with the CLIP reward of the small world unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, "tgo")
+
+    def call(*arguments: str | Path, rewards: str = CLIP) -> Done:
+        options = () if "--rewards" in arguments else ("--rewards", rewards)
+        monkeypatch.setattr(sys, "argv", ["tgo", "score", *map(str, arguments), *options])
+        caplog.clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(int(ended.value.code or 0), *capsys.readouterr(), caplog.text)
+
+    return call
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+    """A picture of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_pictures(folder: Path, count: int) -> list[Path]:
+    """Write `00.png`, `01.png`, ... of noise into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:02d}.png" for number in range(count)]
+    for number, path in enumerate(paths):
+        picture(number).save(path)
+    return paths
+
+
+def scores(path: Path | str = "scores.parquet") -> pl.DataFrame:
+    """What a call wrote."""
+    return pl.read_parquet(path)
+
+
+def expected(pictures: list[Image.Image], prompts: list[str], reward: str = CLIP) -> np.ndarray:
+    """The scores of pictures by the Python interface of the reward."""
+    return load_reward(reward).score(pictures, prompts)
