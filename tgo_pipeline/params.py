@@ -105,7 +105,7 @@ class ScoreParams:
     `module:function`.
     """
 
-    rewards: dict[str, str] = field(default_factory=dict)
+    rewards: dict[str, str | None] = field(default_factory=dict)
     max_error_rate: float = 0.01
     dtype: Literal["auto", "fp32", "fp16"] = "auto"
 
@@ -225,7 +225,7 @@ class EvaluateParams:
     """Base and tuned model on the test prompts, with the guidance and steps of `generate`."""
 
     images_per_prompt: int = 1
-    rewards: dict[str, str] = field(default_factory=dict)
+    rewards: dict[str, str | None] = field(default_factory=dict)
     confidence: float = 0.95
     bootstrap: int = 2000
 
