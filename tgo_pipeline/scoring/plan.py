@@ -1,0 +1,118 @@
+"""Which parts a call has, and which rewards each of them lacks."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import REWARDS, load_reward
+from tgo_pipeline.rewards.specs import Spec, canonical
+from tgo_pipeline.scoring.parts import Part, Unprompted, listed_parts, streamed_part
+from tgo_pipeline.scoring.prompts import Prompts
+from tgo_pipeline.scoring.results import Results
+from tgo_pipeline.scoring.rows import Source
+
+log = logging.getLogger("tgo")
+
+
+class Plan:
+    """The parts of all sources. `specs` are the rewards by column, `wanted` the fingerprints of their columns.
+
+    Raises `TgoError` if pictures lack a prompt that a reward needs; of a stream that shows only when it is read.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        prompts: Prompts,
+        results: Results,
+        specs: Mapping[str, Spec],
+        wanted: Mapping[str, str],
+    ) -> None:
+        self._sources, self._prompts, self._results = sources, prompts, results
+        self._specs, self._wanted = specs, wanted
+        self._needing: list[str] | None = None
+        self._listed: dict[int, list[Part]] = {}
+        self.streaming = False
+        """Whether there is more to do than can be known before a stream is read."""
+        self._list()
+
+    def _list(self) -> None:
+        """Cut every source but streams into parts."""
+        unprompted, first = Unprompted(), 0
+        for place, source in enumerate(self._sources):
+            if source.count is not None:
+                size = self._results.part_rows
+                self._listed[place] = listed_parts(
+                    source, source.count, self._prompts, size, first, unprompted
+                )
+                first += source.count
+        if unprompted.count:
+            self.check_unneeded(f"{unprompted.count:,} of {first:,} images have", unprompted.examples)
+        if len(self._listed) == len(self._sources):
+            self._prompts.finish(first)
+
+    def check_unneeded(self, which: str, examples: Sequence[str]) -> None:
+        """Raise `TgoError`, with the pictures that have no prompt, unless no reward looks at it."""
+        if self._needing is None:
+            self._needing = [name for name, spec in self._specs.items() if _needs_prompt(spec)]
+        if self._needing:
+            raise TgoError(
+                f"{which} no prompt, which {', '.join(self._needing)} needs: {', '.join(examples)}; "
+                f"{self._prompts.advice}."
+            )
+
+    def parts(self, *, opening: bool = False) -> Iterator[Part]:
+        """Every part in order. Of a stream only those that are scored already, unless it may be opened."""
+        for place, source in enumerate(self._sources):
+            if source.count is None:
+                yield from self._streamed(source, opening)
+            else:
+                yield from self._listed[place]
+
+    def _streamed(self, source: Source, opening: bool) -> Iterator[Part]:
+        size = self._results.part_rows
+        for start in itertools.count(0, size):
+            part = streamed_part(source, start, size, self._prompts)
+            found = self._results.find(part.fingerprint, self._wanted)
+            if found is None and not opening:
+                self.streaming = True
+                return
+            if found is None and source.at_end(start):
+                return
+            yield part
+            if found.last if found else source.at_end(start + size):
+                return
+
+    def missing(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of the rewards that a part was not scored with yet."""
+        found = self._results.find(part.fingerprint, self._wanted)
+        return tuple(name for name in names if found is None or name not in found.rewards)
+
+    def survey(self) -> tuple[list[str], int | None]:
+        """The rewards that any part lacks, and how many pictures lack one (None with a stream); logs both."""
+        names = list(self._wanted)
+        lacking = [(part, self.missing(part, names)) for part in self.parts()]
+        waiting = [part for part, missing in lacking if missing]
+        pictures = sum(part.stop - part.start for part in waiting)
+        rest = ", and a stream to its end" if self.streaming else ""
+        log.info(
+            "%d parts done, %d to do (%s images)%s",
+            *(len(lacking) - len(waiting), len(waiting), f"{pictures:,}", rest),
+        )
+        wanting = {name for _, missing in lacking for name in missing}
+        return [
+            name for name in names if self.streaming or name in wanting
+        ], None if self.streaming else pictures
+
+
+def _needs_prompt(spec: Spec) -> bool:
+    """Whether a reward looks at the prompt; loads only rewards of other authors to know it."""
+    name = canonical(spec.reward)
+    if name not in REWARDS:
+        return load_reward(spec).needs_prompt
+    module, kind = REWARDS[name].split(":")
+    return getattr(importlib.import_module(module), kind).needs_prompt
