@@ -103,6 +103,7 @@ def test_a_pickle_is_converted_once_and_keeps_its_types(
     assert caplog.text.count("to safetensors, once") == 1
     stored = load_file(converted)
     assert stored.keys() == {*state, "tied"}
+    assert converted.stat().st_mode & 0o777 == 0o644
     for key, value in state.items():
         assert stored[key].dtype == value.dtype and torch.equal(stored[key], value)
     assert torch.equal(stored["tied"], state["weight"])

@@ -121,6 +121,7 @@ def _convert(path: Path, converted: Path, digest: str) -> None:
     state = read_weights(path)
     with atomic(converted) as temporary:
         write_weights(temporary, state, {"source": path.name, "sha256": digest})
+        temporary.chmod(0o644)  # safetensors keeps it to its owner; a cache may be shared
 
 
 @contextlib.contextmanager
