@@ -5,8 +5,8 @@ python -m benchmarks.reward_speed --size tiny           # the same in under a mi
 python -m benchmarks.reward_speed --device cuda --images 512 --shards 4
 
 Every side gets the same pictures, prompts, threads and random weights of the official sizes, in a process of its own
-for each round; sides take turns. imscore and the official packages run under `--official PYTHON` (`make parity`
-builds that environment; `pip install --no-deps imscore==0.0.11 loguru` adds the peer).
+for each round; sides take turns. imscore and the official packages run under `--official PYTHON`, whose environment
+`make parity` builds; `.venv-official/bin/pip install --no-deps imscore==0.0.11 loguru==0.7.3` adds imscore to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.official.checkpoints import write_checkpoints
+from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
 from benchmarks.results import RESULTS, hardware, record, replace_section
 from benchmarks.reward_inputs import write_shards
 from benchmarks.reward_setup import add_setup, checkpoint_sources, prepared
@@ -72,29 +72,24 @@ def _environment(threads: int, hub: Path, python: Python) -> dict[str, str]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run every side in every round; what was asked for, what it ran on, and every side's results in order."""
-    work = arguments.work
-    checkpoints = write_checkpoints(work / f"weights-{arguments.size}", arguments.size, 0)
-    shards = write_shards(work / "shards", arguments.images, arguments.per_prompt, arguments.shards)
+    checkpoints = write_checkpoints(arguments.work / f"weights-{arguments.size}", arguments.size, 0)
+    shards = write_shards(arguments.work / "shards", arguments.images, arguments.per_prompt, arguments.shards)
     peer = Python(arguments.official.absolute(), arguments.official_path)
     pythons = {"ours": Python(Path(sys.executable)), "imscore": peer, "official": peer}
-    runs = work / f"runs-{arguments.size}"
+    runs = arguments.work / f"runs-{arguments.size}"
     shutil.rmtree(runs, ignore_errors=True)
-    sides = [side for side in arguments.sides if _available(side, pythons[side])]
-    rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    rounds: dict[str, list[dict[str, Any]]] = {
+        side: [] for side in arguments.sides if _available(side, pythons[side])
+    }
     for number in range(arguments.rounds):
-        for side in sides:
-            task = Task(
-                out=str(runs / f"{side}-{number}"),
-                shards=[str(shard) for shard in shards],
-                checkpoints=str(checkpoints.folder),
-                sources=checkpoint_sources(checkpoints),
-                size=arguments.size,
-                device=arguments.device,
-                threads=arguments.threads,
-                batch_size=arguments.batch_size,
-                limits={PER_IMAGE: arguments.per_image},
-            )
-            result = run_side(side, task, pythons[side], checkpoints.hub)
+        for side in list(rounds):
+            task = _task(arguments, runs / f"{side}-{number}", shards, checkpoints)
+            try:
+                result = run_side(side, task, pythons[side], checkpoints.hub)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                print(f"round {number}: {side} is left out: {error}; see {task.out}/log.txt", flush=True)
+                del rounds[side]
+                continue
             rounds[side].append(result)
             print(f"round {number}, {side}: {_short(result)}", flush=True)
     asked = ("size", "images", "per_prompt", "shards", "threads", "batch_size")
@@ -102,15 +97,47 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "workload": {name: getattr(arguments, name) for name in asked},
         "hardware": hardware(),
         "sides": rounds,
-        "differences": differences(runs, sides),
+        "differences": differences(runs, list(rounds)),
     }
 
 
+def _task(arguments: argparse.Namespace, out: Path, shards: Sequence[Path], checkpoints: Checkpoints) -> Task:
+    return Task(
+        out=str(out),
+        shards=[str(shard) for shard in shards],
+        checkpoints=str(checkpoints.folder),
+        sources=checkpoint_sources(checkpoints),
+        size=arguments.size,
+        device=arguments.device,
+        threads=arguments.threads,
+        batch_size=arguments.batch_size,
+        limits={PER_IMAGE: arguments.per_image},
+    )
+
+
 def _available(side: str, python: Python) -> bool:
-    if python.executable.is_file():
+    """Whether an environment has the packages of a side; says what to do if not."""
+    if side == "ours":
         return True
-    print(f"{side} is left out: {python.executable} does not exist; `make parity` builds that environment.")
-    return False
+    package = {"imscore": "imscore", "official": "hpsv2"}[side]
+    found = (
+        python.executable.is_file()
+        and not subprocess.run(
+            [
+                str(python.executable),
+                "-c",
+                f"import importlib.util as i; exit(i.find_spec({package!r}) is None)",
+            ],
+            env=_environment(1, Path(), python),
+            check=False,
+        ).returncode
+    )
+    if not found:
+        print(
+            f"{side} is left out: {python.executable} has no {package}; see the top of this script.",
+            flush=True,
+        )
+    return found
 
 
 def _short(result: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.sides.task import Clock, Form, Task, run
+from benchmarks.sides.task import Clock, Columns, Form, Task, each, run
 
 Score = Callable[[Tensor, list[str]], Tensor]
 
@@ -35,7 +35,7 @@ def load(task: Task) -> dict[str, Form]:
 
 def _form(task: Task, scorers: Mapping[str, Score], precision: Callable[[], Any]) -> Form:
     @torch.inference_mode()
-    def score(images: Sequence[bytes], prompts: Sequence[str], clock: Clock) -> Mapping[str, np.ndarray]:
+    def score(images: Sequence[bytes], prompts: Sequence[str], clock: Clock) -> Columns:
         columns: dict[str, list[Tensor]] = {name: [] for name in scorers}
         for start in range(0, len(images), task.batch_size):
             with clock("decode"):
@@ -47,7 +47,7 @@ def _form(task: Task, scorers: Mapping[str, Score], precision: Callable[[], Any]
                     columns[name].append(scorer(pixels, texts).float().flatten().cpu())
         return {name: torch.cat(parts).numpy() for name, parts in columns.items()}
 
-    return score
+    return each(score)
 
 
 def _decoded(data: bytes) -> Tensor:
@@ -101,7 +101,7 @@ def _image_reward(task: Task) -> Score:
     return _ready(model, task).score
 
 
-def _shrink(blip: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _shrink(blip: Any, state: Mapping[str, Tensor]) -> None:
     """Give the class, whose sizes are fixed, networks of the sizes that the checkpoint has."""
     from imscore.imreward.bert import BertModel
     from imscore.imreward.vit import VisionTransformer

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.official.packages import ImageReward, Official
 from benchmarks.official.packages import load as load_official
-from benchmarks.sides.task import Clock, Form, Task, run
+from benchmarks.sides.task import Clock, Columns, Form, Task, each, run
 
 
 def load(task: Task) -> dict[str, Form]:
@@ -27,7 +27,7 @@ def load(task: Task) -> dict[str, Form]:
 
 
 def _form(rewards: Mapping[str, Official], groups: Callable[[Sequence[str]], list[range]]) -> Form:
-    def score(images: Sequence[bytes], prompts: Sequence[str], clock: Clock) -> Mapping[str, np.ndarray]:
+    def score(images: Sequence[bytes], prompts: Sequence[str], clock: Clock) -> Columns:
         columns: dict[str, list[float]] = {name: [] for name in rewards}
         with tempfile.TemporaryDirectory() as folder:
             for rows in groups(prompts):
@@ -38,7 +38,7 @@ def _form(rewards: Mapping[str, Official], groups: Callable[[Sequence[str]], lis
                         columns[name] += _call(reward, paths, prompts[rows[0]])
         return {name: np.array(values, np.float32) for name, values in columns.items()}
 
-    return score
+    return each(score)
 
 
 def _call(reward: Official, paths: list[str], prompt: str) -> list[float]:

@@ -1,8 +1,8 @@
 """What every side of the benchmark is asked to do and how it is timed; needs numpy, Pillow and torch alone.
 
-A side is a module with `load(task)`, which gives its forms of calling by name: functions from encoded pictures and
-prompts to score columns. `python -m benchmarks.sides.SIDE TASK.json` loads it, scores every shard in every form,
-bytes in and scores written, and leaves `RESULT.json` and the scores in the folder that the task names.
+A side is a module with `load(task)`, which gives its forms of calling by name: functions from shards, encoded
+pictures and prompts, to the score columns of each. `python -m benchmarks.sides.SIDE TASK.json` loads it, scores every
+shard in every form, bytes in and scores written, and leaves `RESULT.json` and the scores in the task's folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,19 @@ class Clock:
             torch.cuda.synchronize()
 
 
-Form = Callable[[Sequence[bytes], Sequence[str], Clock], Mapping[str, np.ndarray]]
+Shard = tuple[Sequence[bytes], Sequence[str]]
+Columns = Mapping[str, np.ndarray]
+Form = Callable[[Iterable[Shard], Clock], Iterator[Columns]]
+
+
+def each(score: Callable[[Sequence[bytes], Sequence[str], Clock], Columns]) -> Form:
+    """The form that scores one shard after another with `score(images, prompts, clock)`."""
+
+    def form(shards: Iterable[Shard], clock: Clock) -> Iterator[Columns]:
+        for images, prompts in shards:
+            yield score(images, prompts, clock)
+
+    return form
 
 
 def read_shard(path: Path) -> tuple[list[bytes], list[str]]:
@@ -115,7 +127,7 @@ def write_scores(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
         pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
     else:
-        np.savez(path, **columns)
+        np.savez(path, **dict(columns))  # type: ignore[arg-type]
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
@@ -145,7 +157,7 @@ def run(load: Callable[[Task], Mapping[str, Form]]) -> None:
     for (
         score
     ) in forms.values():  # first calls choose kernels, start threads and build what packages build lazily
-        score(images[:1], prompts[:1], Clock(task.device))
+        list(score([(images[:1], prompts[:1])], Clock(task.device)))
     result = {
         "load_s": clock.seconds["load"],
         "load_peak_bytes": peak_bytes(),
@@ -157,20 +169,26 @@ def run(load: Callable[[Task], Mapping[str, Form]]) -> None:
 
 def _timed(task: Task, name: str, score: Form, shards: Sequence[Path], out: Path) -> dict[str, Any]:
     """Score all shards in one form, or the first pictures where the task limits it: bytes in, scores written."""
-    clock = Clock(task.device)
-    limit, done = task.limits.get(name, sys.maxsize), 0
+    clock, scored = Clock(task.device), 0
+    (out / name).mkdir(exist_ok=True)
     forget_peak(task.device)
-    for shard in shards:
-        if done >= limit:
-            break
-        with clock("all"):
-            images, prompts = (column[: limit - done] for column in read_shard(shard))
-            columns = score(images, prompts, clock)
-            (out / name).mkdir(exist_ok=True)
+    with clock("all"):
+        some = _read(shards, task.limits.get(name, sys.maxsize))
+        for shard, columns in zip(shards, score(some, clock), strict=False):
             write_scores(out / name / shard.name, columns)
-        done += len(images)
+            scored += len(next(iter(columns.values())))
     peaks = {"peak_bytes": peak_bytes(), "peak_device_bytes": _peak_device_bytes(task.device)}
-    return {"images": done, "seconds": dict(clock.seconds), **peaks}
+    return {"images": scored, "seconds": dict(clock.seconds), **peaks}
+
+
+def _read(shards: Iterable[Path], limit: int) -> Iterator[Shard]:
+    """Each shard, up to `limit` pictures in all."""
+    for shard in shards:
+        images, prompts = read_shard(shard)
+        yield images[:limit], prompts[:limit]
+        limit -= len(images)
+        if limit <= 0:
+            return
 
 
 def forget_peak(device: str) -> None:
