@@ -32,9 +32,9 @@ def tensor(image: Image.Image) -> Tensor:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tensor_scores_as_its_file(name: str, size: tuple[int, int]) -> None:
     reward, image = frozen(name), picture(*size)
-    prompts = ["a red cat", "blue"]
-    scores = reward.score_tensor(tensor(image).repeat(2, 1, 1, 1), prompts)
-    np.testing.assert_allclose(scores.numpy(), reward.score([image] * 2, prompts), rtol=0, atol=1e-6)
+    prompts = ["a red cat", "blue", "a red cat"]
+    scores = reward.score_tensor(tensor(image).repeat(3, 1, 1, 1), prompts)
+    np.testing.assert_allclose(scores.numpy(), reward.score([image] * 3, prompts), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 PROMPTS_AT_ONCE = 128
+"""How many prompts a text tower reads together."""
 HALF_A_LEVEL = 0.5 / 255
 """What rounding to 8 bits takes back; pictures may be that much outside of [0, 1]."""
 
@@ -197,8 +198,9 @@ class NetworkReward(Reward):
         check_images(images, prompts)
         images = images.to(self.device)
         with torch.autocast(images.device.type, enabled=False):
+            distinct = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
             with torch.no_grad():
-                encoded = self.encode_prompts(prompts)
+                encoded = self.encode_prompts(list(distinct))[[distinct[prompt] for prompt in prompts]]
             return self.combine(self.encode_images(self.preprocessing.differentiable(images)), encoded)
 
     @abstractmethod
