@@ -12,6 +12,7 @@ decoding and the networks run at the same time.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,9 +24,9 @@ from torch import Tensor
 from benchmarks.official.checkpoints import write_checkpoints
 from benchmarks.official.networks import NETWORKS
 from benchmarks.results import RESULTS, hardware, record, replace_section
-from benchmarks.reward_flops import PUBLISHED, closed_form, count, matrix_rate
+from benchmarks.reward_flops import PUBLISHED, closed_form, count, matrix_rate, seconds
 from benchmarks.reward_inputs import captions, png
-from benchmarks.reward_setup import add_setup, load_five, prepared
+from benchmarks.reward_setup import add_setup, decoders, load_five, prepared
 from benchmarks.reward_tables import floor_section
 from benchmarks.sides.task import Clock
 from tgo_pipeline.rewards.base import Reward
@@ -34,91 +35,101 @@ from tgo_pipeline.rewards.scorer import Scorer
 
 
 class Parts:
-    """The work of `Scorer` on one batch, taken apart; every piece is timed and its operations are counted."""
+    """The work of a `Scorer` taken apart, batch by batch: every piece is timed, and its operations are counted once."""
 
-    def __init__(self, rewards: Mapping[str, Reward], clock: Clock) -> None:
+    def __init__(self, rewards: Mapping[str, Reward], clock: Clock, flops: dict[str, float]) -> None:
         self.rewards = rewards
         self.clock = clock
-        self.flops: dict[str, int] = {}
+        self.flops = flops
 
     @torch.inference_mode()
-    def run(self, images: Sequence[bytes], prompts: Sequence[str]) -> None:
-        """Do everything once for all images together."""
+    def run(self, images: Sequence[bytes], prompts: Sequence[str], batch_size: int) -> None:
+        """Score everything, `batch_size` images at a time."""
+        distinct = list(dict.fromkeys(prompts))
+        places = np.array([distinct.index(prompt) for prompt in prompts])
+        encoded = {}
+        for name, reward in self.rewards.items():
+            work = functools.partial(reward.encode_prompts, distinct)
+            encoded[name] = self._timed(f"prompts: {name}", work, work, len(images))
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            self._batch(images[rows], {name: all_of[places[rows]] for name, all_of in encoded.items()})
+
+    def _batch(self, images: Sequence[bytes], encoded: Mapping[str, Any]) -> None:
         with self.clock("decode, one thread"):
             pictures = [open_image(image) for image in images]
         pixels = self._pixels(pictures)
-        distinct = list(dict.fromkeys(prompts))
-        places = np.array([distinct.index(prompt) for prompt in prompts])
-        seen: dict[tuple[int, int], Any] = {}
+        seen: dict[tuple[int, str], Any] = {}
         for name, reward in self.rewards.items():
-            prepared = pixels[self._preparation(name)]
-            key = (id(reward.image_encoder), id(prepared))
+            key = id(reward.image_encoder), _preparation(name)
             if key not in seen:
-                users = [n for n, other in self.rewards.items() if self._key(n, other, pixels) == key]
-                seen[key] = self._timed(
-                    f"image tower: {', '.join(users)}", lambda r=reward, p=prepared: r.encode_images(p)
-                )
-            encoded = self._timed(f"prompts: {name}", lambda r=reward: r.encode_prompts(distinct))
-            self._timed(f"combine: {name}", lambda r=reward, k=key, e=encoded: r.combine(seen[k], e[places]))
-
-    def _key(self, name: str, reward: Reward, pixels: Mapping[str, Tensor]) -> tuple[int, int]:
-        return id(reward.image_encoder), id(pixels[self._preparation(name)])
-
-    def _preparation(self, name: str) -> str:
-        """Square pictures need two preparations: HPSv2's and that of all others."""
-        return "HPSv2's" if name.startswith("hps") else "the others'"
+                sharing = [
+                    n for n, r in self.rewards.items() if (id(r.image_encoder), _preparation(n)) == key
+                ]
+                tower, inputs = reward.encode_images, pixels[key[1]]
+                one = functools.partial(tower, inputs[:1])
+                label = f"image tower: {', '.join(sharing)}"
+                seen[key] = self._timed(label, functools.partial(tower, inputs), one, 1)
+            combine, image, prompt = reward.combine, seen[key], encoded[name]
+            one = functools.partial(combine, image[:1], prompt[:1])
+            self._timed(f"combine: {name}", functools.partial(combine, image, prompt), one, 1)
 
     def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
         """Every preparation's pixels on the device, ready for a network."""
         pixels = {}
-        for label in dict.fromkeys(self._preparation(name) for name in self.rewards):
-            reward = next(r for name, r in self.rewards.items() if self._preparation(name) == label)
+        for name, reward in self.rewards.items():
+            label = _preparation(name)
+            if label in pixels:
+                continue
             with self.clock(f"resize, {label}, one thread"):
                 stacked = torch.stack([reward.preprocessing(picture) for picture in pictures])
             with self.clock("copy and normalise"):
                 pixels[label] = reward.preprocessing.finish(stacked.to(reward.device))
         return pixels
 
-    def _timed(self, name: str, work: Callable[[], Any]) -> Any:
+    def _timed(self, name: str, work: Callable[[], Any], counted: Callable[[], Any], images: int) -> Any:
+        """Time `work`; its operations per image are those of `counted`, which serves that many images."""
         with self.clock(name):
             result = work()
         if name not in self.flops:
-            self.flops[name] = count(work)
+            self.flops[name] = count(counted) / images
         return result
+
+
+def _preparation(name: str) -> str:
+    """Square pictures need two preparations: HPSv2's and that of all others."""
+    return "HPSv2's" if name.startswith("hps") else "the others'"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Time the parts and the whole, `rounds` times in turn, and the machine's matrix rate."""
-    networks = NETWORKS[arguments.size]
+    networks, device = NETWORKS[arguments.size], torch.device(arguments.device)
     checkpoints = write_checkpoints(arguments.work / f"weights-{arguments.size}", arguments.size, 0)
-    device = torch.device(arguments.device)
     rewards = load_five(checkpoints, arguments.device)
     images = [png(index) for index in range(arguments.images)]
     prompts = captions(arguments.images, arguments.per_prompt)
-    whole, parts = Clock(arguments.device), []
-    flops: dict[str, int] = {}
-    with Scorer(rewards) as scorer:
+    wholes: list[float] = []
+    parts: list[Clock] = []
+    flops: dict[str, float] = {}
+    with Scorer(rewards, workers=decoders(arguments)) as scorer:
         scorer.score(images[:1], prompts[:1])
         for _ in range(arguments.rounds):
-            with whole("round"):
-                scorer.score(images, prompts)
+            wholes.append(seconds(lambda: scorer.score(images, prompts)))
             parts.append(Clock(arguments.device))
-            run = Parts(rewards, parts[-1])
-            run.flops = flops  # counted in the first round
-            run.run(images, prompts)
+            Parts(rewards, parts[-1], flops).run(images, prompts, scorer.batch_size.current)
+        batch = min(arguments.images, scorer.batch_size.current)
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    rate = matrix_rate(networks, min(arguments.images, 32), device, dtype)
-    each = arguments.images
+    rate = matrix_rate(networks, batch, device, dtype)
     asked = ("size", "images", "per_prompt", "threads", "rounds")
     return {
-        "workload": {name: getattr(arguments, name) for name in asked},
+        "workload": {**{name: getattr(arguments, name) for name in asked}, "batch_size": batch},
         "hardware": hardware(),
-        "whole_s": whole.seconds["round"] / arguments.rounds / each,
+        "whole_s": statistics.median(wholes) / len(images),
         "parts_s": {
-            name: statistics.median(clock.seconds[name] for clock in parts) / each
+            name: statistics.median(clock.seconds[name] for clock in parts) / len(images)
             for name in parts[0].seconds
         },
-        "flops": {name: value / each for name, value in flops.items()},
+        "flops": flops,
         "rate": rate.total,
         "rates": dict(rate.shapes),
         "precision": str(dtype).removeprefix("torch."),

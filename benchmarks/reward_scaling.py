@@ -11,6 +11,7 @@ which decoding can keep busy and which leave memory to the pictures; each of tho
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -22,15 +23,16 @@ from typing import Any
 
 from benchmarks.official.checkpoints import write_checkpoints
 from benchmarks.results import RESULTS, hardware, record, replace_section
+from benchmarks.reward_flops import seconds
 from benchmarks.reward_inputs import captions, png
-from benchmarks.reward_setup import add_setup, load_five, prepared
+from benchmarks.reward_setup import add_setup, decoders, load_five, prepared
 from benchmarks.reward_tables import scaling_section
 from benchmarks.sides.task import forget_peak, peak_bytes
 from tgo_pipeline.rewards.scorer import Scorer
 
 PER_PROMPT = (1, 2, 4, 8, 16)
 STREAMED = {"full": (250, 500, 1000, 2000), "tiny": (32, 64)}
-DISTINCT = 64
+DISTINCT = 16
 """Pictures that a stream repeats; their bytes stay in memory, so that a curve shows the scorer's own."""
 
 
@@ -45,16 +47,13 @@ def per_prompt(arguments: argparse.Namespace) -> list[dict[str, float]]:
     checkpoints = write_checkpoints(arguments.work / f"weights-{arguments.size}", arguments.size, 0)
     rewards = load_five(checkpoints, arguments.device)
     images = [png(index) for index in range(max(arguments.images, max(PER_PROMPT)))]
-    with Scorer(rewards) as scorer:
-        scorer.score(images[:1], ["a first prompt"])
     found = []
-    for count in PER_PROMPT:
-        number = max(arguments.images, count)
-        prompts = captions(number, count)
-        with Scorer(rewards) as scorer:  # a scorer remembers prompts
-            start = time.perf_counter()
-            scorer.score(images[:number], prompts)
-            found.append({"per_prompt": count, "images_per_s": number / (time.perf_counter() - start)})
+    with Scorer(rewards, workers=decoders(arguments)) as scorer:
+        scorer.score(images[:1], ["a first prompt"])
+        for count in PER_PROMPT:
+            number = max(arguments.images, count)
+            took_s = seconds(functools.partial(scorer.score, images[:number], captions(number, count)))
+            found.append({"per_prompt": count, "images_per_s": number / took_s})
     return found
 
 
@@ -72,11 +71,11 @@ def stream(arguments: argparse.Namespace) -> dict[str, float]:
         scored = sum(
             len(batch.errors) for batch in scorer.stream(streamed(arguments.images, pictures, prompts))
         )
-        seconds = time.perf_counter() - start
+        took_s = time.perf_counter() - start
     return {
         "images": scored,
         "workers": arguments.workers,
-        "images_per_s": scored / seconds,
+        "images_per_s": scored / took_s,
         "peak_bytes": peak_bytes(),
     }
 

@@ -46,6 +46,11 @@ def prepared(arguments: argparse.Namespace) -> argparse.Namespace:
     return arguments
 
 
+def decoders(arguments: argparse.Namespace) -> int:
+    """Processes that decode, as the score stage chooses them: the other cores beside a GPU, none on a CPU."""
+    return 0 if arguments.device == "cpu" else max(1, arguments.threads - 1)
+
+
 def checkpoint_sources(checkpoints: Checkpoints) -> dict[str, str]:
     """What `load_reward` gets for each of the five."""
     names = {name: "clip/openai-l14" if name == "clip" else name for name in REWARDS}

@@ -175,7 +175,7 @@ def _floor_of(measured: Mapping[str, Any]) -> list[str]:
     work, whole, least = measured["workload"], measured["whole_s"], floor_s(measured)
     setting = (
         f"{described(measured['hardware'])} {work['images']} PNG images of 512 pixels, {work['per_prompt']} a prompt; "
-        f"{work['threads']} threads; {work['size']} size; {measured['precision']}."
+        f"{work['threads']} threads; {work['size']} size; {measured['precision']}; {work['batch_size']} at once."
     )
     verdict = (
         f"End to end {whole:.4g} s per image; {sum(measured['flops'].values()) / 1e9:,.0f} GFLOP per image at "

@@ -173,7 +173,14 @@ def test_the_section_on_speed_shows_every_form_and_says_what_is_missing() -> Non
 
 def test_the_section_on_the_floor_gives_the_share_of_it() -> None:
     measured = {
-        "workload": {"size": "full", "images": 4, "per_prompt": 2, "threads": 2, "rounds": 1},
+        "workload": {
+            "size": "full",
+            "images": 4,
+            "per_prompt": 2,
+            "threads": 2,
+            "rounds": 1,
+            "batch_size": 4,
+        },
         "hardware": HARDWARE,
         "whole_s": 4.0,
         "parts_s": {"decode, one thread": 0.01, "image tower: clip": 2.0},
