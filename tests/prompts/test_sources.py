@@ -118,3 +118,33 @@ def test_unknown_kinds_and_families_are_refused(tmp_path: Path) -> None:
 
 def test_the_demo_has_prompts() -> None:
     assert len(sources.read("demo:train", "prompt")) > 100
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.parquet"])
+def test_column_names_are_those_of_the_table(tmp_path: Path, name: str) -> None:
+    write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[Path(name).suffix]
+    write(tmp_path / name)
+    assert sources.column_names(tmp_path / name) == ["id", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv", b"a" * 200_000, "line 1: not CSV"),
+        ("p.jsonl", b"\n[1]\n", "line 2: holds a JSON list"),
+        ("p.parquet", b"no", "cannot be read as Parquet"),
+        ("p.xlsx", b"", "of a kind that is not read here"),
+    ],
+)
+def test_a_table_without_column_names_is_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TgoError, match=message):
+        sources.column_names(tmp_path / name)
+
+
+def test_an_empty_table_has_no_column_names(tmp_path: Path) -> None:
+    for name in ("p.csv", "p.jsonl"):
+        (tmp_path / name).touch()
+        assert sources.column_names(tmp_path / name) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,24 @@ def tgo(
         return Done(int(ended.value.code or 0), *capsys.readouterr(), caplog.text)
 
     return call
+
+
+@pytest.fixture
+def interrupting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A reward that presses Ctrl-C while the first part is scored, and works from then on."""
+    (tmp_path / "interrupting.py").write_text(
+        "import os, signal\n"
+        "pressed = False\n"
+        "def reward(images, prompts):\n"
+        "    global pressed\n"
+        "    if not pressed:\n"
+        "        pressed = True\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return [image.width + len(prompt) for image, prompt in zip(images, prompts)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "interrupting:reward"
+    sys.modules.pop("interrupting", None)
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:

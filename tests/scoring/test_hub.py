@@ -10,7 +10,6 @@ import pytest
 
 from tests.scoring.conftest import AESTHETIC, CLIP, Tgo, expected, picture, scores, write_pictures
 from tests.scoring.test_inputs import write_csv
-from tests.scoring.test_resume import kill_at
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.hub import Address, parse
 
@@ -59,11 +58,14 @@ def test_a_stream_is_scored_to_its_end_and_then_left_alone(tgo: Tgo, data: Path)
     check(scores()["aesthetic"].to_numpy(), right(AESTHETIC))
 
 
-def test_a_killed_stream_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, data: Path) -> None:
-    tgo(ADDRESS, "--out", "unbroken.parquet")
-    left = kill_at(tmp_path, 1, ADDRESS, "--rewards", CLIP)
-    done = tgo(ADDRESS)
-    assert f"{len(left)} parts done, 0 to do (0 images), and a stream to its end" in done.log
+def test_an_interrupted_stream_goes_on_to_the_same_bits(
+    tgo: Tgo, tmp_path: Path, data: Path, interrupting: str
+) -> None:
+    both = f"{CLIP},{interrupting}"
+    assert tgo(ADDRESS, rewards=both).code == 130
+    done = tgo(ADDRESS, rewards=both)
+    assert "parts: 1 done, 0 to do (0 images), and a stream to its end" in done.log
+    tgo(ADDRESS, "--out", "unbroken.parquet", rewards=both)
     assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "unbroken.parquet").read_bytes()
 
 

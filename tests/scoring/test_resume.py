@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -69,7 +68,7 @@ def test_a_killed_call_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, pictur
     assert second.items() >= first.items()
     done = tgo(*CALL, *rewards)
     assert done.code == 3
-    assert f"{len(second)} parts done, {PARTS - len(second)} to do" in done.log
+    assert f"parts: {len(second)} done, {PARTS - len(second)} to do" in done.log
     assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "unbroken.parquet").read_bytes()
     assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*.lock"))
     done = tgo(*CALL, *rewards)
@@ -90,13 +89,18 @@ def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: 
     assert after.equals(scores("both.parquet"))
 
 
-def test_a_further_reward_may_be_interrupted_too(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_further_reward_may_be_interrupted_too(
+    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
+) -> None:
     tgo(*CALL)
-    kill_at(tmp_path, 1, *CALL, "--rewards", f"{CLIP},{AESTHETIC}")
+    both = f"{CLIP},{interrupting}"
+    assert tgo(*CALL, rewards=both).code == 130
+    assert parts(tmp_path)
     assert scores().columns == ["image", "prompt", "clip", "error"], "the finished table stays until the end"
-    done = tgo(*CALL, rewards=f"{CLIP},{AESTHETIC}")
-    assert "loading aesthetic" in done.log and "loading clip" not in done.log
-    tgo(*CALL, "--out", "both.parquet", rewards=f"{CLIP},{AESTHETIC}")
+    done = tgo(*CALL, rewards=both)
+    assert "loading reward" in done.log and "loading clip" not in done.log
+    assert "parts: 0 done" not in done.log
+    tgo(*CALL, "--out", "both.parquet", rewards=both)
     assert scores().equals(scores("both.parquet"))
 
 
@@ -105,7 +109,7 @@ def test_a_changed_picture_or_prompt_costs_its_part(tgo: Tgo, tmp_path: Path, pi
     before = scores()
     picture(1000).save(pictures / "03.png")
     done = tgo(*CALL)
-    assert f"{PARTS - 1} parts done, 1 to do (64 images)" in done.log
+    assert f"parts: {PARTS - 1} done, 1 to do (64 images)" in done.log
     assert "64 of them now" in done.out
     assert changed(before, scores()) == [before["image"].to_list().index("pictures/03.png")]
     rows = [[f"{row:02d}.png", f"fox {row % 150}"] for row in range(COUNT)]
@@ -113,7 +117,7 @@ def test_a_changed_picture_or_prompt_costs_its_part(tgo: Tgo, tmp_path: Path, pi
     write_csv(tmp_path / "p.csv", rows)
     before = scores()
     done = tgo(*CALL)
-    assert f"{PARTS - 1} parts done, 1 to do" in done.log
+    assert f"parts: {PARTS - 1} done, 1 to do" in done.log
     assert changed(before, scores()) == [before["image"].to_list().index(f"pictures/{rows[399][0]}")]
 
 
@@ -128,11 +132,23 @@ def test_added_and_removed_pictures(tgo: Tgo, tmp_path: Path, pictures: Path) ->
     tgo("pictures", "--prompt", "a fox")
     picture(7).save(pictures / "z.png")
     done = tgo("pictures", "--prompt", "a fox")
-    assert f"{PARTS - 1} parts done, 1 to do (17 images)" in done.log
+    assert f"parts: {PARTS - 1} done, 1 to do (17 images)" in done.log
     assert scores()["image"][-1] == "pictures/z.png"
     (pictures / "z.png").unlink()
     tgo("pictures", "--prompt", "a fox")
     assert len(scores()) == COUNT
+
+
+def test_paths_may_be_added_and_not_taken_away(tgo: Tgo, tmp_path: Path) -> None:
+    names = [f"pictures/{path.name}" for path in write_pictures(tmp_path / "pictures", 3)]
+    write_pictures(tmp_path / "more", 2)
+    tgo(*names[:2], "--prompt", "a fox")
+    before = scores()
+    assert tgo(*names, "more", "--prompt", "a fox").code == 0
+    assert len(scores()) == 5 and scores()[:2].equals(before)
+    done = tgo(names[0], "more", "--prompt", "a fox")
+    assert done.code == 2
+    assert f"PATH was {' '.join(names)} more and is now {names[0]} more" in done.line
 
 
 def test_other_weights_are_scored_again(tgo: Tgo, tmp_path: Path) -> None:
@@ -145,7 +161,7 @@ def test_other_weights_are_scored_again(tgo: Tgo, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "clip/model.safetensors")
     save_file({name: tensor * 1.1 for name, tensor in weights.items()}, tmp_path / "clip/model.safetensors")
     done = tgo("pictures", "--prompt", "a fox", rewards="clip=clip")
-    assert "0 parts done, 1 to do" in done.log
+    assert "parts: 0 done, 1 to do" in done.log
     assert (scores()["clip"] != before).all()
 
 
@@ -168,28 +184,25 @@ def test_another_input_is_refused_unless_told_to_start_over(tgo: Tgo, tmp_path: 
     assert len(scores()) == 3
 
 
-def test_a_killed_start_over_goes_on_without_starting_over_again(
-    tgo: Tgo, tmp_path: Path, pictures: Path
+def test_an_interrupted_start_over_goes_on_without_starting_over_again(
+    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
 ) -> None:
     write_pictures(tmp_path / "others", 3)
     tgo("others", "--prompt", "a fox")
-    kill_at(tmp_path, 1, *CALL, "--rewards", CLIP, "--overwrite")
+    done = tgo(*CALL, "--overwrite", rewards=interrupting)
+    assert done.code == 130
+    assert "interrupted; what was finished is kept, make the same call to go on" in done.err
     assert len(scores()) == 3, "the old table stays until the new one is there"
     assert "scores.parquet.parts holds scores of another input" in tgo("others", "--prompt", "a fox").line
-    done = tgo(*CALL)
-    assert "0 parts done" not in done.log
+    done = tgo(*CALL, rewards=interrupting)
+    assert "parts: 0 done" not in done.log
     assert len(scores()) == COUNT
 
 
-def test_a_call_that_is_running_is_left_alone_and_ctrl_c_keeps_what_it_finished(
-    tgo: Tgo, tmp_path: Path, pictures: Path
-) -> None:
+def test_a_call_that_is_running_is_left_alone(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
     process = start_and_wait(tmp_path, *CALL, "--rewards", CLIP)
     done = tgo(*CALL)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    process.kill()
+    process.wait()
     assert done.code == 2
     assert f"is being written by another run (process {process.pid})" in done.line
-    log = (tmp_path / ".log").read_text()
-    assert "interrupted; what was finished is kept, make the same call to go on" in log
-    assert 0 < len(parts(tmp_path)) < PARTS

@@ -61,10 +61,17 @@ def column_names(path: Path) -> list[str]:
     if suffix not in _READERS or not path.is_file():
         read_columns(path, [])
     if suffix == ".csv":
-        return _read_text(path, lambda stream: next(csv.reader(stream), []))
+        return _read_text(path, lambda stream: _header(path, stream))
     if suffix == ".jsonl":
         return _read_text(path, lambda stream: _first_keys(path, stream))
     return _parquet_names(path)
+
+
+def _header(path: Path, stream: TextIO) -> list[str]:
+    try:
+        return next(csv.reader(stream), [])
+    except csv.Error as error:
+        raise TgoError(f"{path}, line 1: not CSV ({error}).") from error
 
 
 def _first_keys(path: Path, stream: TextIO) -> list[str]:

@@ -32,7 +32,7 @@ class Call:
     overwrite: bool = False
 
     def inputs(self) -> dict[str, Any]:
-        """What is scored, under the names of the options: calls that share an output must agree in it."""
+        """What is scored, under the names of the options; calls that share an output must agree in it."""
         return {
             "PATH": [path if path.startswith(PREFIX) else os.path.normpath(path) for path in self.paths],
             "--prompts": os.path.normpath(self.prompts) if self.prompts else None,

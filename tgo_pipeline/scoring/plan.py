@@ -100,7 +100,7 @@ class Plan:
         pictures = sum(part.stop - part.start for part in waiting)
         rest = ", and a stream to its end" if self.streaming else ""
         log.info(
-            "%d parts done, %d to do (%s images)%s",
+            "parts: %d done, %d to do (%s images)%s",
             *(len(lacking) - len(waiting), len(waiting), f"{pictures:,}", rest),
         )
         wanting = {name for _, missing in lacking for name in missing}

@@ -25,7 +25,7 @@ CALL = "call.json"
 BESIDES = ("image", "prompt", "error")
 """Columns of the output besides the rewards."""
 Inputs = dict[str, Any]
-"""What a call reads, under the names of its options: two calls may share an OUT only if these are equal."""
+"""What a call reads, under the names of its options: two calls share an OUT only if these are equal, or paths added."""
 
 
 def parts_folder(out: Path) -> Path:
@@ -204,13 +204,18 @@ def _check_same(earlier: Inputs, now: Inputs, where: Path, out: Path) -> None:
     changed = [
         f"{name} was {_shown(earlier.get(name))} and is now {_shown(now.get(name))}"
         for name in {**now, **earlier}
-        if earlier.get(name) != now.get(name)
+        if earlier.get(name) != now.get(name) and not _grown(earlier.get(name), now.get(name))
     ]
     if changed:
         raise TgoError(
             f"{where} holds scores of another input: {'; '.join(changed)}. Name another --out than {out}, or start "
             "over with --overwrite."
         )
+
+
+def _grown(earlier: Any, now: Any) -> bool:
+    """Whether paths were only added, as by a pattern of the shell that matches new images: nothing is lost."""
+    return isinstance(earlier, list) and isinstance(now, list) and set(earlier) <= set(now)
 
 
 def _shown(value: Any) -> str:
