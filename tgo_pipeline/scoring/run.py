@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.devices import prepare_torch
+from tgo_pipeline.devices import keep_freed_memory, prepare_torch
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
@@ -101,6 +101,8 @@ class _Run:
             device=call.device, score_batch_size=call.batch_size, workers=call.workers
         )
         self._device = prepare_torch(self._runtime)
+        if self._device.type == "cpu":
+            keep_freed_memory()
         gpu = self._device.type == "cuda"
         dtype = ("fp16" if gpu else "fp32") if call.dtype == "auto" else call.dtype
         self._wanted = {
@@ -118,8 +120,8 @@ class _Run:
         """Score what is missing, then write OUT; where memory is short, one group of rewards after another."""
         missing, pictures = self._plan.survey()
         for names in groups({name: self._specs[name] for name in missing}, self._call.dtype, self._runtime):
-            self._loaded.clear()
-            with Bar(f"scoring {', '.join(names)}", pictures) as bar:
+            self._load(names)
+            with Bar("scoring", pictures) as bar:
                 self._score_group(names, bar)
         order = [part.fingerprint for part in self._plan.parts()]
         if not order:
@@ -164,14 +166,17 @@ class _Run:
         opened.last = opened.part.source.at_end(opened.part.stop)
         opened.ended = True
 
+    def _load(self, names: Sequence[str]) -> None:
+        """Load these rewards in place of those that are loaded."""
+        self._loaded.clear()
+        for name in names:
+            log.info("loading %s", name)
+            self._loaded[name] = load_reward(self._specs[name], device=self._device, dtype=self._call.dtype)
+            self._stop.check()
+
     def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards.scorer import Scorer
 
-        for name in names:
-            if name not in self._loaded:
-                log.info("loading %s", name)
-                spec = self._specs[name]
-                self._loaded[name] = load_reward(spec, device=self._device, dtype=self._call.dtype)
         rewards = {name: self._loaded[name] for name in names}
         workers = decoding_workers(self._runtime, self._device.type)
         return Scorer(rewards, batch_size=self._call.batch_size, workers=workers)
