@@ -57,7 +57,8 @@ def tgo(
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        return Done(int(ended.value.code or 0), *capsys.readouterr(), caplog.text)
+        printed = capsys.readouterr()
+        return Done(int(ended.value.code or 0), printed.out, printed.err, caplog.text)
 
     return call
 

@@ -15,7 +15,7 @@ from tgo_pipeline.scoring.hub import Address, parse
 
 pytest.importorskip("datasets")
 COUNT = 150
-ADDRESS = "hf:data@main/train"
+ADDRESS = "hf:data@v1/train"
 
 
 @pytest.fixture
@@ -78,16 +78,16 @@ def test_a_stream_that_ends_with_a_part_or_just_after(
     every = datasets.load_dataset(str(data), split="train", cache_dir=str(tmp_path / "cache"))
     (tmp_path / "pq").mkdir()
     every.select(range(count)).to_parquet(tmp_path / "pq/train.parquet")
-    assert tgo("hf:pq@main", "--out", f"{count}.parquet").code == 0
+    assert tgo("hf:pq@v1", "--out", f"{count}.parquet").code == 0
     assert len(scores(f"{count}.parquet")) == count
-    assert "nothing to do" in tgo("hf:pq@main", "--out", f"{count}.parquet").out
+    assert "nothing to do" in tgo("hf:pq@v1", "--out", f"{count}.parquet").out
 
 
 def test_what_cannot_be_streamed(tgo: Tgo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Available splits: ['train']" in tgo("hf:data@main/test").line
-    assert "hf:data@main has no column 'picture'" in tgo("hf:data@main", "--image-column", "picture").line
-    assert "hf:me/none@main/train cannot be read: Couldn't reach" in tgo("hf:me/none@main/train").line
-    done = tgo("hf:data@main/train", "--image-column", "text", "--prompt", "a")
+    assert "Available splits: ['train']" in tgo("hf:data@v1/test").line
+    assert "hf:data@v1 has no column 'picture'" in tgo("hf:data@v1", "--image-column", "picture").line
+    assert "hf:me/none@v1/train cannot be read: Couldn't reach" in tgo("hf:me/none@v1/train").line
+    done = tgo("hf:data@v1/train", "--image-column", "text", "--prompt", "a")
     assert "row 0: the image column holds str, not a picture" in done.line
     (data / "p.txt").write_text("a\n")
     assert "how many pictures a stream has is not known" in tgo(ADDRESS, "--prompts", "data/p.txt").line
@@ -109,6 +109,8 @@ def test_addresses() -> None:
     assert parse("hf:me/mine@abc") == Address("me/mine", "abc", None, None)
     assert parse("hf:me/mine@abc/train") == Address("me/mine", "abc", None, "train")
     assert parse("hf:me/mine@refs%2Fpr%2F1/small/test") == Address("me/mine", "refs/pr/1", "small", "test")
+    with pytest.raises(TgoError, match="may change at any time: pin a commit, hf:me/mine@COMMIT"):
+        parse("hf:me/mine@main/train")
     for wrong in ("hf:", "hf:me/mine", "hf:me/mine@", "hf:@abc", "hf:me/mine@a/b/c/d", "hf:me/mine@a//b"):
         with pytest.raises(TgoError, match="names no data set"):
             parse(wrong)

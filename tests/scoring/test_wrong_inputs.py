@@ -106,6 +106,21 @@ def test_a_reward_that_gives_no_number_for_a_picture_costs_that_column_alone(
     assert found[1]["error"] == "odd gave nan"
 
 
+def test_a_table_that_is_damaged_in_the_middle_keeps_what_was_scored(tgo: Tgo, tmp_path: Path) -> None:
+    data = (tmp_path / "pictures/00.png").read_bytes()
+    table = pa.table({"image": [data] * 400})
+    options = {"row_group_size": 10, "compression": "none", "use_dictionary": False}
+    pq.write_table(table, tmp_path / "all.parquet", **options)
+    content = bytearray((tmp_path / "all.parquet").read_bytes())
+    begin = pq.read_metadata(tmp_path / "all.parquet").row_group(39).column(0).data_page_offset
+    content[begin : begin + 40] = b"\xff" * 40
+    (tmp_path / "all.parquet").write_bytes(content)
+    done = tgo("all.parquet", "--prompt", "a")
+    assert done.code == 2
+    assert "all.parquet is damaged after row 0: " in done.line
+    assert list(tmp_path.glob("scores.parquet.parts/*.parquet"))
+
+
 def test_a_folder_in_the_way_of_the_parts(tgo: Tgo, tmp_path: Path) -> None:
     (tmp_path / "scores.parquet.parts").mkdir()
     (tmp_path / "scores.parquet.parts/mine.txt").write_text("mine")

@@ -35,7 +35,12 @@ class ImageFiles(Source):
         for place in range(start, min(stop, len(self._paths))):
             path, name = self._paths[place], self._names[place]
             prompt = self._prompts[place] if self._prompts else None
-            yield Row(printable(path or name), Path(path) if path else None, prompt, (printable(name),))
+            yield Row(
+                printable(os.path.normpath(path or name)),
+                Path(path) if path else None,
+                prompt,
+                (printable(name),),
+            )
 
     labels = rows
 

@@ -73,12 +73,20 @@ class Table(Source):
         return [date(self._path), self._image, start]
 
     def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
+        import pyarrow as pa
+
         records = self._records(start, columns) if columns else iter([{}] * (self.count - start))
-        for number, record in enumerate(records, start):
-            path, content = self._picture(record.get(self._image))
-            name = str(record.get(ID) or f"{printable(self._path)}:{number}")
-            prompt = record[self._prompt] if self._prompt else None
-            yield Row(name, content, prompt, (path,) if path else ())
+        try:
+            for number, record in enumerate(records, start):
+                yield self._row(number, record)
+        except (pa.ArrowException, OSError) as error:
+            raise TgoError(f"{printable(self._path)} is damaged after row {start}: {_flat(error)}") from error
+
+    def _row(self, number: int, record: dict[str, Any]) -> Row:
+        path, content = self._picture(record.get(self._image))
+        name = str(record.get(ID) or f"{printable(self._path)}:{number}")
+        prompt = record[self._prompt] if self._prompt else None
+        return Row(name, content, prompt, (path,) if path else ())
 
     def _picture(self, value: Any) -> tuple[str | None, Path | bytes | None]:
         """The path that a cell of the image column names, and the picture: bytes, or a file beside the table."""
@@ -101,7 +109,7 @@ class ParquetFile(Table):
             with pq.ParquetFile(path) as file:
                 super().__init__(path, file.schema_arrow, file.metadata.num_rows, columns)
         except (pa.ArrowInvalid, OSError) as error:
-            raise TgoError(f"{printable(path)} cannot be read as Parquet: {error}") from error
+            raise TgoError(f"{printable(path)} cannot be read as Parquet: {_flat(error)}") from error
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet as pq
@@ -128,7 +136,7 @@ class SavedDataset(Table):
             with pa.ipc.open_stream(pa.memory_map(str(self._files[0]))) as reader:
                 schema = reader.schema
         except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
-            raise TgoError(f"{printable(path)} is no data set of `save_to_disk`: {error}") from error
+            raise TgoError(f"{printable(path)} is no data set of `save_to_disk`: {_flat(error)}") from error
         super().__init__(path, schema, count, columns)
 
     def key(self, start: int, stop: int) -> Any:
@@ -151,6 +159,11 @@ def _from(batches: Iterator[pa.RecordBatch], start: int) -> Iterator[dict[str, A
         for first in range(start, batch.num_rows, ROWS_AT_ONCE):
             yield from batch.slice(first, ROWS_AT_ONCE).to_pylist()
         start = max(0, start - batch.num_rows)
+
+
+def _flat(error: Exception) -> str:
+    """An error's text in one line."""
+    return " ".join(str(error).split())
 
 
 def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
