@@ -156,11 +156,11 @@ class NetworkReward(Reward):
             )
         return self
 
-    def compile_towers(self) -> Self:
+    def compile_towers(self, backend: str = "inductor") -> Self:
         """Compile the transformer blocks with `torch.compile`; the first pictures then take a minute or so longer."""
         for blocks in self.towers:
             for block in blocks:
-                block.compile()
+                block.compile(backend=backend)
         return self
 
     @abstractmethod
