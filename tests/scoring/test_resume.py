@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -82,6 +83,7 @@ def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: 
     before = scores()
     done = tgo(*CALL, rewards=f"{AESTHETIC},{CLIP}")
     assert "loading aesthetic" in done.log and "loading clip" not in done.log
+    assert "nothing to do" not in done.out and "400 images, " in done.out
     after = scores()
     assert after.columns == ["image", "prompt", "aesthetic", "clip", "error"]
     assert after.drop("aesthetic").equals(before)
@@ -149,6 +151,20 @@ def test_paths_may_be_added_and_not_taken_away(tgo: Tgo, tmp_path: Path) -> None
     done = tgo(names[0], "more", "--prompt", "a fox")
     assert done.code == 2
     assert f"PATH was {' '.join(names)} more and is now {names[0]} more" in done.line
+
+
+def test_a_table_that_something_else_changed_is_not_built_upon(tgo: Tgo, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 3)
+    call = ("pictures", "--prompt", "a fox")
+    tgo(*call)
+    table = pq.read_table("scores.parquet")
+    pq.write_table(table.slice(0, 2), "scores.parquet")
+    assert "scores.parquet exists and is not as `tgo score` writes it" in tgo(*call).line
+    pq.write_table(table.sort_by([("image", "descending")]), "scores.parquet")
+    done = tgo(*call, rewards=f"{CLIP},{AESTHETIC}")
+    assert "the rows of scores.parquet were changed by something else" in done.line
+    assert tgo(*call, "--overwrite").code == 0
+    assert pq.read_table("scores.parquet").equals(table)
 
 
 def test_other_weights_are_scored_again(tgo: Tgo, tmp_path: Path) -> None:

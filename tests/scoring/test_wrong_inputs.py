@@ -41,7 +41,10 @@ def _pictures(tmp_path: Path) -> None:
         (["pictures", "--prompt", "a", "--out", "empty"], "--out empty is a folder: name a file in it"),
         (["pictures", "--prompt", "a", "--out", "no/s.parquet"], "the folder no does not exist"),
         (["pictures", "--prompt", "a", "--out", "/proc/s.parquet"], "nothing can be written in /proc"),
-        (["pictures", "--prompt", "a", "--out", "list.csv"], "list.csv exists and is not from `tgo score`"),
+        (
+            ["pictures", "--prompt", "a", "--out", "list.csv"],
+            "list.csv exists and is not as `tgo score` writes it",
+        ),
         (["pictures", "--prompt", "a", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["pictures", "--prompt", "a", "--dtype", "fp7"], "'fp7'"),
         (["pictures", "--prompts", "gone.csv"], "gone.csv does not exist"),

@@ -144,10 +144,11 @@ class Results:
         """Write OUT from the parts in this order, and remove them; False if OUT is that already."""
         same = [part[0] for part in self._finished.get("parts", [])] == list(fingerprints)
         stored = {name: reward["fingerprint"] for name, reward in self._finished.get("rewards", {}).items()}
-        if not same or list(stored.items()) != list(wanted.items()):
+        changed = not same or list(stored.items()) != list(wanted.items())
+        if changed:
             self._merge(fingerprints, wanted)
         shutil.rmtree(self._folder)
-        return not same
+        return changed
 
     def _merge(self, fingerprints: Sequence[str], wanted: Mapping[str, str]) -> None:
         parts = [self.find(fingerprint, wanted) for fingerprint in fingerprints]
@@ -193,10 +194,11 @@ def _finished(out: Path) -> dict[str, Any]:
         return {}
     with contextlib.suppress(TgoError):
         metadata = read_metadata(out)
-        if metadata.get("kind") == KIND:
+        rows = sum(rows for _, rows, _ in metadata.get("parts", []))
+        if metadata.get("kind") == KIND and rows == pq.read_metadata(out).num_rows:
             return metadata
     raise TgoError(
-        f"{out} exists and is not from `{KIND}`: name another --out, or replace it with --overwrite."
+        f"{out} exists and is not as `{KIND}` writes it: name another --out, or replace it with --overwrite."
     )
 
 

@@ -46,7 +46,7 @@ class Cursor:
     def __init__(self, open_at: Callable[[int], Iterator[Row]]) -> None:
         self._open_at = open_at
         self._position: int | None = None
-        self._end: int | None = None
+        self._end: int | None = None  # nothing follows there; rows before it may be missing too
         self._rows: Iterator[Row] = iter(())
 
     def take(self, start: int, stop: int) -> Iterator[Row]:
@@ -62,14 +62,15 @@ class Cursor:
 
     def at_end(self, position: int) -> bool:
         """Whether nothing follows at `position`; the row that was read to know it is not lost."""
-        if self._end is None:
-            self._seek(position)
-            row = next(self._rows, None)
-            if row is None:
-                self._end = position
-            else:
-                self._rows = itertools.chain([row], self._rows)
-        return self._end is not None and position >= self._end
+        if self._end is not None and position >= self._end:
+            return True
+        self._seek(position)
+        row = next(self._rows, None)
+        if row is None:
+            self._end = position
+            return True
+        self._rows = itertools.chain([row], self._rows)
+        return False
 
     def _seek(self, position: int) -> None:
         if self._position != position:

@@ -184,6 +184,10 @@ class _Run:
     def _write(self, done: _Open, names: Sequence[str], bar: Bar) -> None:
         """Keep a finished part, beside those of its columns that earlier calls computed."""
         kept = self._results.find(done.part.fingerprint, self._wanted)
+        if kept and kept.table["image"].to_pylist() != [image for image, _ in done.labels]:
+            raise TgoError(
+                f"the rows of {self._call.out} were changed by something else: start over with --overwrite."
+            )
         table = _table(done, names, kept)
         rewards = {name: self._described(name) for name in names}
         earlier = kept.rewards if kept else {}
