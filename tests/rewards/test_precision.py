@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
+from transformers import CLIPVisionConfig
 
 from tests.rewards import tiny
 from tests.rewards.tiny import picture
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
+from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.attention import Attention
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.layouts import locate
@@ -107,3 +110,23 @@ def test_compiled_towers_score_the_same(name: str, precision: str) -> None:
     expected = tiny.build(name).set_precision(precision).score(IMAGES, PROMPTS)
     reward = tiny.build(name).set_precision(precision).compile_towers(backend="aot_eager")
     np.testing.assert_allclose(reward.score(IMAGES, PROMPTS), expected, rtol=0, atol=1e-5)
+
+
+def test_towers_of_many_sizes_are_all_compiled() -> None:
+    """Beyond torch's limit it would go on uncompiled, with a warning at most."""
+    torch.compiler.reset()
+    counters.clear()
+    for width in (16, 24, 32, 40, 48):
+        config = CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=width,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+        )
+        reward = Aesthetic(config).eval().requires_grad_(False).compile_towers(backend="aot_eager")
+        for count in (2, 3, 1):
+            reward.encode_images(torch.zeros(count, 3, 32, 32))
+    assert counters["frames"]["total"] >= 10
+    assert counters["frames"]["ok"] == counters["frames"]["total"]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PROMPTS_AT_ONCE = 128
 """How many prompts a text tower reads together."""
+COMPILED_KINDS = 64
+"""How often the code of one kind of block may be compiled: for towers of other widths, pictures alone or in batches."""
 HALF_A_LEVEL = 0.5 / 255
 """What rounding to 8 bits takes back; pictures may be that much outside of [0, 1]."""
 
@@ -157,7 +159,13 @@ class NetworkReward(Reward):
         return self
 
     def compile_towers(self, backend: str = "inductor") -> Self:
-        """Compile the transformer blocks with `torch.compile`; the first pictures then take a minute or so longer."""
+        """Compile the transformer blocks with `torch.compile`; the first pictures then take a minute or so longer.
+
+        All blocks of a tower share their code, and each kind of tower has some: torch's limit for one function, 8, is
+        meant against runaways and too low for five rewards.
+        """
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, COMPILED_KINDS)
         for blocks in self.towers:
             for block in blocks:
                 block.compile(backend=backend)
