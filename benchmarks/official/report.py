@@ -15,9 +15,9 @@ environment of its own, `benchmarks/official/requirements.txt`) and by `load_rew
 on a CPU. `make parity SEED=n` repeats a comparison; without a seed every run draws new weights, pictures and prompts.
 
 Pictures: square, landscape, portrait, panorama, 224 pixels square and long, 30×40, 1024 square, 1000×2, one pixel,
-grey, palette, four inks, transparent, 16 bits, turned by EXIF. Prompts: plain, curly quotes, emoji, HTML entities, other
-scripts, 200 words, shouting, odd spaces, control characters, mojibake, empty. At full size six of the pictures and two
-of the prompts. Compared are scores, token ids, prepared pictures, and the ranks of ImageReward's list call.
+grey, palette, four inks, transparent, 16 bits, turned by EXIF. Prompts: plain, curly quotes, emoji, HTML entities,
+other scripts, 200 words, shouting, odd spaces, control characters, mojibake, empty. At full size six of the pictures
+and two of the prompts. Compared are scores, token ids, prepared pictures, and the ranks of ImageReward's list call.
 """
 _COLUMNS = """*Spread* is the standard deviation of the official scores over the pairs: what the differences are to be
 compared with. *To float64* is the greatest distance to the same formula in double precision, computed by the
