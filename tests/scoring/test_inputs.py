@@ -63,7 +63,7 @@ def test_a_folder_is_searched_in_depth_in_the_order_of_its_paths(
     done = tgo("pictures", "--prompts", table)
     assert done.code == 0
     check(right, [f"pictures/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
-    assert "left out files that are no pictures by their extension: 1 .txt" in done.log
+    assert "left out 1 files that are no pictures by their extension: 1 .txt" in done.log
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
@@ -213,6 +213,17 @@ def test_a_folder_named_like_a_picture_is_a_folder(tgo: Tgo, tmp_path: Path) -> 
     write_pictures(tmp_path / "pictures/x.png", 2)
     assert tgo("pictures", "--prompt", "a fox").code == 0
     assert scores()["image"].to_list() == ["pictures/x.png/00.png", "pictures/x.png/01.png"]
+
+
+def test_the_output_of_an_earlier_call_is_no_input(
+    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+) -> None:
+    pq.write_table(pa.table({"image": image_bytes(pictures), "prompt": PROMPTS}), tmp_path / "all.parquet")
+    assert tgo("all.parquet").code == 0
+    assert "nothing to do" in tgo("all.parquet", "scores.parquet").out
+    tgo("*.parquet", "--overwrite")
+    assert "nothing to do" in tgo("*.parquet").out
+    check(right)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")

@@ -33,8 +33,9 @@ class Call:
 
     def inputs(self) -> dict[str, Any]:
         """What is scored, under the names of the options; calls that share an output must agree in it."""
+        named = [path if path.startswith(PREFIX) else os.path.normpath(path) for path in self.paths]
         return {
-            "PATH": [path if path.startswith(PREFIX) else os.path.normpath(path) for path in self.paths],
+            "PATH": [path for path in named if path != os.path.normpath(self.out)],
             "--prompts": os.path.normpath(self.prompts) if self.prompts else None,
             "--prompt": self.prompt,
             "--image-column": self.image_column,

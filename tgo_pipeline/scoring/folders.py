@@ -20,6 +20,8 @@ _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .ti
 .jp2 .j2k .jpx .qoi .psd"""
 EXTENSIONS = frozenset(_KINDS.split())
 """What counts as a picture in a folder, in any case; files named one by one are always taken."""
+KINDS = 5
+"""Extensions that the log names of what is left out."""
 
 
 class ImageFiles(Source):
@@ -82,9 +84,11 @@ def folder_images(folder: str, columns: Columns, skip: Collection[str]) -> Image
     if not paths:
         return None
     if left_out:
-        kinds = ", ".join(f"{count:,} {printable(kind)}" for kind, count in left_out.most_common())
+        kinds = [f"{count:,} {printable(kind)}" for kind, count in left_out.most_common(KINDS)]
+        more = ["..."] if len(left_out) > KINDS else []
         log.warning(
-            "%s: left out files that are no pictures by their extension: %s", printable(folder), kinds
+            "%s: left out %s files that are no pictures by their extension: %s",
+            *(printable(folder), f"{left_out.total():,}", ", ".join(kinds + more)),
         )
     paths.sort()
     prompts = _prompts(paths, metadata.values(), columns)

@@ -26,7 +26,8 @@ def open_inputs(texts: Sequence[str], columns: Columns, skip: Collection[str]) -
 
     Raises `TgoError` for what does not exist, holds no picture, or is a table without the columns.
     """
-    paths = [path for text in texts for path in _expand(text)]
+    expanded = [path for text in texts for path in _expand(text)]
+    paths = [path for path in expanded if os.path.abspath(path) not in skip]
     beside = {os.path.dirname(path) for path in paths if _is_picture(path)}
     sources: list[Source] = []
     pictures: list[str] = []
