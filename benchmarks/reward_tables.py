@@ -11,6 +11,8 @@ from benchmarks.sides.task import REWARDS
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 NOT_MEASURED = "not measured yet"
+NEGLIGIBLE = 5e-4
+"""Share of the whole time under which a part is not shown."""
 FORMS = {
     ("ours", "together"): "this project, one `Scorer`",
     ("imscore", "batched"): "imscore, batched as its README says",
@@ -157,7 +159,8 @@ def floor_section(devices: Mapping[str, Any]) -> str:
         "The parts are timed alone, one after another; end to end, decoding and resizing run beside the networks. The "
         "floor is the time of the networks' operations at the rate of plain matrix products of their shapes, in the "
         "precision that they run in. Operations are those that are done: text is cut at its end, and the last block "
-        "of CLIP's image towers computes the class token alone, which the published numbers below do not reckon with.",
+        "of CLIP's image towers computes the class token alone, which the published numbers below do not reckon with. "
+        "Parts under 0.05 % are left out.",
     ]
     for device, title in DEVICES.items():
         measured = devices.get(device)
@@ -181,7 +184,8 @@ def _floor_of(measured: Mapping[str, Any]) -> list[str]:
         f"End to end {whole:.4g} s per image; {sum(measured['flops'].values()) / 1e9:,.0f} GFLOP per image at "
         f"{measured['rate'] / 1e9:,.0f} GFLOP/s are {least:.4g} s: **{least / whole:.0%} of the floor's throughput**."
     )
-    rows = [_part_row(name, value, measured) for name, value in measured["parts_s"].items()]
+    large = {name: value for name, value in measured["parts_s"].items() if value >= NEGLIGIBLE * whole}
+    rows = [_part_row(name, value, measured) for name, value in large.items()]
     rates = ", ".join(f"{name}: {value / 1e9:,.0f}" for name, value in measured["rates"].items())
     header = ("part", "ms per image", "of end to end", "GFLOP per image", "GFLOP/s", "of the matrix rate")
     return [setting, verdict, table(header, rows), f"Matrix rates, GFLOP/s: {rates}."]
@@ -189,11 +193,15 @@ def _floor_of(measured: Mapping[str, Any]) -> list[str]:
 
 def _part_row(name: str, seconds: float, measured: Mapping[str, Any]) -> list[str]:
     flops = measured["flops"].get(name, 0)
-    row = [name, f"{seconds * 1e3:.3g}", f"{seconds / measured['whole_s']:.1%}"]
+    row = [name, _milliseconds(seconds), f"{seconds / measured['whole_s']:.1%}"]
     if flops < 1e6:
         return [*row, "", "", ""]
     rate = flops / seconds
     return [*row, f"{flops / 1e9:.4g}", f"{rate / 1e9:,.0f}", f"{rate / measured['rate']:.0%}"]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def _flops_table(measured: Mapping[str, Any]) -> str:

@@ -183,7 +183,7 @@ def test_the_section_on_the_floor_gives_the_share_of_it() -> None:
         },
         "hardware": HARDWARE,
         "whole_s": 4.0,
-        "parts_s": {"decode, one thread": 0.01, "image tower: clip": 2.0},
+        "parts_s": {"decode, one thread": 0.01, "image tower: clip": 2.0, "combine: clip": 1e-3},
         "flops": {"image tower: clip": 200e9},
         "rate": 100e9,
         "rates": {"8 x 2 by 2 x 3": 100e9},
@@ -193,8 +193,9 @@ def test_the_section_on_the_floor_gives_the_share_of_it() -> None:
     }
     section = floor_section({"cpu": measured})
     assert "200 GFLOP per image at 100 GFLOP/s are 2 s: **50% of the floor's throughput**" in section
-    assert "| image tower: clip | 2e+03 | 50.0% | 200 | 100 | 100% |" in section
+    assert "| image tower: clip | 2,000 | 50.0% | 200 | 100 | 100% |" in section
     assert "| decode, one thread | 10 | 0.2% |  |  |  |" in section
+    assert "combine" not in section
     assert "Not measured yet." in section
 
 
