@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.scoring.conftest import CLIP, Tgo, expected, picture, scores, write_pictures
+from tests.scoring.conftest import Tgo, expected, picture, scores, write_pictures
 from tests.scoring.process import peak_bytes
+from tgo_pipeline.rewards.workers import CHUNK, MAX_WORKERS
+from tgo_pipeline.scoring.run import ON_CPU
 
 COUNT = 5
 PROMPTS = [f"a red circle, {number}" for number in range(COUNT)]
@@ -228,15 +230,15 @@ def test_the_output_of_an_earlier_call_is_no_input(
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
-    """Three times as many pictures of a megabyte each are 256 MB more, if all of them were held."""
-    picture(0, (600, 600)).save(tmp_path / "one.png", compress_level=0)
+    """Three times as many pictures as may be under way at once take no more memory."""
+    under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, os.cpu_count() or 1)
+    picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
+    (tmp_path / "mine.py").write_text("def width(images, prompts):\n    return [i.width for i in images]\n")
     peaks = []
-    for count in (128, 384):
+    for count in (under_way, 3 * under_way):
         table = pa.table({"image": [(tmp_path / "one.png").read_bytes()] * count})
         options = {"row_group_size": 10, "compression": "none", "use_dictionary": False}
         pq.write_table(table, tmp_path / f"{count}.parquet", **options)
-        out = f"{count}-scores.parquet"
-        peaks.append(
-            peak_bytes(tmp_path, f"{count}.parquet", "--prompt", "a fox", "--rewards", CLIP, "--out", out)
-        )
-    assert peaks[1] < peaks[0] + 64e6
+        call = (f"{count}.parquet", "--prompt", "a fox", "--rewards", "mine:width")
+        peaks.append(peak_bytes(tmp_path, *call, "--out", f"{count}-scores.parquet"))
+    assert peaks[1] < peaks[0] + under_way * (tmp_path / "one.png").stat().st_size / 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
-import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from tests.project import ROOT, environment
 from tests.scoring.conftest import AESTHETIC, CLIP, Tgo, scores, write_pictures
 from tgo_pipeline.scoring.run import Outcome
 from tgo_pipeline.scoring.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, number, show
@@ -102,34 +102,32 @@ def test_any_number_of_scores_can_be_shown(values: list[float]) -> None:
     assert "points" in console.export_text() or not values
 
 
-def test_a_terminal_gets_colours_and_a_bar(tmp_path: Path) -> None:
+def test_a_terminal_gets_colours_and_a_bar(tgo: Tgo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pictures(tmp_path / "pictures", 3)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     screen, terminal = pty.openpty()
-    command = [sys.executable, "-m", "stages.cli", "score", "pictures", "--prompt", "a", "--rewards", CLIP]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**environment(), "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "80"},
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    shown = b""
-    while chunk := _read(screen):
-        shown += chunk
-    os.close(screen)
-    assert process.wait() == 0
-    text = shown.decode()
+    shown: list[bytes] = []
+    reader = threading.Thread(target=_read_all, args=(screen, shown))
+    reader.start()
+    with open(terminal, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(sys, "stderr", stream)
+        done = tgo("pictures", "--prompt", "a fox")
+    reader.join()
+    text = b"".join(shown).decode()
+    assert done.code == 0
     assert "\x1b[36mclip" in text and "3 images" in text
-    assert "images scored" not in text, "the bar stands for the lines of a log"
+    assert "scoring \x1b[" in text
+    assert "images scored" not in done.log, "the bar stands for the lines of a log"
 
 
-def _read(screen: int) -> bytes:
-    """The next output; nothing when the other side is closed, which Linux says with an error."""
-    try:
-        return os.read(screen, 65536)
-    except OSError:
-        return b""
+def _read_all(screen: int, shown: list[bytes]) -> None:
+    """Read until the other side is closed, which Linux says with an error."""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(screen, 65536):
+            shown.append(chunk)
+    os.close(screen)
 
 
 def test_the_table_opens_everywhere_and_says_what_it_is(tgo: Tgo, tmp_path: Path) -> None:
