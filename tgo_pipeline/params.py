@@ -41,6 +41,16 @@ def _fraction(**values: float) -> None:
         raise TgoError(f"{name} is {value:g}: it must be a fraction strictly between 0 and 1.{hint}")
 
 
+def _rewards(rewards: Mapping[str, str | None]) -> None:
+    """Every entry names a reward; whether its files are there is seen when they are needed."""
+    from tgo_pipeline.rewards.specs import resolve_all
+
+    try:
+        resolve_all(rewards)
+    except TgoError as error:
+        raise TgoError(f"rewards: {error}") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptsParams:
     """Where prompts come from; a source is `demo:<family>` or a .txt, .csv, .jsonl or .parquet file."""
@@ -114,6 +124,7 @@ class ScoreParams:
             raise TgoError(
                 "rewards is empty: name at least one reward and its source, such as `pickscore: demo`."
             )
+        _rewards(self.rewards)
         if not 0 <= self.max_error_rate <= 1:
             raise TgoError(f"max_error_rate is {self.max_error_rate}: it must be from 0 to 1.")
 
@@ -230,6 +241,7 @@ class EvaluateParams:
     bootstrap: int = 2000
 
     def __post_init__(self) -> None:
+        _rewards(self.rewards)
         _positive(images_per_prompt=self.images_per_prompt, bootstrap=self.bootstrap)
         _fraction(confidence=self.confidence)
 

@@ -165,7 +165,7 @@ def locate(name: str, source: str | None = None) -> Files:
     elif place := _hub_place(name, source):
         files = _from_hub(name, layout, place)
     else:
-        files = _local(name, layout, _path(name, source))
+        files = _local(name, layout, source)
     if tower := _missing_tower(layout, files):
         paths = hub.fetch_all(name, tower, f"put it where {files.weights.name} is")
         files = replace(files, companions={**files.companions, **paths})
@@ -185,7 +185,7 @@ def fingerprint(name: str, source: str | None = None) -> str:
     elif source is not None and (place := _hub_place(name, source)):
         contents = {"hub": str(place)}
     elif layout.weights and source is not None:
-        contents = _contents(layout, _local(name, layout, _path(name, source)))
+        contents = _contents(layout, _local(name, layout, source))
     else:
         contents = _contents(layout, locate(name, source))
     return fingerprint_of(reward=name, version=layout.version, contents=contents)
@@ -220,10 +220,12 @@ def _from_hub(name: str, layout: Layout, place: Hub) -> Files:
     return _complete(layout, Files(name, weights, companions), str(place))
 
 
-def _local(name: str, layout: Layout, path: Path) -> Files:
+def _local(name: str, layout: Layout, source: str) -> Files:
+    path = _path(name, source)
     folder = path if path.is_dir() else path.parent
     weights = path if path.is_file() else _first(name, folder, layout)
-    integrity.check_weights(name, weights, _known(layout), _others(name))
+    if source != DEMO:
+        integrity.check_weights(name, weights, _known(layout), _others(name))
     names = (*layout.required, *layout.optional)
     companions = {file: folder / file for file in names if (folder / file).is_file()}
     return _complete(layout, Files(name, weights, companions), str(folder))

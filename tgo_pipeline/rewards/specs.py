@@ -86,12 +86,19 @@ def canonical(reward: str) -> str:
         return reward
     if reward in UNDECIDED:
         raise TgoError(f"{reward!r} leaves open which reward is meant: write {UNDECIDED[reward]}.")
-    known = [*VARIANTS, *REWARDS, *installed()]
-    close = difflib.get_close_matches(reward, known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     raise TgoError(
-        f"{reward!r} is not a reward.{hint} Choose from {', '.join(known)}, or name your own as module:object."
+        f"{reward!r} is not a reward.{_hint(reward)} Choose from {', '.join(_known())}, or name your own as "
+        "module:object."
     )
+
+
+def _known() -> list[str]:
+    return [*VARIANTS, *REWARDS, *installed()]
+
+
+def _hint(reward: str) -> str:
+    close = difflib.get_close_matches(reward, _known(), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def parse(text: str) -> Spec:
@@ -115,7 +122,7 @@ def resolve(column: str, value: str | None) -> Spec:
     if is_registered(column):
         if value is not None and is_registered(value):
             raise TgoError(
-                f"rewards.{column} is {value!r}, which is a reward and no source: give the column another name, or "
+                f"{column} is {value!r}, which is a reward and no source: give the column another name, or "
                 f"name a source (demo, a folder, a file, or org/name@revision)."
             )
         return _checked(Spec(column, column, value))
@@ -129,8 +136,7 @@ def resolve(column: str, value: str | None) -> Spec:
         if column in UNDECIDED:
             canonical(column)
         raise TgoError(
-            f"rewards.{column}: {column!r} is no reward, so it must be followed by one (REWARD or REWARD=SOURCE); "
-            f"{error}"
+            f"{column!r} is no reward.{_hint(column)} Under a name of your own stands REWARD or REWARD=SOURCE; {error}"
         ) from None
     return _checked(Spec(column, spec.reward, spec.source))
 
