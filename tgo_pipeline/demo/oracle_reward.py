@@ -31,7 +31,9 @@ class Pixels:
         return pixels.float() / 255
 
     def differentiable(self, images: Tensor) -> Tensor:
-        raise TgoError("reward oracle is computed with numpy and has no gradient: take a reward that is a network.")
+        raise TgoError(
+            "reward oracle is computed with numpy and has no gradient: take a reward that is a network."
+        )
 
 
 class OracleReward(Reward):
