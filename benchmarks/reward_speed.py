@@ -5,19 +5,20 @@ python -m benchmarks.reward_speed --size tiny           # the same in under a mi
 python -m benchmarks.reward_speed --device cuda --images 512 --shards 4
 
 Every side gets the same pictures, prompts, threads and random weights of the official sizes, in a process of its own
-for each round; sides take turns. imscore and the official packages run under `--official PYTHON`, whose environment
-`make parity` builds; `.venv-official/bin/pip install --no-deps imscore==0.0.11 loguru==0.7.3` adds imscore to it.
+for each round; sides take turns. imscore and the official packages run under `--official PYTHON`, in the environment
+that `make parity` builds.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from benchmarks.reward_inputs import write_shards
 from benchmarks.reward_setup import add_setup, checkpoint_sources, prepared
 from benchmarks.reward_tables import speed_section
 from benchmarks.sides.task import RESULT, REWARDS, Task, read_scores
+from benchmarks.turns import active_s, take_turns
 
 ROOT = Path(__file__).parents[1]
 SIDES = ("ours", "imscore", "official")
@@ -45,21 +47,54 @@ class Python:
 
 def run_side(side: str, task: Task, python: Python, hub: Path) -> dict[str, Any]:
     """Run one side in a process of its own. Raises `CalledProcessError` if it fails."""
+    process = _start(side, task, python, hub)
+    try:
+        process.wait(LONGEST_S)
+    finally:
+        process.kill()
+    return _result(task, process)
+
+
+def run_in_turns(
+    peer: str, tasks: Mapping[str, Task], pythons: Mapping[str, Python], hub: Path
+) -> dict[str, list[dict[str, float]]]:
+    """Run this project and a peer in turns until the peer has done its work.
+
+    Gives for each side and repeat the seconds per image of each of its forms, in its own turns.
+    """
+    processes = {side: _start(side, task, pythons[side], hub) for side, task in tasks.items()}
+    try:
+        turns = take_turns(processes, {side: Path(task.out) for side, task in tasks.items()}, until=peer)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    found = {}
+    for side, task in tasks.items():
+        result = json.loads((Path(task.out) / RESULT).read_text())
+        images = {name: form["images"] for name, form in result["forms"].items()}
+        found[side] = [
+            {name: active_s(span, turns[side]) / images[name] for name, span in spans.items()}
+            for spans in result["repeats"]
+        ]
+    return found
+
+
+def _start(side: str, task: Task, python: Python, hub: Path) -> subprocess.Popen[bytes]:
     out = Path(task.out)
     out.mkdir(parents=True, exist_ok=True)
     task.write(out / "task.json")
     command = [str(python.executable), "-m", f"benchmarks.sides.{side}", str(out / "task.json")]
     with (out / "log.txt").open("w") as log:
-        subprocess.run(
-            command,
-            cwd=ROOT,
-            env=_environment(task.threads, hub, python),
-            check=True,
-            timeout=LONGEST_S,
-            stdout=log,
-            stderr=log,
+        return subprocess.Popen(
+            command, cwd=ROOT, env=_environment(task.threads, hub, python), stdout=log, stderr=log
         )
-    return json.loads((out / RESULT).read_text())
+
+
+def _result(task: Task, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return json.loads((Path(task.out) / RESULT).read_text())
 
 
 def _environment(threads: int, hub: Path, python: Python) -> dict[str, str]:
@@ -82,7 +117,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         side: [] for side in arguments.sides if _available(side, pythons[side])
     }
     for number in range(arguments.rounds):
-        for side in list(rounds):
+        for side in [side for side in rounds if side != "official" or number < arguments.official_rounds]:
             task = _task(arguments, runs / f"{side}-{number}", shards, checkpoints)
             try:
                 result = run_side(side, task, pythons[side], checkpoints.hub)
@@ -92,11 +127,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 continue
             rounds[side].append(result)
             print(f"round {number}, {side}: {_short(result)}", flush=True)
+    in_turns = {}
+    for peer in [side for side in rounds if side != "ours" and arguments.turns]:
+        tasks = {
+            side: dataclasses.replace(
+                _task(arguments, runs / f"{peer}-turns-{side}", shards, checkpoints), repeats=repeats
+            )
+            for side, repeats in (("ours", 1000), (peer, arguments.turns if peer == "imscore" else 1))
+        }
+        in_turns[peer] = run_in_turns(peer, tasks, pythons, checkpoints.hub)
+        print(f"in turns with {peer}: {in_turns[peer]}", flush=True)
     asked = ("size", "images", "per_prompt", "shards", "threads", "batch_size")
     return {
         "workload": {name: getattr(arguments, name) for name in asked},
         "hardware": hardware(),
         "sides": rounds,
+        "in_turns": in_turns,
         "differences": differences(runs, list(rounds)),
     }
 
@@ -176,6 +222,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32, help="imscore's; this project chooses its own")
     parser.add_argument(
         "--per-image", type=int, default=2, help="pictures for the official form of one per call"
+    )
+    parser.add_argument(
+        "--official-rounds", type=int, default=1, help="rounds in which the slow official packages take part"
+    )
+    parser.add_argument(
+        "--turns",
+        type=int,
+        default=3,
+        help="times that imscore does the work in turns with this project; 0: none",
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--official", type=Path, default=ROOT / ".venv-official/bin/python", metavar="PYTHON")

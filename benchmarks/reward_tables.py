@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from benchmarks.results import described, table
@@ -64,7 +64,31 @@ def _speed_of(device: str, measured: Mapping[str, Any]) -> list[str]:
         f"{_rounds(measured)} rounds. {_peer_versions(measured)}"
     )
     rows = [_speed_row(form, measured) for form in FORMS if _applies(form, device)]
-    return [setting, table(_SPEED, rows), *_by_reward(measured), *_differences(measured)]
+    return [
+        setting,
+        table(_SPEED, rows),
+        *_in_turns(measured),
+        *_by_reward(measured),
+        *_differences(measured),
+    ]
+
+
+def _in_turns(measured: Mapping[str, Any]) -> list[str]:
+    """The ratios that changes of the machine's speed do not reach."""
+    rows = []
+    for (side, form), name in FORMS.items():
+        found = measured.get("in_turns", {}).get(side)
+        if side == "ours" or not found or form not in found[side][0]:
+            continue
+        own = fmean(repeat["together"] for repeat in found["ours"])
+        other = fmean(repeat[form] for repeat in found[side])
+        rows.append([name, f"{own:.3g}", f"{other:.3g}", f"**{other / own:.2f}×**"])
+    title = (
+        "In turns of two seconds: this project and one other side are both loaded, and one is stopped while the other "
+        "runs, so that changes of the machine's speed fall on both alike."
+    )
+    head = ["other side", "this project, s/image", "other side, s/image", "this project is faster by"]
+    return [title, table(head, rows)] if rows else []
 
 
 def _rounds(measured: Mapping[str, Any]) -> int:
