@@ -216,6 +216,36 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
     assert 0 < count == len(list(tmp_path.glob("train-*"))) < 50
 
 
+def test_shards_that_nobody_takes_do_not_keep_the_process(tmp_path: Path):
+    """More than a pipe holds are left when both workers fail."""
+    script = f"""
+        from pathlib import Path
+        from tests.test_shards import Writer, plan
+        from tgo_pipeline.executors.local import execute
+        from tgo_pipeline.params import RuntimeParams
+        from tgo_pipeline.shards import run_shards
+        if __name__ == "__main__":
+            folder = Path({str(tmp_path)!r})
+            run_shards(
+                folder, plan(2000, "bad"), lambda w, s: execute(w, s, Writer(folder), RuntimeParams(processes=2))
+            )
+    """
+    file = tmp_path.parent / f"{tmp_path.name}.py"
+    file.write_text(textwrap.dedent(script))
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(file)],
+        env={**os.environ, "PYTHONPATH": root},
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "is bad" in done.stderr
+
+
 class Sleeper(Writer):
     """A writer that takes 0.2 s a shard."""
 

@@ -53,6 +53,7 @@ def _execute_in_processes(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue()
+    tasks.cancel_join_thread()  # or this process, at its end, would wait for somebody to take what is left
     errors: Any = context.Queue()
     ending = context.Event()
     for shard in shards:
