@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,23 @@ def test_damage_never_raises_anything_else(noise: bytes, kind: str, start: int) 
         assert decode(damaged).mode == "RGB"
     except UnreadableImage as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_threads_that_share_a_picture_turn_it_all(kind: str) -> None:
+    """PIL reads the note to turn it when it is first asked, and meanwhile tells others that there is none."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGB", (4, 2)), format=kind, exif=exif)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(100):
+                shared = Image.open(io.BytesIO(data))
+                assert {image.size for image in pool.map(to_rgb, [shared] * 16)} == {(2, 4)}
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_every_kind_of_input_is_the_same_picture(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tgo_pipeline.errors import TgoError
 
@@ -30,9 +30,8 @@ class UnreadableImage(Exception):
     """The bytes are no picture that can be decoded; the message is the reason."""
 
 
-_LOADING = (
-    threading.Lock()
-)  # PIL reads a file when a picture is first used, which two threads must not do at once
+_LOADING = threading.Lock()
+"""PIL reads a file, and its EXIF data, when they are first asked for: two threads must not do that at once."""
 
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError, EOFError, TypeError),
@@ -104,14 +103,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with _reasons():
         with _LOADING:
             image.load()
+            image.getexif().get(ExifTags.Base.Orientation)
         return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(
-        "I"
-    ):  # 16 bits, as PNG, TIFF and PGM have them: PIL would clip every value above 255
+    # 16 bits, as PNG, TIFF and PGM have them: PIL would clip every value above 255.
+    if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
