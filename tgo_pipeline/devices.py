@@ -38,6 +38,13 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
     return resolve_device(runtime.device)
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on a device; to a GPU through pinned memory, so that this does not wait for what it works on."""
+    if device.type != "cuda" or tensor.is_cuda or not tensor.numel():
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def keep_freed_memory() -> None:
     """Let this process reuse the memory of large tensors, which glibc gives back after every operation otherwise.
 

@@ -24,6 +24,8 @@ CPU = torch.device("cpu")
 class Hungry(Aesthetic):
     """A network that takes 64 MiB for every picture of a batch."""
 
+    batches: list[int]
+
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         taken = torch.ones(len(pixels), EACH_BYTES // 4)
         self.batches.append(len(pixels))
@@ -77,6 +79,7 @@ def test_batches_are_halved_when_memory_runs_out() -> None:
             RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
             True,
         ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (MemoryError(), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],

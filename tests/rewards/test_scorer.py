@@ -205,6 +205,42 @@ def test_a_stream_reads_no_further_than_it_scores(rewards: dict[str, NetworkRewa
     assert scored == read == 3000
 
 
+def test_more_distinct_prompts_than_are_kept(
+    rewards: dict[str, NetworkReward], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tgo_pipeline.rewards.scorer.BLOCK", 4)
+    monkeypatch.setattr("tgo_pipeline.rewards.scorer.PROMPTS", 6)
+    chosen = {name: rewards[name] for name in ("clip", "imagereward")}
+    images = [picture(32, 32)] * 30
+    prompts = [f"{'red ' * (row % 3)}cat {row * 7 % 11}" for row in range(30)]
+    with Scorer(chosen, batch_size=2, threads=1) as scorer:
+        found = scorer.score(images, prompts)
+    for name, reward in chosen.items():
+        alone = [reward.score(images[:1], [prompt])[0] for prompt in prompts]
+        np.testing.assert_allclose(found.columns[name], alone, rtol=0, atol=1e-5)
+
+
+def test_two_rewards_of_one_name_need_other_names(images: list[bytes]) -> None:
+    pair = [tiny.build("clip"), tiny.build("clip", seed=1)]
+    with pytest.raises(TgoError, match=r"two rewards are named 'clip'.*dict"):
+        score_all(pair, images, PROMPTS)
+    scores = score_all({"one": pair[0], "other": pair[1]}, images, PROMPTS)
+    assert (scores.columns["one"] != scores.columns["other"]).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to score on")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_gpu_scores_as_the_cpu_does(
+    images: list[bytes], rewards: dict[str, NetworkReward], workers: int
+) -> None:
+    expected = Scorer(rewards).score(images, PROMPTS)
+    moved = {name: copy.deepcopy(reward).to("cuda") for name, reward in rewards.items()}
+    with Scorer(moved, batch_size=2, workers=workers) as scorer:
+        found = scorer.score(images, PROMPTS)
+    for name in NAMES:  # torch cuts pictures into patches in TF32
+        np.testing.assert_allclose(found.columns[name], expected.columns[name], rtol=1e-2, atol=5e-3)
+
+
 def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
     with pytest.raises(TgoError, match="2 images and 1 prompts: give one prompt per image"):
         rewards["clip"].score([picture(32, 32)] * 2, ["a red cat"])

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.layouts import Files
 
@@ -189,9 +190,10 @@ class NetworkReward(Reward):
         counts, order = self.token_counts(tokens).sort()
         parts = zip(counts.split(PROMPTS_AT_ONCE), order.split(PROMPTS_AT_ONCE), strict=True)
         encoded = [
-            self.encode_tokens(tokens[rows, : int(count.max())].to(self.device)) for count, rows in parts
+            self.encode_tokens(to_device(tokens[rows, : int(count.max())], self.device))
+            for count, rows in parts
         ]
-        return torch.cat(encoded)[order.argsort()]
+        return torch.cat(encoded)[to_device(order.argsort(), self.device)]
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Scores (B,) of prepared pictures (B, 3, S, S) and token ids (B, L)."""

@@ -13,7 +13,8 @@ FIRST_ON_GPU = 8
 MOST = 256
 SHARE = 0.6
 """Part of the free memory of a GPU that the pictures of one batch may take."""
-_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "_status_alloc_failed")
+"""What torch, the allocators, and NVIDIA's libraries say."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -33,7 +34,7 @@ class BatchSize:
 
     @contextlib.contextmanager
     def measure(self, count: int) -> Iterator[None]:
-        """Learn from `count` pictures scored inside, once; and give memory back if it runs out."""
+        """Learn from `count` pictures scored inside, once."""
         if self._measured:
             yield
             return
@@ -48,7 +49,7 @@ class BatchSize:
         """Use no more than `size` pictures from here on."""
         self._measured = True
         self.current = min(self.current, size)
-        for _ in self._devices:
+        if self._devices:
             torch.cuda.empty_cache()
 
     def _fitting(self, device: torch.device, before_bytes: int, count: int) -> int:

@@ -7,6 +7,7 @@ pictures of 8 bits equals what the workers' way gives, but for the last bits of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -116,4 +117,15 @@ def _middle(image: Image.Image) -> Image.Image:
 
 
 def _normalise(pixels: Tensor) -> Tensor:
-    return F.normalize(pixels, MEAN, STD)
+    """As torchvision's `normalize`, which copies both constants to the device each time and so waits for a GPU."""
+    mean, std = _constants(pixels.device)
+    return (pixels - mean).div_(std)
+
+
+@lru_cache(maxsize=32)
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # gradients may pass them later
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (MEAN, STD)
+        )
+    return mean, std

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.batching import BatchSize, is_out_of_memory
@@ -81,12 +82,23 @@ def score_all(
     """Score pairs of image and prompt with several rewards; a picture that cannot be read costs its row, not the call.
 
     Images and prompts as in `Reward.score`. Decoding, the prepared pictures, equal CLIP towers and distinct prompts
-    are shared. Raises `TgoError` if the numbers differ, or an image is of a kind that holds no picture.
+    are shared. Columns are the keys of a mapping, or the names of a list of rewards. Raises `TgoError` if the numbers
+    differ, two rewards have one name, or an image is of a kind that holds no picture.
     """
-    named = dict(rewards) if isinstance(rewards, Mapping) else {reward.name: reward for reward in rewards}
+    named = dict(rewards) if isinstance(rewards, Mapping) else _named(rewards)
     paired = _pair(images, prompts, prompt, any(reward.needs_prompt for reward in named.values()))
     with Scorer(named, batch_size=batch_size, workers=workers) as scorer:
         return scorer.score(images, paired)
+
+
+def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
+    named: dict[str, Reward] = {}
+    for reward in rewards:
+        if named.setdefault(reward.name, reward) is not reward:
+            raise TgoError(
+                f"two rewards are named {reward.name!r}: give a dict with a name of its own for each."
+            )
+    return named
 
 
 def _pair(
@@ -161,11 +173,11 @@ class Scorer:
         """As `stream`, for samples that come in parts: yields the number of the part with each of its batches.
 
         A batch never reaches into the next part, so that the scores of a part are the same to the last bit whatever
-        was scored before it; but the next part is decoded while this one is with the networks.
+        was scored before it (on a GPU with a `batch_size`, which is measured otherwise); but the next part is decoded
+        while this one is with the networks.
         """
-        waiting: deque[tuple[int, Callable[[], ScoredBatch]]] = (
-            deque()
-        )  # a GPU is fetched from one batch late
+        # Scores are fetched one batch late, so that a GPU has the next one before it ends this.
+        waiting: deque[tuple[int, Callable[[], ScoredBatch]]] = deque()
         for batch, chunk in self._preparer.stream(self._chunks(parts)):
             batch.chunks.append(chunk)
             if not batch.complete():
@@ -217,11 +229,14 @@ class Scorer:
         pixels, shared = _join(batch.chunks)
         places = batch.places[rows]
         parts = self._score(pixels, shared, places, batch.prompts.encoded) if len(rows) else []
+        copies = {
+            name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.rewards if parts
+        }
 
         def fetch() -> ScoredBatch:
             columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.rewards}
-            for name in self.rewards if parts else ():
-                found = torch.cat([part[name].float() for part in parts]).cpu().numpy()
+            for name, copied in copies.items():
+                found = copied()
                 columns[name][rows] = found
                 for row in rows[~np.isfinite(found)]:
                     errors[row] = f"{name} gave {columns[name][row]}"
@@ -264,12 +279,13 @@ class Scorer:
         for name, reward in self.rewards.items():
             part = shared[reward.preprocessing]
             if (part, reward.device) not in finished:
-                moved = _to_device(pixels[part], reward.device)
-                finished[part, reward.device] = reward.preprocessing.finish(moved)
+                finished[part, reward.device] = reward.preprocessing.finish(
+                    _moved(pixels[part], reward.device)
+                )
             key = (id(reward.image_encoder), part)
             if key not in images:
                 images[key] = reward.encode_images(finished[part, reward.device])
-            scores[name] = reward.combine(images[key], encoded[name][places])
+            scores[name] = reward.combine(images[key], _chosen(encoded[name], places))
         return scores
 
 
@@ -294,10 +310,30 @@ def _append(known: Any, new: Any) -> Any:
     return torch.cat([known, new]) if isinstance(known, Tensor) else np.concatenate([known, new])
 
 
-def _to_device(pixels: Any, device: torch.device) -> Any:
-    if not isinstance(pixels, Tensor) or device.type == "cpu":
-        return pixels
-    return (pixels.pin_memory() if device.type == "cuda" else pixels).to(device, non_blocking=True)
+def _moved(pixels: Any, device: torch.device) -> Any:
+    return to_device(pixels, device) if isinstance(pixels, Tensor) else pixels
+
+
+def _chosen(prompts: Any, places: np.ndarray) -> Any:
+    """Encoded prompts by their places."""
+    if not isinstance(prompts, Tensor):
+        return prompts[places]
+    return prompts[to_device(torch.from_numpy(places), prompts.device)]
+
+
+def _copied(scores: Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy scores from their device; what is returned waits for that, and not for what came after it."""
+    if not scores.is_cuda:
+        return lambda: scores.cpu().numpy()
+    copy = scores.to("cpu", non_blocking=True)  # to pinned memory
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(scores.device))
+
+    def wait() -> np.ndarray:
+        done.synchronize()
+        return copy.numpy()
+
+    return wait
 
 
 def share_towers(rewards: Sequence[Reward]) -> None:
