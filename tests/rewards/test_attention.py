@@ -77,6 +77,25 @@ def test_blips_text_network_is_eager_attentions_with_padding_and_all() -> None:
     assert_same(lambda hidden: reward.combine(hidden, tokens), expected, reward.encode_images(noise()))
 
 
+def test_the_name_of_the_padding_in_a_prompt_is_a_word_like_others() -> None:
+    """The official code masks what the tokenizer added, whatever a prompt says."""
+    reward: ImageReward = build("imagereward")
+    network = eager(BlipTextModel, reward.text.config, reward.text, add_pooling_layer=False)
+    prompts = ["red [PAD] cat", "a", "[PAD]", "blue cats [PAD] [PAD]"]
+    length = reward.tokens
+    encoded = reward.tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    )
+    hidden = reward.encode_images(noise())
+    states = network(
+        input_ids=encoded["input_ids"],
+        attention_mask=encoded["attention_mask"],
+        encoder_hidden_states=hidden,
+    ).last_hidden_state
+    expected = (reward.head(states[:, 0]) - MEAN) / STD
+    torch.testing.assert_close(reward.combine(hidden, reward.tokenize(prompts)), expected, **EQUAL)
+
+
 @pytest.mark.parametrize("prompts", [["a red cat"] * 2, ["a red cat", "a"]])
 def test_imagereward_cuts_padding_only(prompts: list[str]) -> None:
     reward: ImageReward = build("imagereward")

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.attention import BlipTextAttention, BlipVisionAttention
 from tgo_pipeline.rewards.base import NetworkReward, empty
@@ -129,8 +131,9 @@ class ImageReward(NetworkReward):
         )["input_ids"]
 
     def token_counts(self, tokens: Tensor) -> Tensor:
-        """How many tokens of each prompt are not padding."""
-        return (tokens != self.text.config.pad_token_id).sum(-1)
+        """Places of the last token that is not padding, plus one. A prompt may have the text "[PAD]" in its middle."""
+        places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        return (places * (tokens != self.text.config.pad_token_id)).amax(-1)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, L) on the CPU, so that `combine` can cut them without waiting for the device."""
@@ -153,9 +156,11 @@ class ImageReward(NetworkReward):
         """
         counts = self.token_counts(prompts)
         longest = int(counts.max())
-        tokens = prompts[:, :longest].to(images.device, non_blocking=True)
-        padded = int(counts.min()) < longest
-        mask = (tokens != self.text.config.pad_token_id)[:, None, None] if padded else None
+        tokens = to_device(prompts[:, :longest], images.device)
+        mask = None
+        if int(counts.min()) < longest:
+            shown = torch.arange(longest, device=counts.device) < counts[:, None]
+            mask = to_device(shown, images.device)[:, None, None]
         hidden = self.text.embeddings(input_ids=tokens)
         blocks = self.towers[1]
         with autocast(blocks, images.device):
