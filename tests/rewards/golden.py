@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer, CLIPConfig, CLIPModel
 
+from benchmarks.official.networks import to_hugging_face
 from tgo_pipeline.rewards.head import LinearHead
 from tgo_pipeline.rewards.image_reward import ImageReward, text_config, vit_config
 
@@ -173,39 +174,3 @@ def write_aesthetic(folder: Path, configs: dict[str, Any]) -> str:
     head = seeded("aesmlp", LinearHead().state_dict())
     torch.save(head, folder / "sac+logos+ava1-l14-linearMSE.pth")
     return digest(head)
-
-
-_RENAMED = (
-    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
-    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
-    ("visual.ln_pre.", "vision_model.pre_layrnorm."),
-    ("visual.ln_post.", "vision_model.post_layernorm."),
-    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
-    ("token_embedding.", "text_model.embeddings.token_embedding."),
-    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
-    ("ln_final.", "text_model.final_layer_norm."),
-    ("transformer.resblocks.", "text_model.encoder.layers."),
-)
-
-
-def to_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's CLIP keys to those of a Hugging Face CLIPModel."""
-    result: dict[str, Tensor] = {"logit_scale": state["logit_scale"]}
-    result["visual_projection.weight"] = state["visual.proj"].T.contiguous()
-    result["text_projection.weight"] = state["text_projection"].T.contiguous()
-    for key, value in state.items():
-        if key in ("logit_scale", "visual.proj", "text_projection"):
-            continue
-        old, new = next(pair for pair in _RENAMED if key.startswith(pair[0]))
-        name = new + key.removeprefix(old)
-        for inner, outer in ((".ln_1.", ".layer_norm1."), (".ln_2.", ".layer_norm2."), (".c_fc.", ".fc1.")):
-            name = name.replace(inner, outer)
-        name = name.replace(".c_proj.", ".fc2.").replace(".attn.out_proj.", ".self_attn.out_proj.")
-        if ".attn.in_proj_" in name:
-            stem, kind = name.split(".attn.in_proj_")
-            for part, chunk in zip("qkv", value.chunk(3), strict=True):
-                result[f"{stem}.self_attn.{part}_proj.{kind}"] = chunk.contiguous()
-        else:
-            result[name] = value
-    return result
