@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,13 @@ def test_damage_never_raises_anything_else(noise: bytes, kind: str, start: int) 
         assert decode(damaged).mode == "RGB"
     except UnreadableImage as error:
         assert str(error)
+
+
+def test_a_header_that_confuses_its_decoder_is_a_reason_too() -> None:
+    data = bytearray(encoded(Image.new("F", (24, 31)), format="SPIDER"))
+    data[26 * 4 : 27 * 4] = struct.pack("f", 1)  # says that it is the first of a stack, which is not there
+    with pytest.raises(UnreadableImage, match="AttributeError"):
+        decode(bytes(data))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

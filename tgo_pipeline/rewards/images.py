@@ -35,7 +35,7 @@ _LOADING = threading.Lock()
 
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, LookupError, ArithmeticError, EOFError, TypeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
+    *(AttributeError, AssertionError, struct.error, zlib.error, Image.DecompressionBombError),
 )
 """What Pillow's decoders raise for damaged bytes: a single one must not end the scoring of a million."""
 
