@@ -9,11 +9,15 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import torch
+from PIL import Image
 
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
@@ -71,6 +75,27 @@ def test_a_worker_that_is_killed_ends_the_work_with_a_reason() -> None:
             worker.kill()
         with pytest.raises(TgoError, match="a worker process that decodes images ended"):
             list(stream)
+
+
+@dataclass(frozen=True)
+class KilledWhileSending:
+    """A preparation whose worker is killed when it has sent the beginning of its result."""
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        def send_a_little(connection: Connection, data: bytes) -> None:
+            os.write(connection.fileno(), bytes(data)[:20])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Connection._send = send_a_little  # type: ignore[attr-defined]
+        return torch.zeros(3, 64, 64, dtype=torch.uint8)
+
+
+def test_a_worker_that_is_killed_while_it_sends_a_result_ends_the_work_too() -> None:
+    with (
+        Preparer([KilledWhileSending()], 2) as preparer,
+        pytest.raises(TgoError, match="a worker process that decodes images ended"),
+    ):
+        list(preparer.stream(chunks(8)))
 
 
 def test_an_error_of_the_source_ends_the_workers_work() -> None:

@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Self, TypeVar
@@ -27,6 +28,8 @@ from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
 CHUNK = 16
 """Pictures that one worker prepares at a time."""
 MAX_WORKERS = 16
+POLL_S = 1.0
+"""How often to see whether the workers are still there."""
 
 Tag = TypeVar("Tag")
 Pixels = np.ndarray | list[Any]
@@ -115,9 +118,9 @@ class Preparer:
             for tag, images in chunks:
                 waiting.append((tag, self._submit(prepare_chunk, images, self.preparations)))
                 if len(waiting) > ahead:
-                    yield _finished(*waiting.popleft())
+                    yield self._finished(*waiting.popleft())
             while waiting:
-                yield _finished(*waiting.popleft())
+                yield self._finished(*waiting.popleft())
         except BrokenExecutor as error:
             self._pool = None
             raise TgoError(
@@ -134,9 +137,28 @@ class Preparer:
             self._pool = _processes(self.workers) if self.workers else ThreadPoolExecutor(self._threads)
         return self._pool.submit(work, *arguments)
 
+    def _finished(self, tag: Tag, future: Future[Chunk]) -> tuple[Tag, Chunk]:
+        while not future.done():
+            wait_for([future], POLL_S)
+            if isinstance(self._pool, ProcessPoolExecutor) and not future.done():
+                _break_if_a_worker_ended(self._pool)
+        return tag, future.result()
 
-def _finished(tag: Tag, future: Future[Chunk]) -> tuple[Tag, Chunk]:
-    return tag, future.result()
+
+def _break_if_a_worker_ended(pool: ProcessPoolExecutor) -> None:
+    """Let a pool notice that a worker was killed while it sent a result.
+
+    The pool then waits for the rest of that result, for ever: it holds the sending end of the pipe open itself. With
+    that end closed and every worker gone it reads the end of the pipe, and fails all that is waited for.
+    """
+    workers = list((pool._processes or {}).values())
+    if all(worker.exitcode is None for worker in workers):
+        return
+    for worker in workers:
+        worker.kill()
+    sending: Any = getattr(pool._result_queue, "_writer", None)
+    if sending is not None and not sending.closed:
+        sending.close()
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:
