@@ -123,6 +123,20 @@ def test_a_changed_picture_or_prompt_costs_its_part(tgo: Tgo, tmp_path: Path, pi
     assert changed(before, scores()) == [before["image"].to_list().index(f"pictures/{rows[399][0]}")]
 
 
+def test_a_changed_picture_that_a_table_names_costs_its_part(
+    tgo: Tgo, tmp_path: Path, pictures: Path
+) -> None:
+    names = sorted(path.name for path in pictures.iterdir())[:130]
+    paths = pl.DataFrame({"image": [f"pictures/{name}" for name in names], "prompt": ["a fox"] * len(names)})
+    paths.write_parquet(tmp_path / "table.parquet")
+    tgo("table.parquet")
+    before = scores()
+    assert "nothing to do" in tgo("table.parquet").out
+    picture(1000).save(pictures / names[70])
+    assert "parts: 2 done, 1 to do (64 images)" in tgo("table.parquet").log
+    assert changed(before, scores()) == [70]
+
+
 def changed(before: pl.DataFrame, after: pl.DataFrame) -> list[int]:
     """Rows whose scores differ."""
     return [

@@ -52,12 +52,14 @@ class Table(Source):
         self._image = columns.image_in(path, schema.names)
         self._prompt = columns.prompt_in(path, schema.names)
         _check_image_type(path, schema.field(self._image))
+        self._paths = _is_text(schema.field(self._image).type)
         if self._prompt is not None:
             _check_text_type(path, schema.field(self._prompt))
         labels = [name for name in (self._prompt, ID) if name is not None and name in schema.names]
         everything = list(dict.fromkeys([self._image, *labels]))
         self._labels = Cursor(lambda start: self._rows(start, labels))
         self._all = Cursor(lambda start: self._rows(start, everything))
+        self._named = Cursor(lambda start: self._rows(start, everything))  # the same rows, for what they name
 
     @abstractmethod
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -70,7 +72,11 @@ class Table(Source):
         return self._labels.take(start, stop)
 
     def key(self, start: int, stop: int) -> Any:
-        return [date(self._path), self._image, start]
+        own = [date(self._path), self._image, start]
+        if not self._paths:
+            return own
+        rows = self._named.take(start, stop)
+        return [*own, [date(str(row.content)) if isinstance(row.content, Path) else None for row in rows]]
 
     def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
         import pyarrow as pa
