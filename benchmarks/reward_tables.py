@@ -28,8 +28,8 @@ def speed_section(devices: Mapping[str, Any]) -> str:
     parts = [
         "## Speed of the five rewards, end to end",
         "Encoded images in, written scores out; random weights of the official sizes, the same weights, images, "
-        "prompts and threads for every side. Each side is a process of its own in each round, and sides take turns; "
-        "medians over rounds, ratios within each round. Loading is apart, but for `hpsv2.score`, which reads its "
+        "prompts and threads for every side. Each side is a process of its own in each round; medians over rounds, "
+        "ratios within each round. Loading is apart, but for `hpsv2.score`, which reads its "
         "checkpoint at every call. No gradients, for imscore neither. This project's process is set up as those of "
         "the score stage and `tgo score` are. Memory is the peak while scoring, weights included.",
     ]
@@ -64,13 +64,12 @@ def _speed_of(device: str, measured: Mapping[str, Any]) -> list[str]:
         f"{_rounds(measured)} rounds. {_peer_versions(measured)}"
     )
     rows = [_speed_row(form, measured) for form in FORMS if _applies(form, device)]
-    return [
-        setting,
-        table(_SPEED, rows),
-        *_in_turns(measured),
-        *_by_reward(measured),
-        *_differences(measured),
-    ]
+    turns = _in_turns(measured)
+    rough = (
+        "One side after the other: rough where the speed of the machine changes, but with memory and loading."
+    )
+    runs = [*([rough] if turns else []), table(_SPEED, rows)]
+    return [setting, *turns, *runs, *_by_reward(measured), *_differences(measured)]
 
 
 def _in_turns(measured: Mapping[str, Any]) -> list[str]:
