@@ -233,12 +233,12 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
     """Three times as many pictures as may be under way at once take no more memory."""
     under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, os.cpu_count() or 1)
     picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
-    (tmp_path / "mine.py").write_text("def width(images, prompts):\n    return [i.width for i in images]\n")
+    (tmp_path / "own_width.py").write_text("def width(images, prompts):\n    return [i.width for i in images]\n")
     peaks = []
     for count in (under_way, 3 * under_way):
         table = pa.table({"image": [(tmp_path / "one.png").read_bytes()] * count})
         options = {"row_group_size": 10, "compression": "none", "use_dictionary": False}
         pq.write_table(table, tmp_path / f"{count}.parquet", **options)
-        call = (f"{count}.parquet", "--prompt", "a fox", "--rewards", "mine:width")
+        call = (f"{count}.parquet", "--prompt", "a fox", "--rewards", "own_width:width")
         peaks.append(peak_bytes(tmp_path, *call, "--out", f"{count}-scores.parquet"))
     assert peaks[1] < peaks[0] + under_way * (tmp_path / "one.png").stat().st_size / 2

@@ -99,10 +99,10 @@ def test_rewards(tgo: Tgo, tmp_path: Path, rewards: str, said: str) -> None:
 def test_a_reward_that_gives_no_number_for_a_picture_costs_that_column_alone(
     tgo: Tgo, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_odd.py").write_text(
         "def odd(images, prompts):\n    return [1.0, float('nan')][: len(images)]\n"
     )
-    assert tgo("pictures", "--prompt", "a", rewards=f"mine:odd,{CLIP}").code == 3
+    assert tgo("pictures", "--prompt", "a", rewards=f"own_odd:odd,{CLIP}").code == 3
     found = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     assert [row["odd"] for row in found] == [1.0, None]
     assert all(row["clip"] is not None for row in found)
