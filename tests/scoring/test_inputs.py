@@ -233,7 +233,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
     """Three times as many pictures as may be under way at once take no more memory."""
     under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, os.cpu_count() or 1)
     picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
-    (tmp_path / "own_width.py").write_text("def width(images, prompts):\n    return [i.width for i in images]\n")
+    (tmp_path / "own_width.py").write_text(
+        "def width(images, prompts):\n    return [i.width for i in images]\n"
+    )
     peaks = []
     for count in (under_way, 3 * under_way):
         table = pa.table({"image": [(tmp_path / "one.png").read_bytes()] * count})
