@@ -183,7 +183,8 @@ def floor_section(devices: Mapping[str, Any]) -> str:
         "floor is the time of the networks' operations at the rate of plain matrix products of their shapes, in the "
         "precision that they run in. Operations are those that are done: text is cut at its end, and the last block "
         "of CLIP's image towers computes the class token alone, which the published numbers below do not reckon with. "
-        "Parts under 0.05 % are left out. More than 100 % means that the machine was slower while the rate was measured.",
+        "Parts under 0.05 % are left out. More than 100 % means that the machine was slower while the rate was "
+        "measured.",
     ]
     for device, title in DEVICES.items():
         measured = devices.get(device)
