@@ -189,7 +189,9 @@ class _Run:
                 f"the rows of {self._call.out} were changed by something else: start over with --overwrite."
             )
         table = _table(done, names, kept)
-        rewards = {name: self._described(name) for name in names}
+        rewards = {
+            name: {"fingerprint": self._wanted[name], **self._loaded[name].description} for name in names
+        }
         earlier = kept.rewards if kept else {}
         self._results.write(done.part.fingerprint, table, {**earlier, **rewards}, last=done.last)
         self._outcome.scored += table.num_rows
@@ -199,16 +201,6 @@ class _Run:
             rate = self._outcome.images_per_s
             log.info("%s images scored%s, %.3g images/s", f"{self._outcome.scored:,}", among, rate)
         self._stop.check()
-
-    def _described(self, name: str) -> dict[str, Any]:
-        """What a column means, for whoever opens the table later."""
-        reward = self._loaded[name]
-        return {
-            "fingerprint": self._wanted[name],
-            **reward.identity,
-            "scale": reward.scale,
-            "typical_range": reward.typical_range,
-        }
 
 
 def _table(done: _Open, names: Sequence[str], kept: Found | None) -> pa.Table:
