@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.base import Reward
     from tgo_pipeline.rewards.scorer import score_all
 
-__all__ = ["REWARDS", "Spec", "fingerprint", "load_reward", "require", "score_all"]
+__all__ = ["REWARDS", "Spec", "fingerprint", "load_reward", "require", "resolve_precision", "score_all"]
 
 DTYPES = ("auto", "fp32", "fp16", "bf16")
 _TORCH_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16", "None": "auto"}
@@ -50,7 +50,7 @@ def load_reward(
 
     spec = _spec(name_or_spec, source)
     place = _device(device)
-    precision = _precision(dtype, place)
+    precision = resolve_precision(dtype, place)
     name = specs.canonical(spec.reward)
     if name not in REWARDS:
         reward, identity = _load_custom(spec, name, place)
@@ -134,7 +134,8 @@ def _reference(name: str) -> str:
     return name if specs.is_object(name) else specs.installed()[name]
 
 
-def _precision(dtype: str | torch.dtype | None, device: torch.device) -> str:
+def resolve_precision(dtype: str | torch.dtype | None, device: torch.device) -> str:
+    """What `dtype` means on a device: auto (or None) is fp16 on a GPU, else fp32. Raises `TgoError` for others."""
     name = _TORCH_NAMES.get(str(dtype), str(dtype))
     if name not in DTYPES:
         raise TgoError(f"dtype is {dtype!r}: it must be one of auto, fp32, fp16.")

@@ -7,10 +7,15 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tgo_pipeline.devices import resolve_device
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards import require
+from tgo_pipeline.rewards import require, resolve_precision
 from tgo_pipeline.rewards.specs import Spec
+
+if TYPE_CHECKING:
+    import torch
 
 SHARE = 0.7
 """Part of the free memory that weights may take; the rest is for pictures."""
@@ -22,8 +27,9 @@ def groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> l
 
     The budget is `runtime.score_memory_gb`, or what is free on the device, divided by the processes that share it.
     """
-    budget_bytes = _budget_bytes(runtime)
-    each_bytes = 2 if dtype == "fp16" or (dtype == "auto" and _on_gpu(runtime)) else 4
+    device = resolve_device(runtime.device)
+    budget_bytes = _budget_bytes(runtime, device)
+    each_bytes = 2 if resolve_precision(dtype, device) == "fp16" else 4
     result: list[list[str]] = []
     left_bytes = 0.0
     for name, spec in rewards.items():
@@ -46,23 +52,15 @@ def numbers(path: Path) -> int:
     return sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
 
 
-def _on_gpu(runtime: RuntimeParams) -> bool:
-    from tgo_pipeline.devices import resolve_device
-
-    return resolve_device(runtime.device).type == "cuda"
-
-
-def _budget_bytes(runtime: RuntimeParams) -> float:
+def _budget_bytes(runtime: RuntimeParams, device: torch.device) -> float:
     if runtime.score_memory_gb is not None:
         return runtime.score_memory_gb * 1e9
-    if not _on_gpu(runtime):
+    if device.type != "cuda":
         return SHARE * _available_bytes() / runtime.processes
     import torch
 
-    from tgo_pipeline.devices import resolve_device
-
     shared = math.ceil(runtime.processes / max(1, torch.cuda.device_count()))
-    return SHARE * torch.cuda.mem_get_info(resolve_device(runtime.device))[0] / shared
+    return SHARE * torch.cuda.mem_get_info(device)[0] / shared
 
 
 def _available_bytes() -> float:

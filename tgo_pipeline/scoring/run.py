@@ -17,7 +17,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.progress import Bar
-from tgo_pipeline.rewards import fingerprint, load_reward
+from tgo_pipeline.rewards import fingerprint, load_reward, resolve_precision
 from tgo_pipeline.rewards.memory import groups
 from tgo_pipeline.rewards.stage import decoding_workers
 from tgo_pipeline.scoring.call import Call
@@ -104,7 +104,7 @@ class _Run:
         if self._device.type == "cpu":
             keep_freed_memory()
         gpu = self._device.type == "cuda"
-        dtype = ("fp16" if gpu else "fp32") if call.dtype == "auto" else call.dtype
+        dtype = resolve_precision(call.dtype, self._device)
         self._wanted = {
             column: fingerprint_of(reward=fingerprint(spec), dtype=dtype)
             for column, spec in self._specs.items()
