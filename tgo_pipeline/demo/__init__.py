@@ -1,7 +1,8 @@
 """The embedded small world: captions, drawn pictures, an oracle of true preference, and the weights that ship.
 
 prompts("train")            # captions of a family or split, as `demo:train` in params.yaml
-weights_path("diffusion")   # a StableDiffusionPipeline folder; "rewards/<name>" holds the five reward models
+weights_path("diffusion")   # a StableDiffusionPipeline folder; "masked" is an AmusedPipeline folder
+weights_path("rewards/pickscore")   # each of the five reward models
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def prompts(name: str) -> list[str]:
 
 
 def weights_path(name: str) -> Path:
-    """The folder of a shipped model: `diffusion`, or `rewards/<reward>`. Raises `TgoError` if there is none."""
+    """The folder of a shipped model: `diffusion`, `masked`, or `rewards/<reward>`. `TgoError` if there is none."""
     folder = WEIGHTS / name
     if folder.is_dir():
         return folder

@@ -1,6 +1,7 @@
 """Make the small world's weights from nothing: `tgo demo train`.
 
-Base model first, then the rewards on drawn pictures and on samples of the base, then the export in half precision.
+The diffusion base first, the masked base from its parts, then the rewards on drawn pictures and on samples of the
+diffusion base, then the export in half precision.
 What exists in the output folder is kept, so an interrupted training goes on where it was.
 """
 
@@ -20,12 +21,18 @@ from tgo_pipeline.progress import configure_logging
 from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from tgo_pipeline.demo.base_model import BaseTraining
+    from tgo_pipeline.demo.masked_model import MaskedTraining
     from tgo_pipeline.demo.reward_models import Pool, RewardTraining
 
 log = logging.getLogger("tgo")
+BASES = {"diffusion": ("unet", "vae"), "masked": ("transformer", "vqvae")}
+"""The base models, and the parts of each that ship in half precision.
+
+Not the text encoder: transformers would load it in half precision, diffusers its own parts not.
+"""
 REWARDS = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
 SAMPLING_STEPS = 12
 GUIDANCE_SCALES = (1.0, 2.0)
@@ -34,28 +41,36 @@ GUIDANCE_SCALES = (1.0, 2.0)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many captions the rewards see drawn, and sampled from the base model; two pictures each."""
+    """How many captions the rewards see drawn, and sampled from the diffusion base; two pictures each."""
 
     drawn: int = 4_000
     sampled: int = 1_500
     base: BaseTraining | None = None
+    masked: MaskedTraining | None = None
     rewards: RewardTraining | None = None
     batch: int = 128
 
 
 def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
-    """Train base and rewards into `output/training`, export to `output/weights`; return the latter."""
+    """Train bases and rewards into `output/training`, export to `output/weights`; return the latter."""
     import torch
 
     from tgo_pipeline.demo.base_model import BaseTraining, train_base
+    from tgo_pipeline.demo.masked_model import MaskedTraining, train_masked
     from tgo_pipeline.demo.reward_models import RewardTraining, drawn_pool, join, train_rewards
 
     configure_logging()
     torch.set_flush_denormal(True)
     sizes = sizes or Sizes()
-    sizes = replace(sizes, base=sizes.base or BaseTraining(), rewards=sizes.rewards or RewardTraining())
+    sizes = replace(
+        sizes,
+        base=sizes.base or BaseTraining(),
+        masked=sizes.masked or MaskedTraining(),
+        rewards=sizes.rewards or RewardTraining(),
+    )
     work = output / "training"
     base = train_base(work, seed, sizes.base)
+    train_masked(work, seed, sizes.masked)
     pool = join(
         drawn_pool(sizes.drawn, derive_seed(seed, "rewards", "pictures")),
         sampled_pool(base, sizes.sampled, derive_seed(seed, "rewards", "samples"), sizes.batch),
@@ -81,13 +96,11 @@ def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
     return Pool(captions, np.concatenate(pictures))
 
 
-def sample(
-    pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guidance_scale: float
-) -> np.ndarray:
-    """One picture for each prompt, (N, 32, 32, 3) uint8."""
+def sample(pipeline: DiffusionPipeline, prompts: list[str], seed: int, guidance_scale: float) -> np.ndarray:
+    """One picture of either base for each prompt, (N, 32, 32, 3) uint8."""
     import torch
 
-    drawn: Any = pipeline(
+    drawn: Any = pipeline(  # type: ignore[operator]
         prompt=prompts,
         num_inference_steps=SAMPLING_STEPS,
         guidance_scale=guidance_scale,
@@ -97,23 +110,35 @@ def sample(
     return np.round(drawn.images * 255).astype(np.uint8)
 
 
-def _load(folder: Path) -> StableDiffusionPipeline:
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+def _load(folder: Path) -> DiffusionPipeline:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def export(work: Path, weights: Path, seed: int, sizes: Sizes) -> None:
-    """Write base and rewards in half precision, each weight file with metadata that says how it was made."""
+    """Write bases and rewards in half precision, each weight file with metadata that says how it was made."""
+    from tgo_pipeline.rewards import load_reward
+
+    metadata = origin(seed, sizes)
+    for name in BASES:
+        export_base(work, weights, name, metadata)
+    for name in REWARDS:
+        folder = weights / "rewards" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
+        _add_metadata(folder, metadata)
+
+
+def origin(seed: int, sizes: Sizes) -> dict[str, str]:
+    """What each weight file says about how it was made."""
     import diffusers
     import torch
     import transformers
 
-    from tgo_pipeline.rewards import load_reward
-
-    metadata = {
+    return {
         "made_by": "tgo demo train",
         "seed": str(seed),
         "trained_on": "procedurally drawn pictures of tgo_pipeline.demo.world",
@@ -124,18 +149,17 @@ def export(work: Path, weights: Path, seed: int, sizes: Sizes) -> None:
         "date": datetime.date.today().isoformat(),
         "license": "Apache-2.0",
     }
-    pipeline = _load(work / "diffusion")
-    pipeline.unet.half()
-    pipeline.vae.half()  # not the text encoder: transformers would load it in half precision, diffusers the rest not
-    pipeline.save_pretrained(weights / "diffusion")
-    for file in weights.rglob("*.json"):
+
+
+def export_base(work: Path, weights: Path, name: str, metadata: dict[str, str]) -> None:
+    """Write one base model of `BASES` from `work/name` to `weights/name`."""
+    pipeline = _load(work / name)
+    for part in BASES[name]:
+        getattr(pipeline, part).half()
+    pipeline.save_pretrained(weights / name)
+    for file in (weights / name).rglob("*.json"):
         _forget_origin(file)
-    for name in REWARDS:
-        folder = weights / "rewards" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
-    for file in sorted(weights.rglob("*.safetensors")):
-        _add_metadata(file, metadata)
+    _add_metadata(weights / name, metadata)
 
 
 def _forget_origin(file: Path) -> None:
@@ -145,7 +169,8 @@ def _forget_origin(file: Path) -> None:
         file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _add_metadata(file: Path, metadata: dict[str, str]) -> None:
+def _add_metadata(folder: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import load_file, save_file
 
-    save_file(load_file(file), file, {"format": "pt", **metadata})
+    for file in sorted(folder.rglob("*.safetensors")):
+        save_file(load_file(file), file, {"format": "pt", **metadata})

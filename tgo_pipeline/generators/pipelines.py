@@ -1,4 +1,4 @@
-"""Open a model as a `diffusers` pipeline: `demo`, a pipeline folder, an adapter folder of `fine_tune`, or a hub id."""
+"""Open a model as a `diffusers` pipeline: a shipped one, a pipeline folder, an adapter of `fine_tune`, a hub id."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ LAYOUT = (
     f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
     "unet, vae, text_encoder, tokenizer, scheduler), as `DiffusionPipeline.save_pretrained` writes them."
 )
+DEMOS = {"demo": "diffusion", "demo-masked": "masked"}
+"""Models that ship with the package, and their folders among the small world's weights."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -79,10 +81,10 @@ def model_fingerprint(model: str, revision: str | None = None) -> str:
 
 def locate(model: str, revision: str | None = None) -> Location:
     """Find a model's parts and check that a local one is complete. Raises `TgoError` that says what is missing."""
-    if model == "demo":
+    if model in DEMOS:
         from tgo_pipeline import demo
 
-        return Location(folder=_complete(demo.weights_path("diffusion")))
+        return Location(folder=_complete(demo.weights_path(DEMOS[model])))
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return _locate_on_hub(model, revision)
