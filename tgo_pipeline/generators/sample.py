@@ -54,9 +54,12 @@ class Sampler:
     def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image]:
         import torch
 
+        from tgo_pipeline.generators.masked import seeded_by_picture
+
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         try:
-            return self._pipeline(prompt=list(prompts), generator=generators, **self._options).images
+            with seeded_by_picture(self._pipeline):
+                return self._pipeline(prompt=list(prompts), generator=generators, **self._options).images
         except (TypeError, ValueError) as error:
             options = ", ".join(f"{name}={value}" for name, value in self._options.items())
             raise TgoError(
