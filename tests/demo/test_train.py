@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from tgo_pipeline import demo
 from tgo_pipeline.demo import world
 from tgo_pipeline.demo.base_model import BaseTraining, training_pictures
+from tgo_pipeline.demo.masked_model import MaskedTraining
 from tgo_pipeline.demo.reward_models import RewardTraining
-from tgo_pipeline.demo.train import REWARDS, Sizes, train
+from tgo_pipeline.demo.train import BASES, REWARDS, Sizes, train
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.rewards import load_reward
 
@@ -21,6 +22,16 @@ TOY = Sizes(
     sampled=4,
     base=BaseTraining(
         pictures=64, vae_steps=2, vae_batch=4, decoder_steps=2, unet_steps=4, unet_batch=4, checkpoint_every=2
+    ),
+    masked=MaskedTraining(
+        pictures=64,
+        vq_steps=4,
+        vq_batch=4,
+        restart_every=2,
+        decoder_steps=2,
+        transformer_steps=4,
+        transformer_batch=4,
+        checkpoint_every=2,
     ),
     rewards=RewardTraining(2, 2, 2, 2, 2, batch=16),
     batch=4,
@@ -33,9 +44,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_loads_with_the_real_classes_and_says_how_it_was_made(trained: Path):
-    pipeline: Any = load_pipeline(str(trained / "diffusion"))
-    drawn = pipeline(prompt=["a red circle on a white background"], num_inference_steps=2, output_type="np")
-    assert drawn.images.shape == (1, 32, 32, 3)
+    for name in BASES:
+        pipeline: Any = load_pipeline(str(trained / name))
+        drawn = pipeline(
+            prompt=["a red circle on a white background"], num_inference_steps=2, output_type="np"
+        )
+        assert drawn.images.shape == (1, 32, 32, 3)
     for name in REWARDS:
         load_reward(name, str(trained / "rewards" / name))
     for file in trained.rglob("*.safetensors"):
@@ -54,15 +68,24 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     def save_then_fail(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type]
         calls.append(1)
-        if len(calls) == 3:  # VAE, decoder, and the UNet half way
+        if len(calls) in (
+            3,
+            5,
+        ):  # VAE, decoder, and the UNet half way; then the UNet, and the VQ model half way
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(base_model, "_save", save_then_fail)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path, seed=1, sizes=TOY)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                train(tmp_path, seed=1, sizes=TOY)
     weights = train(tmp_path, seed=1, sizes=TOY)
-    for name in ("diffusion/unet/diffusion_pytorch_model.safetensors", "rewards/clip/model.safetensors"):
+    for name in (
+        "diffusion/unet/diffusion_pytorch_model.safetensors",
+        "masked/vqvae/diffusion_pytorch_model.safetensors",
+        "masked/transformer/diffusion_pytorch_model.safetensors",
+        "rewards/clip/model.safetensors",
+    ):
         left, right = load_file(weights / name), load_file(trained / name)
         assert left.keys() == right.keys()
         assert all(torch.equal(left[key], right[key]) for key in left)

@@ -71,7 +71,9 @@ class MaskedTraining:
     vq_learning_rate: float = 1e-3
     commitment: float = 0.25
     restart_every: int = 100
-    transformer_steps: int = 6_000
+    decoder_steps: int = 2_000
+    decoder_learning_rate: float = 2e-3
+    transformer_steps: int = 5_000
     transformer_batch: int = 64
     transformer_learning_rate: float = 1e-3
     caption_dropout: float = 0.1
@@ -92,6 +94,7 @@ def train_masked(folder: Path, seed: int, training: MaskedTraining | None = None
     vq = train_vq(folder / "vq.pt", folder / "diffusion", pictures, seed, training)
     codes = encode(vq, pictures)
     log.info("perplexity of the codes %.1f of %d", perplexity(codes), CODES)
+    train_vq_decoder(folder / "vq_decoder.pt", vq, pictures, codes, seed, training)
     pipeline = build_pipeline(vq, folder / "diffusion", folder / "tokenizer", seed)
     train_transformer(folder / "transformer.pt", pipeline, captions, codes, seed, training)
     pipeline.save_pretrained(result)
@@ -224,6 +227,30 @@ def build_pipeline(vq: VQModel, diffusion: Path, tokenizer_folder: Path, seed: i
         text_encoder=text_encoder,
         transformer=transformer,
         scheduler=AmusedScheduler(mask_token_id=MASK_TOKEN),
+    )
+
+
+def train_vq_decoder(
+    path: Path, vq: VQModel, pictures: np.ndarray, codes: Tensor, seed: int, training: MaskedTraining
+) -> None:
+    """Train the decoder further on codes that stay as they are; the transformer can be trained meanwhile."""
+    decoder = nn.ModuleList([vq.post_quant_conv, vq.decoder])
+    shape = (training.vq_batch, LATENT_SIZE, LATENT_SIZE, LATENT_CHANNELS)
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng(derive_seed(seed, str(step), "vq-decoder"))
+        rows = rng.integers(len(pictures), size=training.vq_batch)
+        drawn: Any = vq.decode(codes[rows], force_not_quantize=True, shape=shape)  # type: ignore[arg-type]
+        return object_error(2 * drawn.sample - 1, to_tensor(pictures[rows]))
+
+    optimise(
+        path,
+        decoder,
+        loss,
+        training.decoder_steps,
+        training.decoder_learning_rate,
+        training.checkpoint_every,
+        "vq-decoder",
     )
 
 
