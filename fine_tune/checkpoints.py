@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tgo_pipeline.shards import TEMPORARY, explain_full_disk, sync
 
 log = logging.getLogger("tgo")
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -35,6 +36,10 @@ class State:
     """Optimiser tensors by `<moment>.<name>`."""
     scaler: dict[str, Any]
     """State of the fp16 loss scaler, else empty."""
+    average: dict[str, Any] = field(default_factory=dict)
+    """Moving average of the trained tensors by name, if one is kept."""
+    memory: dict[str, list[float]] = field(default_factory=dict)
+    """Numbers that go from step to step: the objective's reference point, the guard's ratios."""
 
 
 class Checkpoints:
@@ -52,7 +57,14 @@ class Checkpoints:
         with atomic_folder(newest) as temporary:
             write_tensors(state.weights, temporary / WEIGHTS, {})
             write_tensors(state.optimizer, temporary / OPTIMIZER, {})
-            content = {"fingerprint": self._fingerprint, "step": state.step, "scaler": state.scaler}
+            if state.average:
+                write_tensors(state.average, temporary / AVERAGE, {})
+            content = {
+                "fingerprint": self._fingerprint,
+                "step": state.step,
+                "scaler": state.scaler,
+                "memory": state.memory,
+            }
             (temporary / STATE).write_text(json.dumps(content))
         for other in self._folders():
             if other != newest:
@@ -68,7 +80,8 @@ class Checkpoints:
         content = json.loads((path / STATE).read_text())
         weights, _ = read_tensors(path / WEIGHTS)
         optimizer, _ = read_tensors(path / OPTIMIZER)
-        return State(content["step"], weights, optimizer, content["scaler"])
+        average = read_tensors(path / AVERAGE)[0] if (path / AVERAGE).is_file() else {}
+        return State(content["step"], weights, optimizer, content["scaler"], average, content["memory"])
 
     def _sweep(self) -> Path | None:
         found = self._folders()

@@ -1,12 +1,16 @@
-"""Batches: labels joined with encoded samples, in an order that depends on the seed and the step alone."""
+"""Batches: labels joined with encoded samples, in an order that depends on the seed and the step alone.
+
+A batch is made of units: a sample, or for objectives on pairs the winner and the loser of one prompt.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,16 +52,16 @@ class Encoded:
     def __contains__(self, sample_id: str) -> bool:
         return sample_id in self._image_at
 
+    def prompt(self, sample_id: str) -> str:
+        """The prompt of a sample."""
+        return self._prompt_of[sample_id]
+
     def images(self, sample_ids: Sequence[str]) -> dict[str, Tensor]:
         """The encoded images of these samples, stacked."""
         return self._gather([self._image_at[sample_id] for sample_id in sample_ids])
 
-    def conditions(self, sample_ids: Sequence[str], dropped: Sequence[bool]) -> dict[str, Tensor]:
-        """The encoded prompts of these samples, the empty one where it is dropped, stacked."""
-        prompts = [
-            "" if drop else self._prompt_of[sample_id]
-            for sample_id, drop in zip(sample_ids, dropped, strict=True)
-        ]
+    def conditions(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """These prompts as encoded, stacked."""
         return self._gather([self._prompt_at[prompt] for prompt in prompts])
 
     def _gather(self, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
@@ -69,96 +73,171 @@ class Encoded:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """One step's samples; all of its fields have the same length."""
+    """Samples of one step; the members of a unit follow each other."""
 
     images: dict[str, Tensor]
+    """Named tensors of B rows."""
     conditions: dict[str, Tensor]
+    other_conditions: dict[str, Tensor]
+    """Of another prompt of the batch; empty where no objective asks for it."""
     label: Tensor
     weight: Tensor
-    seeds: list[int]
-    """Of each sample's corruption."""
+    score: Tensor
+    seeds: list[list[int]]
+    """(B, draws): of each sample's corruptions."""
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     def split(self, size: int) -> Iterator[TrainingBatch]:
-        """Cut into parts of at most `size` samples."""
+        """Cut into parts of at most `size` samples; give a multiple of the members of a unit."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield TrainingBatch(
-                {name: t[part] for name, t in self.images.items()},
-                {name: t[part] for name, t in self.conditions.items()},
-                self.label[part],
-                self.weight[part],
-                self.seeds[part],
-            )
+            yield self._each(lambda t, part=part: t[part], self.seeds[part])
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch with its tensors on `device`."""
+        return self._each(lambda t: t.to(device, non_blocking=True), self.seeds)
+
+    def _each(self, change: Callable[[Tensor], Tensor], seeds: list[list[int]]) -> TrainingBatch:
+        def changed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: change(tensor) for name, tensor in tensors.items()}
+
         return TrainingBatch(
-            {name: t.to(device) for name, t in self.images.items()},
-            {name: t.to(device) for name, t in self.conditions.items()},
-            self.label.to(device),
-            self.weight.to(device),
-            self.seeds,
+            changed(self.images),
+            changed(self.conditions),
+            changed(self.other_conditions),
+            change(self.label),
+            change(self.weight),
+            change(self.score),
+            seeds,
         )
 
 
-class TrainingData:
-    """Batches by step: the data in a new seeded permutation each epoch, one epoch after the other without a gap.
+class Place(NamedTuple):
+    """One unit of a batch: which, and what its draws of noise and dropout are told apart by."""
 
-    Each epoch holds every sample once; a batch may span two epochs, or several when it is larger than the data.
-    A sample's corruption and caption dropout depend on (seed, sample id, epoch) alone.
+    unit: int
+    turn: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How batches are made of the data; `batch_size` counts units."""
+
+    seed: int
+    batch_size: int
+    caption_dropout: float = 0.0
+    draws: int = 1
+    positive_share: float | None = None
+    prefixes: Mapping[int, str] | None = None
+    mismatched: bool = False
+
+
+class TrainingData:
+    """Batches by step: the units in a new seeded permutation each epoch, one epoch after the other without a gap.
+
+    Each epoch holds every unit once; a batch may span two epochs, or several when it is larger than the data. With
+    `positive_share` every place is drawn anew, with replacement. A unit's corruption and caption dropout depend on
+    (seed, its samples, epoch or place) alone; the members of a pair share both.
     """
 
     def __init__(
-        self, labels: Labels, encoded: Encoded, *, seed: int, batch_size: int, caption_dropout: float = 0.0
+        self, labels: Labels, encoded: Encoded, sampling: Sampling, pairs: np.ndarray | None = None
     ) -> None:
+        """`pairs` (N, 2) are the rows of `labels` that winners and losers are; None for objectives on samples."""
         missing = [sample_id for sample_id in labels.sample_ids if sample_id not in encoded]
         if missing:
             raise TgoError(
-                f"{len(missing)} of {len(labels.sample_ids)} labelled samples have no encoded image, the first is "
+                f"{len(missing)} of {len(labels)} labelled samples have no encoded image, the first is "
                 f"{missing[0]}: the labels are not those of these generations. Run score, threshold and label again."
             )
         self._labels = labels
         self._encoded = encoded
-        self._seed = seed
-        self._batch_size = batch_size
-        self._caption_dropout = caption_dropout
+        self._sampling = sampling
+        self._pairs = pairs
+        self._units = np.arange(len(labels))[:, None] if pairs is None else pairs
+        is_positive = labels.positive[self._units[:, 0]]
+        self._sides = [np.flatnonzero(~is_positive), np.flatnonzero(is_positive)]
 
     def __len__(self) -> int:
-        return len(self._labels.sample_ids)
+        """The number of units."""
+        return len(self._units)
 
-    def positions(self, step: int) -> list[tuple[int, int]]:
-        """The (epoch, sample number) of each place in the batch of a step, counted from 0."""
-        first = step * self._batch_size
-        places = (divmod(place, len(self)) for place in range(first, first + self._batch_size))
-        return [(epoch, int(self._permutation(epoch)[offset])) for epoch, offset in places]
+    @property
+    def members(self) -> int:
+        """Samples in a unit."""
+        return self._units.shape[1]
+
+    def places(self, step: int) -> list[Place]:
+        """The units of the batch of a step, counted from 0."""
+        first = step * self._sampling.batch_size
+        return [self._place(number) for number in range(first, first + self._sampling.batch_size)]
+
+    def _place(self, number: int) -> Place:
+        share = self._sampling.positive_share
+        if share is not None:
+            rng = np.random.default_rng(derive_seed(self._sampling.seed, f"place-{number}", "order"))
+            side = self._sides[int(rng.random() < share)]
+            return Place(int(rng.choice(side)), f"place-{number}")
+        epoch, offset = divmod(number, len(self))
+        return Place(int(self._permutation(epoch)[offset]), str(epoch))
 
     def epochs(self, step: int) -> float:
         """How often the data has been passed over after `step` steps."""
-        return step * self._batch_size / len(self)
+        return step * self._sampling.batch_size / len(self)
 
-    def batch(self, step: int) -> TrainingBatch:
-        """The batch of a step, counted from 0, on the CPU."""
-        positions = self.positions(step)
-        ids = [self._labels.sample_ids[number] for _, number in positions]
-        epochs = [epoch for epoch, _ in positions]
-        numbers = np.array([number for _, number in positions])
-        dropped = [self._drops(sample_id, epoch) for sample_id, epoch in zip(ids, epochs, strict=True)]
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> TrainingBatch:
+        """A rank's equal share of the batch of a step, counted from 0, on the CPU."""
+        places = self.places(step)
+        size = len(places) // ranks
+        others = [*places[1:], places[0]]
+        part = slice(rank * size, (rank + 1) * size)
+        return self._batch(places[part], others[part] if self._sampling.mismatched else [])
+
+    def _batch(self, places: Sequence[Place], others: Sequence[Place]) -> TrainingBatch:
+        rows = self._rows(places)
+        ids = [self._labels.sample_ids[row] for row in rows]
+        label = self._labels.label[rows].astype(np.float32)
+        if self._pairs is not None:
+            label = np.tile(np.array([1, 0], np.float32), len(places))
         return TrainingBatch(
             self._encoded.images(ids),
-            self._encoded.conditions(ids, dropped),
-            torch.from_numpy(self._labels.label[numbers].astype(np.float32)),
-            torch.from_numpy(self._labels.weight[numbers].astype(np.float32)),
-            [derive_seed(self._seed, i, f"noise-{epoch}") for i, epoch in zip(ids, epochs, strict=True)],
+            self._encoded.conditions(self._prompts(places)),
+            self._encoded.conditions(self._prompts(others)) if others else {},
+            torch.from_numpy(label),
+            torch.from_numpy(self._labels.weight[rows].astype(np.float32)),
+            torch.from_numpy(self._labels.score[rows].astype(np.float32)),
+            [seeds for place in places for seeds in [self._seeds(place)] * self.members],
         )
 
-    def _drops(self, sample_id: str, epoch: int) -> bool:
-        draw = derive_seed(self._seed, sample_id, f"caption-{epoch}") / SEEDS
-        return draw < self._caption_dropout
+    def _rows(self, places: Sequence[Place]) -> np.ndarray:
+        return np.concatenate([self._units[place.unit] for place in places])
+
+    def _prompts(self, places: Sequence[Place]) -> list[str]:
+        """The prompt of every sample: empty where it is dropped, else with its side's prefix."""
+        prefixes = self._sampling.prefixes or {}
+        texts = []
+        for place in places:
+            dropped = self._drops(place)
+            for row in self._units[place.unit]:
+                prefix = prefixes.get(int(self._labels.positive[row]), "")
+                prompt = self._encoded.prompt(self._labels.sample_ids[row])
+                texts.append("" if dropped else prefix + prompt)
+        return texts
+
+    def _seeds(self, place: Place) -> list[int]:
+        purposes = [f"noise-{place.turn}{f'-{draw}' * (draw > 0)}" for draw in range(self._sampling.draws)]
+        return [derive_seed(self._sampling.seed, self._key(place), purpose) for purpose in purposes]
+
+    def _drops(self, place: Place) -> bool:
+        draw = derive_seed(self._sampling.seed, self._key(place), f"caption-{place.turn}") / SEEDS
+        return draw < self._sampling.caption_dropout
+
+    def _key(self, place: Place) -> str:
+        return "/".join(self._labels.sample_ids[row] for row in self._units[place.unit])
 
     @functools.lru_cache(maxsize=8)  # noqa: B019  # an instance lives as long as its process
     def _permutation(self, epoch: int) -> np.ndarray:
-        generator = np.random.default_rng(derive_seed(self._seed, f"epoch-{epoch}", "order"))
+        generator = np.random.default_rng(derive_seed(self._sampling.seed, f"epoch-{epoch}", "order"))
         return generator.permutation(len(self))

@@ -37,12 +37,16 @@ _SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
 
 @dataclass(frozen=True)
 class Source:
-    """What is encoded, and with which model; `size` is (width, height) in pixels, None the model's own."""
+    """What is encoded, and with which model.
+
+    `size` is (width, height) in pixels, None the model's own; every prompt is encoded once with each of `prefixes`.
+    """
 
     generations: Path
     model: str
     revision: str | None
     size: tuple[int | None, int | None]
+    prefixes: tuple[str, ...] = ("",)
 
 
 def plan(source: Source) -> list[Shard]:
@@ -62,7 +66,7 @@ def plan(source: Source) -> list[Shard]:
         )
         for index, file in enumerate(files)
     ]
-    chunks = prompt_chunks(source.generations)
+    chunks = prompt_chunks(source.generations, source.prefixes)
     shards += [
         Shard(PROMPTS, index, len(chunks), fingerprint(**common, prompts=chunk), SUFFIX)
         for index, chunk in enumerate(chunks)
@@ -84,14 +88,18 @@ def generation_shards(folder: Path) -> list[Path]:
     return files
 
 
-def prompt_chunks(generations: Path) -> list[list[str]]:
-    """The empty prompt and the distinct prompts of all shards in alphabetical order, cut for one shard each."""
+def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[list[str]]:
+    """The empty prompt and the distinct prompts of all shards in alphabetical order, cut for one shard each.
+
+    Every prompt is there with each of the prefixes before it.
+    """
     from tgo_pipeline.tables import read_table
 
     distinct: set[str] = set()
     for file in generation_shards(generations):
         distinct.update(read_table(file, columns=["prompt"])["prompt"].unique().to_pylist())
-    texts = ["", *sorted(distinct - {""})]
+    prefixed = {prefix + prompt for prefix in prefixes for prompt in distinct}
+    texts = ["", *sorted(prefixed - {""})]
     return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]
 
 
@@ -111,7 +119,7 @@ def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.
     pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
     encoder = policy_class(pipeline).encoder(pipeline, source.size)
     files = generation_shards(source.generations)
-    chunks = prompt_chunks(source.generations)
+    chunks = prompt_chunks(source.generations, source.prefixes)
     size = runtime.generate_batch_size
 
     def write(shard: Shard) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +13,68 @@ import numpy as np
 from fine_tune.objectives.base import NEGATIVE
 from tgo_pipeline.errors import TgoError
 
+COLUMNS = ("sample_id", "prompt_id", "score", "relative_score", "label", "weight")
+
 
 @dataclass(frozen=True)
 class Labels:
-    """Samples in the order of their ids, with label (0 or 1) and weight."""
+    """Samples in the order of their ids; every array has one entry for each."""
 
     sample_ids: list[str]
+    prompt_ids: list[str]
     label: np.ndarray
+    """1 for positive, 0 for negative; an objective may soften it."""
     weight: np.ndarray
+    score: np.ndarray
+    """The target score."""
+    relative_score: np.ndarray
+    """The score minus tau."""
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Which samples are positive; a soft label counts for the side that it is nearer to."""
+        return self.label >= 0.5
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any id, label or weight."""
-        digest = hashlib.sha256("\n".join(self.sample_ids).encode())
-        digest.update(self.label.tobytes() + self.weight.tobytes())
+        """Changes with any id or number."""
+        digest = hashlib.sha256("\n".join((*self.sample_ids, *self.prompt_ids)).encode())
+        for values in (self.label, self.weight, self.score, self.relative_score):
+            digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:16]
 
     def only(self, sides: Collection[int]) -> Labels:
         """The samples of these labels. Raises `TgoError` if one of the sides is empty."""
         for side in sorted(sides):
             if not np.any(self.label == side):
-                raise TgoError(_empty_side(side, len(self.sample_ids)))
-        keep = np.flatnonzero(np.isin(self.label, list(sides)))
-        return Labels([self.sample_ids[i] for i in keep], self.label[keep], self.weight[keep])
+                raise TgoError(_empty_side(side, len(self)))
+        return self.take(np.flatnonzero(np.isin(self.label, list(sides))))
+
+    def take(self, rows: np.ndarray) -> Labels:
+        """These samples, in this order."""
+        return Labels(
+            [self.sample_ids[i] for i in rows],
+            [self.prompt_ids[i] for i in rows],
+            self.label[rows],
+            self.weight[rows],
+            self.score[rows],
+            self.relative_score[rows],
+        )
+
+    def weighted(self, weight: np.ndarray) -> Labels:
+        """The same samples with other weights."""
+        return replace(self, weight=weight)
+
+    def scored(self, score: np.ndarray) -> Labels:
+        """The same samples with other scores."""
+        return replace(self, score=score)
+
+    def labelled(self, label: np.ndarray) -> Labels:
+        """The same samples with other labels."""
+        return replace(self, label=label)
 
 
 def _empty_side(side: int, samples: int) -> str:
@@ -47,7 +86,7 @@ def _empty_side(side: int, samples: int) -> str:
 
 
 def read_labels(folder: Path) -> Labels:
-    """Read all label shards. Raises `TgoError` if there are none, a sample has two labels, or a weight is bad."""
+    """Read all label shards. Raises `TgoError` if there are none, a sample has two labels, or a number is bad."""
     import pyarrow as pa
 
     from tgo_pipeline.tables import LABELS, read_table
@@ -55,13 +94,15 @@ def read_labels(folder: Path) -> Labels:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise TgoError(f"{folder} holds no label shard: run the label stage first.")
-    parts = [read_table(file, LABELS, ["sample_id", "label", "weight"]) for file in files]
+    parts = [read_table(file, LABELS, list(COLUMNS)) for file in files]
     table = pa.concat_tables(part.replace_schema_metadata() for part in parts).sort_by("sample_id")
     ids = table["sample_id"].to_pylist()
     repeated = next((a for a, b in itertools.pairwise(ids) if a == b), None)
     if repeated is not None:
         raise TgoError(f"{folder} labels sample {repeated} twice: run the label stage again.")
-    weight = table["weight"].to_numpy()
+    weight, score, relative = (table[name].to_numpy() for name in ("weight", "score", "relative_score"))
     if not np.isfinite(weight).all() or (weight < 0).any():
         raise TgoError(f"{folder} holds weights that are negative or not finite: run the label stage again.")
-    return Labels(ids, table["label"].to_numpy(), weight)
+    if not (np.isfinite(score).all() and np.isfinite(relative).all()):
+        raise TgoError(f"{folder} holds scores that are missing or not finite: run the label stage again.")
+    return Labels(ids, table["prompt_id"].to_pylist(), table["label"].to_numpy(), weight, score, relative)

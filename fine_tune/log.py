@@ -93,12 +93,12 @@ def _cut(path: Path, step: int) -> None:
 def summarise(
     per_sample: Mapping[str, np.ndarray], label: np.ndarray, weight: np.ndarray
 ) -> dict[str, float]:
-    """Metrics of a batch: the mean of `loss` and `accuracy`, of everything else the mean on each side.
+    """Metrics of a batch: the mean of `accuracy`, of everything else the mean on each side.
 
     `weight_ess` is the effective sample size of the weights, (sum w)^2 / sum w^2 (Kish). A side without samples is
     left out.
     """
-    whole = {"loss", "accuracy"}
+    whole = {"accuracy"}
     values = {name: float(per_sample[name].mean()) for name in per_sample if name in whole}
     for name in per_sample.keys() - whole:
         for side, side_name in enumerate(_SIDES):

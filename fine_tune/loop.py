@@ -43,7 +43,8 @@ def fit(
             bar.advance()
             _report(trainer.step, params, update, training)
             if validation is not None and trainer.step % params.validation.every == 0:
-                validation.draw(trainer.step)
+                with trainer.averaged():
+                    validation.draw(trainer.step)
             last = trainer.step == params.steps
             if last or stop.requested or trainer.step % params.checkpoint_every == 0:
                 checkpoints.save(trainer.state())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,13 @@ def stored_fingerprint(output: Path) -> str | None:
         return None
 
 
-def write(output: Path, params: Params, policy: Policy, fingerprint: str) -> None:
-    """Write the tuned model as a whole folder. Raises `TgoError` on a full disk, with nothing half-written."""
+def write(
+    output: Path, params: Params, policy: Policy, fingerprint: str, sampling: Mapping[str, str]
+) -> None:
+    """Write the tuned model as a whole folder. Raises `TgoError` on a full disk, with nothing half-written.
+
+    `sampling` is how the objective wants its result to be sampled (`Objective.sampling`).
+    """
     from tgo_pipeline.generators.pipelines import quiet
 
     description = {
@@ -50,6 +55,7 @@ def write(output: Path, params: Params, policy: Policy, fingerprint: str) -> Non
         "objective": params.fine_tune.objective,
         "steps": params.fine_tune.steps,
         "seed": params.seed,
+        "sampling": dict(sampling),
         "fingerprint": fingerprint,
     }
     pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None

@@ -1,8 +1,10 @@
-"""The optimisation: one policy and one reference forward for each batch, one AdamW update, exact state."""
+"""The optimisation: policy and reference on one batch, one update, exact state."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +16,15 @@ from torch import Tensor
 
 from fine_tune.checkpoints import State
 from fine_tune.data import TrainingBatch, TrainingData
+from fine_tune.forward import Forward, Likelihoods, Predictions
+from fine_tune.guard import Guard
 from fine_tune.log import summarise
 from fine_tune.objectives.base import Batch, Objective
 from fine_tune.policies.base import Policy
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+POINT, GUARD = "reference_point", "guard"
 
 
 @dataclass(frozen=True)
@@ -46,25 +50,34 @@ class Trainer:
         accelerator: Accelerator,
     ) -> None:
         self.step = 0
-        self._policy = policy
+        self._forward = Forward(policy, objective, params, accelerator)
         self._objective = objective
         self._data = data
         self._params = params
         self._accelerator = accelerator
-        self._part = runtime.micro_batch_size or params.batch_size
+        self._point = objective.reference_point
+        self._point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
+        self._guard = Guard(params.guard)
+        self._part = _part_size(runtime.micro_batch_size, params.batch_size, data.members)
         if runtime.gradient_checkpointing:
             policy.save_memory()
+        if runtime.compile:
+            policy.compile()
         self._trained = policy.trainable()
+        self._average = _copies(self._trained) if params.ema else {}
         self._device = next(iter(self._trained.values())).device
         self._optimizer = _optimizer(list(self._trained.values()), params)
         self._prepared = accelerator.prepare_optimizer(self._optimizer)
 
     def update(self) -> Update:
-        """One optimiser step. Raises `TgoError`, with the weights unchanged, if the loss is not finite."""
+        """One optimiser step.
+
+        Raises `TgoError` if loss or gradient are not finite, with the weights unchanged, or if the error on negative
+        samples has run away.
+        """
         batch = self._data.batch(self.step)
-        parts = [self._backward(part, len(batch)) for part in batch.split(self._part)]
-        per_sample = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-        self._check("loss", bool(np.isfinite(per_sample["loss"]).all()))
+        per_sample, loss, point = self._gradient(batch)
+        self._check("loss", math.isfinite(loss))
         norm = float(
             self._accelerator.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)  # type: ignore[arg-type]
         )
@@ -76,31 +89,72 @@ class Trainer:
         self._prepared.step()
         self._prepared.zero_grad()
         self.step += 1
-        label = batch.label.numpy()
-        metrics = summarise(per_sample, label, batch.weight.numpy())
-        metrics |= {
-            "learning_rate": rate,
-            "gradient_norm": norm,
-            "epoch": self._data.epochs(self.step),
-        }
+        self._update_average()
+        label = (batch.label.numpy() >= 0.5).astype(np.int64)
+        metrics = {"loss": loss, **summarise(per_sample, label, batch.weight.numpy())}
+        metrics |= {"learning_rate": rate, "gradient_norm": norm, "epoch": self._data.epochs(self.step)}
+        if self._point is not None:
+            metrics["reference_point"] = point
+        self._guard.check(self.step, metrics)
         return Update(metrics, per_sample.get("log_ratio"), label)
 
-    def _backward(self, part: TrainingBatch, total: int) -> dict[str, Tensor]:
-        """Add the gradient of a part's share of the batch mean; returns (B,) values of the part."""
-        part = part.to(self._device)
-        corruption = self._policy.corrupt(part.images, part.conditions, part.seeds)
-        reference = None
-        with self._accelerator.autocast():
-            if self._objective.needs_reference:
-                with self._policy.reference():
-                    reference = self._policy.log_likelihood(corruption)
-            likelihood = self._policy.log_likelihood(corruption)
+    def _gradient(self, batch: TrainingBatch) -> tuple[dict[str, np.ndarray], float, float]:
+        """Leave the gradient of the batch's mean loss; returns (B,) values of samples, that mean, the point."""
+        parts = [part.to(self._device) for part in batch.split(self._part)]
+        point: float | None = 0.0
+        if self._point is not None:
+            alone = len(parts) == 1 and not self._point.mismatched
+            point = None if alone else self._shared_point(parts)
+        total = len(batch) // (2 if self._objective.pairs else 1)
+        values, losses = [], 0.0
+        for part in parts:
+            likelihoods = self._forward.likelihoods(part)
+            if point is None:
+                point = self._next_point(self._sums(likelihoods.log_ratio, part))
+            loss, metrics = self._loss(part, likelihoods, point)
+            self._accelerator.backward(loss.sum() / total)
+            losses += float(loss.detach().sum()) / total
+            values.append(self._values(likelihoods) | metrics)
+        assert point is not None
+        per_sample = {name: torch.cat([part[name] for part in values]).cpu().numpy() for name in values[0]}
+        return per_sample, losses, point
+
+    def _loss(
+        self, part: TrainingBatch, likelihoods: Likelihoods, point: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = self._batch(part, point, likelihoods.contrast)
+        return self._objective.loss(likelihoods.policy, likelihoods.reference, batch)
+
+    def _batch(self, part: TrainingBatch, point: float = 0.0, contrast: Predictions | None = None) -> Batch:
+        params = self._params
+        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, point, contrast)
+
+    @torch.no_grad()
+    def _shared_point(self, parts: list[TrainingBatch]) -> float:
+        """The reference point of all parts together, from forward passes without gradient."""
+        assert self._point is not None
+        sums: Tensor | None = None
+        for part in parts:
+            each = self._sums(self._forward.log_ratio(part, self._point.mismatched), part)
+            sums = each if sums is None else sums + each
+        assert sums is not None
+        return self._next_point(sums)
+
+    def _sums(self, log_ratio: Tensor, part: TrainingBatch) -> Tensor:
+        assert self._point is not None
+        return self._point.sums(log_ratio, self._batch(part)).double().cpu()
+
+    def _next_point(self, sums: Tensor) -> float:
+        assert self._point is not None
+        value, self._point_state = self._point.value(sums, self._point_state)
+        return value
+
+    def _values(self, likelihoods: Likelihoods) -> dict[str, Tensor]:
         temperature = self._params.temperature
-        batch = Batch(part.label, part.weight, self._params.beta, temperature)
-        losses, metrics = self._objective.loss(likelihood, reference, batch)
-        self._accelerator.backward(losses.sum() / total)
-        values = {"loss": losses.detach(), "policy_error": -temperature * likelihood.detach(), **metrics}
-        return values if reference is None else {**values, "reference_error": -temperature * reference}
+        values = {"policy_error": -temperature * likelihoods.policy.detach()}
+        if likelihoods.reference is not None:
+            values["reference_error"] = -temperature * likelihoods.reference
+        return values
 
     def _check(self, what: str, finite: bool) -> None:
         if not finite:
@@ -110,6 +164,29 @@ class Trainer:
                 "precision fp32."
             )
 
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if not self._params.ema:
+            return
+        decay = min(self._params.ema, (1 + self.step) / (10 + self.step))
+        for name, parameter in self._trained.items():
+            self._average[name].lerp_(parameter, 1 - decay)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """While it lasts, the policy holds the moving average of its weights, if `fine_tune.ema` asks for one."""
+        own = _copies(self._trained) if self._average else {}
+        self._set_weights(self._average)
+        try:
+            yield
+        finally:
+            self._set_weights(own)
+
+    @torch.no_grad()
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self._trained[name].copy_(value)
+
     def state(self) -> State:
         """What a checkpoint holds."""
         names = {id(parameter): name for name, parameter in self._trained.items()}
@@ -117,30 +194,47 @@ class Trainer:
             f"{key}.{names[id(parameter)]}": value.cpu()
             for parameter, values in self._optimizer.state.items()
             for key, value in values.items()
-            if key in MOMENTS
+            if isinstance(value, Tensor)
         }
         weights = {name: parameter.detach().cpu() for name, parameter in self._trained.items()}
+        average = {name: value.cpu() for name, value in self._average.items()}
         scaler = self._accelerator.scaler
-        return State(self.step, weights, moments, scaler.state_dict() if scaler else {})
+        memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
+        return State(self.step, weights, moments, scaler.state_dict() if scaler else {}, average, memory)
 
     def load_state(self, state: State) -> None:
         """Go on from a checkpoint of the same training.
 
         A parameter has no moments before its first update: fp16 skips updates that overflow.
         """
-        with torch.no_grad():
-            for name, parameter in self._trained.items():
-                parameter.copy_(state.weights[name])
+        self._set_weights(state.weights)
+        for name, value in state.average.items():
+            self._average[name].copy_(value)
+        self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
+        self._guard.load_state(state.memory[GUARD])
         content = self._optimizer.state_dict()
-        content["state"] = {
-            number: {key: state.optimizer[f"{key}.{name}"].clone() for key in MOMENTS}
-            for number, name in enumerate(self._trained)
-            if f"{MOMENTS[0]}.{name}" in state.optimizer
-        }
+        content["state"] = {}
+        for number, name in enumerate(self._trained):
+            moments = {
+                key.partition(".")[0]: value.clone()
+                for key, value in state.optimizer.items()
+                if key.partition(".")[2] == name
+            }
+            if moments:
+                content["state"][number] = moments
         self._optimizer.load_state_dict(content)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
         self.step = state.step
+
+
+def _copies(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _part_size(micro_batch_size: int | None, batch_size: int, members: int) -> int:
+    """Samples in a part; the members of a unit are never parted."""
+    return (micro_batch_size or batch_size) * members
 
 
 def learning_rate(params: FineTuneParams, step: int) -> float:
@@ -152,7 +246,7 @@ def learning_rate(params: FineTuneParams, step: int) -> float:
     return params.learning_rate * factor[params.schedule]
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], params: FineTuneParams) -> torch.optim.AdamW:
+def _optimizer(parameters: list[torch.nn.Parameter], params: FineTuneParams) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         parameters,
         lr=params.learning_rate,

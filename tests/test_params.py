@@ -35,7 +35,7 @@ def test_the_shipped_parameters_are_valid():
 
 
 def test_objectives_named_in_the_parameters_exist():
-    assert set(get_args(get_type_hints(FineTuneParams)["objective"])) == set(OBJECTIVES)
+    assert set(get_args(get_type_hints(FineTuneParams)["objective"])) == {*OBJECTIVES, "pgd", "cpgd"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_objectives_named_in_the_parameters_exist():
             {"target/rewards": ["clip"], "target/reward": "clip"},
             r"target\.reward is 'clip', which combines nothing",
         ),
-        ({"revision": "main"}, r"revision is given, but the demo has none"),
+        ({"revision": "main"}, r"revision is given, but demo has none"),
         ({"runtime/processes": 0}, r"runtime\.processes is 0: it must be above 0"),
     ],
 )

@@ -1,45 +1,120 @@
-"""What an objective is: a pure function from log-likelihoods to one loss per sample, and what it needs."""
+"""What an objective is: a pure function from log-likelihoods to one loss per sample (or pair), and what it needs."""
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fine_tune.labels import Labels
+    from tgo_pipeline.params import FineTuneParams
+
 NEGATIVE, POSITIVE = 0, 1
+BOTH = frozenset((NEGATIVE, POSITIVE))
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What an objective may know of a batch besides its log-likelihoods."""
+class Contrast(Protocol):
+    """Policy and reference prediction of one corruption, for losses that a log-likelihood alone does not give."""
 
-    label: Tensor
-    """(B,) 1 for a positive sample, 0 for a negative one."""
-    weight: Tensor
-    """(B,) confidence weights w = 1 + c|s - tau|."""
-    beta: float = 1.0
-    """Strength of the tie to the reference."""
-    temperature: float = 1.0
-    """T in log pi = -error / T, which the policy has already applied; -T log pi is the error again."""
+    def mixed(self, share: Tensor) -> Tensor:
+        """(B,) log-likelihoods of the prediction (1 - share) policy + share reference, `share` (B,)."""
+        ...
 
-
-class Loss(Protocol):
-    """One loss per sample; the trainer takes the mean over the batch."""
-
-    def __call__(
-        self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Map (B,) log-likelihoods to ((B,) losses, metrics of (B,) each); a metric carries no gradient."""
+    def distance(self) -> Tensor:
+        """(B,) distances between the two predictions, in units of the error (not divided by T)."""
         ...
 
 
 @dataclass(frozen=True)
-class Objective:
-    """A loss and what it declares to need."""
+class Batch:
+    """What an objective may know of a batch besides its log-likelihoods; all tensors are (B,) float32."""
 
-    loss: Loss
-    needs_reference: bool
-    sides: frozenset[int] = frozenset((NEGATIVE, POSITIVE))
-    """Labels of the samples that it trains on; the others never enter a batch."""
+    label: Tensor
+    """1 for a positive sample, 0 for a negative one; between them if soft. In pairs: winner 1, loser 0."""
+    weight: Tensor
+    """Confidence weights w = 1 + c|s - tau|, or what the objective's `prepare` made of them."""
+    score: Tensor
+    """The target score, or what the objective's `prepare` made of it."""
+    beta: float = 1.0
+    """Strength of the tie to the reference."""
+    temperature: float = 1.0
+    """T in log pi = -error / T, which the policy has already applied; -T log pi is the error again."""
+    reference_point: float = 0.0
+    """What the objective's `ReferencePoint` gave for the whole batch."""
+    contrast: Contrast | None = None
+    """Given to objectives that declare `needs_contrast`."""
+
+
+class ReferencePoint(abc.ABC):
+    """A number that the losses of all samples of a step share, made of log-ratios without gradient.
+
+    Sums are added up over micro-batches and ranks, so that it is that of the whole batch however the batch is cut.
+    """
+
+    mismatched: ClassVar[bool] = False
+    """True: it is fed the log-ratios of the batch's images under another prompt of the batch."""
+    states: ClassVar[int] = 0
+    """How many float64 numbers it keeps from step to step; a checkpoint holds them."""
+
+    @abc.abstractmethod
+    def sums(self, log_ratio: Tensor, batch: Batch) -> Tensor:
+        """(k,) float64, additive over samples."""
+
+    @abc.abstractmethod
+    def value(self, sums: Tensor, state: Tensor) -> tuple[float, Tensor]:
+        """The number for this step, and the (states,) float64 for the next; `state` starts as zeros."""
+
+
+class Objective(abc.ABC):
+    """A loss and what it declares to need; built from the `fine_tune` section."""
+
+    needs_reference: ClassVar[bool] = True
+    needs_contrast: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
+    """Rows 2i and 2i + 1 of a batch are winner and loser of one pair, with the same corruption."""
+
+    def __init__(self, params: FineTuneParams) -> None:
+        self.params = params
+
+    @property
+    def sides(self) -> frozenset[int]:
+        """Labels of the samples that it trains on; the others never enter a batch."""
+        return BOTH
+
+    @property
+    def prefixes(self) -> Mapping[int, str]:
+        """Text put before the prompt of a sample, by label."""
+        return {}
+
+    @property
+    def sampling(self) -> Mapping[str, str]:
+        """How the result wants to be sampled: `prompt_prefix`, `negative_prompt`."""
+        return {}
+
+    @property
+    def reference_point(self) -> ReferencePoint | None:
+        """The number that a step's samples share, if any."""
+        return None
+
+    def prepare(self, labels: Labels) -> Labels:
+        """What it makes of the whole data set before training. Raises `TgoError` if one of its sides is empty."""
+        return labels.only(self.sides)
+
+    @abc.abstractmethod
+    def loss(
+        self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Map (B,) log-likelihoods to losses and metrics; the trainer takes the mean of the losses.
+
+        (B,) losses, or (B / 2,) for pairs; metrics are (B,) and carry no gradient.
+        """
+
+
+def preference_metrics(log_ratio: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """`log_ratio` and `accuracy`: 1 where the log-ratio has the label's sign, one half where it is 0."""
+    detached = log_ratio.detach()
+    return {"log_ratio": detached, "accuracy": (1 + ((2.0 * label - 1.0) * detached).sign()) / 2}

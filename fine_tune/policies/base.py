@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
-    from torch import Tensor
 
     from tgo_pipeline.params import FineTuneParams
 
 Corruption = TypeVar("Corruption")
-ENCODING_PARTS = ("vae", "text_encoder")
+ENCODING_PARTS = ("vae", "vqvae", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Pipeline components that only the encoder needs: a training run with a complete cache does not load them."""
 
 
@@ -28,19 +33,36 @@ class Encoder(Protocol):
     """Turns images and prompts into the tensors that the policy trains on; needs the `ENCODING_PARTS`."""
 
     def images(self, images: Sequence[Image]) -> dict[str, Tensor]:
-        """Encode N RGB images to named float32 CPU tensors of N rows."""
+        """Encode N RGB images to named CPU tensors of N rows."""
         ...
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Encode N prompts to named float32 CPU tensors of N rows."""
+        """Encode N prompts to named CPU tensors of N rows."""
         ...
 
 
 class Policy(abc.ABC, Generic[Corruption]):
-    """A model being trained beside its frozen reference."""
+    """A model being trained beside its frozen reference.
 
-    network: torch.nn.Module
+    The reference is a frozen copy of the network (`full`) or the network with its adapter off (`lora`: one copy of the
+    base in memory). Dropout stays off: policy and reference are the same function before the first update.
+    """
+
+    component: ClassVar[str]
+    """The trained network's name in the pipeline."""
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Modules that an adapter is attached to when `fine_tune.lora.target_modules` is empty."""
+
+    network: nn.Module
     """The network being trained, adapters attached."""
+
+    def __init__(
+        self, network: nn.Module, params: FineTuneParams, *, frozen: nn.Module | None = None
+    ) -> None:
+        self.network = network.eval()
+        self.params = params
+        self._active = network
+        self._frozen = frozen
 
     @classmethod
     @abc.abstractmethod
@@ -56,28 +78,111 @@ class Policy(abc.ABC, Generic[Corruption]):
     def corrupt(
         self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Sequence[int]
     ) -> Corruption:
-        """Draw what the model has to undo (timestep and noise, or a mask), sample i from `seeds[i]` alone.
+        """Draw what the model has to undo (timestep and noise, or a mask), row i from `seeds[i]` alone.
 
-        Policy and reference are given the same corruption.
+        Equal seeds give equal draws: this is how policy and reference, and the two images of a pair, share them.
         """
 
     @abc.abstractmethod
-    def log_likelihood(self, corruption: Corruption) -> Tensor:
-        """(B,) float32 log-likelihoods of the active network, up to a constant."""
+    def predict(self, corruption: Corruption) -> Tensor:
+        """What the active network says of a corruption, float32: noise, velocity, or logits of tokens."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, prediction: Tensor, corruption: Corruption) -> Tensor:
+        """(B,) float32 log-likelihoods of a prediction, up to a constant: -error / T."""
+
+    @abc.abstractmethod
+    def distance(self, prediction: Tensor, other: Tensor, corruption: Corruption) -> Tensor:
+        """(B,) distances between two predictions of one corruption, in units of the error (not divided by T)."""
 
     @contextlib.contextmanager
-    @abc.abstractmethod
     def reference(self) -> Iterator[None]:
-        """While it lasts, the frozen reference is the active network and no gradient is recorded."""
+        """While it lasts, the frozen reference is the active network and no gradient is recorded.
 
-    @abc.abstractmethod
-    def save_memory(self) -> None:
-        """From now on recompute activations in the backward pass (gradient checkpointing)."""
+        Raises ValueError if the policy was built without a reference.
+        """
+        with torch.no_grad():
+            if self.params.method == "lora":
+                self.network.disable_adapters()  # type: ignore[operator]
+                try:
+                    yield
+                finally:
+                    self.network.enable_adapters()  # type: ignore[operator]
+                return
+            if self._frozen is None:
+                raise ValueError("the policy was built without a reference")
+            self._active = self._frozen
+            try:
+                yield
+            finally:
+                self._active = self.network
 
-    @abc.abstractmethod
-    def save(self, folder: Path, pipeline: Any) -> None:
-        """Write the result for `diffusers`: into `pipeline`'s folder layout, or as an adapter."""
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
+    def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    def save_memory(self) -> None:
+        """From now on recompute activations in the backward pass (gradient checkpointing)."""
+        self.network.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    def compile(self) -> None:
+        """From now on run policy and reference as compiled by torch; the names of the weights stay."""
+        for network in (self.network, self._frozen):
+            if network is not None:
+                network.compile()
+
+    def save(self, folder: Path, pipeline: Any) -> None:
+        """Write the result for `diffusers`.
+
+        `full`: the whole pipeline with the tuned network. `lora`: the adapter alone; `pipeline` is not used.
+        """
+        if self.params.method == "lora":
+            self._save_adapter(folder)
+            return
+        setattr(pipeline, self.component, self.network)
+        pipeline.save_pretrained(folder)
+
+    def _save_adapter(self, folder: Path) -> None:
+        """Write what `load_lora_adapter` of the network reads; a family whose pipeline reads adapters overrides it."""
+        self.network.save_lora_adapter(folder)  # type: ignore[operator]
+
+
+def prepare_network(
+    pipeline: Any, policy: type[Policy], params: FineTuneParams, *, seed: int, with_reference: bool
+) -> tuple[Any, Any]:
+    """The float32 network to train and the frozen copy of it (None for an adapter, or where none is needed).
+
+    An adapter's first values are drawn from `seed`. Raises `TgoError` for target modules that do not fit.
+    """
+    network = getattr(pipeline, policy.component).float()
+    if params.method == "lora":
+        _attach(network.requires_grad_(False), policy, params, seed)
+        return network, None
+    frozen = copy.deepcopy(network).requires_grad_(False).eval() if with_reference else None
+    return network.requires_grad_(True), frozen
+
+
+def _attach(network: Any, policy: type[Policy], params: FineTuneParams, seed: int) -> None:
+    from peft import LoraConfig
+
+    targets = params.lora.target_modules or list(policy.lora_targets)
+    config = LoraConfig(
+        r=params.lora.rank,
+        lora_alpha=params.lora.alpha,  # type: ignore[arg-type]  # peft declares int and takes any number
+        init_lora_weights="gaussian",
+        target_modules=targets,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "lora", "adapter"))
+        try:
+            network.add_adapter(config)
+        except ValueError as error:
+            raise TgoError(
+                f"fine_tune.lora.target_modules {targets} do not fit the model's {policy.component}: {error}"
+            ) from error
+
+
+def adapter_metadata(network: Any) -> dict[str, Any]:
+    """The adapter's configuration, without which a reader would take alpha for the rank."""
+    config = network.peft_config["default"].to_dict()
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}

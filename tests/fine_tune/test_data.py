@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fine_tune.data import Encoded, TrainingData
+from fine_tune.data import Encoded, Place, Sampling, TrainingData
 from fine_tune.encode import Source, encode_folder, plan
 from fine_tune.labels import Labels, read_labels
 from tests.fine_tune import world
@@ -27,8 +27,13 @@ class EverySample:
 
 def ordered(samples: int, batch_size: int, seed: int = 0) -> TrainingData:
     ids = [f"s{number}" for number in range(samples)]
-    labels = Labels(ids, np.ones(samples, np.int8), np.ones(samples))
-    return TrainingData(labels, EverySample(), seed=seed, batch_size=batch_size)  # type: ignore[arg-type]
+    labels = some_labels(ids, np.ones(samples, np.int8))
+    return TrainingData(labels, EverySample(), Sampling(seed=seed, batch_size=batch_size))  # type: ignore[arg-type]
+
+
+def some_labels(ids: list[str], label: np.ndarray) -> Labels:
+    ones = np.ones(len(ids))
+    return Labels(ids, ["p"] * len(ids), label, ones, ones, ones)
 
 
 @settings(max_examples=100, deadline=None)
@@ -36,19 +41,19 @@ def ordered(samples: int, batch_size: int, seed: int = 0) -> TrainingData:
 def test_every_epoch_holds_every_sample_once(samples: int, batch_size: int, seed: int) -> None:
     data = ordered(samples, batch_size, seed)
     steps = -(-3 * samples // batch_size)
-    places = [place for step in range(steps) for place in data.positions(step)][: 3 * samples]
-    assert places == sorted(places, key=lambda place: place[0])
+    places = [place for step in range(steps) for place in data.places(step)][: 3 * samples]
+    assert places == sorted(places, key=lambda place: place.turn)
     for epoch in range(3):
-        assert sorted(number for e, number in places if e == epoch) == list(range(samples))
+        assert sorted(place.unit for place in places if place.turn == str(epoch)) == list(range(samples))
 
 
 def test_the_order_follows_from_seed_and_step_alone() -> None:
     first, second = ordered(50, 8), ordered(50, 8)
-    assert [first.positions(step) for step in range(20)] == [
-        second.positions(step) for step in reversed(range(20))
+    assert [first.places(step) for step in range(20)] == [
+        second.places(step) for step in reversed(range(20))
     ][::-1]
-    assert first.positions(0) != ordered(50, 8, seed=1).positions(0)
-    order = [number for step in range(13) for _, number in first.positions(step)]
+    assert first.places(0) != ordered(50, 8, seed=1).places(0)
+    order = [place.unit for step in range(13) for place in first.places(step)]
     assert order[:50] != order[50:100] and order[:50] != sorted(order[:50])
 
 
@@ -66,27 +71,27 @@ def labels(source: Path) -> Labels:
 
 
 def test_a_batch_joins_labels_with_the_cache(cache: Encoded, labels: Labels) -> None:
-    data = TrainingData(labels, cache, seed=3, batch_size=5)
+    data = TrainingData(labels, cache, Sampling(seed=3, batch_size=5))
     batch = data.batch(2)
-    ids = [labels.sample_ids[number] for _, number in data.positions(2)]
+    ids = [labels.sample_ids[place.unit] for place in data.places(2)]
     for row, sample_id in enumerate(ids):
         number = labels.sample_ids.index(sample_id)
         assert batch.label[row] == labels.label[number]
         assert batch.weight[row] == np.float32(labels.weight[number])
         assert torch.equal(batch.images["latents"][row], cache.images([sample_id])["latents"][0])
         assert torch.equal(
-            batch.conditions["embeddings"][row], cache.conditions([sample_id], [False])["embeddings"][0]
+            batch.conditions["embeddings"][row], cache.conditions([cache.prompt(sample_id)])["embeddings"][0]
         )
 
 
 def test_draws_of_a_sample_do_not_depend_on_the_batch_size(cache: Encoded, labels: Labels) -> None:
-    def draws(batch_size: int) -> dict[tuple[int, int], tuple[int, torch.Tensor]]:
-        data = TrainingData(labels, cache, seed=3, batch_size=batch_size, caption_dropout=0.3)
+    def draws(batch_size: int) -> dict[Place, tuple[int, torch.Tensor]]:
+        data = TrainingData(labels, cache, Sampling(seed=3, batch_size=batch_size, caption_dropout=0.3))
         found = {}
         for step in range(2 * world.SAMPLES // batch_size):
             batch = data.batch(step)
-            for row, place in enumerate(data.positions(step)):
-                found[place] = (batch.seeds[row], batch.conditions["embeddings"][row])
+            for row, place in enumerate(data.places(step)):
+                found[place] = (batch.seeds[row][0], batch.conditions["embeddings"][row])
         return found
 
     small, large = draws(4), draws(12)
@@ -96,15 +101,15 @@ def test_draws_of_a_sample_do_not_depend_on_the_batch_size(cache: Encoded, label
 
 
 def test_a_dropped_caption_is_the_empty_prompt(cache: Encoded, labels: Labels) -> None:
-    data = TrainingData(labels, cache, seed=3, batch_size=world.SAMPLES, caption_dropout=0.25)
-    empty = cache.conditions([labels.sample_ids[0]], [True])["embeddings"][0]
+    data = TrainingData(labels, cache, Sampling(seed=3, batch_size=world.SAMPLES, caption_dropout=0.25))
+    empty = cache.conditions([""])["embeddings"][0]
     batches = [data.batch(step).conditions["embeddings"] for step in range(40)]
     dropped = [torch.equal(row, empty) for batch in batches for row in batch]
     assert np.mean(dropped) == pytest.approx(0.25, abs=0.05)
 
 
 def test_parts_make_up_the_batch(cache: Encoded, labels: Labels) -> None:
-    batch = TrainingData(labels, cache, seed=3, batch_size=8).batch(0)
+    batch = TrainingData(labels, cache, Sampling(seed=3, batch_size=8)).batch(0)
     parts = list(batch.split(3))
     assert [len(part) for part in parts] == [3, 3, 2]
     assert torch.equal(torch.cat([part.images["latents"] for part in parts]), batch.images["latents"])
@@ -119,7 +124,7 @@ def test_a_side_can_be_asked_for(labels: Labels) -> None:
 
 @pytest.mark.parametrize(("label", "side"), [(0, "positive"), (1, "negative")])
 def test_an_empty_side_is_an_error(label: int, side: str) -> None:
-    labels = Labels(["a", "b"], np.full(2, label, np.int8), np.ones(2))
+    labels = some_labels(["a", "b"], np.full(2, label, np.int8))
     with pytest.raises(TgoError, match=f"none of the 2 labelled samples is {side}.*percentile"):
         labels.only({0, 1})
 
@@ -143,12 +148,77 @@ def test_labels_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
 
 
 def test_a_label_without_image_is_an_error(cache: Encoded) -> None:
-    labels = Labels(["p0-0000", "stranger"], np.ones(2, np.int8), np.ones(2))
+    labels = some_labels(["p0-0000", "stranger"], np.ones(2, np.int8))
     with pytest.raises(TgoError, match=r"1 of 2 labelled samples .* stranger"):
-        TrainingData(labels, cache, seed=0, batch_size=1)
+        TrainingData(labels, cache, Sampling(seed=0, batch_size=1))
 
 
 def test_labels_have_a_fingerprint(labels: Labels) -> None:
-    changed = Labels(labels.sample_ids, labels.label, labels.weight * 2)
-    assert labels.fingerprint == Labels(labels.sample_ids, labels.label, labels.weight).fingerprint
-    assert labels.fingerprint != changed.fingerprint
+    everything = np.arange(len(labels))
+    assert labels.fingerprint == labels.take(everything).fingerprint
+    changed = (
+        labels.weighted(labels.weight * 2),
+        labels.labelled(1 - labels.label),
+        labels.scored(labels.score + 1),
+        labels.take(everything[1:]),
+    )
+    assert all(labels.fingerprint != other.fingerprint for other in changed)
+
+
+PAIRS = np.array([[0, 1], [3, 2], [7, 5]])
+
+
+def test_the_members_of_a_pair_share_their_draws(cache: Encoded, labels: Labels) -> None:
+    sampling = Sampling(seed=3, batch_size=3, draws=2, caption_dropout=0.5)
+    data = TrainingData(labels, cache, sampling, PAIRS)
+    batch = data.batch(1)
+    assert len(data) == 3 and len(batch) == 6
+    assert batch.label.tolist() == [1, 0] * 3
+    for row, place in enumerate(data.places(1)):
+        winner, loser = 2 * row, 2 * row + 1
+        assert batch.seeds[winner] == batch.seeds[loser] and len(set(batch.seeds[winner])) == 2
+        for at, number in zip((winner, loser), PAIRS[place.unit], strict=True):
+            assert batch.score[at] == np.float32(labels.score[number])
+            latents = cache.images([labels.sample_ids[number]])["latents"][0]
+            assert torch.equal(batch.images["latents"][at], latents)
+
+
+def test_a_positive_share_draws_with_replacement(labels: Labels) -> None:
+    sampling = Sampling(seed=3, batch_size=2000, positive_share=0.8)
+    data = TrainingData(labels, EverySample(), sampling)  # type: ignore[arg-type]
+    units = [place.unit for place in data.places(0)]
+    assert np.mean(labels.label[units]) == pytest.approx(0.8, abs=0.03)
+    counts = np.bincount(units, minlength=len(labels))
+    for side, share in ((1, 0.8), (0, 0.2)):
+        expected = share * 2000 / np.sum(labels.label == side)
+        assert np.abs(counts[labels.label == side] - expected).max() < 5 * np.sqrt(expected)
+    assert len({place.turn for place in data.places(0)}) == 2000
+    assert data.places(0)[-5:] == TrainingData(labels, EverySample(), sampling).places(0)[-5:]  # type: ignore[arg-type]
+
+
+def test_ranks_share_out_the_batch(cache: Encoded, labels: Labels) -> None:
+    data = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, mismatched=True))
+    whole, parts = data.batch(2), [data.batch(2, rank, 2) for rank in range(2)]
+    assert [seed for part in parts for seed in part.seeds] == whole.seeds
+    for name in ("conditions", "other_conditions", "images"):
+        for key, tensor in getattr(whole, name).items():
+            assert torch.equal(torch.cat([getattr(part, name)[key] for part in parts]), tensor)
+
+
+def test_mismatched_conditions_are_those_of_the_next_sample(cache: Encoded, labels: Labels) -> None:
+    batch = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, mismatched=True)).batch(0)
+    own, other = batch.conditions["embeddings"], batch.other_conditions["embeddings"]
+    assert torch.equal(other, own.roll(-1, 0))
+
+
+def test_a_prefix_stands_before_the_prompts_of_its_side(source: Path, labels: Labels, tmp_path: Path) -> None:
+    prefixes = {1: "good ", 0: "bad "}
+    origin = Source(source / "generations", str(source / "model"), None, (None, None), ("bad ", "good "))
+    encode_folder(tmp_path, origin, plan(origin), RuntimeParams(device="cpu"))
+    cache = Encoded(tmp_path, plan(origin))
+    data = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, prefixes=prefixes))
+    batch = data.batch(0)
+    for row, place in enumerate(data.places(0)):
+        prompt = cache.prompt(labels.sample_ids[place.unit])
+        expected = cache.conditions([prefixes[int(labels.label[place.unit])] + prompt])
+        assert torch.equal(batch.conditions["embeddings"][row], expected["embeddings"][0])

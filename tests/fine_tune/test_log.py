@@ -86,10 +86,10 @@ def test_the_histogram_counts_each_side(tmp_path: Path) -> None:
 
 
 def test_metrics_are_means_and_means_of_each_side() -> None:
-    values = {"loss": np.array([1.0, 2.0, 6.0]), "log_ratio": np.array([-1.0, 1.0, 3.0])}
+    values = {"accuracy": np.array([1.0, 2.0, 6.0]), "log_ratio": np.array([-1.0, 1.0, 3.0])}
     metrics = summarise(values, np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0], np.float32))
     assert metrics == {
-        "loss": 3.0,
+        "accuracy": 3.0,
         "log_ratio_negative": -1.0,
         "log_ratio_positive": 2.0,
         "weight_ess": pytest.approx(36 / 14),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 import torch
 
 from fine_tune import stage
-from fine_tune.data import Encoded, TrainingData
+from fine_tune.data import Encoded, Sampling, TrainingData
 from fine_tune.encode import encode_folder
 from fine_tune.labels import read_labels
-from fine_tune.objectives import OBJECTIVES
+from fine_tune.objectives import make_objective
 from fine_tune.policies.diffusion import DiffusionPolicy
 from fine_tune.trainer import Trainer, learning_rate, make_accelerator
 from tests.fine_tune import world
@@ -40,9 +41,16 @@ def make(source: Path, encoded: Encoded):
 
     def build(runtime: dict[str, Any] | None = None, **fine_tune: Any) -> Trainer:
         tuning = world.params(source / "model", **fine_tune).fine_tune
-        objective = OBJECTIVES[tuning.objective]
-        labels = read_labels(source / "labels").only(objective.sides)
-        data = TrainingData(labels, encoded, seed=3, batch_size=tuning.batch_size)
+        objective = make_objective(tuning)
+        labels = objective.prepare(read_labels(source / "labels"))
+        point = objective.reference_point
+        sampling = Sampling(
+            seed=3,
+            batch_size=tuning.batch_size,
+            draws=tuning.draws,
+            mismatched=point is not None and point.mismatched,
+        )
+        data = TrainingData(labels, encoded, sampling)
         policy = DiffusionPolicy.build(
             load_pipeline(str(source / "model")), tuning, seed=3, with_reference=objective.needs_reference
         )
@@ -65,8 +73,8 @@ def trained(trainer: Trainer, updates: int) -> dict[str, torch.Tensor]:
 def test_the_first_loss_is_the_weighted_log_of_two(make, source: Path) -> None:
     trainer = make()
     labels = read_labels(source / "labels")
-    data = TrainingData(labels, _Any(), seed=3, batch_size=8)  # type: ignore[arg-type]
-    expected = np.mean([labels.weight[number] * math.log(2) for _, number in data.positions(0)])
+    data = TrainingData(labels, _Any(), Sampling(seed=3, batch_size=8))  # type: ignore[arg-type]
+    expected = np.mean([labels.weight[place.unit] * math.log(2) for place in data.places(0)])
     metrics = trainer.update().metrics
     assert metrics["loss"] == pytest.approx(expected, rel=1e-6)
     assert metrics["log_ratio_positive"] == metrics["log_ratio_negative"] == 0
@@ -83,8 +91,7 @@ class _Any:
 def test_the_gradient_of_parts_is_that_of_the_batch(make, part: int, method: str) -> None:
     def gradients(runtime: dict[str, Any]) -> torch.Tensor:
         trainer = make(runtime, method=method, max_grad_norm=1e9)
-        for piece in (batch := trainer._data.batch(0)).split(trainer._part):
-            trainer._backward(piece, len(batch))
+        trainer._gradient(trainer._data.batch(0))
         return torch.cat([p.grad.flatten() for p in trainer._trained.values() if p.grad is not None])
 
     whole, parts = gradients({}), gradients({"micro_batch_size": part})
@@ -117,8 +124,7 @@ def test_the_objective_improves_on_the_same_batch(make, objective: str) -> None:
 def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
     trainer = make(max_grad_norm=0.5, learning_rate=2e-3, weight_decay=0.1)
     before = {name: tensor.double() for name, tensor in weights(trainer).items()}
-    batch = trainer._data.batch(0)
-    trainer._backward(batch, len(batch))
+    trainer._gradient(trainer._data.batch(0))
     gradient = {name: p.grad.double().clone() for name, p in trainer._trained.items()}
     trainer._prepared.zero_grad()
     norm = math.sqrt(sum(g.square().sum().item() for g in gradient.values()))
@@ -169,7 +175,7 @@ def test_a_state_brings_back_the_same_future(make) -> None:
     moments_then = {name: tensor.clone() for name, tensor in state.optimizer.items()}
     future = trained(trainer, 2)
     other = make(schedule="cosine")
-    other.load_state(type(state)(3, weights_then, moments_then, {}))
+    other.load_state(replace(state, weights=weights_then, optimizer=moments_then))
     again = trained(other, 2)
     assert all(torch.equal(future[name], again[name]) for name in future)
 
@@ -197,4 +203,4 @@ def test_sft_sees_positives_only_and_keeps_no_copy(make) -> None:
     update = trainer.update()
     assert update.label.all() and update.log_ratio is None
     assert "policy_error_positive" in update.metrics and "policy_error_negative" not in update.metrics
-    assert trainer._policy._frozen is None  # type: ignore[attr-defined]
+    assert trainer._forward._policy._frozen is None  # type: ignore[attr-defined]

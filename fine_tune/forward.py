@@ -1,0 +1,106 @@
+"""One batch through policy and reference: log-likelihoods of samples, and what a loss may contrast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from fine_tune.data import TrainingBatch
+from fine_tune.objectives.base import Objective
+from fine_tune.policies.base import Policy
+from tgo_pipeline.params import FineTuneParams
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Policy and reference prediction of the same corruptions: an `objectives.base.Contrast`."""
+
+    model: Policy
+    corruption: Any
+    policy: Tensor
+    reference: Tensor
+    draws: int
+
+    def mixed(self, share: Tensor) -> Tensor:
+        """(B,) log-likelihoods of (1 - share) policy + share reference."""
+        rows = share.repeat_interleave(self.draws).view(-1, *[1] * (self.policy.dim() - 1))
+        mixture = (1 - rows) * self.policy + rows * self.reference
+        return mean_over_draws(self.model.log_likelihood(mixture, self.corruption), self.draws)
+
+    def distance(self) -> Tensor:
+        """(B,) distances, in units of the error."""
+        rows = self.model.distance(self.policy, self.reference, self.corruption)
+        return mean_over_draws(rows, self.draws)
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """(B,) log-likelihoods of samples, each the mean over its draws."""
+
+    policy: Tensor
+    reference: Tensor | None
+    contrast: Predictions | None = None
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """(B,) without gradient; raises ValueError without a reference."""
+        if self.reference is None:
+            raise ValueError("a log-ratio needs the reference's log-likelihood")
+        return (self.policy - self.reference).detach()
+
+
+class Forward:
+    """Runs the networks for an objective: the reference only if it is needed, each on one call for a whole part."""
+
+    def __init__(
+        self, policy: Policy, objective: Objective, params: FineTuneParams, accelerator: Accelerator
+    ) -> None:
+        self._policy = policy
+        self._objective = objective
+        self._draws = params.draws
+        self._accelerator = accelerator
+
+    def likelihoods(self, part: TrainingBatch) -> Likelihoods:
+        """Log-likelihoods with gradient for the policy."""
+        corruption = self._corrupt(part, part.conditions)
+        before = reference = None
+        with self._accelerator.autocast():
+            if self._objective.needs_reference:
+                with self._policy.reference():
+                    before, reference = self._score(corruption)
+            prediction, likelihood = self._score(corruption)
+        if before is None or not self._objective.needs_contrast:
+            return Likelihoods(likelihood, reference)
+        contrast = Predictions(self._policy, corruption, prediction, before, self._draws)
+        return Likelihoods(likelihood, reference, contrast)
+
+    @torch.no_grad()
+    def log_ratio(self, part: TrainingBatch, mismatched: bool) -> Tensor:
+        """(B,) log-ratios without gradient, of the images under their own prompts or the mismatched ones."""
+        corruption = self._corrupt(part, part.other_conditions if mismatched else part.conditions)
+        with self._accelerator.autocast():
+            _, policy = self._score(corruption)
+            with self._policy.reference():
+                _, reference = self._score(corruption)
+        return policy - reference
+
+    def _score(self, corruption: Any) -> tuple[Tensor, Tensor]:
+        prediction = self._policy.predict(corruption)
+        rows = self._policy.log_likelihood(prediction, corruption)
+        return prediction, mean_over_draws(rows, self._draws)
+
+    def _corrupt(self, part: TrainingBatch, conditions: dict[str, Tensor]) -> Any:
+        images, repeated = (
+            {name: t.repeat_interleave(self._draws, 0) if self._draws > 1 else t for name, t in each.items()}
+            for each in (part.images, conditions)
+        )
+        return self._policy.corrupt(images, repeated, [seed for seeds in part.seeds for seed in seeds])
+
+
+def mean_over_draws(values: Tensor, draws: int) -> Tensor:
+    """(B * draws,) values of rows to (B,) means of samples."""
+    return values if draws == 1 else values.view(-1, draws).mean(1)

@@ -1,0 +1,82 @@
+"""Mappings into dataclasses, strictly: unknown keys, missing keys and values of another type are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from tgo_pipeline.errors import TgoError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], raw: Mapping[str, Any], where: str = "") -> T:
+    """Build dataclass `kind` from a mapping, strictly: no unknown key, no missing key, no value of another type."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in raw:
+        if key not in fields:
+            raise TgoError(_unknown_key(f"{where}{key}", str(key), list(fields)))
+    values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in raw.items()}
+    for name, spec in fields.items():
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise TgoError(f"{where}{name} is missing.")
+    try:
+        return kind(**values)
+    except TgoError as error:
+        raise TgoError(f"{where}{error}") from None
+
+
+def _unknown_key(full: str, key: str, allowed: list[str]) -> str:
+    close = difflib.get_close_matches(key, allowed, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{full} is not a known key.{hint} Allowed here: {', '.join(allowed)}."
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise TgoError(f"{where} is {value!r}: it must be one of {', '.join(map(str, args))}.")
+        return value
+    if origin is list:
+        _expect(isinstance(value, list), where, value, "a list")
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict:
+        _expect(isinstance(value, Mapping), where, value, "a mapping")
+        return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        _expect(isinstance(value, Mapping), where, value, "a mapping of keys")
+        return parse(typing.cast(type, hint), value, f"{where}.")
+    return _scalar(hint, value, where)
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, value, "a number")
+        _expect(math.isfinite(float(value)), where, value, "a finite number")
+        return float(value)
+    names = {int: "a whole number", bool: "true or false", str: "text"}
+    right = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    _expect(right, where, value, names[hint])
+    return value
+
+
+def _expect(condition: bool, where: str, value: Any, what: str) -> None:
+    if not condition:
+        raise TgoError(f"{where} is {value!r}: it must be {what}.")

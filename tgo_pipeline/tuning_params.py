@@ -1,0 +1,132 @@
+"""The `fine_tune` section: the objective, its optimisation, and how a family measures a log-likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.objective_params import (
+    AwrParams,
+    BcoParams,
+    CsftParams,
+    DspoParams,
+    GuardParams,
+    KtoParams,
+    MapoParams,
+    ModuleGuidanceParams,
+    PairParams,
+    QrpoParams,
+    RwrParams,
+    SftParams,
+    TgoParams,
+)
+from tgo_pipeline.values import fraction, not_negative, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraParams:
+    """The adapter of `method: lora`; no target modules means the attention projections of the model's family."""
+
+    rank: int = 8
+    alpha: float = 8.0
+    target_modules: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        positive(rank=self.rank, alpha=self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationParams:
+    """Images drawn while training: every so many steps (0: never), for a few test prompts of every set."""
+
+    every: int = 0
+    prompts: int = 4
+
+    def __post_init__(self) -> None:
+        not_negative(every=self.every)
+        positive(prompts=self.prompts)
+
+
+Objective = Literal[
+    "tgo", "sft", "csft", "dpo", "kto", "dspo", "bco", "mapo", "rwr", "awr", "qrpo", "pgd", "cpgd"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneParams:
+    """The objective and its optimisation.
+
+    `temperature` is the paper's T in log pi = -error/T, for masked models in log pi = L/T with L the mean or sum
+    (`logp_reduction`) of the masked tokens' log-probabilities; `beta` multiplies the log-ratio to the reference.
+    `loglik_space: x0` measures the error of the denoised prediction, its weight cut at `x0_weight_max`. `draws` are
+    pairs of timestep and noise (or masks) averaged for each sample. `positive_share` draws samples with replacement
+    so that this share of them is positive. `embedded_guidance` is the guidance scale that a guidance-distilled model
+    (FLUX.1 dev) is told. `preset` names published values; keys given here win over it.
+    """
+
+    objective: Objective = "tgo"
+    preset: str = "none"
+    beta: float = 1.0
+    temperature: float = 0.001
+    loglik_space: Literal["target", "x0"] = "target"
+    x0_weight_max: float = 5.0
+    logp_reduction: Literal["mean", "sum"] = "mean"
+    timesteps: Literal["logit_normal", "uniform"] = "logit_normal"
+    timestep_mode: Literal["inference_index", "train_script"] = "inference_index"
+    embedded_guidance: float = 3.5
+    draws: int = 1
+    method: Literal["full", "lora"] = "full"
+    lora: LoraParams = field(default_factory=LoraParams)
+    steps: int = 78
+    batch_size: int = 128
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema: float | None = None
+    caption_dropout: float = 0.0
+    positive_share: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_every: int = 50
+    guard: GuardParams = field(default_factory=GuardParams)
+    validation: ValidationParams = field(default_factory=ValidationParams)
+    pairs: PairParams = field(default_factory=PairParams)
+    guidance: ModuleGuidanceParams = field(default_factory=ModuleGuidanceParams)
+    tgo: TgoParams = field(default_factory=TgoParams)
+    sft: SftParams = field(default_factory=SftParams)
+    csft: CsftParams = field(default_factory=CsftParams)
+    kto: KtoParams = field(default_factory=KtoParams)
+    dspo: DspoParams = field(default_factory=DspoParams)
+    bco: BcoParams = field(default_factory=BcoParams)
+    mapo: MapoParams = field(default_factory=MapoParams)
+    rwr: RwrParams = field(default_factory=RwrParams)
+    awr: AwrParams = field(default_factory=AwrParams)
+    qrpo: QrpoParams = field(default_factory=QrpoParams)
+
+    def __post_init__(self) -> None:
+        positive(
+            beta=self.beta,
+            temperature=self.temperature,
+            x0_weight_max=self.x0_weight_max,
+            draws=self.draws,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            max_grad_norm=self.max_grad_norm,
+            adam_epsilon=self.adam_epsilon,
+            checkpoint_every=self.checkpoint_every,
+        )
+        fraction(adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2)
+        if self.ema is not None:
+            fraction(ema=self.ema)
+        if self.positive_share is not None:
+            fraction(positive_share=self.positive_share)
+        not_negative(warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        if not 0 <= self.caption_dropout < 1:
+            raise TgoError(f"caption_dropout is {self.caption_dropout}: it must be from 0 to below 1.")
