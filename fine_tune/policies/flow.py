@@ -1,0 +1,240 @@
+"""Stable Diffusion 3 and FLUX: a transformer that predicts the velocity from a latent image to noise."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline, calculate_shift
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from fine_tune.policies.base import prepare_network
+from fine_tune.policies.latent import EMBEDDINGS, LATENTS, POOLED, LatentEncoder, LatentPolicy, Noised, rows
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import FineTuneParams
+
+FLUX_PATCH = 2
+"""Side of the square of latent pixels that FLUX packs into one token; its config's `patch_size` is another."""
+
+
+class SD3Encoder(LatentEncoder):
+    """The VAE and the text encoders of SD3: two of CLIP, and T5 where the pipeline has it."""
+
+    def __init__(self, pipeline: StableDiffusion3Pipeline, size: tuple[int | None, int | None]) -> None:
+        own = pipeline.default_sample_size * pipeline.vae_scale_factor
+        super().__init__(pipeline, size, default=(own, own), patch=pipeline.patch_size)
+        limit = pipeline.transformer.config["pos_embed_max_size"]
+        side = limit * pipeline.patch_size * pipeline.vae_scale_factor
+        if max(self.size) > side:
+            raise TgoError(
+                f"generate.width and height are {self.size[0]} and {self.size[1]}: the model has positions for at "
+                f"most {side} pixels a side."
+            )
+
+    @torch.no_grad()
+    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`embeddings` (N, L, D), those of CLIP padded to the width of T5's and T5's (zeros without T5) after them,
+        and `pooled` (N, D1 + D2) of both CLIP encoders."""
+        texts: Any = list(prompts)
+        device = self.pipeline.text_encoder.device
+        embeddings, _, pooled, _ = self.pipeline.encode_prompt(
+            texts, texts, texts, device=device, do_classifier_free_guidance=False
+        )
+        return {EMBEDDINGS: embeddings.float().cpu(), POOLED: pooled.float().cpu()}
+
+
+class FluxEncoder(LatentEncoder):
+    """The VAE and the text encoders of FLUX: the states of T5 and the pooled output of CLIP."""
+
+    def __init__(self, pipeline: FluxPipeline, size: tuple[int | None, int | None]) -> None:
+        own = pipeline.default_sample_size * pipeline.vae_scale_factor
+        super().__init__(pipeline, size, default=(own, own), patch=FLUX_PATCH)
+
+    @torch.no_grad()
+    def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`embeddings` (N, L, D) and `pooled` (N, D2), computed as the pipeline does when it samples."""
+        device = self.pipeline.text_encoder.device
+        embeddings, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=device)
+        return {EMBEDDINGS: embeddings.float().cpu(), POOLED: pooled.float().cpu()}
+
+
+class FlowPolicy(LatentPolicy):
+    """z_sigma = (1 - sigma) z + sigma eps, and the velocity eps - z as target (rectified flow, arXiv 2403.03206).
+
+    sigma is drawn from the schedule that the pipeline samples with at one step per training timestep, shifted as the
+    pipeline shifts it. The index into it is logit-normal(0, 1), or uniform.
+    """
+
+    component = "transformer"
+    lora_targets = (
+        *LatentPolicy.lora_targets,
+        "add_q_proj",
+        "add_k_proj",
+        "add_v_proj",
+        "to_add_out",
+    )
+
+    def __init__(
+        self,
+        network: Any,
+        params: FineTuneParams,
+        *,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        frozen: Any = None,
+    ) -> None:
+        super().__init__(network, params, frozen=frozen)
+        self._scheduler = scheduler
+
+    @classmethod
+    def build(cls, pipeline: Any, params: FineTuneParams, *, seed: int, with_reference: bool) -> Self:
+        """Train all of `pipeline.transformer`, or an adapter on it whose first values are drawn from `seed`."""
+        scheduler = _training_scheduler(pipeline)
+        _check_network(pipeline.transformer.config)
+        network, frozen = prepare_network(pipeline, cls, params, seed=seed, with_reference=with_reference)
+        return cls(network, params, scheduler=scheduler, frozen=frozen)
+
+    def corrupt(
+        self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Sequence[int]
+    ) -> Noised:
+        """Draw sigma and eps ~ N(0, 1) of each sample on the CPU, then mix.
+
+        u_z = z_sigma - sigma u, so the denoised prediction's squared error is sigma^2 times the velocity's.
+        """
+        latents = images[LATENTS]
+        schedule = self._schedule(latents.shape)
+        draws = [self._draw(seed, len(schedule), latents.shape[1:]) for seed in seeds]
+        sigma = schedule[torch.stack([index for index, _ in draws])].to(latents.device)
+        noise = torch.stack([eps for _, eps in draws]).to(latents.device)
+        share = rows(sigma, latents)
+        in_x0 = self.params.loglik_space == "x0"
+        return Noised(
+            latents=(1 - share) * latents + share * noise,
+            timesteps=sigma * self._scheduler.config["num_train_timesteps"],
+            target=noise - latents,
+            weight=sigma.square().clamp(max=self.params.x0_weight_max) if in_x0 else torch.ones_like(sigma),
+            conditions=conditions,
+        )
+
+    def _draw(self, seed: int, count: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        if self.params.timesteps == "uniform":
+            place = torch.rand((), generator=generator)
+        else:
+            place = torch.randn((), generator=generator).sigmoid()
+        index = (place * count).long().clamp(max=count - 1)
+        return index, torch.randn(shape, generator=generator)
+
+    def _schedule(self, shape: torch.Size) -> Tensor:
+        """(T,) sigmas from 1 downwards; the shift may depend on how many tokens latents of this shape have."""
+        count = self._scheduler.config["num_train_timesteps"]
+        self._scheduler.set_timesteps(
+            sigmas=cast(Any, np.linspace(1.0, 1 / count, count)), mu=self._shift(shape)
+        )
+        return cast(Tensor, self._scheduler.sigmas)[:count]
+
+    def _shift(self, shape: torch.Size) -> float | None:
+        config = self._scheduler.config
+        if not config["use_dynamic_shifting"]:
+            return None
+        tokens = math.prod(side // self._patch() for side in shape[-2:])
+        return calculate_shift(
+            tokens,
+            config["base_image_seq_len"],
+            config["max_image_seq_len"],
+            config["base_shift"],
+            config["max_shift"],
+        )
+
+    @abc.abstractmethod
+    def _patch(self) -> int:
+        """How many latent pixels a token has on each side."""
+
+
+class SD3Policy(FlowPolicy):
+    """Stable Diffusion 3 and 3.5."""
+
+    pipeline_class = StableDiffusion3Pipeline
+
+    @classmethod
+    def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
+        return SD3Encoder(pipeline, size)
+
+    def _patch(self) -> int:
+        return cast(SD3Transformer2DModel, self.network).config["patch_size"]
+
+    def _forward(self, network: Any, noised: Noised) -> Tensor:
+        return network(
+            hidden_states=noised.latents,
+            timestep=noised.timesteps,
+            encoder_hidden_states=noised.conditions[EMBEDDINGS],
+            pooled_projections=noised.conditions[POOLED],
+            return_dict=False,
+        )[0]
+
+
+class FluxPolicy(FlowPolicy):
+    """FLUX.1 dev and schnell: tokens of 2x2 latent pixels with their positions, and timesteps from 0 to 1.
+
+    A guidance-distilled model (dev) sees the guidance scale `fine_tune.embedded_guidance`, schnell sees none.
+    """
+
+    pipeline_class = FluxPipeline
+
+    @classmethod
+    def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
+        return FluxEncoder(pipeline, size)
+
+    def _patch(self) -> int:
+        return FLUX_PATCH
+
+    def _forward(self, network: Any, noised: Noised) -> Tensor:
+        count, channels, height, width = noised.latents.shape
+        embeddings, device = noised.conditions[EMBEDDINGS], noised.latents.device
+        prediction = network(
+            hidden_states=FluxPipeline._pack_latents(noised.latents, count, channels, height, width),
+            timestep=noised.timesteps / 1000,
+            guidance=self._guidance(count, device),
+            pooled_projections=noised.conditions[POOLED],
+            encoder_hidden_states=embeddings,
+            txt_ids=torch.zeros(embeddings.shape[1], 3, device=device),
+            img_ids=FluxPipeline._prepare_latent_image_ids(
+                count, height // FLUX_PATCH, width // FLUX_PATCH, device, torch.float32
+            ),
+            return_dict=False,
+        )[0]
+        return FluxPipeline._unpack_latents(prediction, height, width, vae_scale_factor=1)
+
+    def _guidance(self, count: int, device: torch.device) -> Tensor | None:
+        if not cast(FluxTransformer2DModel, self.network).config["guidance_embeds"]:
+            return None
+        return torch.full((count,), self.params.embedded_guidance, device=device)
+
+
+def _training_scheduler(pipeline: Any) -> FlowMatchEulerDiscreteScheduler:
+    """A scheduler of its own, so that sampling while training does not disturb it."""
+    if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+        raise TgoError(
+            f"the model's scheduler is a {type(pipeline.scheduler).__name__}: only FlowMatchEulerDiscreteScheduler, "
+            "which the published models come with, says how to shift the timesteps of a training."
+        )
+    return cast(
+        FlowMatchEulerDiscreteScheduler,
+        FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config),
+    )
+
+
+def _check_network(config: Mapping[str, Any]) -> None:
+    predicted = config["out_channels"] or config["in_channels"]
+    if config["in_channels"] != predicted:
+        raise TgoError(
+            f"the model's transformer takes {config['in_channels']} channels and predicts {predicted} "
+            "(an inpainting or editing model, say): only plain text-to-image models can be tuned."
+        )

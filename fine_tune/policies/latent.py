@@ -1,0 +1,122 @@
+"""What the families that noise the latent image of a VAE have in common: encoding, error, the adapter's file."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from peft import get_peft_model_state_dict
+from PIL import ImageOps
+from PIL.Image import Image, Resampling
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from fine_tune.policies.base import Policy, adapter_metadata
+from tgo_pipeline.errors import TgoError
+
+LATENTS, EMBEDDINGS, POOLED = "latents", "embeddings", "pooled"
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents on their way to noise, and what the network should say of them; the first dimension is the batch."""
+
+    latents: Tensor
+    """(B, C, ...) a mixture of the clean latents z and the noise eps."""
+    timesteps: Tensor
+    """(B,) in the scheduler's units (from 0 to 1000)."""
+    target: Tensor
+    """(B, C, ...) what the network predicts: noise or velocity."""
+    weight: Tensor
+    """(B,) of the squared error: 1, or what turns it into the error of the denoised prediction."""
+    conditions: Mapping[str, Tensor]
+    """What the network sees besides, (B, ...) each."""
+
+
+class LatentEncoder:
+    """The pipeline's VAE, for pictures of one size; a family adds its text encoders.
+
+    A latent is the mode of the VAE's posterior: the same in every epoch, with no draw of its own. The posterior's
+    deviation is far below the noise of any timestep.
+    """
+
+    def __init__(
+        self, pipeline: Any, size: tuple[int | None, int | None], *, default: tuple[int, int], patch: int = 1
+    ) -> None:
+        """`size` and `default` are (width, height) in pixels, `patch` the latent pixels of one token's side.
+
+        Raises `TgoError` for a size that does not divide into tokens.
+        """
+        self.pipeline = pipeline
+        self.size = (size[0] or default[0], size[1] or default[1])
+        multiple = pipeline.vae_scale_factor * patch
+        if any(side % multiple for side in self.size):
+            raise TgoError(
+                f"generate.width and height are {self.size[0]} and {self.size[1]}: {type(pipeline).__name__} needs "
+                f"multiples of {multiple}."
+            )
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """`latents` (N, C, h, w), scaled as the network expects them; other sizes are resized and cropped first."""
+        vae = self.pipeline.vae
+        pixels = torch.stack([pil_to_tensor(self._fit(image)) for image in images])
+        pixels = (pixels.float() / 127.5 - 1.0).to(vae.device, vae.dtype)
+        return {LATENTS: _normalise(vae.encode(pixels).latent_dist.mode(), vae.config).float().cpu()}
+
+    def _fit(self, image: Image) -> Image:
+        image = image.convert("RGB")
+        return image if image.size == self.size else ImageOps.fit(image, self.size, Resampling.LANCZOS)
+
+
+def _normalise(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """The inverse of what the pipelines do before they decode."""
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and deviation is not None:  # one number a channel (SDXL's descendants)
+        shape = (1, -1, *[1] * (latents.ndim - 2))
+        latents = latents - torch.tensor(mean).to(latents).view(shape)
+        latents = latents / torch.tensor(deviation).to(latents).view(shape)
+    return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
+
+
+class LatentPolicy(Policy[Noised]):
+    """log pi(z | prompt) ~ -MSE / T at one timestep and noise, the mean over all latent dimensions in float32."""
+
+    pipeline_class: ClassVar[Any]
+    """Its `load_lora_weights` reads the adapter."""
+
+    def predict(self, corruption: Noised) -> Tensor:
+        return self._forward(self._active, corruption).float()
+
+    @abc.abstractmethod
+    def _forward(self, network: Any, noised: Noised) -> Tensor:
+        """(B, C, ...) what `network` says, called as the family's pipeline calls it."""
+
+    def log_likelihood(self, prediction: Tensor, corruption: Noised) -> Tensor:
+        """(B,) -MSE / T of a prediction; with `loglik_space: x0` the MSE of the denoised prediction."""
+        return -self.distance(prediction, corruption.target, corruption) / self.params.temperature
+
+    def distance(self, prediction: Tensor, other: Tensor, corruption: Noised) -> Tensor:
+        """(B,) weighted mean squared differences, in the units of the error."""
+        squared = (prediction.float() - other.float()).square()
+        return corruption.weight * squared.mean(dim=tuple(range(1, squared.ndim)))
+
+    def _save_adapter(self, folder: Path) -> None:
+        """Write what `load_lora_weights(folder)` of the pipeline reads."""
+        content = {
+            f"{self.component}_lora_layers": self._adapter_layers(),
+            f"{self.component}_lora_adapter_metadata": adapter_metadata(self.network),
+        }
+        self.pipeline_class.save_lora_weights(folder, **content)
+
+    def _adapter_layers(self) -> dict[str, Tensor]:
+        return get_peft_model_state_dict(self.network)
+
+
+def rows(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) `values` shaped (B, 1, ...) to go with (B, ...) `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
