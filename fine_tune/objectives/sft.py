@@ -1,25 +1,32 @@
-"""Supervised fine-tuning on the positive side: the plain training loss of the model family."""
+"""Supervised fine-tuning on one side: the plain training loss of the model family."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fine_tune.objectives.base import POSITIVE, Batch, Objective
+from fine_tune.objectives.base import NEGATIVE, POSITIVE, Batch, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def loss(
-    policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """l times the model's own error -T log pi, for each of (B,) samples; weights and reference are not used.
+class Sft(Objective):
+    """The model's own error -T log pi, on positive samples; weights, beta and reference play no part.
 
-    The objective asks for positive samples alone, so the trainer's mean over the batch is the mean over positives:
-    the denominator never depends on how many negatives a batch would have held, and no forward pass is spent on
-    a sample that teaches nothing. At equal steps and batch size it sees as many samples as `tgo` does.
+    The other side never enters a batch: the trainer's mean is the mean over the side, so its denominator does not
+    depend on how many other samples a batch would have held (as it does in Diffusion-KTO's `--loss sft`), and no
+    forward pass is spent on a sample that teaches nothing. `side: negative` trains the negative module of cPGD (the
+    official `--sft_mode lose`, arXiv 2602.18799).
     """
-    return batch.label * (-batch.temperature * policy_log_likelihood), {}
 
+    needs_reference = False
 
-OBJECTIVE = Objective(loss, needs_reference=False, sides=frozenset((POSITIVE,)))
+    @property
+    def sides(self) -> frozenset[int]:
+        return frozenset((POSITIVE if self.params.sft.side == "positive" else NEGATIVE,))
+
+    def loss(
+        self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B,) errors."""
+        return -batch.temperature * policy_log_likelihood, {}
