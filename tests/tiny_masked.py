@@ -50,6 +50,48 @@ def tiny_amused_pipeline(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_meissonic_pipeline(folder: Path, seed: int = 0, downsample: bool = True) -> Path:
+    """Write a `MeissonicPipeline` (32x32 pictures, 8x8 tokens of 32 codes); return `folder`."""
+    import torch
+    from diffusers.schedulers.scheduling_amused import AmusedScheduler
+
+    from tgo_pipeline.generators.meissonic import MeissonicPipeline
+    from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = MeissonicTransformer2DModel(**tiny_meissonic_config(downsample))
+        parts = _text_and_pictures(folder)
+    pipeline = MeissonicPipeline(
+        transformer=transformer,
+        scheduler=AmusedScheduler(mask_token_id=MASK_TOKEN),
+        sample_size=GRID,
+        **parts,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_meissonic_config(downsample: bool = True) -> dict[str, Any]:
+    """The keys of the published configuration, at tiny size."""
+    return {
+        "patch_size": 1,
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
+        "guidance_embeds": False,
+        "axes_dims_rope": [2, 2, 4],
+        "vocab_size": CODES + 1,
+        "codebook_size": CODES,
+        "downsample": downsample,
+        "upsample": downsample,
+    }
+
+
 def _text_and_pictures(folder: Path) -> dict[str, Any]:
     """VQ model, tokenizer and text encoder, the same for both families."""
     import torch

@@ -26,6 +26,8 @@ LAYOUT = (
 )
 DEMOS = {"demo": "diffusion", "demo-masked": "masked"}
 """Models that ship with the package, and their folders among the small world's weights."""
+MEISSONIC = ("MeissonicPipeline", "Pipeline")
+"""Class names in a Meissonic model's index: what is written here, and what the published folders have."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -50,11 +52,15 @@ def load_pipeline(
 ) -> DiffusionPipeline:
     """Load `model` in float32 onto `device`, with progress bars and the safety checker off.
 
-    The components named in `without` (`vae`, `text_encoder`) are neither read nor held.
+    The components named in `without` (`vae`, `text_encoder`) are neither read nor held; a model may lack them anyway.
 
     The safety checker paints suspected pictures black; they would then be scored and trained on as black pictures.
     Raises `TgoError` if a folder or a part of it is missing or broken, or if the hub cannot be reached.
     """
+    from tgo_pipeline.generators.guidance import described_guidance, load_guided
+
+    if described := described_guidance(model):
+        return load_guided(*described, device)
     location = locate(model, revision)
     if location.hub_id is not None:
         log.info("%s is no folder here: taking it from the model hub or its local cache", location)
@@ -69,6 +75,10 @@ def load_pipeline(
 
 def model_fingerprint(model: str, revision: str | None = None) -> str:
     """What a model's numbers depend on, without loading it: the content of local files, the name of a hub revision."""
+    from tgo_pipeline.generators.guidance import described_guidance, guided_fingerprint
+
+    if described := described_guidance(model):
+        return guided_fingerprint(*described)
     location = locate(model, revision)
     if location.folder is not None:
         base = content_fingerprint(location.folder)
@@ -111,6 +121,13 @@ def _tuned(folder: Path) -> dict[str, Any]:
     return _read_json(path) if path.is_file() else {}
 
 
+def sampling_hints(model: str) -> dict[str, str]:
+    """How a tuned model wants to be sampled (`prompt_prefix`, `negative_prompt`); empty for any other model."""
+    if model in DEMOS:
+        return {}
+    return dict(_tuned(Path(model).expanduser()).get("sampling", {}))
+
+
 def _base(tuned: dict[str, Any], folder: Path) -> str:
     base = tuned.get("base")
     if not isinstance(base, str):
@@ -150,15 +167,29 @@ def _open(location: Location, without: Sequence[str]) -> DiffusionPipeline:
     from safetensors import SafetensorError
 
     try:
-        index = DiffusionPipeline.load_config(str(location), revision=location.revision)
-        return DiffusionPipeline.from_pretrained(
+        index: Any = DiffusionPipeline.load_config(str(location), revision=location.revision)
+        return _pipeline_class(index).from_pretrained(
             str(location),
             revision=location.revision,
-            **dict.fromkeys(without),
-            **_without_safety_checker(index),  # type: ignore[arg-type]
+            **(dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)),  # type: ignore[arg-type]
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TgoError(_explain(location, error)) from error
+
+
+def _left_out(index: Any, without: Sequence[str]) -> list[str]:
+    """Parts to pass as None: those of `without` that the pipeline has, and those that its folder was saved without."""
+    return [name for name, part in index.items() if name in without or part in ([None, None], (None, None))]
+
+
+def _pipeline_class(index: dict[str, Any]) -> type[DiffusionPipeline]:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    if index["_class_name"] in MEISSONIC and "vqvae" in index:
+        from tgo_pipeline.generators.meissonic import MeissonicPipeline
+
+        return MeissonicPipeline
+    return DiffusionPipeline
 
 
 def _without_safety_checker(index: Any) -> dict[str, Any]:
@@ -201,7 +232,10 @@ def _add_adapter(pipeline: Any, folder: Path) -> None:
     from safetensors import SafetensorError
 
     try:
-        pipeline.load_lora_weights(str(folder))
+        if hasattr(pipeline, "load_lora_weights"):
+            pipeline.load_lora_weights(str(folder))
+        else:
+            pipeline.transformer.load_lora_adapter(str(folder), prefix=None, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
         raise TgoError(
             f"the adapter in {folder} does not fit {type(pipeline).__name__} ({error}): run fine_tune again."
