@@ -1,0 +1,226 @@
+"""Preference as guidance: push a pipeline towards what is preferred at every step (PGD and cPGD, arXiv 2602.18799).
+
+`guided_pipeline` makes one from any base and modules; `load_guided` from what `tgo.json` or `generate.guidance` says.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
+from tgo_pipeline.generators.pipelines import DEMOS, TUNED, load_pipeline, locate, model_fingerprint
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    from tgo_pipeline.generators.guided_network import Branch, Kind
+    from tgo_pipeline.params import GuidanceParams
+
+    Model = str | Path | DiffusionPipeline
+    """A name as `load_pipeline` takes it, a folder, a file of an adapter, or a loaded pipeline."""
+
+
+def guided_pipeline(
+    base: Model,
+    positive: Model,
+    negative: Model | None = None,
+    *,
+    strength: float,
+    kind: Kind | None = None,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """A pipeline of the base's class whose network is guided by preference, before classifier-free guidance.
+
+    `pgd` (no `negative`): e = (1 - w) e_base + w e_positive; `cpgd`: e = e_base + w (e_positive - e_negative), with e
+    the noise, the velocity or the logits of tokens. Strength 0 draws the base's pictures, bit for bit.
+    `pipeline.guidance.strength` may be set between calls, `pipeline.guidance.branches_per_call` lowered to save memory.
+
+    Modules that are adapters share the base's network; of others the network alone is loaded. `revision` pins the
+    base's hub id, `device` is for what is loaded here. Raises `TgoError` for modules that do not belong to the base.
+    """
+    from tgo_pipeline.generators.guided_network import Guidance, GuidedNetwork
+
+    guidance = Guidance(_kind(kind, negative), strength)
+    opened = load_pipeline(str(base), revision, device) if isinstance(base, (str, Path)) else base
+    component = network_name(opened)
+    if isinstance(getattr(opened, component), GuidedNetwork):
+        raise TgoError("the base is guided already: name the model that its modules were trained from.")
+    modules = {"positive": positive} | ({} if negative is None else {"negative": negative})
+    branches = [base_branch(opened)]
+    for role, module in modules.items():
+        if isinstance(base, (str, Path)) and isinstance(module, (str, Path)):
+            require_base(role, module, str(base), revision)
+        branches.append(module_branch(role, module, opened))
+    pipeline = copy.copy(opened)
+    setattr(pipeline, component, GuidedNetwork(branches, guidance))
+    pipeline.guidance = guidance  # type: ignore[attr-defined]
+    pipeline.save_pretrained = functools.partial(_refuse_to_save, type(opened).__name__)  # type: ignore[method-assign]
+    return pipeline
+
+
+def _kind(kind: Kind | None, negative: Model | None) -> Kind:
+    if kind not in (None, "pgd", "cpgd"):
+        raise TgoError(f"the kind of guidance is {kind!r}: it must be pgd or cpgd.")
+    if kind == "pgd" and negative is not None:
+        raise TgoError(
+            "pgd goes from the base to the positive module: leave out the negative one, or take cpgd."
+        )
+    if kind == "cpgd" and negative is None:
+        raise TgoError("cpgd is the difference of two modules: give a negative one, or take pgd.")
+    return kind or ("pgd" if negative is None else "cpgd")
+
+
+def _refuse_to_save(name: str, *_: Any, **__: Any) -> None:
+    raise TgoError(
+        f"a guided {name} is several networks, not one checkpoint: `tgo_pipeline.generators.merge` makes one of them."
+    )
+
+
+def base_branch(pipeline: Any) -> Branch:
+    """The pipeline's network as it is, with the adapters that are active on it."""
+    from tgo_pipeline.generators.guided_network import Branch
+
+    return Branch(getattr(pipeline, network_name(pipeline)))
+
+
+def module_branch(role: str, module: Model, pipeline: Any) -> Branch:
+    """A module as an adapter of the pipeline's network, or as a network of its own beside it."""
+    from tgo_pipeline.generators.guided_network import Branch
+
+    network = getattr(pipeline, network_name(pipeline))
+    if isinstance(module, (str, Path)) and (file := adapter_file(module)):
+        name = _free_name(network, role)
+        attach(pipeline, file, name)
+        return Branch(network, name)
+    other = _network_of(role, module, pipeline)
+    if other is network:
+        raise TgoError(f"the {role} module is the base itself, which it would not differ from.")
+    return Branch(other)
+
+
+def _free_name(network: Any, role: str) -> str:
+    taken = getattr(network, "peft_config", {})
+    names = itertools.chain([role], (f"{role}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def _network_of(role: str, module: Model, pipeline: Any) -> Any:
+    """The network of another pipeline, nothing else of it. Raises `TgoError` unless it is like the base's."""
+    component = network_name(pipeline)
+    base = getattr(pipeline, component)
+    if isinstance(module, (str, Path)):
+        without = [name for name in _network_parts(pipeline) if name != component]
+        module = load_pipeline(str(module), None, base.device, without)
+    network = getattr(module, component, None)
+    if type(network) is not type(base) or shapes(network) != shapes(base):
+        raise TgoError(
+            f"the {role} module is a {type(module).__name__} with a {component} unlike that of the base "
+            f"{type(pipeline).__name__}: guidance needs models tuned from one base."
+        )
+    return network if network.dtype == base.dtype else network.to(base.dtype)
+
+
+def _network_parts(pipeline: Any) -> list[str]:
+    import torch
+
+    return [name for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)]
+
+
+def shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights by name, adapters left out."""
+    return {
+        name.replace(".base_layer.", "."): tuple(weight.shape)
+        for name, weight in network.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+def require_base(role: str, module: str | Path, base: str, revision: str | None) -> None:
+    """Raise `TgoError` if the module's `tgo.json` says that it is an adapter of another model than `base`."""
+    description = Path(module).expanduser() / TUNED
+    if not description.is_file():
+        return
+    tuned = json.loads(description.read_text(encoding="utf-8"))
+    theirs = (str(tuned.get("base")), tuned.get("revision"))
+    if tuned.get("method") != "lora" or theirs == (base, revision) or _same(theirs, (base, revision)):
+        return
+    raise TgoError(
+        f"the {role} module {module} is an adapter of {tuned.get('base')}, not of {base}: take that as the base."
+    )
+
+
+def _same(one: tuple[str, str | None], other: tuple[str, str | None]) -> bool:
+    """Whether two names lead to the same complete pipeline; a base that is an adapter counts as what it is on."""
+    places = [locate(*model) for model in (one, other)]
+    if None in [place.folder for place in places]:
+        return len({(place.hub_id, place.revision) for place in places}) == 1
+    folders = {place.folder.resolve() for place in places if place.folder is not None}
+    return len(folders) == 1 or len({content_fingerprint(folder) for folder in folders}) == 1
+
+
+def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | None:
+    """Base, its revision and guidance of a result whose `tgo.json` has `method: guidance`; None for any other model.
+
+    Module folders are relative to the result's.
+    """
+    from tgo_pipeline.params import GuidanceParams, parse
+
+    folder = Path(model).expanduser()
+    if model in DEMOS or not (folder / TUNED).is_file():
+        return None
+    tuned = json.loads((folder / TUNED).read_text(encoding="utf-8"))
+    if tuned.get("method") != "guidance":
+        return None
+    modules = {role: tuned.get(role) for role in ("positive", "negative")}
+    places = {role: str(folder / place) for role, place in modules.items() if place is not None}
+    missing = [place for place in places.values() if not Path(place).exists()]
+    if missing or "base" not in tuned:
+        raise TgoError(
+            f"{folder} lacks {missing[0] if missing else 'the name of its base'}: run fine_tune again."
+        )
+    settings = {"kind": tuned.get("kind"), "strength": tuned.get("strength"), **places}
+    return tuned["base"], tuned.get("revision"), parse(GuidanceParams, settings, f"{folder / TUNED}: ")
+
+
+def load_guided(
+    base: str,
+    revision: str | None,
+    guidance: GuidanceParams,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """`guided_pipeline` of parameters."""
+    return guided_pipeline(
+        base,
+        guidance.positive,
+        guidance.negative,
+        strength=guidance.strength,
+        kind=guidance.kind,
+        revision=revision,
+        device=device,
+    )
+
+
+def guided_fingerprint(base: str, revision: str | None, guidance: GuidanceParams) -> str:
+    """What the numbers of a guided model depend on: its base, its modules, how they are combined; loads nothing."""
+    modules = [module_fingerprint(module) for module in (guidance.positive, guidance.negative) if module]
+    return fingerprint(
+        base=model_fingerprint(base, revision),
+        kind=guidance.kind,
+        strength=guidance.strength,
+        modules=modules,
+    )
+
+
+def module_fingerprint(module: str) -> str:
+    """The content of an adapter's file, which belongs to no base by itself, or of a model."""
+    file = adapter_file(module)
+    return content_fingerprint(file) if file else model_fingerprint(module)
