@@ -73,7 +73,7 @@ def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
             temporary.write_text(json.dumps(description, indent=2) + "\n")
         return
     from fine_tune.checkpoints import atomic_folder
-    from tgo_pipeline.generators.guidance import merge
+    from tgo_pipeline.generators.merge import merge
 
     folders = {name: folder_of(params, name, output, checkpoints) for name in modules(params)}
     method = params.fine_tune.method

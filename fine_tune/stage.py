@@ -273,7 +273,7 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
         tuning,
         checkpoints=checkpoints,
         training=TrainingLog(job.training, trainer.step),
-        validation=_validation(params, pipeline, job.prompts, job.training),
+        validation=_validation(job, pipeline, objective),
         stop=stop,
     )
     with trainer.averaged():
@@ -291,10 +291,11 @@ def _load_base(params: Params, device: torch.device) -> Any:
     return pipeline
 
 
-def _validation(params: Params, pipeline: Any, prompts: Path, training: Path) -> Validation | None:
+def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | None:
     from fine_tune.validation import Validation
     from tgo_pipeline.tables import PROMPTS, read_table
 
+    params, prompts = job.params, job.prompts
     if not params.fine_tune.validation.every:
         return None
     rows = read_table(prompts, PROMPTS).to_pylist()
@@ -309,7 +310,8 @@ def _validation(params: Params, pipeline: Any, prompts: Path, training: Path) ->
         pipeline,
         tests[:: max(1, len(tests) // wanted)][:wanted],  # some of every test set
         params.generate,
-        folder=training,
+        folder=job.training,
         seed=params.seed,
         batch_size=params.runtime.generate_batch_size,
+        hints=objective.sampling,
     )

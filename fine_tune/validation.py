@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from tgo_pipeline.shards import atomic
 
 
 class Validation:
-    """Draws (prompt_id, prompt) pairs with the pipeline that holds the network in training."""
+    """Draws (prompt_id, prompt) pairs with the pipeline that holds the network in training.
+
+    `hints` are the objective's `sampling`, so that the pictures are those that the result will give.
+    """
 
     def __init__(
         self,
@@ -28,9 +31,10 @@ class Validation:
         folder: Path,
         seed: int,
         batch_size: int,
+        hints: Mapping[str, str],
     ) -> None:
         self._folder = folder / IMAGES
-        self._sampler = Sampler(pipeline, params, batch_size)
+        self._sampler = Sampler(pipeline, params, batch_size, hints)
         self._prompts = [prompt for _, prompt in prompts]
         self._seeds = [derive_seed(seed, prompt_id, "validation") for prompt_id, _ in prompts]
 

@@ -15,7 +15,8 @@ from fine_tune import stage
 from fine_tune.data import Encoded, Sampling, TrainingData
 from fine_tune.encode import encode_folder
 from fine_tune.labels import read_labels
-from fine_tune.objectives import make_objective
+from fine_tune.objectives import OBJECTIVES, make_objective
+from fine_tune.pairs import build_pairs
 from fine_tune.policies.diffusion import DiffusionPolicy
 from fine_tune.trainer import Trainer, learning_rate, make_accelerator
 from tests.fine_tune import world
@@ -50,7 +51,8 @@ def make(source: Path, encoded: Encoded):
             draws=tuning.draws,
             mismatched=point is not None and point.mismatched,
         )
-        data = TrainingData(labels, encoded, sampling)
+        pairs = build_pairs(labels, tuning.pairs) if objective.pairs else None
+        data = TrainingData(labels, encoded, sampling, pairs)
         policy = DiffusionPolicy.build(
             load_pipeline(str(source / "model")), tuning, seed=3, with_reference=objective.needs_reference
         )
@@ -86,16 +88,114 @@ class _Any:
         return True
 
 
+def away(trainer: Trainer) -> None:
+    """Move a policy off its reference, where log-ratios and reference points are not 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainer._trained.values():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+
+
+def gradient(trainer: Trainer) -> tuple[torch.Tensor, float, float]:
+    away(trainer)
+    _, loss, point = trainer._gradient(trainer._data.batch(0))
+    grads = [p.grad.flatten() for p in trainer._trained.values() if p.grad is not None]
+    return torch.cat(grads), loss, point
+
+
 @pytest.mark.parametrize("part", [1, 3, 8])
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_gradient_of_parts_is_that_of_the_batch(make, part: int, method: str) -> None:
-    def gradients(runtime: dict[str, Any]) -> torch.Tensor:
-        trainer = make(runtime, method=method, max_grad_norm=1e9)
-        trainer._gradient(trainer._data.batch(0))
-        return torch.cat([p.grad.flatten() for p in trainer._trained.values() if p.grad is not None])
-
-    whole, parts = gradients({}), gradients({"micro_batch_size": part})
+    whole, *_ = gradient(make(method=method))
+    parts, *_ = gradient(make({"micro_batch_size": part}, method=method))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
+
+
+EVERY = [
+    *({"objective": name} for name in sorted(OBJECTIVES) if name != "csft"),  # prompts that this cache lacks
+    {"objective": "kto", "kto": {"reference_point": "paper"}},
+    {"objective": "kto", "kto": {"reference_point": "roll"}},
+    {"objective": "dspo", "dspo": {"variant": "sdxl"}},
+    {"objective": "tgo", "tgo": {"reward_shift": "kl_clamped", "labels": "quantile", "soft_labels": 1.0}},
+]
+
+
+@pytest.mark.parametrize("change", EVERY, ids=lambda c: "-".join(str(v) for v in c.values()))
+def test_every_objective_gives_the_gradient_of_the_batch_however_it_is_cut(make, change: dict) -> None:
+    whole, loss, point = gradient(make(draws=2, **change))
+    parts, loss_of_parts, point_of_parts = gradient(make({"micro_batch_size": 3}, draws=2, **change))
+    assert whole.abs().max() > 0
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    assert point_of_parts == pytest.approx(point, rel=1e-4, abs=1e-9)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
+
+
+@pytest.mark.parametrize("objective", ["kto", "bco"])
+def test_a_reference_point_is_the_mean_of_the_log_ratios(make, objective: str) -> None:
+    trainer = make(objective=objective)
+    with torch.no_grad():
+        for parameter in trainer._forward._policy._frozen.parameters():  # type: ignore[union-attr]
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    update = trainer.update()
+    assert update.log_ratio is not None and update.log_ratio.mean() > 0
+    assert update.metrics["reference_point"] == pytest.approx(update.log_ratio.mean(), rel=1e-5)
+
+
+def test_the_running_point_survives_a_checkpoint(make) -> None:
+    def points(trainer: Trainer, updates: int) -> list[float]:
+        return [trainer.update().metrics["reference_point"] for _ in range(updates)]
+
+    trainer = make(objective="bco")
+    points(trainer, 2)
+    state, other = trainer.state(), make(objective="bco")
+    copied = {name: tensor.clone() for name, tensor in state.weights.items()}
+    moments = {name: tensor.clone() for name, tensor in state.optimizer.items()}
+    other.load_state(replace(state, weights=copied, optimizer=moments))
+    assert points(other, 2) == points(trainer, 2)
+
+
+def test_several_draws_are_averaged_for_each_sample(make) -> None:
+    trainer = make(draws=3)
+    away(trainer)
+    batch = trainer._data.batch(0)
+    together = trainer._forward.likelihoods(batch)
+    singles = []
+    for draw in range(3):
+        one = make()
+        away(one)
+        seeds = [[sample[draw]] for sample in batch.seeds]
+        singles.append(one._forward.likelihoods(replace(batch, seeds=seeds)).log_ratio)
+    assert not torch.allclose(singles[0], singles[1])
+    torch.testing.assert_close(together.log_ratio, torch.stack(singles).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_the_moving_average_is_that_of_the_weights(make) -> None:
+    trainer = make(ema=0.7)
+    expected = {name: tensor.double() for name, tensor in weights(trainer).items()}
+    for step in range(1, 5):
+        trainer.update()
+        decay = min(0.7, (1 + step) / (10 + step))
+        for name, tensor in weights(trainer).items():
+            expected[name] = decay * expected[name] + (1 - decay) * tensor.double()
+    own = weights(trainer)
+    with trainer.averaged():
+        for name, tensor in weights(trainer).items():
+            torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(own[name], tensor) for name, tensor in weights(trainer).items())
+    other = make(ema=0.7)
+    other.load_state(trainer.state())
+    trainer.update(), other.update()
+    for name, tensor in trainer.state().average.items():
+        assert torch.equal(tensor, other.state().average[name])
+
+
+def test_training_stops_when_the_negative_side_runs_away(make) -> None:
+    trainer = make(guard={"negative_error": 1.1, "patience": 2}, learning_rate=0.05, steps=40)
+    with pytest.raises(TgoError, match=r"error on negative samples is .* times the reference's.*guard"):
+        trained(trainer, 40)
+    assert 2 <= trainer.step < 40
+    unguarded = make(guard={"negative_error": None}, learning_rate=0.05, steps=40)
+    trained(unguarded, trainer.step + 1)
 
 
 def test_parts_train_to_the_same_weights(make) -> None:

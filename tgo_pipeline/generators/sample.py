@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
@@ -26,9 +26,13 @@ class Sampler:
     nor on the device's random numbers.
     """
 
-    def __init__(self, pipeline: Any, params: GenerateParams, batch_size: int) -> None:
+    def __init__(
+        self, pipeline: Any, params: GenerateParams, batch_size: int, hints: Mapping[str, str] | None = None
+    ) -> None:
+        """`hints` are what a tuned model asks for: `prompt_prefix` and `negative_prompt` (see `sampling_hints`)."""
         self.batch_size = batch_size
         self._pipeline = pipeline
+        self._hints = hints or {}
         self._options = {"guidance_scale": params.guidance_scale, "num_inference_steps": params.steps}
         size = {"width": params.width, "height": params.height}
         self._options |= {name: value for name, value in size.items() if value is not None}
@@ -57,9 +61,12 @@ class Sampler:
         from tgo_pipeline.generators.masked import seeded_by_picture
 
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        texts = {"prompt": [self._hints.get("prompt_prefix", "") + prompt for prompt in prompts]}
+        if negative := self._hints.get("negative_prompt"):
+            texts["negative_prompt"] = [negative] * len(prompts)
         try:
             with seeded_by_picture(self._pipeline):
-                return self._pipeline(prompt=list(prompts), generator=generators, **self._options).images
+                return self._pipeline(**texts, generator=generators, **self._options).images
         except (TypeError, ValueError) as error:
             options = ", ".join(f"{name}={value}" for name, value in self._options.items())
             raise TgoError(

@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.executors import local
 from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.generators.chunks import chunks
-from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint
+from tgo_pipeline.generators.guidance import guided_fingerprint, load_guided
+from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint, sampling_hints
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
@@ -20,6 +21,7 @@ from tgo_pipeline.shards import Shard, Status, atomic, run_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -103,7 +105,7 @@ def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]
     params = source.params
     common = {
         "version": VERSION,
-        "model": model_fingerprint(source.model, source.revision),
+        "model": _model_fingerprint(source),
         "sampling": [params.guidance_scale, params.steps, params.width, params.height],
     }
     return [
@@ -111,13 +113,27 @@ def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]
     ]
 
 
+def _model_fingerprint(source: Source) -> str:
+    guidance = source.params.guidance
+    if guidance is None:
+        return model_fingerprint(source.model, source.revision)
+    return guided_fingerprint(source.model, source.revision, guidance)
+
+
+def _load(source: Source, device: torch.device) -> Any:
+    guidance = source.params.guidance
+    if guidance is None:
+        return load_pipeline(source.model, source.revision, device)
+    return load_guided(source.model, source.revision, guidance, device)
+
+
 def _make_worker(
     folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams
 ) -> local.Worker:
     from tgo_pipeline.devices import prepare_torch
 
-    pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
-    sampler = Sampler(pipeline, source.params, runtime.generate_batch_size)
+    pipeline = _load(source, prepare_torch(runtime))
+    sampler = Sampler(pipeline, source.params, runtime.generate_batch_size, sampling_hints(source.model))
 
     def write(shard: Shard) -> None:
         from tgo_pipeline.tables import write_table

@@ -1,0 +1,100 @@
+"""Every objective through the whole stage: it trains, resumes nothing twice, and leaves what can be sampled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fine_tune import stage
+from fine_tune.objectives import OBJECTIVES
+from tests.fine_tune import world
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators.pipelines import sampling_hints
+
+Places = dict[str, Path]
+
+
+def train(model: Path, places: Places, **fine_tune: Any) -> dict[str, Any]:
+    """Run the stage for two steps; returns the metrics of the last."""
+    stage.run(world.params(model, steps=2, **fine_tune), **places)
+    return json.loads((places["training"] / "metrics.json").read_text())["train"]
+
+
+def moved(model: Path, tuned: Path) -> bool:
+    """Whether the tuned network differs from the base's."""
+    base, other = (load_pipeline(str(folder)).unet.state_dict() for folder in (model, tuned))  # type: ignore[attr-defined]
+    return any(not torch.equal(base[name], other[name]) for name in base)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_it_trains_and_its_result_loads(objective: str, model: Path, places: Places) -> None:
+    metrics = train(model, places, objective=objective)
+    assert metrics["loss"] == pytest.approx(metrics["loss"]) and metrics["gradient_norm"] > 0
+    assert moved(model, places["output"])
+    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    train(model, places, objective=objective)
+    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+
+
+def test_the_result_of_csft_says_how_it_is_sampled(model: Path, places: Places) -> None:
+    train(model, places, objective="csft", csft={"positive_prefix": "good ", "negative_prefix": "bad "})
+    hints = sampling_hints(str(places["output"]))
+    assert hints["prompt_prefix"] == "good " and hints["negative_prompt"].strip() == "bad"
+
+
+def test_options_of_other_objectives_do_not_train_again(model: Path, places: Places) -> None:
+    train(model, places)
+    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    train(model, places, kto={"utility": "risk_seeking"}, pairs={"select": "all"}, lora={"rank": 2})
+    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+    train(model, places, tgo={"damping": 0.5})
+    assert (places["output"] / "tgo.json").stat().st_mtime_ns != before
+
+
+def test_pairs_have_no_positive_share(model: Path, places: Places) -> None:
+    with pytest.raises(TgoError, match=r"positive_share is given, but dpo trains on pairs"):
+        train(model, places, objective="dpo", positive_share=0.8)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("objective", ["pgd", "cpgd"])
+def test_guidance_trains_its_modules(objective: str, method: str, model: Path, places: Places) -> None:
+    train(model, places, objective=objective, method=method, guidance={"strength": 2.0})
+    output = places["output"]
+    names = ["positive"] if objective == "pgd" else ["negative", "positive"]
+    assert sorted(path.name for path in output.iterdir() if path.is_dir()) == names
+    assert (places["training"] / "metrics.json").is_file()
+    pipeline = load_pipeline(str(output))
+    assert pipeline.guidance.strength == 2.0 and pipeline.guidance.kind == objective  # type: ignore[attr-defined]
+    now = stage.progress(
+        world.params(model, steps=2, objective=objective, method=method, guidance={"strength": 2.0}),
+        **{name: places[name] for name in ("labels", "generations", "output", "checkpoints")},
+    )
+    assert now.done and now.step == now.steps == 2 * len(names)
+
+
+def test_another_strength_keeps_the_modules(model: Path, places: Places) -> None:
+    train(model, places, objective="cpgd", guidance={"strength": 1.0})
+    made = (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns
+    train(model, places, objective="cpgd", guidance={"strength": 3.0})
+    assert (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns == made
+    assert load_pipeline(str(places["output"])).guidance.strength == 3.0  # type: ignore[attr-defined]
+
+
+def test_merged_guidance_is_one_checkpoint(model: Path, places: Places) -> None:
+    train(model, places, objective="cpgd", guidance={"strength": 0.5, "merge": True})
+    output = places["output"]
+    assert not (output / "positive").exists()
+    tuned, base = (load_pipeline(str(folder)).unet.state_dict() for folder in (output, model))  # type: ignore[attr-defined]
+    sides = [
+        load_pipeline(str(places["checkpoints"] / "modules" / name)).unet.state_dict()  # type: ignore[attr-defined]
+        for name in ("positive", "negative")
+    ]
+    for name, weight in tuned.items():
+        expected = base[name] + 0.5 * (sides[0][name] - sides[1][name])
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
