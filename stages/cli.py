@@ -167,6 +167,14 @@ def evaluation(path: Path = typer.Argument(paths.EVALUATION, help="The evaluatio
     _show(show(path))
 
 
+@app.command()
+def presets() -> None:
+    """Print the published values of every objective by model, and the paper or code that each is from."""
+    from tgo_pipeline.presets import table
+
+    _show(table())
+
+
 @demo.command("train")
 def demo_train(
     output: Path = typer.Option(Path("demo-weights"), help="The folder for the new weights."),
