@@ -1,0 +1,69 @@
+"""The whole fine_tune stage on SDXL, SD3 and FLUX: cache, training that resumes, result, sampling from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fine_tune import stage
+from fine_tune.tensors import read_tensors
+from fine_tune.trainer import Trainer
+from tests.fine_tune import world
+from tests.tiny import IMAGE_SIZE
+from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators.sample import Sampler
+
+CACHED: dict[Callable[..., Path], tuple[set[str], set[str]]] = {
+    tiny_sdxl_pipeline: ({"latents", "time_ids"}, {"embeddings", "pooled"}),
+    tiny_sd3_pipeline: ({"latents"}, {"embeddings", "pooled"}),
+    tiny_flux_pipeline: ({"latents"}, {"embeddings", "pooled"}),
+}
+
+
+def draw(model: Path, params: Any) -> np.ndarray:
+    sampler = Sampler(load_pipeline(str(model)), params.generate, batch_size=1)
+    return np.asarray(next(iter(sampler.images(["picture number 0"], [1]))))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("write", CACHED)
+def test_the_stage_tunes_the_family(
+    write: Callable[[Path], Path], method: str, places: dict[str, Path], tmp_path: Path
+) -> None:
+    model = write(tmp_path / "model")
+    size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
+    params = world.params(model, size, method=method, steps=2, caption_dropout=0.3, learning_rate=1e-2)
+    stage.run(params, **places)
+    images, prompts = CACHED[write]
+    assert set(read_tensors(next(places["encoded"].glob("train-*")))[0]) == images
+    assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == prompts
+    assert not np.array_equal(draw(places["output"], params), draw(model, params))
+
+
+def test_a_resumed_training_of_flux_ends_where_an_unbroken_one_does(
+    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_flux_pipeline(tmp_path / "model")
+    size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
+    params = world.params(model, size, method="lora", steps=3, checkpoint_every=1, batch_size=4)
+    stage.run(params, **places)
+    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "output", "training")}
+    update = Trainer.update
+
+    def update_twice(trainer: Trainer) -> Any:
+        if trainer.step == 2:
+            raise KeyboardInterrupt
+        return update(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "update", update_twice)
+        stage.run(params, **broken)
+    assert [path.name for path in broken["checkpoints"].iterdir()] == ["step-00002"]
+    stage.run(params, **broken)
+    whole, resumed = (each["output"] / "pytorch_lora_weights.safetensors" for each in (places, broken))
+    assert resumed.read_bytes() == whole.read_bytes()
