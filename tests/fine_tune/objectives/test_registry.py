@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+import torch
 
-from fine_tune.objectives import OBJECTIVES, make_objective
+from fine_tune.objectives import OBJECTIVES, Batch, make_objective
 from tests.fine_tune.objectives.evaluate import objective
 from tgo_pipeline.params import FineTuneParams
 
 TRAINED_AS_MODULES = {"pgd", "cpgd"}
+GUIDE = (Path(__file__).parents[3] / "docs" / "OBJECTIVES.md").read_text()
+ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<reference>yes|no) \| (?P<pairs>yes|no) \|", re.MULTILINE)
 
 
 def test_parameters_name_the_same_objectives() -> None:
@@ -36,3 +41,24 @@ def test_what_each_needs() -> None:
     assert {name for name, each in made.items() if each.needs_contrast} == {"dspo"}
     assert {name for name, each in made.items() if each.reference_point} == {"kto", "bco"}
     assert {name for name, each in made.items() if each.prefixes} == {"csft"}
+
+
+def test_the_guide_says_what_each_needs() -> None:
+    said = {row["name"]: (row["reference"] == "yes", row["pairs"] == "yes") for row in ROW.finditer(GUIDE)}
+    assert said == {name: (each.needs_reference, each.pairs) for name, each in OBJECTIVES.items()}
+
+
+def test_the_guide_has_a_section_for_every_objective() -> None:
+    titles = {name for line in GUIDE.splitlines() if line.startswith("## ") for name in line[3:].split(", ")}
+    assert set(OBJECTIVES) | TRAINED_AS_MODULES <= titles
+
+
+def test_the_guides_own_objective_works() -> None:
+    code = next(block for block in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "Hinge" in block)
+    names: dict[str, type] = {}
+    exec(code.replace('OBJECTIVES["hinge"] = Hinge', ""), names)
+    ones = torch.ones(2)
+    losses, _ = names["Hinge"](FineTuneParams()).loss(
+        torch.tensor([-1.0, 3.0]), torch.zeros(2), Batch(ones, ones, ones)
+    )
+    assert losses.tolist() == [2, 0]
