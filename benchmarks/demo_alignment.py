@@ -30,7 +30,7 @@ import yaml
 
 from benchmarks.alignment_table import Rows, markdown
 from benchmarks.results import machine, replace_section
-from tgo_pipeline import paths
+from tgo_pipeline import paths, presets
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import evaluation_table
 from tgo_pipeline.evaluation.pairs import ALL, pairs_from_samples
@@ -189,8 +189,8 @@ def main(
         for seed in seeds.split(",")
     }
     for content in (content for by_method in contents.values() for content in by_method.values()):
-        parse(Params, content)  # refuse a misspelt override before hours of work
-    runs = Runs(parse(Params, next(iter(contents.values()))[names[0]]))
+        parse(Params, presets.apply(content))  # refuse a misspelt override before hours of work
+    runs = Runs(parse(Params, presets.apply(next(iter(contents.values()))[names[0]])))
     for seed, by_method in contents.items():
         run_seed(runs, work / f"seed-{seed}", by_method, seed)
     summary = summarise(runs, machine())
