@@ -74,12 +74,13 @@ def _complete_pipeline(params: Params) -> Any:
 
 def fuse_adapters(pipeline: Any, params: Params) -> None:
     """Make the adapter that a base model may come with a part of its weights, since training starts from both."""
-    if not pipeline.get_list_adapters():
+    from tgo_pipeline.generators.pipelines import fuse_adapter, has_adapter
+
+    if not has_adapter(pipeline):
         return
     if params.fine_tune.method == "lora":
         raise TgoError(
             f"model {params.model} is an adapter itself, and an adapter on top of one cannot be loaded: use "
             "fine_tune.method full, or tune its base."
         )
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
+    fuse_adapter(pipeline)

@@ -69,6 +69,8 @@ def load_pipeline(
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
     _to_float32(pipeline)
+    if hasattr(pipeline, "watermark"):
+        pipeline.watermark = None  # what SDXL writes into its pictures would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -240,6 +242,23 @@ def _add_adapter(pipeline: Any, folder: Path) -> None:
         raise TgoError(
             f"the adapter in {folder} does not fit {type(pipeline).__name__} ({error}): run fine_tune again."
         ) from error
+
+
+def has_adapter(pipeline: Any) -> bool:
+    """Whether an adapter lies on top of the pipeline's weights."""
+    if hasattr(pipeline, "get_list_adapters"):
+        return bool(pipeline.get_list_adapters())
+    return hasattr(pipeline.transformer, "peft_config")
+
+
+def fuse_adapter(pipeline: Any) -> None:
+    """Make the adapter on top of the pipeline's weights a part of them."""
+    if hasattr(pipeline, "fuse_lora"):
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    else:
+        pipeline.transformer.fuse_lora()
+        pipeline.transformer.unload_lora()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,92 @@
+"""The whole fine_tune stage on aMUSEd and Meissonic: cache, training that resumes, result, sampling from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fine_tune import stage
+from fine_tune.tensors import read_tensors
+from fine_tune.trainer import Trainer
+from tests.fine_tune import world
+from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators.sample import Sampler
+
+FAMILIES = [tiny_amused_pipeline, tiny_meissonic_pipeline]
+WRITTEN = {
+    "full": "transformer/diffusion_pytorch_model.safetensors",
+    "lora": "pytorch_lora_weights.safetensors",
+}
+
+
+def draw(model: Path, params: Any) -> np.ndarray:
+    sampler = Sampler(load_pipeline(str(model)), params.generate, batch_size=1)
+    return np.asarray(next(iter(sampler.images(["picture number 0"], [1]))))
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("write", FAMILIES)
+def test_the_stage_tunes_the_family_and_resumes_exactly(
+    write: Callable[[Path], Path],
+    method: str,
+    places: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = write(tmp_path / "model")
+    options: dict[str, Any] = {
+        "steps": 3,
+        "checkpoint_every": 1,
+        "caption_dropout": 0.3,
+        "learning_rate": 0.05,
+    }
+    params = world.params(model, {"guidance_scale": 2.0}, method=method, temperature=1.0, **options)
+    stage.run(params, **places)
+    assert set(read_tensors(next(places["encoded"].glob("train-*")))[0]) == {"tokens", "size"}
+    assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == {"states", "pooled"}
+    assert not np.array_equal(draw(places["output"], params), draw(model, params))
+    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "output", "training")}
+    update = Trainer.update
+
+    def update_twice(trainer: Trainer) -> Any:
+        if trainer.step == 2:
+            raise KeyboardInterrupt
+        return update(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "update", update_twice)
+        stage.run(params, **broken)
+    stage.run(params, **broken)
+    whole, resumed = (each["output"] / WRITTEN[method] for each in (places, broken))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_model_that_is_an_adapter_is_fused_before_it_is_tuned(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    base = tiny_amused_pipeline(tmp_path / "model")
+    adapted = places | {
+        name: tmp_path / "adapted" / name for name in ("checkpoints", "output", "training", "encoded")
+    }
+    stage.run(world.params(base, method="lora", steps=2, learning_rate=0.05), **adapted)
+    with pytest.raises(TgoError, match="is an adapter itself"):
+        stage.run(world.params(adapted["output"], method="lora", steps=1), **places)
+    stage.run(world.params(adapted["output"], steps=1, learning_rate=1e-30), **places)
+    before: Any = load_pipeline(str(adapted["output"]))
+    after: Any = load_pipeline(str(places["output"]))
+    given = (
+        torch.zeros(1, 8, 8, dtype=torch.long),
+        torch.randn(1, 24, 16),
+        torch.randn(1, 16),
+        torch.zeros(1, 5),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(after.transformer(*given), before.transformer(*given))
+    assert not any("lora" in name for name in after.transformer.state_dict())
