@@ -216,7 +216,7 @@ def _sampling(params: Params, side: Side, test: pl.DataFrame) -> dict[str, Any]:
         "split": SPLIT,
         "model": side.model,
         "revision": side.revision,
-        "params": params.generate,
+        "params": dataclasses.replace(params.generate, guidance=None),
         "images_per_prompt": params.evaluate.images_per_prompt,
         "seed": params.seed,
         "purpose": PURPOSE,

@@ -107,7 +107,7 @@ def _first_key(file: Path) -> str:
 
 def _drop_from_text_encoders(pipeline: Any, file: Path, name: str) -> None:
     for part in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-        encoder = getattr(pipeline, part, None)
+        encoder: Any = getattr(pipeline, part, None)
         if name in getattr(encoder, "peft_config", {}):
             encoder.delete_adapter(name)
             log.warning("%s: its part for %s is not used: all networks get the same prompt", file, part)
@@ -116,14 +116,14 @@ def _drop_from_text_encoders(pipeline: Any, file: Path, name: str) -> None:
 def read_adapter(network: Any, name: str) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:
     """An attached adapter's tensors by `<module>.lora_A.weight`, its scale by `<module>`, and its configuration."""
     from peft import get_peft_model_state_dict
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora.layer import LoraLayer
 
     config = network.peft_config[name].to_dict()
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     scales = {
         module: layer.scaling[name]
         for module, layer in network.named_modules()
-        if isinstance(layer, BaseTunerLayer) and name in getattr(layer, "scaling", {})
+        if isinstance(layer, LoraLayer) and name in layer.scaling
     }
     return get_peft_model_state_dict(network, adapter_name=name), scales, plain
 

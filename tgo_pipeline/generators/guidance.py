@@ -120,7 +120,7 @@ def _network_of(role: str, module: Model, pipeline: Any) -> Any:
     if isinstance(module, (str, Path)):
         without = [name for name in _network_parts(pipeline) if name != component]
         module = load_pipeline(str(module), None, base.device, without)
-    network = getattr(module, component, None)
+    network: Any = getattr(module, component, None)
     if type(network) is not type(base) or shapes(network) != shapes(base):
         raise TgoError(
             f"the {role} module is a {type(module).__name__} with a {component} unlike that of the base "

@@ -82,7 +82,8 @@ class GuidedNetwork(nn.Module):
     """Takes the place of a pipeline's `unet` or `transformer`; every attribute that it lacks is the base network's.
 
     The sum is of the networks' outputs for all rows, so it comes before classifier-free guidance. It is taken in
-    float32. A term without weight costs nothing, and one network alone with weight 1 answers as it is, to the last bit.
+    float32 or better. A term without weight costs nothing, and one network alone with weight 1 answers as it is, to the
+    last bit.
     """
 
     def __init__(self, branches: Sequence[Branch], guidance: Guidance) -> None:
@@ -113,9 +114,11 @@ class GuidedNetwork(nn.Module):
         outputs = self._outputs([branch for branch, _ in terms], args, kwargs)
         if [c for _, c in terms] == [1.0]:
             return outputs[0]
-        tensors = [c * _tensor(output).float() for (_, c), output in zip(terms, outputs, strict=True)]
-        total = functools.reduce(torch.add, tensors)
-        return _replaced(outputs[0], total.to(_tensor(outputs[0]).dtype))
+        answers = [_tensor(output) for output in outputs]
+        precise = torch.promote_types(answers[0].dtype, torch.float32)
+        weighted = [c * answer.to(precise) for (_, c), answer in zip(terms, answers, strict=True)]
+        total = functools.reduce(torch.add, weighted)
+        return _replaced(outputs[0], total.to(answers[0].dtype))
 
     def _outputs(self, branches: Sequence[Branch], args: tuple, kwargs: dict[str, Any]) -> list[Any]:
         """What each branch answers, those of one network in as few calls as memory allows."""
@@ -165,7 +168,7 @@ class _Adapters:
 
     def __init__(self, network: Any, names: Sequence[str]) -> None:
         self._network = network
-        self._layers = [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
+        self._layers: list[Any] = [layer for layer in network.modules() if isinstance(layer, BaseTunerLayer)]
         self.resting = _active(self._layers)
         self.by_row = len(self.resting) <= 1 and all(
             _is_plain(layer, {*names, *self.resting}) for layer in self._layers
