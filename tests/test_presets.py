@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from typer.testing import CliRunner
@@ -44,13 +44,19 @@ def test_every_preset_is_valid_and_names_its_source(name: str) -> None:
     params = applied(tuning(preset=name))
     assert params.objective == name.split("/")[0]
     kind = PRESETS[name].source.split()
-    assert kind[0] in {"code", "recommended", "measured"} or "paper," in kind
+    assert kind[0] in {"code", "recommended", "measured", "not"} or "paper," in kind
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_of_a_known_model_or_of_none(name: str) -> None:
     model = name.split("/")[1].split("-lora")[0].split("-code")[0]
     assert model in {*MODELS.values(), "recommended"}
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-masked"])
+def test_the_small_world_has_a_starting_point_for_every_objective(model: str) -> None:
+    objectives = get_args(get_type_hints(FineTuneParams)["objective"])
+    assert {f"{objective}/{model}" for objective in objectives} <= set(PRESETS)
 
 
 @pytest.mark.parametrize(("name", "kappa"), KAPPA.items())

@@ -78,6 +78,25 @@ DEMO = {
     "schedule": "cosine",
 }
 
+DEMO_RATES = {
+    1.5e-4: ("tgo", ("dpo", "kto", "bco", "dspo", "qrpo", "mapo", "pgd")),
+    5e-4: ("sft", ("csft", "rwr", "awr", "cpgd")),
+}
+"""Learning rates on the small world: the objective that it was measured for, and those that it is lent to."""
+UNTUNED = {
+    f"{objective}/demo": Preset({**DEMO, "learning_rate": rate}, f"not tuned: lent from {measured}/demo")
+    for rate, (measured, others) in DEMO_RATES.items()
+    for objective in others
+} | {
+    f"{objective}/demo-masked": Preset(
+        {**DEMO, "temperature": 0.1, "learning_rate": 1e-4},
+        "not tuned: rate and T that worked for TGO on a smaller prototype of the masked world",
+    )
+    for measured, others in DEMO_RATES.values()
+    for objective in (measured, *others)
+}
+"""Starting points on the small world for what was not measured there."""
+
 PRESETS: dict[str, Preset] = {
     "tgo/sd14": Preset(
         {"beta": 1.0, "temperature": 0.001, **TGO_BUDGET},
@@ -216,6 +235,7 @@ PRESETS: dict[str, Preset] = {
     "sft/demo": Preset(
         {**DEMO, "learning_rate": 5e-4}, "measured here: docs/LOG.md, seven trials on validation prompts"
     ),
+    **UNTUNED,
 }
 
 
