@@ -11,6 +11,10 @@ import pytest
 import torch
 
 from fine_tune import stage
+from fine_tune.data import Encoded, Sampling, TrainingData
+from fine_tune.encode import encode_folder
+from fine_tune.labels import read_labels
+from fine_tune.policies import policy_class
 from fine_tune.tensors import read_tensors
 from fine_tune.trainer import Trainer
 from tests.fine_tune import world
@@ -66,6 +70,23 @@ def test_the_stage_tunes_the_family_and_resumes_exactly(
     stage.run(params, **broken)
     whole, resumed = (each["output"] / WRITTEN[method] for each in (places, broken))
     assert resumed.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("write", FAMILIES)
+def test_a_dropped_caption_is_the_empty_prompt_in_states_and_pooled(
+    write: Callable[[Path], Path], places: dict[str, Path], tmp_path: Path
+) -> None:
+    params = world.params(write(tmp_path / "model"))
+    shards = stage.plan(params, places["generations"])
+    encode_folder(places["encoded"], stage.source(params, places["generations"]), shards, params.runtime)
+    labels = read_labels(places["labels"])
+    sampling = Sampling(seed=0, batch_size=4, caption_dropout=1.0)
+    batch = TrainingData(labels, Encoded(places["encoded"], shards), sampling).batch(0)
+    pipeline = load_pipeline(params.model)
+    empty = policy_class(pipeline).encoder(pipeline, (None, None)).prompts([""])
+    assert batch.conditions.keys() == empty.keys() == {"states", "pooled"}
+    for name, rows in batch.conditions.items():
+        torch.testing.assert_close(rows, empty[name].expand_as(rows))
 
 
 def test_a_model_that_is_an_adapter_is_fused_before_it_is_tuned(
