@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fine_tune.encode import PROMPTS
 from fine_tune.labels import Labels
+from fine_tune.per_prompt import prompt_numbers
 from fine_tune.tensors import read_tensors
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import derive_seed
@@ -130,6 +131,7 @@ class Sampling:
     caption_dropout: float = 0.0
     draws: int = 1
     positive_share: float | None = None
+    by_prompt: bool = False
     prefixes: Mapping[int, str] | None = None
     mismatched: bool = False
 
@@ -139,7 +141,8 @@ class TrainingData:
 
     Each epoch holds every unit once; a batch may span two epochs, or several when it is larger than the data. With
     `positive_share` every place is drawn anew, with replacement. A unit's corruption and caption dropout depend on
-    (seed, its samples, epoch or place) alone; the members of a pair share both.
+    (seed, its samples, epoch or place) alone; the members of a pair share both, and with `by_prompt` all samples of a
+    prompt, which then follow each other.
     """
 
     def __init__(
@@ -235,9 +238,16 @@ class TrainingData:
         return draw < self._sampling.caption_dropout
 
     def _key(self, place: Place) -> str:
+        """What the draws of a unit are told apart by."""
+        if self._sampling.by_prompt:
+            return self._labels.prompt_ids[self._units[place.unit, 0]]
         return "/".join(self._labels.sample_ids[row] for row in self._units[place.unit])
 
     @functools.lru_cache(maxsize=8)  # noqa: B019  # an instance lives as long as its process
     def _permutation(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng(derive_seed(self._sampling.seed, f"epoch-{epoch}", "order"))
-        return generator.permutation(len(self))
+        if not self._sampling.by_prompt:
+            return generator.permutation(len(self))
+        numbers = prompt_numbers([self._labels.prompt_ids[row] for row in self._units[:, 0]])
+        place_of_prompt = generator.permutation(numbers.max() + 1)
+        return np.argsort(place_of_prompt[numbers], kind="stable")

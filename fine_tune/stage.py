@@ -234,6 +234,7 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
         caption_dropout=tuning.caption_dropout,
         draws=tuning.draws,
         positive_share=tuning.positive_share,
+        by_prompt=tuning.by_prompt,
         prefixes=objective.prefixes,
         mismatched=point is not None and point.mismatched,
     )

@@ -92,6 +92,7 @@ class FineTuneParams:
     ema: float | None = None
     caption_dropout: float = 0.0
     positive_share: float | None = None
+    by_prompt: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_every: int = 50
     guard: GuardParams = field(default_factory=GuardParams)
@@ -127,6 +128,10 @@ class FineTuneParams:
             fraction(ema=self.ema)
         if self.positive_share is not None:
             fraction(positive_share=self.positive_share)
+            if self.by_prompt:
+                raise TgoError(
+                    "positive_share and by_prompt are both given: each orders the samples in its own way."
+                )
         not_negative(warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
         if not 0 <= self.caption_dropout < 1:
             raise TgoError(f"caption_dropout is {self.caption_dropout}: it must be from 0 to below 1.")

@@ -196,6 +196,19 @@ def test_a_positive_share_draws_with_replacement(labels: Labels) -> None:
     assert data.places(0)[-5:] == TrainingData(labels, EverySample(), sampling).places(0)[-5:]  # type: ignore[arg-type]
 
 
+def test_samples_of_a_prompt_can_share_their_draws(labels: Labels) -> None:
+    sampling = Sampling(seed=3, batch_size=world.PER_PROMPT, by_prompt=True)
+    data = TrainingData(labels, EverySample(), sampling)  # type: ignore[arg-type]
+    steps = [data.places(step) for step in range(2 * world.PROMPT_COUNT)]
+    prompts = [{labels.prompt_ids[place.unit] for place in places} for places in steps]
+    assert all(len(each) == 1 for each in prompts)
+    seeds = [{tuple(data._seeds(place)) for place in places} for places in steps]
+    assert all(len(each) == 1 for each in seeds) and len(set.union(*seeds)) == len(steps)
+    units = [place.unit for places in steps for place in places]
+    assert sorted(units[: len(labels)]) == sorted(units[len(labels) :]) == list(range(len(labels)))
+    assert prompts[: world.PROMPT_COUNT] != prompts[world.PROMPT_COUNT :]
+
+
 def test_ranks_share_out_the_batch(cache: Encoded, labels: Labels) -> None:
     data = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, mismatched=True))
     whole, parts = data.batch(2), [data.batch(2, rank, 2) for rank in range(2)]
