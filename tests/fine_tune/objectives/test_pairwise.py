@@ -194,6 +194,16 @@ def test_an_error_less_a_share_of_the_difference_is_the_error_of_a_mixture(share
     np.testing.assert_allclose(-0.25 * mixed, expanded, rtol=1e-12)
 
 
+@pytest.mark.parametrize("variant", ["sd15", "sdxl"])
+@pytest.mark.parametrize("shift", [-30.0, 30.0])
+def test_dspo_is_finite_for_extreme_ratios(variant: str, shift: float) -> None:
+    given = case()
+    far = given.policy + shift * np.tile([[1.0], [-1.0]], (3, 1))  # log-ratios beyond 1e4 at this temperature
+    for official_beta in (0.001, 5000.0):
+        loss, gradient = dspo(Case(far, given.reference, given.target), variant, official_beta, official_beta)
+        assert np.isfinite(loss).all() and np.isfinite(gradient).all()
+
+
 def test_dspo_without_a_contrast_is_a_bug() -> None:
     with pytest.raises(ValueError, match="contrast"):
         evaluate(objective("dspo"), [1.0, 0.0], [0.0, 0.0])
