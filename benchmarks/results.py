@@ -15,7 +15,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
-LIBRARIES = ("torch", "torchvision", "transformers", "open_clip_torch", "Pillow")
+LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "peft", "open_clip_torch", "Pillow")
 
 
 def machine() -> dict[str, str]:
