@@ -181,7 +181,7 @@ def test_positions_count_the_halved_grid_if_and_only_if_the_model_halves_it(down
 
 
 def test_half_precision_does_not_round_the_timestep() -> None:
-    """62 and 63 times 1000 differ by less than half precision can tell."""
+    """63000 would become 62976, whose sinusoids are others."""
     model = MeissonicTransformer2DModel(**tiny_meissonic_config()).to(torch.bfloat16)
     seen: list[torch.Tensor] = []
     model.time_text_embed.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
