@@ -14,8 +14,8 @@ from tgo_pipeline.report import training
     [
         ("train/loss", "Loss", ""),
         ("train/log_ratio_positive", "Log-ratio to the reference", "positive"),
-        ("train/policy_error_negative", "Denoising error", "policy negative"),
-        ("reference_error/positive", "Denoising error", "reference positive"),
+        ("train/policy_error_negative", "Error of the prediction", "policy negative"),
+        ("reference_error/positive", "Error of the prediction", "reference positive"),
         ("train/reward_shift", "reward shift", ""),
     ],
 )
@@ -30,12 +30,12 @@ def test_panels_hold_what_fine_tuning_logged(workspace: Workspace) -> None:
         "Loss",
         "Implicit accuracy",
         "Log-ratio to the reference",
-        "Denoising error",
+        "Error of the prediction",
         "Effective batch size of the weights",
         "Gradient norm",
         "Learning rate",
     ]
-    errors = next(panel for panel in panels if panel.title == "Denoising error")
+    errors = next(panel for panel in panels if panel.title == "Error of the prediction")
     assert [curve.name for curve in errors.curves] == [
         "policy positive",
         "policy negative",

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from tgo_pipeline import __version__
-from tgo_pipeline.params import Params
+from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.report.collect import Sources, prompt_counts, shard_counts
 from tgo_pipeline.report.text import count
 
@@ -69,11 +69,17 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
         ("Target", target),
         ("Threshold", f"percentile {params.threshold.percentile:g} of the {params.threshold.source}"),
         ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}|s − τ|, scale {label.scale}"),
-        ("Objective", f"{tune.objective}, β {tune.beta:g}, T {tune.temperature:g}"),
+        ("Objective", _objective(tune)),
         ("Fine-tuning", f"{tune.method}, {count(tune.steps)} steps of {tune.batch_size}, {tune.precision}"),
-        ("Optimiser", f"AdamW, learning rate {tune.learning_rate:g}, {tune.schedule}"),
+        ("Optimiser", f"{tune.optimizer}, learning rate {tune.learning_rate:g}, {tune.schedule}"),
         ("Seed", str(params.seed)),
     ]
+
+
+def _objective(tune: FineTuneParams) -> str:
+    if tune.objective in ("pgd", "cpgd"):
+        return f"{tune.objective}, strength {tune.guidance.strength:g}{', merged' * tune.guidance.merge}"
+    return f"{tune.objective}, β {tune.beta:g}, T {tune.temperature:g}"
 
 
 def _stages(sources: Sources) -> list[StageFact]:

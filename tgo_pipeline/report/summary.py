@@ -62,12 +62,16 @@ def findings(params: Params, rows: Sequence[EvaluationRow]) -> list[Finding]:
     ]
 
 
+_SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
+"""Names of objectives that are not all capitals."""
+
+
 def headline(found: Sequence[Finding], objective: str) -> str:
     """One sentence that says whether alignment worked, and no more than the intervals allow."""
     if not found or found[0].role != "target":
         return "This run holds no evaluation of its target yet."
     target, held_out = found[0], list(found[1:])
-    name = objective.upper()
+    name = _SPELLING.get(objective, objective.upper())
     if target.direction == "unclear":
         return f"{name} changed the target too little to tell it from chance.{_held_out_clause(held_out)}"
     if target.direction == "down":
