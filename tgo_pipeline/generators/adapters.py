@@ -53,7 +53,7 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
     network = getattr(pipeline, network_name(pipeline))
     active = _active_adapters(network)
     try:
-        with _without_notes():
+        with without_notes():
             _load(pipeline, file, name)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
         reason = " ".join(str(error).split())
@@ -65,7 +65,7 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
+def without_notes() -> Iterator[None]:
     """Without what the libraries say of adapters that are as they should be: several of them, none for the text."""
     loader = logging.getLogger("diffusers.loaders.lora_base")
     level = loader.level

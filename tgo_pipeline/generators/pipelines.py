@@ -233,11 +233,14 @@ def _to_float32(pipeline: Any) -> None:
 def _add_adapter(pipeline: Any, folder: Path) -> None:
     from safetensors import SafetensorError
 
+    from tgo_pipeline.generators.adapters import without_notes
+
     try:
-        if hasattr(pipeline, "load_lora_weights"):
-            pipeline.load_lora_weights(str(folder))
-        else:
-            pipeline.transformer.load_lora_adapter(str(folder), prefix=None, use_safetensors=True)
+        with without_notes():
+            if hasattr(pipeline, "load_lora_weights"):
+                pipeline.load_lora_weights(str(folder))
+            else:
+                pipeline.transformer.load_lora_adapter(str(folder), prefix=None, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
         raise TgoError(
             f"the adapter in {folder} does not fit {type(pipeline).__name__} ({error}): run fine_tune again."

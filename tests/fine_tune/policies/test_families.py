@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +294,22 @@ def test_two_lines_of_the_library_load_the_result(family: Family, method: str, t
         network.disable_adapters()
         with torch.no_grad(), policy.reference():
             assert torch.equal(policy._forward(network, noised), policy.predict(noised))
+
+
+def test_an_adapter_is_loaded_onto_its_base_without_a_word(
+    family: Family, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = family.build(method="lora")
+    noised = family.corrupted(policy)
+    train(policy, noised, steps=1)
+    policy.save(tmp_path, None)
+    (tmp_path / "tgo.json").write_text(json.dumps({"method": "lora", "base": str(family.folder)}))
+    logging.getLogger("diffusers").addHandler(caplog.handler)
+    network = getattr(load_pipeline(str(tmp_path), without=ENCODING_PARTS), policy.component)
+    logging.getLogger("diffusers").removeHandler(caplog.handler)
+    assert caplog.messages == []
+    with torch.no_grad():
+        torch.testing.assert_close(policy._forward(network, noised), policy.predict(noised))
 
 
 def test_sd3_saved_without_t5_is_loaded_again(tmp_path: Path) -> None:

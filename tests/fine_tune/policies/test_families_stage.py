@@ -1,4 +1,4 @@
-"""The whole fine_tune stage on SDXL, SD3 and FLUX: cache, training that resumes, result, sampling from it."""
+"""The whole fine_tune stage on SDXL, SD3 and FLUX: cache, training, result, sampling from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from fine_tune import stage
 from fine_tune.tensors import read_tensors
-from fine_tune.trainer import Trainer
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
@@ -43,27 +42,3 @@ def test_the_stage_tunes_the_family(
     assert set(read_tensors(next(places["encoded"].glob("train-*")))[0]) == images
     assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == prompts
     assert not np.array_equal(draw(places["output"], params), draw(model, params))
-
-
-def test_a_resumed_training_of_flux_ends_where_an_unbroken_one_does(
-    places: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_flux_pipeline(tmp_path / "model")
-    size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
-    params = world.params(model, size, method="lora", steps=3, checkpoint_every=1, batch_size=4)
-    stage.run(params, **places)
-    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "output", "training")}
-    update = Trainer.update
-
-    def update_twice(trainer: Trainer) -> Any:
-        if trainer.step == 2:
-            raise KeyboardInterrupt
-        return update(trainer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, **broken)
-    assert [path.name for path in broken["checkpoints"].iterdir()] == ["step-00002"]
-    stage.run(params, **broken)
-    whole, resumed = (each["output"] / "pytorch_lora_weights.safetensors" for each in (places, broken))
-    assert resumed.read_bytes() == whole.read_bytes()
