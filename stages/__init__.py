@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
@@ -18,19 +19,22 @@ USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 
 def run_stage(name: str, params: Path) -> None:
     """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal."""
+    run_command(name, lambda: importlib.import_module(f"stages.{name}").run(load_params(params)))
+
+
+def run_command(name: str, work: Callable[[], None]) -> None:
+    """Do the work of `tgo <name>`; ends the process with 2 for an error of the input, 130 after a signal."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     configure_logging()
     try:
         with explain_full_disk(Path.cwd()):  # for what a library writes by itself: logs, locks, plots
-            importlib.import_module(f"stages.{name}").run(load_params(params))
+            work()
     except TgoError as error:
         sys.stderr.write(f"tgo {name}: {error}\n")
         raise SystemExit(USER_ERROR) from None
     except (Interrupted, KeyboardInterrupt):
-        sys.stderr.write(
-            f"tgo {name}: interrupted; what was finished is kept, run the stage again to go on.\n"
-        )
+        sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to go on.\n")
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_stage
+from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage
 from tgo_pipeline import __version__, paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.help import SCORE
@@ -173,6 +173,21 @@ def presets() -> None:
     from tgo_pipeline.presets import table
 
     _show(table())
+
+
+@app.command()
+def sweep(
+    strengths: str = typer.Option("0,0.5,1,2,4", metavar="LIST", help="Strengths of guidance, with commas."),
+    images_per_prompt: int = typer.Option(4, min=2, metavar="N", help="Pictures of each test prompt."),
+    params: Path = PARAMS,
+) -> None:
+    """Draw the test prompts with preference guidance of several strengths: rewards, diversity and their plots."""
+    from stages.sweep import run
+    from tgo_pipeline.evaluation.sweep_view import show
+    from tgo_pipeline.params import load_params
+
+    run_command("sweep", lambda: run(load_params(params), strengths, images_per_prompt))
+    _show(show(paths.SWEEP))
 
 
 @demo.command("train")

@@ -1,0 +1,32 @@
+"""What `tgo sweep` does: guide models/tuned, or what generate.guidance names, with several strengths. No DVC stage."""
+
+from tgo_pipeline import paths
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import Params
+
+
+def run(params: Params, strengths: str, images_per_prompt: int) -> None:
+    """Draw, score and compare; `strengths` are numbers with commas between them."""
+    from tgo_pipeline.evaluation.sweep import sweep
+
+    sweep(
+        params,
+        _numbers(strengths),
+        images_per_prompt=images_per_prompt,
+        prompts=paths.PROMPTS,
+        model=paths.MODEL,
+        scores=paths.SCORES,
+        thresholds=paths.THRESHOLDS,
+        folder=paths.SWEEP_IMAGES,
+        table=paths.SWEEP,
+        plots=paths.PLOTS,
+    )
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise TgoError(
+            f"strengths is {text!r}: it must be numbers with commas between them ({error})."
+        ) from error

@@ -1,0 +1,143 @@
+"""How different the pictures of one prompt are: what strong guidance costs.
+
+One shard of diversities belongs to one shard of generations, which keeps the pictures of a prompt together.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors import local
+from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.rewards import fingerprint
+from tgo_pipeline.rewards.specs import Spec, canonical
+from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.tables import with_features
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from tgo_pipeline.rewards.clip_models import ClipReward
+
+VERSION = 1
+PIXELS, CLIP = "pixels", "clip"
+CLIP_REWARD = "clip/openai-l14"
+DIVERSITY = with_features(
+    pa.schema(
+        [
+            pa.field("prompt_id", pa.string(), nullable=False),
+            pa.field("n", pa.int64(), nullable=False),
+            pa.field(PIXELS, pa.float64(), nullable=False),
+            pa.field(CLIP, pa.float64()),
+        ]
+    )
+)
+
+
+def clip_spec(rewards: Sequence[Spec]) -> Spec | None:
+    """The CLIP score among the rewards, whose image tower tells pictures apart; None if it is not there."""
+    return next((spec for spec in rewards if canonical(spec.reward) == CLIP_REWARD), None)
+
+
+def diversity_folder(
+    generations: Path, folder: Path, plan: Sequence[Shard], clip: Spec | None, runtime: RuntimeParams
+) -> Status:
+    """Bring `folder` up to date: for each prompt of the generation shards `plan`, its pictures' mean distance.
+
+    `pixels` is the root mean square difference of two pictures in [0, 1]; `clip` is 1 - cosine of their embeddings by
+    the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt.
+    Raises `TgoError` for a prompt with a single picture.
+    """
+    tower = fingerprint(clip) if clip is not None else None
+    shards = [
+        Shard(
+            s.split, s.index, s.count, fingerprint_of(version=VERSION, generations=s.fingerprint, clip=tower)
+        )
+        for s in plan
+    ]
+
+    def work(waiting: Sequence[Shard], stop: Stop) -> None:
+        local.execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
+
+    return run_shards(folder, shards, work)
+
+
+def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: RuntimeParams) -> local.Worker:
+    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.rewards import load_reward
+
+    device = prepare_torch(runtime)
+    tower: Any = load_reward(clip, None, device) if clip is not None else None
+
+    def write(shard: Shard) -> None:
+        from tgo_pipeline.tables import write_table
+
+        rows = [_measure(name, images, tower) for name, images in _pictures(generations / shard.name)]
+        with atomic(folder / shard.name) as temporary:
+            write_table(
+                pa.Table.from_pylist(rows, schema=DIVERSITY), temporary, {"fingerprint": shard.fingerprint}
+            )
+
+    return local.one_by_one(write)
+
+
+def _pictures(path: Path) -> Iterator[tuple[str, list[Image]]]:
+    """Each prompt of a shard with its pictures; one prompt is in memory at a time."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    with pq.ParquetFile(path) as file:
+        rows = (
+            row for part in file.iter_batches(1, columns=["prompt_id", "image"]) for row in part.to_pylist()
+        )
+        for name, group in itertools.groupby(rows, key=lambda row: row["prompt_id"]):
+            yield name, [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB") for row in group]
+
+
+def _measure(name: str, images: list[Image], clip: ClipReward | None) -> dict[str, Any]:
+    if len(images) < 2:
+        raise TgoError(f"prompt {name} has {len(images)} picture: diversity needs at least 2 of each prompt.")
+    return {
+        "prompt_id": name,
+        "n": len(images),
+        PIXELS: pixel_distance(images),
+        CLIP: None if clip is None else embedding_distance(_embed(clip, images)),
+    }
+
+
+def _embed(clip: ClipReward, images: list[Image]) -> torch.Tensor:
+    import torch
+
+    with torch.inference_mode():
+        pixels = torch.stack([clip.prepare(image) for image in images]).to(clip.device)
+        return clip.encode_images(pixels).double().cpu()
+
+
+def embedding_distance(embeddings: torch.Tensor) -> float:
+    """Mean of 1 - cosine over all pairs of rows of (N, D)."""
+    from torch.nn.functional import normalize
+
+    total = normalize(embeddings.double(), dim=-1).sum(0).square().sum().item()
+    n = len(embeddings)
+    return 1 - (total - n) / (n * (n - 1))  # |sum e_i|^2 = n + sum of the cosines of ordered pairs
+
+
+def pixel_distance(images: Sequence[Image]) -> float:
+    """Mean root mean square difference over all pairs of pictures of one size, in [0, 1]."""
+    arrays = [np.asarray(image, np.float32) / 255 for image in images]
+    distances = [
+        float(np.sqrt(np.mean(np.square(one - other), dtype=np.float64)))
+        for one, other in itertools.combinations(arrays, 2)
+    ]
+    return float(np.mean(distances))
