@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from tgo_pipeline.objective_params import SftParams
 if TYPE_CHECKING:
     from tgo_pipeline.params import FineTuneParams, Params
 
-log = logging.getLogger("tgo")
 POSITIVE, NEGATIVE = "positive", "negative"
 
 
@@ -69,6 +69,7 @@ def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
 
     description = describe(params, mark)
     if not params.fine_tune.guidance.merge:
+        _remove_others(output, modules(params))
         with atomic(output / DESCRIPTION) as temporary:
             temporary.write_text(json.dumps(description, indent=2) + "\n")
         return
@@ -88,3 +89,17 @@ def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
         )
         text = json.dumps({**description, "method": method, "merged": True}, indent=2) + "\n"
         (temporary / DESCRIPTION).write_text(text)
+
+
+def _remove_others(output: Path, kept: Collection[str]) -> None:
+    """Remove what an earlier result left beside the modules, its description first: without it, it counts as none."""
+    from fine_tune.result import DESCRIPTION
+
+    (output / DESCRIPTION).unlink(missing_ok=True)
+    for path in output.iterdir():
+        if path.name in kept or path.name.startswith("."):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

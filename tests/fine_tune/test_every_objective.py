@@ -86,6 +86,15 @@ def test_another_strength_keeps_the_modules(model: Path, places: Places) -> None
     assert load_pipeline(str(places["output"])).guidance.strength == 3.0  # type: ignore[attr-defined]
 
 
+def test_guidance_takes_the_place_of_another_result(model: Path, places: Places) -> None:
+    train(model, places)
+    train(model, places, objective="pgd")
+    left = {path.name for path in places["output"].iterdir() if not path.name.startswith(".")}
+    assert left == {"positive", "tgo.json"}
+    train(model, places)
+    assert not (places["output"] / "positive").exists()
+
+
 def test_merged_guidance_is_one_checkpoint(model: Path, places: Places) -> None:
     train(model, places, objective="cpgd", guidance={"strength": 0.5, "merge": True})
     output = places["output"]
