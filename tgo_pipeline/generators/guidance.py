@@ -8,14 +8,20 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
-from tgo_pipeline.generators.pipelines import DEMOS, TUNED, load_pipeline, locate, model_fingerprint
+from tgo_pipeline.generators.pipelines import (
+    DEMOS,
+    TUNED,
+    description,
+    load_pipeline,
+    locate,
+    model_fingerprint,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -146,10 +152,7 @@ def shapes(network: Any) -> dict[str, tuple[int, ...]]:
 
 def require_base(role: str, module: str | Path, base: str, revision: str | None) -> None:
     """Raise `TgoError` if the module's `tgo.json` says that it is an adapter of another model than `base`."""
-    description = Path(module).expanduser() / TUNED
-    if not description.is_file():
-        return
-    tuned = json.loads(description.read_text(encoding="utf-8"))
+    tuned = description(Path(module).expanduser())
     theirs = (str(tuned.get("base")), tuned.get("revision"))
     if tuned.get("method") != "lora" or theirs == (base, revision) or _same(theirs, (base, revision)):
         return
@@ -175,9 +178,7 @@ def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | N
     from tgo_pipeline.params import GuidanceParams, parse
 
     folder = Path(model).expanduser()
-    if model in DEMOS or not (folder / TUNED).is_file():
-        return None
-    tuned = json.loads((folder / TUNED).read_text(encoding="utf-8"))
+    tuned = {} if model in DEMOS else description(folder)
     if tuned.get("method") != "guidance":
         return None
     modules = {role: tuned.get(role) for role in ("positive", "negative")}

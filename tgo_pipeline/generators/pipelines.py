@@ -100,7 +100,7 @@ def locate(model: str, revision: str | None = None) -> Location:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return _locate_on_hub(model, revision)
-    tuned = _tuned(folder)
+    tuned = description(folder)
     if tuned.get("method") != "lora":
         return Location(folder=_complete(folder))
     base = locate(_base(tuned, folder), tuned.get("revision"))
@@ -118,7 +118,8 @@ def _locate_on_hub(model: str, revision: str | None) -> Location:
     return Location(hub_id=model, revision=revision)
 
 
-def _tuned(folder: Path) -> dict[str, Any]:
+def description(folder: Path) -> dict[str, Any]:
+    """What the folder's `tgo.json` says; empty without one. Raises `TgoError` if it cannot be read."""
     path = folder / TUNED
     return _read_json(path) if path.is_file() else {}
 
@@ -127,7 +128,7 @@ def sampling_hints(model: str) -> dict[str, str]:
     """How a tuned model wants to be sampled (`prompt_prefix`, `negative_prompt`); empty for any other model."""
     if model in DEMOS:
         return {}
-    return dict(_tuned(Path(model).expanduser()).get("sampling", {}))
+    return dict(description(Path(model).expanduser()).get("sampling", {}))
 
 
 def _base(tuned: dict[str, Any], folder: Path) -> str:
