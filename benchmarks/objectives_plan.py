@@ -152,17 +152,17 @@ def ablations(chosen: Settings) -> dict[str, Settings]:
     beta is not among them: the loss knows beta / T alone.
     """
     return {
-        "percentile .3": {"threshold.percentile": 0.3},
-        "percentile .7": {"threshold.percentile": 0.7},
-        "c 2": {"label.c": 2.0},
-        "c 10": {"label.c": 10.0},
-        "T / 2": {TEMPERATURE: chosen[TEMPERATURE] / 2},
-        "T x 2": {TEMPERATURE: chosen[TEMPERATURE] * 2},
-        "weights raw": {"label.scale": "raw"},
-        "weights mad": {"label.scale": "mad"},
-        "weights rank": {"label.scale": "rank"},
-        "tau per prompt: mean": {TAU: "prompt_mean"},
-        "tau per prompt: quantile": {"fine_tune.tgo.labels": "quantile"},
+        "percentile-.3": {"threshold.percentile": 0.3},
+        "percentile-.7": {"threshold.percentile": 0.7},
+        "c-2": {"label.c": 2.0},
+        "c-10": {"label.c": 10.0},
+        "T-half": {TEMPERATURE: chosen[TEMPERATURE] / 2},
+        "T-double": {TEMPERATURE: chosen[TEMPERATURE] * 2},
+        "weights-raw": {"label.scale": "raw"},
+        "weights-mad": {"label.scale": "mad"},
+        "weights-rank": {"label.scale": "rank"},
+        "tau-prompt-mean": {TAU: "prompt_mean"},
+        "tau-prompt-quantile": {"fine_tune.tgo.labels": "quantile"},
     }
 
 
@@ -170,13 +170,13 @@ def variants(chosen: Settings) -> dict[str, Settings]:
     """The search: options of TGO that might beat every method, each with everything else as chosen."""
     return {
         "quantile": {"fine_tune.tgo.labels": "quantile"},
-        "prompt mean": {TAU: "prompt_mean"},
-        "shift: running mean": {"fine_tune.tgo.reward_shift": "running_mean"},
-        "damping .5": {"fine_tune.tgo.damping": 0.5},
-        "damping .25": {"fine_tune.tgo.damping": 0.25},
-        "soft labels .5": {"fine_tune.tgo.soft_labels": 0.5},
-        "normalised weights": {"fine_tune.tgo.normalise_weights": True},
-        "two draws": {"fine_tune.draws": 2},
+        "prompt-mean": {TAU: "prompt_mean"},
+        "shift-running-mean": {"fine_tune.tgo.reward_shift": "running_mean"},
+        "damping-.5": {"fine_tune.tgo.damping": 0.5},
+        "damping-.25": {"fine_tune.tgo.damping": 0.25},
+        "soft-labels-.5": {"fine_tune.tgo.soft_labels": 0.5},
+        "normalised-weights": {"fine_tune.tgo.normalise_weights": True},
+        "two-draws": {"fine_tune.draws": 2},
     }
 
 

@@ -104,19 +104,32 @@ class Study:
 
     @classmethod
     def of_demo(cls, work: Path) -> Study:
-        """The small world: what params.yaml says, with `CONDITIONS`; hyperparameters have captions of their own."""
-        raw = with_settings(yaml.safe_load((ROOT / "params.yaml").read_text()), CONDITIONS)
+        """The small world: what params.yaml says, with `CONDITIONS`; hyperparameters have captions of their own.
+
+        The work folder keeps what its results began with, so that a later edit of params.yaml does not split them.
+        """
+        kept = work / "params.yaml"
+        if not kept.is_file():
+            from tgo_pipeline.shards import atomic
+
+            raw = with_settings(yaml.safe_load((ROOT / "params.yaml").read_text()), CONDITIONS)
+            with atomic(kept) as temporary:
+                temporary.write_text(yaml.safe_dump(raw, sort_keys=False))
+        raw = yaml.safe_load(kept.read_text())
         return cls(raw, work, {TEST: raw["prompts"]["test"], VALIDATION: {VALIDATION: "demo:validation"}})
 
     def params(self, unit: Unit) -> Params:
         """The parameters of a unit. Raises `TgoError` for an unknown method or setting."""
-        if unit.method.partition("+")[0] not in METHODS:
+        return parse(Params, self._content(unit))
+
+    def _content(self, unit: Unit) -> dict[str, Any]:
+        method = unit.method.partition("+")[0]
+        if method not in METHODS:
             raise TgoError(f"there is no method {unit.method!r}: it is one of {', '.join(METHODS)}.")
-        raw = with_settings(self.raw, METHODS[unit.method.partition("+")[0]])
-        raw = with_settings(raw, {key: value for key, value in unit.settings.items() if key != TAU})
-        raw |= {"seed": unit.seed, "model": unit.family}
-        raw["prompts"] = {**raw["prompts"], "test": dict(self.splits[unit.split])}
-        return parse(Params, raw)
+        own = {key: value for key, value in unit.settings.items() if key != TAU}
+        content = with_settings(self.raw, {**METHODS[method], **own})
+        content["prompts"]["test"] = dict(self.splits[unit.split])
+        return content | {"seed": unit.seed, "model": unit.family}
 
     def home(self, unit: Unit) -> Path:
         """Where what the units of one family and seed share lies."""
@@ -128,10 +141,9 @@ class Study:
         return self.work / "results" / name
 
     def _mark(self, unit: Unit) -> str:
-        sections = dataclasses.asdict(self.params(unit))
-        for name in ("runtime", "report"):
-            del sections[name]
-        return fingerprint(sections=sections, tau=unit.settings.get(TAU), model=_model_mark(unit.family))[:10]
+        content = self._content(unit)
+        numbers = {name: content[name] for name in content.keys() - {"runtime", "report"}}
+        return fingerprint(numbers=numbers, tau=unit.settings.get(TAU), model=_model_mark(unit.family))[:10]
 
     def result(self, unit: Unit) -> Result | None:
         """What the unit gave, None if it has not run."""

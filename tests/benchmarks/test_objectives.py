@@ -1,0 +1,277 @@
+"""The study of objectives: keys, plans and tables from made results, and one real unit of each kind at toy size."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from benchmarks import objectives, objectives_figure, objectives_report
+from benchmarks.objectives_plan import (
+    RATE,
+    SCALE,
+    STRENGTH,
+    STRENGTHS,
+    TEMPERATURE,
+    TRIALS,
+    Plan,
+    Trials,
+    ablations,
+)
+from benchmarks.objectives_run import Job, make_data, make_labels, run_unit
+from benchmarks.objectives_tables import (
+    by_method,
+    contrast,
+    cost,
+    find,
+    named,
+    pooled,
+    samples_of,
+    standardised,
+)
+from benchmarks.objectives_units import (
+    BASE,
+    CONDITIONS,
+    TAU,
+    TEST,
+    VALIDATION,
+    Result,
+    Study,
+    Unit,
+    with_settings,
+)
+from tests.tiny import tiny_diffusion_pipeline
+from tgo_pipeline import demo
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.compare import evaluation_table
+from tgo_pipeline.evaluation.pairs import pairs_from_samples
+from tgo_pipeline.params import EvaluateParams, parse
+
+HERE = {"processor": "a processor", "accelerator": "none", "torch": "2", "commit": "0"}
+SMALL = {"evaluate.bootstrap": 50}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    demo = Study.of_demo(tmp_path)
+    return dataclasses.replace(demo, raw=with_settings(demo.raw, SMALL))
+
+
+def made(study: Study, unit: Unit, shift: float, failed: str | None = None) -> Result:
+    """A result whose tuned scores are `shift` base deviations above the base's, 12 prompts, target and oracle."""
+    path = study.result_path(unit).with_suffix(".parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = np.random.default_rng(unit.seed).normal(size=12)
+    base = (base - base.mean()) / base.std(ddof=1)
+    rows = [
+        {
+            "sample_id": f"p{i}-0000",
+            "prompt_id": f"p{i}",
+            "prompt": f"prompt {i}",
+            "test_set": "plain",
+            "reward": reward,
+            "base": value,
+            "tuned": value + scale * shift,
+        }
+        for reward, scale in (("mean_z", 1.0), ("oracle", 0.5))
+        for i, value in enumerate(base)
+    ]
+    samples = pl.DataFrame(rows)
+    samples.write_parquet(path)
+    params = parse(EvaluateParams, study.raw["evaluate"])
+    table = evaluation_table(pairs_from_samples(samples), "mean_z", params).to_pylist()
+    result = Result(unit, [] if failed else table, {"accuracy": 0.6}, {"training": 2.0}, path, failed)
+    study.write(result)
+    return result
+
+
+def tune(study: Study, plan: Plan) -> None:
+    """Make every trial that the plan knows of; a higher learning rate and T are better, strength 2 is best."""
+    for _ in range(2):  # guidance knows its trials when its modules are chosen
+        for unit in plan.tune():
+            settings = unit.settings
+            closeness = abs(settings.get(STRENGTH, 2.0) - 2.0) / 100
+            made(study, unit, 1e3 * settings[RATE] + settings.get(TEMPERATURE, 0.0) - closeness)
+
+
+def test_a_result_is_kept_by_all_that_its_numbers_depend_on(study: Study) -> None:
+    unit = Unit("demo", "tgo", 0, TEST, {RATE: 1e-4})
+    others = [
+        dataclasses.replace(unit, seed=1),
+        dataclasses.replace(unit, split=VALIDATION),
+        dataclasses.replace(unit, method="kto"),
+        dataclasses.replace(unit, settings={RATE: 2e-4}),
+        dataclasses.replace(unit, settings={RATE: 1e-4, TAU: "prompt_mean"}),
+        dataclasses.replace(unit, method=BASE, settings={SCALE: 1.0}),
+    ]
+    paths = {study.result_path(each) for each in (unit, *others)}
+    assert len(paths) == 1 + len(others)
+    elsewhere = dataclasses.replace(study, raw=with_settings(study.raw, {"runtime.threads": 2}))
+    assert study.result_path(unit) == elsewhere.result_path(unit)
+
+
+def test_what_is_not_a_method_or_a_parameter_is_refused(study: Study) -> None:
+    with pytest.raises(TgoError, match="there is no method 'ppo'"):
+        study.params(Unit("demo", "ppo", 0, TEST))
+    with pytest.raises(TgoError, match="learning_rat"):
+        study.params(Unit("demo", "tgo", 0, TEST, {"fine_tune.learning_rat": 1.0}))
+
+
+def test_every_method_sees_equally_many_samples_and_the_same_conditions(study: Study) -> None:
+    for method in TRIALS["demo"].by_method:
+        tuning = study.params(Unit("demo", method, 0, TEST)).fine_tune
+        members = 2 if method in ("dpo", "dspo") else 1
+        assert tuning.steps * tuning.batch_size * members == 78 * 32
+        assert tuning.guard.negative_error is None
+    assert study.params(Unit("demo", "tgo-unweighted", 0, TEST)).label.c == 0
+    assert study.params(Unit("demo", "sft", 0, VALIDATION)).prompts.test == {"validation": "demo:validation"}
+    assert study.params(Unit("demo", "sft", 0, TEST)).prompts.limit == CONDITIONS["prompts.limit"]
+
+
+def test_trials_are_equally_many_for_every_method() -> None:
+    for trials in TRIALS.values():
+        assert {len(each) for each in trials.by_method.values()} == {len(STRENGTHS)}
+    with pytest.raises(ValueError, match="as many trials"):
+        Trials({"tgo": ({},), "sft": ({}, {})})
+
+
+def test_hyperparameters_are_chosen_by_the_target_once_all_trials_have_run(study: Study) -> None:
+    plan = Plan(study, "demo", "demo", seeds=(0, 1))
+    assert plan.chosen("tgo") is None
+    assert not list(plan.main()) or all(unit.method == BASE for unit in plan.main())
+    assert list(plan.variations(ablations({TEMPERATURE: 1.0}), (0,), TEST)) == []
+    tune(study, plan)
+    greatest = max(TRIALS["demo"].by_method["tgo"], key=lambda each: 1e3 * each[RATE] + each[TEMPERATURE])
+    assert plan.chosen("tgo") == greatest
+    strongest = plan.chosen("cpgd")
+    assert strongest is not None and strongest[STRENGTH] == 2.0
+    assert strongest[RATE] == (plan.chosen("sft") or {})[RATE]
+    assert list(objectives.waiting([plan], ["tune"])) == []
+    names = {named(unit) for unit in plan.main()}
+    assert {"cpgd", "tgo", "base, guidance 1.5"} <= names
+    varied = next(iter(plan.variations(ablations(greatest), (0,), TEST)))
+    assert varied.method == "tgo+percentile-.3" and varied.settings[RATE] == greatest[RATE]
+
+
+def test_a_failed_trial_counts_as_run_and_is_not_chosen(study: Study) -> None:
+    plan = Plan(study, "demo", "demo", seeds=(0,))
+    trials = [unit for unit in plan.tune() if unit.method == "dpo"]
+    for number, unit in enumerate(trials):
+        made(study, unit, float(number), failed="not finite" if number == len(trials) - 1 else None)
+    assert plan.chosen("dpo") == trials[-2].settings
+
+
+def test_pooled_effects_are_those_of_all_seeds_together(study: Study) -> None:
+    shifts = {0: 0.2, 1: 0.4}
+    results = {seed: made(study, Unit("demo", "tgo", seed, TEST), shift) for seed, shift in shifts.items()}
+    params = parse(EvaluateParams, study.raw["evaluate"])
+    row = find(pooled(samples_of(results), "mean_z", params), "mean_z")
+    frame = samples_of(results).filter(pl.col("reward") == "mean_z")
+    assert row["n"] == 24 and row["n_prompts"] == 12
+    assert row["difference"] == pytest.approx(0.3)
+    values = standardised(row)
+    assert values["effect"] == pytest.approx(0.3 / frame["base"].to_numpy().std(ddof=1))
+    assert values["low"] <= values["effect"] <= values["high"]
+
+
+def test_a_contrast_pairs_two_methods_on_the_seeds_of_both(study: Study) -> None:
+    ours = {seed: made(study, Unit("demo", "tgo", seed, TEST), 0.5) for seed in (0, 1)}
+    theirs = {0: made(study, Unit("demo", "kto", 0, TEST), 0.2)}
+    params = parse(EvaluateParams, study.raw["evaluate"])
+    between = contrast(ours, theirs, "mean_z", params)
+    assert between is not None
+    assert between["mean_z"]["effect"] == pytest.approx(0.3) and between["mean_z"]["wins"] == 1
+    assert contrast(ours, {}, "mean_z", params) is None
+
+
+def test_costs_name_trainings_and_network_calls() -> None:
+    assert cost("cpgd") == "2 training, 3x sampling"
+    assert cost("tgo+c-2") == "1 training, 1x sampling"
+    assert cost("base, guidance 1") == "0 training, 1x sampling"
+
+
+def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_path: Path) -> None:
+    plan = Plan(study, "demo", "demo", seeds=(0, 1))
+    tune(study, plan)
+    for number, unit in enumerate(plan.main()):
+        if (unit.method, unit.seed) != ("kto", 1):
+            made(study, unit, 0.1 + 0.01 * number)
+    for unit in objectives.units(plan, "ablate"):
+        made(study, unit, 0.3)
+    numbers = objectives_report.collect(study, [plan], objectives.units, HERE)
+    text = objectives_report.markdown(study, [plan], objectives.units, numbers)
+    assert "Not on every seed, and so left out: kto." in text
+    for part in ("tgo+percentile-.3", "base, guidance 1.5", "| **tgo** |", "2 training, 3x sampling"):
+        assert part in text
+    assert by_method(study.results(plan.main())).keys() >= {"tgo", "kto"}
+    objectives_figure.write(numbers["families"], "mean_z", tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").read_text().count("cpgd") >= 1
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of a tiny pipeline with random weights on a few captions, two updates a training."""
+    root = tmp_path_factory.mktemp("toy")
+    tiny_diffusion_pipeline(root / "model")
+    captions = {"train": demo.prompts("train")[:4], "few": demo.prompts("plain")[:3]}
+    for name, texts in captions.items():
+        (root / f"{name}.txt").write_text("\n".join(texts))
+    small = {
+        "prompts.train": str(root / "train.txt"),
+        "generate.steps": 2,
+        "score.rewards": {"clip": "demo", "aesthetic": "demo"},
+        "fine_tune.steps": 2,
+        "fine_tune.batch_size": 4,
+        "fine_tune.temperature": 0.01,
+        "threshold.bootstrap": 20,
+        **SMALL,
+    }
+    start = Study.of_demo(root / "work")
+    tests = {"few": str(root / "few.txt")}
+    return Study(with_settings(start.raw, small), root / "work", {TEST: tests, VALIDATION: tests})
+
+
+def test_real_units_share_data_and_trainings_and_give_paired_samples(toy: Study) -> None:
+    model = str(toy.work.parent / "model")
+    units = [
+        Unit(model, BASE, 0, TEST, {SCALE: 1.0}),
+        Unit(model, "sft", 0, TEST, {RATE: 1e-3}),
+        Unit(model, "cpgd", 0, TEST, {RATE: 1e-3, STRENGTH: 0.0}),
+        Unit(model, "tgo", 0, TEST, {RATE: 1e-3, TAU: "prompt_mean"}),
+    ]
+    scale, sft, cpgd, tgo = (run_unit(toy, unit) for unit in units)
+    assert [result.failed for result in (scale, sft, cpgd, tgo)] == [None] * 4
+    home = toy.home(units[0])
+    assert (
+        len(list((home / "trained").glob("*/model"))) == 3
+    )  # the positive module is the plain method's training
+    assert cpgd.value("oracle", "difference") == 0.0  # strength 0 is the base
+    assert sft.value("oracle", "n") == 3 and sft.value("mean_z", "difference") != 0.0
+    assert {"accuracy", "log_ratio_negative", "negative_error_ratio"} <= tgo.metrics.keys()
+    assert len(list((home / "labelled").glob("*/complete"))) == 2
+    assert toy.result(units[3]) == tgo
+
+
+def test_labels_at_prompt_means_split_every_prompt(toy: Study) -> None:
+    """Independent of the library's own labels: the label is the sign of the score less the mean of its prompt."""
+    unit = Unit(str(toy.work.parent / "model"), "tgo", 0, TEST, {TAU: "prompt_mean"})
+    job = Job(unit, toy.params(unit), toy.home(unit))
+    make_data(job)
+    make_labels(job)
+    table = pl.read_parquet(job.labelled / "labels/*.parquet")
+    spread = table["score"].std()
+    assert isinstance(spread, float)
+    expected = table.with_columns(distance=pl.col("score") - pl.col("score").mean().over("prompt_id"))
+    assert (expected["label"] == (expected["distance"] >= 0).cast(pl.Int8)).all()
+    np.testing.assert_allclose(expected["relative_score"], expected["distance"], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(expected["weight"], 1 + 5 * expected["distance"].abs() / spread, rtol=1e-5)
+
+
+def test_what_is_finished_is_not_run_again(toy: Study) -> None:
+    plan = Plan(toy, "demo", str(toy.work.parent / "model"), seeds=(0,))
+    unit = Unit(plan.model, BASE, 0, TEST, {SCALE: 1.5})
+    run_unit(toy, unit)
+    assert unit not in list(objectives.waiting([plan], ["main"]))
