@@ -63,7 +63,7 @@ class MeissonicPipeline(DiffusionPipeline):
         if sample_size is None and transformer is not None:
             sample_size = 64 if transformer.config["downsample"] else 32
         self.register_to_config(sample_size=sample_size)
-        self.vae_scale_factor = 2 ** (len(vqvae.config["block_out_channels"]) - 1) if vqvae else 16
+        self.vae_scale_factor: int = 2 ** (len(vqvae.config["block_out_channels"]) - 1) if vqvae else 16
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False)
 
     @classmethod
@@ -113,8 +113,9 @@ class MeissonicPipeline(DiffusionPipeline):
         ValueError for a size that is no whole number of tokens.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        scale, default = self.vae_scale_factor, self.config["sample_size"] * self.vae_scale_factor
-        height, width = height or default, width or default
+        scale = self.vae_scale_factor
+        side = int(self.config["sample_size"]) * scale
+        height, width = height or side, width or side
         if height % scale or width % scale:
             raise ValueError(
                 f"`height` and `width` have to be divisible by {scale} but are {height} and {width}."
