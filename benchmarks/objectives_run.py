@@ -12,9 +12,10 @@ import dataclasses
 import fcntl
 import json
 import logging
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,19 +223,35 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
     tuning = dataclasses.replace(params.fine_tune, guidance=ModuleGuidanceParams())
     params = dataclasses.replace(params, fine_tune=tuning)
     folder = job.home / "trained" / fingerprint(tuning=tuning, labels=job.labelled.name)[:10]
-    prefixes = tuning.objective if tuning.objective == "csft" else "plain"
-    with held(job.home / "encoded" / prefixes), held(folder):
+    with held(folder):
         stage.run(
             params,
             labels=job.labelled / "labels",
             generations=job.generations,
-            encoded=job.home / "encoded" / prefixes,
+            encoded=_encoded(job, params, folder / "encoded"),
             checkpoints=folder / "checkpoints",
             output=folder / "model",
             training=folder / "training",
             prompts=job.prompts,
         )
     return str(folder / "model"), last_metrics(folder / "training")
+
+
+def _encoded(job: Job, params: Params, own: Path) -> Path:
+    """The cache of encoded samples, made once; as links in `own`, since a training locks its cache."""
+    from fine_tune import stage
+    from fine_tune.encode import encode_folder
+
+    source = stage.source(params, job.generations)
+    shared = job.home / "encoded" / fingerprint(prefixes=source.prefixes)[:10]
+    with held(shared):
+        encode_folder(shared, source, stage.plan(params, job.generations), params.runtime)
+        shutil.copytree(shared, own, copy_function=os.link, dirs_exist_ok=True, ignore=_existing(own))
+    return own
+
+
+def _existing(folder: Path) -> Callable[[str, list[str]], list[str]]:
+    return lambda _, names: [name for name in names if (folder / name).exists()]
 
 
 def last_metrics(training: Path) -> dict[str, float]:
