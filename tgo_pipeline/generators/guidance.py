@@ -87,7 +87,7 @@ def _kind(kind: Kind | None, negative: Model | None) -> Kind:
 
 def _refuse_to_save(name: str, *_: Any, **__: Any) -> None:
     raise TgoError(
-        f"a guided {name} is several networks, not one checkpoint: `tgo_pipeline.generators.merge` makes one of them."
+        f"a guided {name} is several networks, not one checkpoint: `tgo_pipeline.generators.merge.merge` makes one."
     )
 
 
