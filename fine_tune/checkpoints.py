@@ -74,7 +74,7 @@ class Checkpoints:
         """The newest checkpoint of this training; those of another one and left-over temporaries are removed."""
         from fine_tune.tensors import read_tensors
 
-        path = self._sweep()
+        path = self.sweep()
         if path is None:
             return None
         content = json.loads((path / STATE).read_text())
@@ -83,7 +83,8 @@ class Checkpoints:
         average = read_tensors(path / AVERAGE)[0] if (path / AVERAGE).is_file() else {}
         return State(content["step"], weights, optimizer, content["scaler"], average, content["memory"])
 
-    def _sweep(self) -> Path | None:
+    def sweep(self) -> Path | None:
+        """Remove what does not belong to this training; the newest checkpoint that does."""
         found = self._folders()
         for path in found:
             if path.name.startswith(TEMPORARY):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -15,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fine_tune.group import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
 from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import Shard, Status, atomic, run_shards, stored_fingerprint
+from tgo_pipeline.shards import Shard, Status, atomic, lock, run_shards, state, stored_fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,12 +105,37 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
     return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]
 
 
-def encode_folder(folder: Path, source: Source, planned: Sequence[Shard], runtime: RuntimeParams) -> Status:
-    """Bring the cache to its plan. Raises `TgoError` for a model that cannot be loaded or encoded with."""
+def encode_folder(
+    folder: Path, source: Source, planned: Sequence[Shard], runtime: RuntimeParams, group: Group | None = None
+) -> Status:
+    """Bring the cache to its plan, each process of the group writing its share of the shards.
+
+    Raises `TgoError` for a model that cannot be loaded or encoded with.
+    """
+    group = group or Group()
     make_worker = functools.partial(_make_worker, folder, source)
-    return run_shards(
-        folder, planned, lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime)
+    if group.size > 1:
+        _encode_together(folder, planned, make_worker, runtime, group)
+    return group.on_main(
+        lambda: run_shards(
+            folder, planned, lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime)
+        )
     )
+
+
+def _encode_together(
+    folder: Path,
+    planned: Sequence[Shard],
+    make_worker: local.MakeWorker,
+    runtime: RuntimeParams,
+    group: Group,
+) -> None:
+    with contextlib.ExitStack() as held:
+        group.on_main(lambda: held.enter_context(lock(folder)))
+        waiting = group.on_main(lambda: [shard for shard in planned if state(folder, shard) != "done"])
+        mine = group.share(waiting)
+        with group.stop() as stop:
+            group.agree(lambda: local.execute(mine, stop, make_worker, runtime) if mine else None)
 
 
 def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.Worker:

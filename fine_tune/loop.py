@@ -6,9 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.progress import Bar
+from tgo_pipeline.shards import Interrupted
 
 if TYPE_CHECKING:
     from fine_tune.checkpoints import Checkpoints
+    from fine_tune.group import Group
     from fine_tune.log import TrainingLog
     from fine_tune.trainer import Trainer, Update
     from fine_tune.validation import Validation
@@ -25,11 +27,15 @@ def fit(
     params: FineTuneParams,
     *,
     checkpoints: Checkpoints,
-    training: TrainingLog,
+    training: TrainingLog | None,
     validation: Validation | None,
     stop: Stop,
+    group: Group,
 ) -> None:
     """Train to the last step. Raises `Interrupted` after a signal, with a checkpoint of the last finished step.
+
+    Every process of the group calls it; the main one has the log and writes the checkpoints, and a signal to any of
+    them stops all after the same step.
 
     What a step says (metrics, histogram, picture) is written before its checkpoint: on resuming it is there up to
     the checkpoint, and what came after is written again.
@@ -41,14 +47,17 @@ def fit(
         while trainer.step < params.steps:
             update = trainer.update()
             bar.advance()
-            _report(trainer.step, params, update, training)
+            if training is not None:
+                _report(trainer.step, params, update, training)
             if validation is not None and trainer.step % params.validation.every == 0:
                 with trainer.averaged():
                     validation.draw(trainer.step)
-            last = trainer.step == params.steps
-            if last or stop.requested or trainer.step % params.checkpoint_every == 0:
-                checkpoints.save(trainer.state())
-            stop.check()
+            last, stopping = trainer.step == params.steps, group.any(stop.requested)
+            if last or stopping or trainer.step % params.checkpoint_every == 0:
+                state = trainer.state()
+                group.on_main(lambda state=state: checkpoints.save(state))
+            if stopping:
+                raise Interrupted
 
 
 def _report(step: int, params: FineTuneParams, update: Update, training: TrainingLog) -> None:

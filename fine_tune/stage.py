@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from fine_tune import result
 from fine_tune.checkpoints import Checkpoints, latest_step
 from fine_tune.encode import Source, encode_folder, generation_shards
 from fine_tune.encode import plan as plan_encoding
+from fine_tune.group import Group, joined
 from fine_tune.modules import finish, folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
 from tgo_pipeline.errors import TgoError
@@ -22,10 +24,13 @@ from tgo_pipeline.shards import Shard, Stop
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from accelerate import Accelerator
+    from torch import Tensor
 
     from fine_tune.data import TrainingData
     from fine_tune.labels import Labels
     from fine_tune.objectives.base import Objective
+    from fine_tune.policies.base import Policy
     from fine_tune.validation import Validation
     from tgo_pipeline.params import FineTuneParams, Params
 
@@ -59,25 +64,31 @@ def run(
 
     Resumes exactly from the newest checkpoint of the same parameters and data; does nothing if `output` is their
     result already. Raises `TgoError` for inputs that cannot be trained on and for a training that diverges, and
-    `Interrupted` after a signal, with a checkpoint of the last finished step.
+    `Interrupted` after a signal, with a checkpoint of the last finished step. Processes of a launcher share the work.
     """
     from fine_tune.labels import read_labels
 
-    with result.hold(output):
+    with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
+        group.on_main(lambda: held.enter_context(result.hold(output)))
+        params = dataclasses.replace(params, runtime=runtime)
         labelled = read_labels(labels)
         _check_join(labelled, labels, generations)
-        job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts)
-        parts = modules(params)
-        if not parts:
+        job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts, group)
+        if modules(params):
+            _run_modules(job)
+        else:
             _run_one(job)
-            return
-        mark = fingerprint(version=VERSION, parts=_marks(job), guidance=params.fine_tune.guidance)
-        if result.stored_fingerprint(output) == mark:
-            log.info("%s: already the result of these parameters and labels, nothing to do", output)
-            return
-        for each in _module_jobs(job):
-            _run_one(each)
-        finish(params, output, checkpoints, mark)
+
+
+def _run_modules(job: Job) -> None:
+    params, output, group = job.params, job.output, job.group
+    mark = fingerprint(version=VERSION, parts=_marks(job), guidance=params.fine_tune.guidance)
+    if group.on_main(lambda: result.stored_fingerprint(output)) == mark:
+        log.info("%s: already the result of these parameters and labels, nothing to do", output)
+        return
+    for each in _module_jobs(job):
+        _run_one(each)
+    group.on_main(lambda: finish(params, output, job.checkpoints, mark))
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class Job:
     output: Path
     training: Path
     prompts: Path
+    group: Group = dataclasses.field(default_factory=Group)
 
     @property
     def planned(self) -> list[Shard]:
@@ -123,20 +135,24 @@ def _marks(job: Job) -> list[str]:
 
 
 def _run_one(job: Job) -> None:
-    from fine_tune.log import SUMMARY
-
     objective = make_objective(job.params.fine_tune)
     trained, pairs = _units(job, objective)
-    kept = Checkpoints(job.checkpoints, job.mark)
-    if result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file():
+    kept, group = Checkpoints(job.checkpoints, job.mark), job.group
+    if group.on_main(lambda: _is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
-        kept.clear()
-        return
-    encode_folder(job.encoded, source(job.params, job.generations), job.planned, job.params.runtime)
-    data = _training_data(job, objective, trained, pairs)
-    with Stop() as stop:
-        _train(job, objective, data, kept, stop)
-    kept.clear()
+    else:
+        origin = source(job.params, job.generations)
+        encode_folder(job.encoded, origin, job.planned, job.params.runtime, group)
+        data = _training_data(job, objective, trained, pairs)
+        with group.stop() as stop:
+            _train(job, objective, data, kept, stop)
+    group.on_main(kept.clear)
+
+
+def _is_done(job: Job) -> bool:
+    from fine_tune.log import SUMMARY
+
+    return result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file()
 
 
 def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
@@ -253,18 +269,12 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
 def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Checkpoints, stop: Stop) -> None:
     from fine_tune.log import TrainingLog
     from fine_tune.loop import fit
-    from fine_tune.policies import policy_class
-    from fine_tune.trainer import Trainer, make_accelerator
-    from tgo_pipeline.devices import prepare_torch
+    from fine_tune.trainer import Trainer
 
-    params, tuning = job.params, job.params.fine_tune
-    device = prepare_torch(params.runtime)
-    accelerator = make_accelerator(tuning, device)
-    pipeline = _load_base(params, device)
-    policy = policy_class(pipeline).build(
-        pipeline, tuning, seed=params.seed, with_reference=objective.needs_reference
-    )
-    trainer = Trainer(policy, objective, data, tuning, params.runtime, accelerator)
+    params, tuning, group = job.params, job.params.fine_tune, job.group
+    base = group.agree(lambda: _prepare(job, objective))
+    trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group)
+    group.on_main(checkpoints.sweep)
     state = checkpoints.load()
     if state is not None:
         trainer.load_state(state)
@@ -273,21 +283,57 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
         trainer,
         tuning,
         checkpoints=checkpoints,
-        training=TrainingLog(job.training, trainer.step),
-        validation=_validation(job, pipeline, objective),
+        training=TrainingLog(job.training, trainer.step) if group.is_main else None,
+        validation=group.agree(lambda: _validation(job, base.pipeline, objective)),
         stop=stop,
+        group=group,
     )
     with trainer.averaged():
-        result.write(job.output, params, policy, job.mark, objective.sampling)
+        weights = trainer.weights() if group.sharded else {}
+        group.on_main(lambda: _write(job, objective, base.policy, weights))
 
 
-def _load_base(params: Params, device: torch.device) -> Any:
-    """The pipeline, with VAE and text encoder only if pictures are drawn while training; adapters are fused."""
+@dataclass(frozen=True)
+class Base:
+    """What a training starts from."""
+
+    pipeline: Any
+    policy: Policy
+    accelerator: Accelerator
+
+
+def _prepare(job: Job, objective: Objective) -> Base:
+    from fine_tune.trainer import make_accelerator
+    from tgo_pipeline.devices import prepare_torch
+
+    device = prepare_torch(job.params.runtime)
+    accelerator = make_accelerator(job.params.fine_tune, device)
+    pipeline = _load_base(job.params, None if job.group.sharded else device)  # shards go to the device
+    return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
+
+
+def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
+    from fine_tune.policies import policy_class
+
+    tuning = job.params.fine_tune
+    return policy_class(pipeline).build(pipeline, tuning, seed=job.params.seed, with_reference=with_reference)
+
+
+def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str, Tensor]) -> None:
+    """Write the result: of the policy as it is, or of one built anew on the CPU that is given whole `weights`."""
+    if weights:
+        policy = _policy(job, _load_base(job.params, None), with_reference=False)
+        policy.load(weights)
+    result.write(job.output, job.params, policy, job.mark, objective.sampling)
+
+
+def _load_base(params: Params, device: torch.device | None) -> Any:
+    """The pipeline on a device (none given: the CPU), adapters fused; VAE and text encoder only for validation."""
     from fine_tune.policies.base import ENCODING_PARTS
     from tgo_pipeline.generators import load_pipeline
 
     without = () if params.fine_tune.validation.every else ENCODING_PARTS
-    pipeline = load_pipeline(params.model, params.revision, device, without)
+    pipeline = load_pipeline(params.model, params.revision, device or "cpu", without)
     result.fuse_adapters(pipeline, params)
     return pipeline
 
@@ -297,7 +343,7 @@ def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | N
     from tgo_pipeline.tables import PROMPTS, read_table
 
     params, prompts = job.params, job.prompts
-    if not params.fine_tune.validation.every:
+    if not params.fine_tune.validation.every or not (job.group.is_main or job.group.sharded):
         return None
     rows = read_table(prompts, PROMPTS).to_pylist()
     tests = [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == "test"]
@@ -315,4 +361,5 @@ def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | N
         seed=params.seed,
         batch_size=params.runtime.generate_batch_size,
         hints=objective.sampling,
+        writes=job.group.is_main,
     )

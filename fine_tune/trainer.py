@@ -17,10 +17,13 @@ from torch import Tensor
 from fine_tune.checkpoints import State
 from fine_tune.data import TrainingBatch, TrainingData
 from fine_tune.forward import Forward, Likelihoods, Predictions
+from fine_tune.group import Group
 from fine_tune.guard import Guard
 from fine_tune.log import summarise
 from fine_tune.objectives.base import Batch, Objective
+from fine_tune.optimizers import load_named_state, make_optimizer, named_state
 from fine_tune.policies.base import Policy
+from fine_tune.spread import Spread, placed, whole
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
@@ -48,8 +51,14 @@ class Trainer:
         params: FineTuneParams,
         runtime: RuntimeParams,
         accelerator: Accelerator,
+        group: Group | None = None,
     ) -> None:
+        """`group` are the processes that share every batch, none given: this one alone.
+
+        Raises `TgoError` for a batch that they cannot share out equally.
+        """
         self.step = 0
+        self._group = group or Group()
         self._forward = Forward(policy, objective, params, accelerator)
         self._objective = objective
         self._data = data
@@ -59,14 +68,16 @@ class Trainer:
         self._point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
         self._guard = Guard(params.guard)
         self._part = _part_size(runtime.micro_batch_size, params.batch_size, data.members)
+        _check_share(params, self._group)
         if runtime.gradient_checkpointing:
             policy.save_memory()
         if runtime.compile:
             policy.compile()
+        self._device = accelerator.device
+        self._spread = Spread(policy, self._group, self._device)
         self._trained = policy.trainable()
         self._average = _copies(self._trained) if params.ema else {}
-        self._device = next(iter(self._trained.values())).device
-        self._optimizer = _optimizer(list(self._trained.values()), params)
+        self._optimizer = make_optimizer(list(self._trained.values()), params)
         self._prepared = accelerator.prepare_optimizer(self._optimizer)
 
     def update(self) -> Update:
@@ -75,12 +86,10 @@ class Trainer:
         Raises `TgoError` if loss or gradient are not finite, with the weights unchanged, or if the error on negative
         samples has run away.
         """
-        batch = self._data.batch(self.step)
+        batch = self._data.batch(self.step, self._group.rank, self._group.size)
         per_sample, loss, point = self._gradient(batch)
         self._check("loss", math.isfinite(loss))
-        norm = float(
-            self._accelerator.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)  # type: ignore[arg-type]
-        )
+        norm = self._clip()
         if self._accelerator.scaler is None:  # with fp16 an overflow skips the update and lowers the scale
             self._check("gradient", math.isfinite(norm))
         rate = learning_rate(self._params, self.step)
@@ -90,8 +99,8 @@ class Trainer:
         self._prepared.zero_grad()
         self.step += 1
         self._update_average()
-        label = (batch.label.numpy() >= 0.5).astype(np.int64)
-        metrics = {"loss": loss, **summarise(per_sample, label, batch.weight.numpy())}
+        label = (per_sample.pop("label") >= 0.5).astype(np.int64)
+        metrics = {"loss": loss, **summarise(per_sample, label, per_sample.pop("weight"))}
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "epoch": self._data.epochs(self.step)}
         if self._point is not None:
             metrics["reference_point"] = point
@@ -99,25 +108,32 @@ class Trainer:
         return Update(metrics, per_sample.get("log_ratio"), label)
 
     def _gradient(self, batch: TrainingBatch) -> tuple[dict[str, np.ndarray], float, float]:
-        """Leave the gradient of the batch's mean loss; returns (B,) values of samples, that mean, the point."""
+        """Leave the gradient of the whole batch's mean loss, of which `batch` is this process's share.
+
+        Returns (B,) values of all samples, that mean, and the reference point.
+        """
         parts = [part.to(self._device) for part in batch.split(self._part)]
         point: float | None = 0.0
         if self._point is not None:
             alone = len(parts) == 1 and not self._point.mismatched
             point = None if alone else self._shared_point(parts)
         total = len(batch) // (2 if self._objective.pairs else 1)
-        values, losses = [], 0.0
-        for part in parts:
-            likelihoods = self._forward.likelihoods(part)
-            if point is None:
-                point = self._next_point(self._sums(likelihoods.log_ratio, part))
-            loss, metrics = self._loss(part, likelihoods, point)
-            self._accelerator.backward(loss.sum() / total)
-            losses += float(loss.detach().sum()) / total
-            values.append(self._values(likelihoods) | metrics)
+        values, losses = [], []
+        for number, part in enumerate(parts):
+            with self._spread.accumulate(last=number == len(parts) - 1):
+                likelihoods = self._forward.likelihoods(part)
+                if point is None:
+                    point = self._next_point(self._sums(likelihoods.log_ratio, part))
+                loss, metrics = self._loss(part, likelihoods, point)
+                self._accelerator.backward(
+                    loss.sum() / total
+                )  # of equal shares; they are averaged over processes
+            losses.append(loss.detach())
+            values.append(self._values(likelihoods) | metrics | {"label": part.label, "weight": part.weight})
         assert point is not None
-        per_sample = {name: torch.cat([part[name] for part in values]).cpu().numpy() for name in values[0]}
-        return per_sample, losses, point
+        mine = {name: torch.cat([part[name] for part in values]).cpu().numpy() for name in values[0]}
+        mean = self._group.sum(torch.cat(losses).double().sum().cpu()) / (total * self._group.size)
+        return self._group.gather(mine), float(mean), point
 
     def _loss(
         self, part: TrainingBatch, likelihoods: Likelihoods, point: float
@@ -146,7 +162,7 @@ class Trainer:
 
     def _next_point(self, sums: Tensor) -> float:
         assert self._point is not None
-        value, self._point_state = self._point.value(sums, self._point_state)
+        value, self._point_state = self._point.value(self._group.sum(sums), self._point_state)
         return value
 
     def _values(self, likelihoods: Likelihoods) -> dict[str, Tensor]:
@@ -155,6 +171,12 @@ class Trainer:
         if likelihoods.reference is not None:
             values["reference_error"] = -temperature * likelihoods.reference
         return values
+
+    def _clip(self) -> float:
+        """Clip the whole gradient; its norm before that."""
+        self._accelerator.unscale_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)
+        return float(whole({"norm": norm}, keep=True)["norm"])
 
     def _check(self, what: str, finite: bool) -> None:
         if not finite:
@@ -185,44 +207,29 @@ class Trainer:
     @torch.no_grad()
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
         for name, value in weights.items():
-            self._trained[name].copy_(value)
+            self._trained[name].copy_(placed(value, self._trained[name]))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained tensors on the CPU, whole; empty but for the main process. All processes have to call it."""
+        return whole(self._trained, self._group.is_main)
 
     def state(self) -> State:
-        """What a checkpoint holds."""
-        names = {id(parameter): name for name, parameter in self._trained.items()}
-        moments = {
-            f"{key}.{names[id(parameter)]}": value.cpu()
-            for parameter, values in self._optimizer.state.items()
-            for key, value in values.items()
-            if isinstance(value, Tensor)
-        }
-        weights = {name: parameter.detach().cpu() for name, parameter in self._trained.items()}
-        average = {name: value.cpu() for name, value in self._average.items()}
+        """What a checkpoint holds, without tensors but for the main process. All processes have to call it."""
+        keep = self._group.is_main
+        weights, average = self.weights(), whole(self._average, keep)
+        moments = whole(named_state(self._optimizer, self._trained), keep)
         scaler = self._accelerator.scaler
         memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
         return State(self.step, weights, moments, scaler.state_dict() if scaler else {}, average, memory)
 
     def load_state(self, state: State) -> None:
-        """Go on from a checkpoint of the same training.
-
-        A parameter has no moments before its first update: fp16 skips updates that overflow.
-        """
+        """Go on from a checkpoint of the same training, by however many processes it was written."""
         self._set_weights(state.weights)
         for name, value in state.average.items():
-            self._average[name].copy_(value)
+            self._average[name].copy_(placed(value, self._average[name]))
         self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
         self._guard.load_state(state.memory[GUARD])
-        content = self._optimizer.state_dict()
-        content["state"] = {}
-        for number, name in enumerate(self._trained):
-            moments = {
-                key.partition(".")[0]: value.clone()
-                for key, value in state.optimizer.items()
-                if key.partition(".")[2] == name
-            }
-            if moments:
-                content["state"][number] = moments
-        self._optimizer.load_state_dict(content)
+        load_named_state(self._optimizer, self._trained, state.optimizer)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
         self.step = state.step
@@ -237,6 +244,19 @@ def _part_size(micro_batch_size: int | None, batch_size: int, members: int) -> i
     return (micro_batch_size or batch_size) * members
 
 
+def _check_share(params: FineTuneParams, group: Group) -> None:
+    if params.batch_size % group.size:
+        raise TgoError(
+            f"fine_tune.batch_size is {params.batch_size}, which {group.size} processes cannot share out equally: use "
+            "a multiple, or another number of processes."
+        )
+    if group.sharded and params.optimizer == "adafactor":
+        raise TgoError(
+            "fine_tune.optimizer is adafactor, whose rows and columns cannot be kept for sharded weights: use adamw, "
+            "or launch with configs/accelerate/ddp.yaml."
+        )
+
+
 def learning_rate(params: FineTuneParams, step: int) -> float:
     """The rate of the update after `step` updates: linear warm-up, then constant, cosine or linear to 0."""
     if step < params.warmup_steps:
@@ -244,17 +264,6 @@ def learning_rate(params: FineTuneParams, step: int) -> float:
     progress = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
     factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}
     return params.learning_rate * factor[params.schedule]
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], params: FineTuneParams) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        parameters,
-        lr=params.learning_rate,
-        betas=(params.adam_beta1, params.adam_beta2),
-        eps=params.adam_epsilon,
-        weight_decay=params.weight_decay,
-        fused=params.precision != "fp16",  # one kernel; the loss scaler wants the other path
-    )
 
 
 def make_accelerator(params: FineTuneParams, device: torch.device) -> Accelerator:

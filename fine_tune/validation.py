@@ -32,8 +32,11 @@ class Validation:
         seed: int,
         batch_size: int,
         hints: Mapping[str, str],
+        writes: bool = True,
     ) -> None:
+        """Without `writes` pictures are drawn alone: sharded weights need all processes to draw with them."""
         self._folder = folder / IMAGES
+        self._writes = writes
         self._sampler = Sampler(pipeline, params, batch_size, hints)
         self._prompts = [prompt for _, prompt in prompts]
         self._seeds = [derive_seed(seed, prompt_id, "validation") for prompt_id, _ in prompts]
@@ -41,6 +44,8 @@ class Validation:
     def draw(self, step: int) -> None:
         """Write the grid of all prompts after `step` updates to `images/step-00050.png`."""
         picture = grid(list(self._sampler.images(self._prompts, self._seeds)))
+        if not self._writes:
+            return
         with atomic(self._folder / f"step-{step:05d}.png") as temporary:
             picture.save(temporary, "PNG")
 

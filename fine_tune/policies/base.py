@@ -111,15 +111,30 @@ class Policy(abc.ABC, Generic[Corruption]):
                 return
             if self._frozen is None:
                 raise ValueError("the policy was built without a reference")
-            self._active = self._frozen
+            trained, self._active = self._active, self._frozen
             try:
                 yield
             finally:
-                self._active = self.network
+                self._active = trained
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network in training and, if there is one, its frozen copy."""
+        return [self.network] if self._frozen is None else [self.network, self._frozen]
+
+    def run_through(self, wrapper: nn.Module) -> None:
+        """From now on call the network in training as `wrapper`, which holds it."""
+        self._active = wrapper
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over trained weights by the names of `trainable()`."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(weights[name])
 
     def save_memory(self) -> None:
         """From now on recompute activations in the backward pass (gradient checkpointing)."""
@@ -127,9 +142,8 @@ class Policy(abc.ABC, Generic[Corruption]):
 
     def compile(self) -> None:
         """From now on run policy and reference as compiled by torch; the names of the weights stay."""
-        for network in (self.network, self._frozen):
-            if network is not None:
-                network.compile()
+        for network in self.networks:
+            network.compile()
 
     def save(self, folder: Path, pipeline: Any) -> None:
         """Write the result for `diffusers`.

@@ -1,0 +1,165 @@
+"""Several processes as one training: who computes what, and how sums, errors and signals reach all of them.
+
+`accelerate launch` (or torchrun) starts the processes; each takes its equal share of every batch. Files belong to the
+main process. What may fail there, or anywhere, runs through `agree`, so that all processes raise the same error and
+none waits for one that is gone; a process that dies is noticed by the launcher, which ends the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import Interrupted, Stop
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tgo_pipeline.params import RuntimeParams
+
+T = TypeVar("T")
+PASSED_ON_S = 3.0
+LONGEST_WAIT = datetime.timedelta(hours=4)
+"""For the slowest process at one meeting; encoding shares out whole shards, so that some end much earlier."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one training; as it stands, this process alone."""
+
+    rank: int = 0
+    size: int = 1
+    sharded: bool = False
+    """Whether weights and optimiser state are cut into shards (FSDP2), or each process has all of them (DDP)."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def agree(self, action: Callable[[], T]) -> T:
+        """Run `action` here and wait until all have; raises the first `TgoError` or `Interrupted` of any process."""
+        result, error = _outcome(action)
+        for each in self._all(error):
+            if each is not None:
+                raise each
+        return cast(T, result)
+
+    def on_main(self, action: Callable[[], T]) -> T:
+        """Run `action` on the main process alone; its result, or its error, on all."""
+        result, error = self._all(_outcome(action) if self.is_main else None)[0]
+        if error is not None:
+            raise error
+        return result
+
+    def _all(self, value: Any) -> list[Any]:
+        """The value of every process, by rank."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return any(self._all(flag))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a small CPU tensor over all processes."""
+        import torch
+
+        return torch.stack(self._all(values)).sum(0)
+
+    def gather(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays of each process's share of a batch, joined to those of the whole batch in its order."""
+        each = self._all(dict(values))
+        return {name: np.concatenate([one[name] for one in each]) for name in values}
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of a list."""
+        return items[self.rank :: self.size]
+
+    def stop(self) -> Stop:
+        """The flag that a signal sets in this process; `any` tells all."""
+        return Stop() if self.size == 1 else _LaunchedStop()
+
+
+def _outcome(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return action(), None
+    except (TgoError, Interrupted) as error:
+        return None, error
+
+
+class _LaunchedStop(Stop):
+    """A launcher passes on to each process what a terminal has sent to all of them already: that is one signal."""
+
+    _first = -math.inf
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.requested and time.monotonic() - self._first < PASSED_ON_S:
+            return
+        self._first = time.monotonic()
+        super()._handle(number, frame)
+
+
+@contextlib.contextmanager
+def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
+    """Meet the other processes of the launcher, if there are any; the group and this process's own runtime.
+
+    Raises `TgoError` for a device that several processes cannot share out.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(), runtime
+        return
+    from torch import distributed
+
+    is_first = not distributed.is_initialized()
+    runtime = _own_runtime(runtime)
+    if is_first:
+        backend = "gloo" if runtime.device == "cpu" else "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    try:
+        group = Group(distributed.get_rank(), size, os.environ.get("ACCELERATE_USE_FSDP") == "true")
+        logging.getLogger("tgo").setLevel(logging.INFO if group.is_main else logging.WARNING)
+        yield group, runtime
+    finally:
+        if is_first:
+            distributed.destroy_process_group()
+
+
+def _own_runtime(runtime: RuntimeParams) -> RuntimeParams:
+    import torch
+
+    from tgo_pipeline.devices import process_runtime
+
+    local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = torch.cuda.device_count()
+    if runtime.device not in ("auto", "cuda", "cpu"):
+        raise TgoError(
+            f"runtime.device is {runtime.device!r}, but {here} processes were launched on this machine and each takes "
+            "a device of its own: use auto, cuda or cpu."
+        )
+    device = "cpu" if runtime.device == "cpu" or (runtime.device == "auto" and not gpus) else "cuda"
+    if device == "cuda" and here > gpus:
+        raise TgoError(
+            f"{here} processes were launched on this machine, which has {gpus} GPUs: launch one for each "
+            "(--num_processes), or set runtime.device to cpu."
+        )
+    device = f"cuda:{local}" if device == "cuda" else "cpu"
+    own = process_runtime(dataclasses.replace(runtime, device=device, processes=here), local)
+    return dataclasses.replace(own, processes=1)

@@ -1,0 +1,77 @@
+"""The optimisers by name, and their state as named tensors that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fine_tune.spread import placed
+from tgo_pipeline.params import FineTuneParams
+
+
+def make_optimizer(parameters: list[nn.Parameter], params: FineTuneParams) -> torch.optim.Optimizer:
+    """The optimiser of a training; its rate is set before every update.
+
+    Adafactor is Diffusion-DPO's for SDXL: an external rate, updates clipped at RMS 1, no first moment, so that it
+    keeps a row and a column for each matrix where AdamW keeps two copies of it.
+    """
+    if params.optimizer == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(
+            parameters,
+            lr=params.learning_rate,
+            clip_threshold=1.0,
+            weight_decay=params.weight_decay,
+            scale_parameter=False,
+            relative_step=False,
+        )
+    return torch.optim.AdamW(
+        parameters,
+        lr=params.learning_rate,
+        betas=(params.adam_beta1, params.adam_beta2),
+        eps=params.adam_epsilon,
+        weight_decay=params.weight_decay,
+        fused=params.precision != "fp16",  # one kernel; the loss scaler wants the other path
+    )
+
+
+def named_state(optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Everything that the optimiser keeps, as `<key>.<name of the parameter>`; numbers become tensors of no dimension.
+
+    A parameter has no state before its first update: fp16 skips updates that overflow.
+    """
+    name_of = {id(parameter): name for name, parameter in names.items()}
+    return {
+        f"{key}.{name_of[id(parameter)]}": _as_tensor(value)
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def load_named_state(
+    optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+) -> None:
+    """Give the optimiser, built for the same parameters in the same order, what `named_state` said, whole or not."""
+    kept: dict[str, dict[str, Any]] = {}
+    for full, value in state.items():
+        key, _, name = full.partition(".")
+        kept.setdefault(name, {})[key] = _from_tensor(placed(value, names[name]))
+    content = optimizer.state_dict()
+    content["state"] = {number: kept[name] for number, name in enumerate(names) if name in kept}
+    optimizer.load_state_dict(content)
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """A whole number as int64, another as float64: no optimiser keeps such tensors itself."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
+
+
+def _from_tensor(value: Tensor) -> Any:
+    return value.item() if value.dtype in (torch.int64, torch.float64) else value.clone()
