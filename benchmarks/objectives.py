@@ -4,9 +4,10 @@
     python -m benchmarks.objectives report                   # RESULTS.md, objectives.json, figure
     python -m benchmarks.objectives tuning                   # the trials so far
 
-Phases: `tune` (validation captions), `main` (test captions, every seed), `ablate` (test captions, fewer seeds) and
-`search` (validation captions). A unit is a method with its settings for one family, seed and split; its result is a
-file in the work folder, so that a run stops and goes on anywhere, and several runs at once share the work.
+Phases: `tune` (validation captions), `main` (test captions, every seed), `search` (variants of TGO, validation
+captions), `confirm` (what the search chose, validation captions, other seeds), `ablate` (test captions, fewer seeds).
+A unit is a method with its settings for one family, seed and split; its result is a file in the work folder, so that
+a run stops and goes on anywhere, and several runs at once share the work.
 """
 
 from __future__ import annotations
@@ -18,35 +19,34 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import typer
 
-from benchmarks.objectives_plan import SEEDS, Plan, ablations, variants
-from benchmarks.objectives_units import ROOT, TEST, VALIDATION, Result, Study, Unit
+from benchmarks.objectives_plan import SEEDS, Plan
+from benchmarks.objectives_units import ROOT, Result, Study, Unit
 from benchmarks.results import RESULTS, machine, replace_section
 from tgo_pipeline.errors import TgoError
 
 log = logging.getLogger("tgo")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 WORK = ROOT / "tmp/objectives"
-PHASES = ("tune", "main", "ablate", "search")
-ABLATION_SEEDS, SEARCH_SEEDS = (0, 1), (100, 101)
+PHASES = ("tune", "main", "search", "confirm", "ablate")
+ABLATION_SEEDS, CONFIRMATION_SEEDS = (0, 1), (101, 102)
 POLL_S = 5.0
 
 
 def units(plan: Plan, phase: str) -> Iterator[Unit]:
     """The units of a phase that are known by now: later ones need the choice among earlier ones."""
-    if phase == "tune":
-        yield from plan.tune()
-    elif phase == "main":
-        yield from plan.main()
-    elif (chosen := plan.chosen("tgo")) is not None:
-        if phase == "ablate":
-            yield from plan.variations(ablations(chosen), ABLATION_SEEDS, TEST)
-        else:
-            yield from plan.variations({"as-chosen": {}, **variants(chosen)}, SEARCH_SEEDS, VALIDATION)
+    phases: dict[str, Callable[[], Iterator[Unit]]] = {
+        "tune": plan.tune,
+        "main": plan.main,
+        "search": plan.search,
+        "confirm": lambda: plan.confirm(CONFIRMATION_SEEDS),
+        "ablate": lambda: plan.ablate(ABLATION_SEEDS),
+    }
+    return phases[phase]()
 
 
 def waiting(plans: Sequence[Plan], phases: Sequence[str]) -> Iterator[Unit]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.objectives_units import BASE, METHODS, TAU, TEST, VALIDATION, Result, Study, Unit
+from benchmarks.objectives_units import BASE, TAU, TEST, VALIDATION, Result, Study, Unit
 
 TUNING_SEED = 100
 SEEDS = (0, 1, 2, 3, 4)
 RATE, TEMPERATURE = "fine_tune.learning_rate", "fine_tune.temperature"
 STRENGTH, SCALE = "fine_tune.guidance.strength", "generate.guidance_scale"
-STRENGTHS = (0.5, 1.0, 2.0, 4.0)
+STRENGTHS = {"demo": (0.5, 1.0, 2.0, 4.0, 1.5, 3.0), "demo-masked": (0.5, 1.0, 2.0, 4.0)}
 SCALES = (1.0, 1.5, 3.0)
 MODULES = {"pgd": "dpo", "cpgd": "sft"}
 """Methods of guidance and the method whose tuned settings their modules are trained with."""
@@ -45,38 +45,83 @@ class Trials:
             raise ValueError(f"every method has as many trials as any other: {counts}")
 
 
-LABELLED = ("tgo", "tgo-unweighted", "kto", "bco")
 DSPO_STRENGTH = "fine_tune.dspo.strength"
-PLAIN = rates(1e-4, 2e-4, 4e-4, 8e-4)
 
 
-def dspo(temperature: float) -> tuple[Settings, ...]:
-    """SD 1.5's loss with its published strength, which is SFT on winners, and with one that the losers enter."""
-    return tuple(
-        {RATE: rate, TEMPERATURE: temperature, DSPO_STRENGTH: strength}
-        for strength in (0.001, 0.5)
-        for rate in (2e-4, 5e-4)
-    )
+def pairs(*values: tuple[float, float]) -> tuple[Settings, ...]:
+    """Learning rates with a T each."""
+    return tuple({RATE: rate, TEMPERATURE: temperature} for rate, temperature in values)
 
 
-TRIALS = {
+def dspo(temperature: float, *values: tuple[float, float]) -> tuple[Settings, ...]:
+    """Learning rates with a strength each: the published .001, which is SFT on winners, or one that losers enter."""
+    return tuple({RATE: rate, TEMPERATURE: temperature, DSPO_STRENGTH: strength} for rate, strength in values)
+
+
+GRID = grid((1e-4, 2e-4), (0.002, 0.005))
+MASKED_GRID = grid((1e-4, 3e-4), (0.05, 0.15))
+TRIALS = {  # a grid of four for each method, then two more for each where its best one pointed
     "demo": Trials(
         {
-            **dict.fromkeys(LABELLED, grid((1e-4, 2e-4), (0.002, 0.005))),
-            "dpo": grid((5e-5, 1.5e-4), (0.001, 0.004)),
-            **dict.fromkeys(("sft", "csft"), PLAIN),
-            "dspo": dspo(0.002),
+            "tgo": (*GRID, *pairs((3e-4, 0.003), (2e-4, 0.01))),
+            "tgo-unweighted": (*GRID, *pairs((3e-4, 0.005), (2e-4, 0.01))),
+            "kto": (*GRID, *pairs((5e-5, 0.005), (1e-4, 0.01))),
+            "bco": (*GRID, *pairs((3e-4, 0.002), (2e-4, 0.001))),
+            "dpo": (*grid((5e-5, 1.5e-4), (0.001, 0.004)), *pairs((5e-5, 0.0005), (1e-4, 0.001))),
+            "sft": rates(1e-4, 2e-4, 4e-4, 8e-4, 3e-4, 6e-4),
+            "csft": rates(1e-4, 2e-4, 4e-4, 8e-4, 5e-5, 3e-4),
+            "dspo": dspo(
+                0.002, (2e-4, 0.001), (5e-4, 0.001), (2e-4, 0.5), (5e-4, 0.5), (1e-4, 0.001), (1e-4, 0.5)
+            ),
         }
     ),
     "demo-masked": Trials(
         {
-            **dict.fromkeys(LABELLED, grid((1e-4, 2e-4), (0.04, 0.1))),
+            **dict.fromkeys(("tgo", "tgo-unweighted", "kto", "bco"), MASKED_GRID),
             "dpo": grid((5e-5, 1.5e-4), (0.02, 0.08)),
-            **dict.fromkeys(("sft", "csft"), PLAIN),
-            "dspo": dspo(0.04),
+            **dict.fromkeys(("sft", "csft"), rates(1e-4, 2e-4, 4e-4, 8e-4)),
+            "dspo": dspo(0.05, (2e-4, 0.001), (5e-4, 0.001), (2e-4, 0.5), (5e-4, 0.5)),
         }
     ),
 }
+SHIFT = {"fine_tune.tgo.reward_shift": "running_mean"}
+QUANTILE = {"fine_tune.tgo.labels": "quantile"}
+PROMPT_MEAN = {TAU: "prompt_mean"}
+TWO_DRAWS = {"fine_tune.draws": 2}
+BY_PROMPT = {"fine_tune.by_prompt": True}
+DAMPING, SOFT = "fine_tune.tgo.damping", "fine_tune.tgo.soft_labels"
+
+
+def beyond(strength: float) -> Settings:
+    """TGO as the module of PGD: the base is pushed this many times as far as training moved it."""
+    return {"fine_tune.objective": "pgd", "fine_tune.guidance.module": "tgo", STRENGTH: strength}
+
+
+def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, ...]:
+    """Options of TGO at learning rates with a T each."""
+    return tuple({**each, **options} for each in pairs(*values))
+
+
+SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
+    "demo": {
+        "shift": varied(SHIFT, (2e-4, 0.002), (2e-4, 0.005)),
+        "quantile": varied(QUANTILE, (2e-4, 0.005)),
+        "prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
+        "shift+extrapolate": varied(SHIFT | beyond(2.0), (2e-4, 0.002), (1e-4, 0.002)),
+        "shift+by-prompt": varied(SHIFT | BY_PROMPT, (2e-4, 0.002)),
+        "by-prompt": varied(BY_PROMPT, (2e-4, 0.005)),
+        "shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
+        "shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002)),
+        "shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
+        "shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
+        "damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
+        "two-draws": varied(TWO_DRAWS, (2e-4, 0.005)),
+    },
+    "demo-masked": {},
+}
+"""Variants of TGO that might beat every method, each with its learning rates and T."""
+FINALISTS: dict[str, Mapping[str, Settings]] = {"demo": {}, "demo-masked": {}}
+"""What the search chose, for the test captions."""
 ORDER = ("tgo", "tgo-unweighted", "dpo", "kto", "sft", "bco", "csft", "dspo", "pgd", "cpgd")
 
 
@@ -102,14 +147,30 @@ class Plan:
             for method, settings in chosen.items():
                 if settings is not None:
                     yield self._unit(method, seed, TEST, settings)
+            for name, settings in FINALISTS[self.family].items():
+                yield self._unit(f"tgo+{name}", seed, TEST, settings)
             yield from (self._unit(BASE, seed, TEST, {SCALE: scale}) for scale in SCALES)
 
-    def variations(self, named: Mapping[str, Settings], seeds: Sequence[int], split: str) -> Iterator[Unit]:
-        """TGO as chosen with other values of some keys: ablations, and the search for something better."""
+    def ablate(self, seeds: Sequence[int]) -> Iterator[Unit]:
+        """TGO as chosen, one thing varied at a time, on the test captions."""
         chosen = self.chosen("tgo")
         if chosen is not None:
-            for seed, (name, settings) in itertools.product(seeds, named.items()):
-                yield self._unit(f"tgo+{name}", seed, split, {**chosen, **settings})
+            for seed, (name, settings) in itertools.product(seeds, ablations(chosen).items()):
+                yield self._unit(f"tgo+{name}", seed, TEST, {**chosen, **settings})
+
+    def search(self) -> Iterator[Unit]:
+        """Variants of TGO on the validation captions."""
+        for name, trials in SEARCH[self.family].items():
+            yield from (self._unit(f"tgo+{name}", TUNING_SEED, VALIDATION, settings) for settings in trials)
+
+    def confirm(self, seeds: Sequence[int]) -> Iterator[Unit]:
+        """What the search chose and every method, on the validation captions with seeds that chose nothing."""
+        for seed in seeds:
+            for name, settings in FINALISTS[self.family].items():
+                yield self._unit(f"tgo+{name}", seed, VALIDATION, settings)
+            for method in ORDER:
+                if (chosen := self.chosen(method)) is not None:
+                    yield self._unit(method, seed, VALIDATION, chosen)
 
     def chosen(self, method: str) -> Settings | None:
         """The best trial's settings, None until all trials have run."""
@@ -140,7 +201,11 @@ class Plan:
         if method not in MODULES:
             return TRIALS[self.family].by_method[method]
         settings = self.chosen(MODULES[method])
-        return () if settings is None else [{**settings, STRENGTH: strength} for strength in STRENGTHS]
+        return (
+            ()
+            if settings is None
+            else [{**settings, STRENGTH: strength} for strength in STRENGTHS[self.family]]
+        )
 
     def _unit(self, method: str, seed: int, split: str, settings: Settings) -> Unit:
         return Unit(self.model, method, seed, split, dict(settings))
@@ -164,22 +229,3 @@ def ablations(chosen: Settings) -> dict[str, Settings]:
         "tau-prompt-mean": {TAU: "prompt_mean"},
         "tau-prompt-quantile": {"fine_tune.tgo.labels": "quantile"},
     }
-
-
-def variants(chosen: Settings) -> dict[str, Settings]:
-    """The search: options of TGO that might beat every method, each with everything else as chosen."""
-    return {
-        "quantile": {"fine_tune.tgo.labels": "quantile"},
-        "prompt-mean": {TAU: "prompt_mean"},
-        "shift-running-mean": {"fine_tune.tgo.reward_shift": "running_mean"},
-        "damping-.5": {"fine_tune.tgo.damping": 0.5},
-        "damping-.25": {"fine_tune.tgo.damping": 0.25},
-        "soft-labels-.5": {"fine_tune.tgo.soft_labels": 0.5},
-        "normalised-weights": {"fine_tune.tgo.normalise_weights": True},
-        "two-draws": {"fine_tune.draws": 2},
-    }
-
-
-def known_methods() -> list[str]:
-    """Methods in the order of their units, the base first."""
-    return [BASE, *(method for method in ORDER if method in METHODS)]

@@ -14,12 +14,13 @@ from benchmarks.objectives_tables import (
     reward_table,
     summarise,
     training_table,
+    trial_table,
     tuning_table,
 )
 from benchmarks.objectives_units import Study, Unit
 from tgo_pipeline.params import EvaluateParams, parse
 
-ABLATE, SEARCH, MAIN = "ablate", "search", "main"
+MAIN = "main"
 
 
 def collect(study: Study, plans: Sequence[Plan], units: Any, where: Mapping[str, str]) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
     found = by_method(study.results(main))
     if "tgo" in found:
         parts += ["Each method against TGO, paired:", contrast_table(found, "tgo", target, params)]
-    varied = by_method(study.results(units(plan, ABLATE)))
+    varied = by_method(study.results(units(plan, "ablate")))
     if varied and "tgo" in found:
         kept = {name: results for name, results in found.items() if name in ("tgo", "tgo-unweighted")}
         seeds_varied = {seed for results in varied.values() for seed in results}
@@ -75,10 +76,14 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
             "Ablations of TGO, test captions:",
             contrast_table({**kept, **varied}, "tgo", target, params),
         ]
-    searched = by_method(study.results(units(plan, SEARCH)))
-    if "tgo" in searched:
-        parts += ["Search for a better variant, validation captions:"]
-        parts += [contrast_table(searched, "tgo", target, params)]
+    if searched := study.results(units(plan, "search")):
+        parts += ["Search for a better variant, validation captions:", trial_table(searched, target)]
+    confirmed = by_method(study.results(units(plan, "confirm")))
+    if "tgo" in confirmed:
+        parts += [
+            "What the search chose and the other methods, validation captions and seeds that chose nothing:"
+        ]
+        parts += [contrast_table(confirmed, "tgo", target, params)]
     parts += ["Trials, validation captions:", tuning_table(plan)]
     return parts
 

@@ -193,16 +193,19 @@ def reward_table(summary: Mapping[str, Any], target: str) -> str:
 
 
 def tuning_table(plan: Plan) -> str:
-    """Every trial: its settings, its effect on target and oracle on the validation captions."""
-    header = ["method", "learning rate", "T", "other", plan.target, "wins", ORACLE, "wins"]
+    """Every trial of every method, the chosen one of each in bold."""
+    best = [result for method in ORDER if (result := plan.best(method)) is not None]
+    return trial_table([result for method in ORDER for result in plan.trials(method)], plan.target, best)
+
+
+def trial_table(results: Sequence[Result], target: str, marked: Sequence[Result] = ()) -> str:
+    """Settings of units and their effects on target and oracle."""
+    header = ["method", "learning rate", "T", "other", target, "wins", ORACLE, "wins"]
     lines = []
-    for method in ORDER:
-        best = plan.best(method)
-        for result in plan.trials(method):
-            mark = "**" if best is not None and result.unit == best.unit else ""
-            lines.append(
-                [f"{mark}{method}{mark}", *_settings(result.unit.settings), *_outcome(result, plan.target)]
-            )
+    for result in results:
+        mark = "**" if result in marked else ""
+        name = f"{mark}{result.unit.method}{mark}"
+        lines.append([name, *_settings(result.unit.settings), *_outcome(result, target)])
     return table(header, lines)
 
 
