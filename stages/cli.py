@@ -183,11 +183,11 @@ def sweep(
 ) -> None:
     """Draw the test prompts with preference guidance of several strengths: rewards, diversity and their plots."""
     from stages.sweep import run
-    from tgo_pipeline.evaluation.sweep_view import show
+    from tgo_pipeline.evaluation.sweep_view import WIDE, show
     from tgo_pipeline.params import load_params
 
     run_command("sweep", lambda: run(load_params(params), strengths, images_per_prompt))
-    _show(show(paths.SWEEP))
+    _show(show(paths.SWEEP), WIDE)
 
 
 @demo.command("train")

@@ -91,7 +91,7 @@ def test_the_table_has_every_strength_and_measure(world: World) -> None:
     rows = read_table(world.root / "sweep.parquet", SWEEP).to_pylist()
     assert [(row["strength"], row["measure"], row["kind"]) for row in rows] == [
         *((s, name, "reward") for s in (0.0, 0.5, 2.0) for name in ("clip", "aesthetic")),
-        *((s, name, "diversity") for s in (0.0, 0.5, 2.0) for name in ("clip", "pixels")),
+        *((s, name, "diversity") for s in (0.0, 0.5, 2.0) for name in ("clip_distance", "pixel_distance")),
     ]
     assert {(row["kind"], row["n"], row["n_prompts"]) for row in rows} == {
         ("reward", 6, 3),
@@ -143,7 +143,7 @@ def test_the_plots_open_and_the_table_shows(world: World) -> None:
     console.print(show(world.root / "sweep.parquet"))
     text = console.export_text()
     assert "aesthetic" in text
-    assert "pixels (diversity)" in text
+    assert "pixel_distance" in text
 
 
 def test_differences_are_paired_by_sample_and_bootstrapped_by_prompt() -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.clip_models import ClipReward
 
 VERSION = 1
-PIXELS, CLIP = "pixels", "clip"
+PIXELS, CLIP = "pixel_distance", "clip_distance"
 CLIP_REWARD = "clip/openai-l14"
 DIVERSITY = with_features(
     pa.schema(
@@ -55,8 +55,8 @@ def diversity_folder(
 ) -> Status:
     """Bring `folder` up to date: for each prompt of the generation shards `plan`, its pictures' mean distance.
 
-    `pixels` is the root mean square difference of two pictures in [0, 1]; `clip` is 1 - cosine of their embeddings by
-    the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt.
+    `pixel_distance` is the root mean square difference of two pictures in [0, 1], `clip_distance` 1 - cosine of their
+    embeddings by the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt.
     Raises `TgoError` for a prompt with a single picture.
     """
     tower = fingerprint(clip) if clip is not None else None

@@ -22,6 +22,7 @@ DISTANCES = {
     CLIP: "distance of CLIP embeddings (1 - cosine)",
     PIXELS: "distance of pixels (root mean square)",
 }
+_TITLES = {CLIP: "diversity: CLIP distance", PIXELS: "diversity: pixel distance"}
 
 
 def write_plots(table: pa.Table, rewards: Sequence[str], plots: Path, confidence: float) -> None:
@@ -30,7 +31,7 @@ def write_plots(table: pa.Table, rewards: Sequence[str], plots: Path, confidence
     with atomic(plots / "sweep.csv") as temporary:
         temporary.write_text(_csv(rows))
     charts = {
-        "strength": strength_chart(rows, rewards, confidence),
+        "strength": strength_chart(rows, confidence),
         "diversity": diversity_chart(rows, rewards),
     }
     write_charts(charts, plots / "sweep")
@@ -44,12 +45,13 @@ def _csv(rows: Sequence[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def strength_chart(
-    rows: Sequence[dict[str, Any]], rewards: Sequence[str], confidence: float
-) -> dict[str, Any]:
+def strength_chart(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any]:
     """Vega-Lite spec: one panel for each reward and diversity, its difference to strength 0 with an interval."""
-    measures = [*rewards, *dict.fromkeys(row["measure"] for row in rows if row["measure"] not in rewards)]
-    panels = [_strength_panel([row for row in rows if row["measure"] == name]) for name in measures]
+    measures = list(dict.fromkeys((row["kind"], row["measure"]) for row in rows))
+    panels = [
+        _strength_panel([row for row in rows if (row["kind"], row["measure"]) == measure])
+        for measure in measures
+    ]
     subtitle = (
         f"Difference to strength 0 with the same seeds; bands are paired {100 * confidence:g} % intervals."
     )
@@ -72,18 +74,18 @@ def _strength_panel(rows: list[dict[str, Any]]) -> Any:
         .mark_rule(color=FAINT, strokeDash=[3, 3])
         .encode(y="zero:Q")
     )
-    title = f"{rows[0]['measure']} diversity" if rows[0]["kind"] == "diversity" else rows[0]["measure"]
+    title = _TITLES.get(rows[0]["measure"], rows[0]["measure"])
     return alt.layer(zero, band, line).properties(title=title, width=WIDTH, height=HEIGHT)
 
 
 def diversity_chart(rows: Sequence[dict[str, Any]], rewards: Sequence[str]) -> dict[str, Any]:
-    """Vega-Lite spec: for each reward a path through the strengths, by diversity (x) and mean reward (y)."""
-    measured = [
-        name
-        for name in DISTANCES
-        if any(row["measure"] == name for row in rows if row["kind"] == "diversity")
-    ]
-    panels = [_diversity_panel(rows, reward, distance) for distance in measured for reward in rewards]
+    """Vega-Lite spec: for each reward a path through the strengths, by diversity (x) and mean reward (y).
+
+    The diversity is that of CLIP embeddings if there is one: pixels also move apart when colours saturate.
+    """
+    measured = {row["measure"] for row in rows if row["kind"] == "diversity"}
+    distance = next(name for name in DISTANCES if name in measured)
+    panels = [_diversity_panel(rows, reward, distance) for reward in rewards]
     subtitle = (
         "Mean reward and mean distance between the pictures of a prompt; numbers at the points are strengths."
     )
@@ -121,6 +123,6 @@ def _diversity_panel(rows: Sequence[dict[str, Any]], reward: str, distance: str)
 def _page(panels: Sequence[Any], title: str, subtitle: str) -> dict[str, Any]:
     import altair as alt
 
-    heading = alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor="#555")
+    heading = alt.TitleParams(title, subtitle=subtitle, anchor="start", subtitleColor="#555", offset=14)
     page = alt.concat(*panels, columns=COLUMNS).resolve_scale(x="independent", y="independent")
     return page.properties(title=heading).configure_view(stroke=None).configure_axis(grid=False).to_dict()

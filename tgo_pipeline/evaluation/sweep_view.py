@@ -10,6 +10,9 @@ from tgo_pipeline.tables import read_metadata, read_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+WIDE = 132
+"""Columns of a sweep of five strengths."""
+
 
 def show(path: Path) -> Table:
     """One row for each measure, one column for each strength: the difference to strength 0 with its interval."""
@@ -26,12 +29,11 @@ def show(path: Path) -> Table:
         table.add_column(name, justify="left" if name == "measure" else "right")
     for measure in dict.fromkeys((row["kind"], row["measure"]) for row in rows):
         base, *others = [row for row in rows if (row["kind"], row["measure"]) == measure]
-        name = f"{base['measure']} (diversity)" if base["kind"] == "diversity" else base["measure"]
-        table.add_row(escape(name), f"{base['mean']:.4g}", *(escape(_cell(row)) for row in others))
+        table.add_row(escape(base["measure"]), f"{base['mean']:.4g}", *(escape(_cell(row)) for row in others))
     return table
 
 
 def _cell(row: dict[str, Any]) -> str:
     low, high = row["difference_low"], row["difference_high"]
-    interval = "" if low is None else f" [{low:+.3g}, {high:+.3g}]"
-    return f"{row['difference']:+.3g}{interval}"
+    interval = "" if low is None else f"\n[{low:+.2g}, {high:+.2g}]"
+    return f"{row['difference']:+.2g}{interval}"
