@@ -15,13 +15,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.objectives_units import BASE, TAU, Result, Study, Unit
+from benchmarks.objectives_units import BASE, EXTRAPOLATE, TAU, Result, Study, Unit
 from fine_tune.modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
@@ -203,18 +203,38 @@ def _label_at_prompt_means(folder: Path, params: Params) -> None:
 
 
 def make_model(job: Job) -> tuple[str, dict[str, float]]:
-    """Train, or find the training of another unit: the model to sample, and the means of its last metrics."""
-    parts = modules(job.params)
-    if not parts:
-        return _train(job, job.params)
+    """Train, or find the training of another unit: the model to sample, and the means of its last metrics.
+
+    Modules of a guidance are combined at every sampling step or merged, as the parameters say. `EXTRAPOLATE` merges
+    the plain result of a method with the base, beyond itself if above 1.
+    """
+    extrapolation = job.unit.settings.get(EXTRAPOLATE)
+    parts = modules(job.params) or {"positive": job.params}
     trained = {name: _train(job, params) for name, params in parts.items()}
-    marks = [folder for folder, _ in trained.values()]
-    mark = fingerprint(guidance=job.params.fine_tune.guidance, parts=marks)
+    places = {name: str(Path(place).resolve()) for name, (place, _) in trained.items()}
+    metrics = trained["positive"][1]
+    guidance = job.params.fine_tune.guidance
+    if guidance.merge or extrapolation is not None:
+        return _merged(job, places, guidance.strength if extrapolation is None else extrapolation), metrics
+    if not modules(job.params):
+        return trained["positive"][0], metrics
+    mark = fingerprint(guidance=guidance, parts=places)
     folder = job.home / "guided" / mark[:10]
     folder.mkdir(parents=True, exist_ok=True)
-    places = {name: str(Path(place).resolve()) for name, (place, _) in trained.items()}
     (folder / "tgo.json").write_text(json.dumps(describe(job.params, mark) | places, indent=2) + "\n")
-    return str(folder), trained["positive"][1]
+    return str(folder), metrics
+
+
+def _merged(job: Job, places: Mapping[str, str], strength: float) -> str:
+    from tgo_pipeline.generators.merge import merge
+
+    folder = job.home / "merged" / fingerprint(places=places, strength=strength)[:10]
+    with held(folder):
+        if not folder.is_dir():
+            merge(
+                job.params.model, places["positive"], places.get("negative"), strength=strength, output=folder
+            )
+    return str(folder)
 
 
 def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[1]
 VALIDATION, TEST = "validation", "test"
 TAU = "study.tau"
 """A setting that is no parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""
+EXTRAPOLATE = "study.extrapolate"
+"""A setting that is no parameter: base + x (trained - base) is evaluated in place of the trained weights."""
+STUDY = (TAU, EXTRAPOLATE)
 PAIR_BATCH = {"fine_tune.batch_size": 16}
 """As many samples as 32: a unit of an objective on pairs is two samples."""
 BASE = "base"
@@ -126,7 +129,7 @@ class Study:
         method = unit.method.partition("+")[0]
         if method not in METHODS:
             raise TgoError(f"there is no method {unit.method!r}: it is one of {', '.join(METHODS)}.")
-        own = {key: value for key, value in unit.settings.items() if key != TAU}
+        own = {key: value for key, value in unit.settings.items() if key not in STUDY}
         content = with_settings(self.raw, {**METHODS[method], **own})
         content["prompts"]["test"] = dict(self.splits[unit.split])
         return content | {"seed": unit.seed, "model": unit.family}
@@ -143,7 +146,10 @@ class Study:
     def _mark(self, unit: Unit) -> str:
         content = self._content(unit)
         numbers = {name: content[name] for name in content.keys() - {"runtime", "report"}}
-        return fingerprint(numbers=numbers, tau=unit.settings.get(TAU), model=_model_mark(unit.family))[:10]
+        own = {"tau": unit.settings.get(TAU)}
+        if EXTRAPOLATE in unit.settings:
+            own[EXTRAPOLATE] = unit.settings[EXTRAPOLATE]
+        return fingerprint(numbers=numbers, **own, model=_model_mark(unit.family))[:10]
 
     def result(self, unit: Unit) -> Result | None:
         """What the unit gave, None if it has not run."""
