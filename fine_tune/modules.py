@@ -18,10 +18,10 @@ POSITIVE, NEGATIVE = "positive", "negative"
 
 
 def modules(params: Params) -> dict[str, Params]:
-    """The trainings of `pgd` (DPO) or `cpgd` (SFT on either side) by name; empty for any other objective."""
+    """The trainings of `pgd` (DPO, or `guidance.module`) or `cpgd` (SFT on either side) by name; empty for others."""
     tuning = params.fine_tune
     if tuning.objective == "pgd":
-        return {POSITIVE: _with(params, dataclasses.replace(tuning, objective="dpo"))}
+        return {POSITIVE: _with(params, dataclasses.replace(tuning, objective=tuning.guidance.module))}
     if tuning.objective == "cpgd":
         return {
             POSITIVE: _with(params, _sft(tuning, "positive")),

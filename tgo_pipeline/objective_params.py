@@ -144,10 +144,14 @@ class PairParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleGuidanceParams:
-    """What `pgd` and `cpgd` make of their modules: guidance of a strength, or one merged model."""
+    """What `pgd` and `cpgd` make of their modules: guidance of a strength, or one merged model.
+
+    `module` is the objective that trains the module of `pgd` (published: dpo); those of `cpgd` are SFT on either side.
+    """
 
     strength: float = 1.0
     merge: bool = False
+    module: Literal["dpo", "tgo", "kto", "bco", "sft"] = "dpo"
 
     def __post_init__(self) -> None:
         not_negative(strength=self.strength)

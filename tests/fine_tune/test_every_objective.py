@@ -78,6 +78,15 @@ def test_guidance_trains_its_modules(objective: str, method: str, model: Path, p
     assert now.done and now.step == now.steps == 2 * len(names)
 
 
+def test_pgd_goes_towards_the_module_that_is_asked_for(model: Path, places: Places) -> None:
+    train(model, places, objective="pgd", guidance={"module": "tgo", "strength": 2.0})
+    guided = places["output"]
+    assert json.loads((guided / "positive" / "tgo.json").read_text())["objective"] == "tgo"
+    other = {**places, "output": guided.parent / "plain", "checkpoints": guided.parent / "plain-checkpoints"}
+    train(model, other, objective="tgo")
+    assert not moved(guided / "positive", other["output"])
+
+
 def test_another_strength_keeps_the_modules(model: Path, places: Places) -> None:
     train(model, places, objective="cpgd", guidance={"strength": 1.0})
     made = (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns
