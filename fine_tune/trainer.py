@@ -68,7 +68,7 @@ class Trainer:
         self._point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
         self._guard = Guard(params.guard)
         self._part = _part_size(runtime.micro_batch_size, params.batch_size, data.members)
-        _check_share(params, self._group)
+        check_share(params, self._group)
         if runtime.gradient_checkpointing:
             policy.save_memory()
         if runtime.compile:
@@ -244,7 +244,8 @@ def _part_size(micro_batch_size: int | None, batch_size: int, members: int) -> i
     return (micro_batch_size or batch_size) * members
 
 
-def _check_share(params: FineTuneParams, group: Group) -> None:
+def check_share(params: FineTuneParams, group: Group) -> None:
+    """Raises `TgoError` for a training that the processes of a group cannot do together."""
     if params.batch_size % group.size:
         raise TgoError(
             f"fine_tune.batch_size is {params.batch_size}, which {group.size} processes cannot share out equally: use "

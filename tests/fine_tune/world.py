@@ -24,10 +24,21 @@ def places(root: Path) -> dict[str, Path]:
     return {name: root / name for name in names} | {"prompts": root / "prompts.parquet"}
 
 
+def joined_places(source: Path, root: Path) -> dict[str, Path]:
+    """Inputs from `source`, outputs below `root`."""
+    inputs = ("labels", "generations", "prompts")
+    return {name: (places(source) if name in inputs else places(root))[name] for name in places(source)}
+
+
 def params(model: Path, generate: dict[str, Any] | None = None, **fine_tune: Any) -> Params:
     """Parameters of a training of a few steps."""
+    return parse(Params, raw_params(model, generate, **fine_tune))
+
+
+def raw_params(model: Path, generate: dict[str, Any] | None = None, **fine_tune: Any) -> dict[str, Any]:
+    """The same as a parameter file has them."""
     small = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "temperature": 0.01, "checkpoint_every": 2}
-    raw = {
+    return {
         "seed": 3,
         "model": str(model),
         "prompts": {"test": {"plain": "tests.txt"}},
@@ -36,7 +47,6 @@ def params(model: Path, generate: dict[str, Any] | None = None, **fine_tune: Any
         "fine_tune": small | fine_tune,
         "runtime": {"device": "cpu"},
     }
-    return parse(Params, raw)
 
 
 def build(root: Path, prediction_type: Any = "epsilon") -> Path:
