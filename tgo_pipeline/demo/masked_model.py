@@ -73,7 +73,7 @@ class MaskedTraining:
     restart_every: int = 100
     decoder_steps: int = 2_000
     decoder_learning_rate: float = 2e-3
-    transformer_steps: int = 5_000
+    transformer_steps: int = 3_000
     transformer_batch: int = 64
     transformer_learning_rate: float = 1e-3
     caption_dropout: float = 0.1
