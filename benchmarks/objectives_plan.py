@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.objectives_units import BASE, TAU, TEST, VALIDATION, Result, Study, Unit
+from benchmarks.objectives_units import BASE, EXTRAPOLATE, TAU, TEST, VALIDATION, Result, Study, Unit
 
 TUNING_SEED = 100
 SEEDS = (0, 1, 2, 3, 4)
 RATE, TEMPERATURE = "fine_tune.learning_rate", "fine_tune.temperature"
-STRENGTH, SCALE = "fine_tune.guidance.strength", "generate.guidance_scale"
+STRENGTH, MERGE = "fine_tune.guidance.strength", "fine_tune.guidance.merge"
+SCALE = "generate.guidance_scale"
 STRENGTHS = {"demo": (0.5, 1.0, 2.0, 4.0, 1.5, 3.0), "demo-masked": (0.5, 1.0, 2.0, 4.0)}
 SCALES = (1.0, 1.5, 3.0)
+TIE = 0.01
+"""Effects of trials are known to about 0.05."""
 MODULES = {"pgd": "dpo", "cpgd": "sft"}
 """Methods of guidance and the method whose tuned settings their modules are trained with."""
 Settings = Mapping[str, Any]
@@ -102,20 +105,34 @@ def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, .
     return tuple({**each, **options} for each in pairs(*values))
 
 
+def extrapolated(strength: float, *values: tuple[float, float]) -> tuple[Settings, ...]:
+    """Plain trainings, of which base + strength (trained - base) is taken."""
+    return varied({EXTRAPOLATE: strength}, *values)
+
+
 SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
     "demo": {
-        "shift": varied(SHIFT, (2e-4, 0.002), (2e-4, 0.005)),
-        "quantile": varied(QUANTILE, (2e-4, 0.005)),
-        "prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
-        "shift+extrapolate": varied(SHIFT | beyond(2.0), (2e-4, 0.002), (1e-4, 0.002)),
-        "shift+by-prompt": varied(SHIFT | BY_PROMPT, (2e-4, 0.002)),
-        "by-prompt": varied(BY_PROMPT, (2e-4, 0.005)),
-        "shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
-        "shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002)),
-        "shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
-        "shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
-        "damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
-        "two-draws": varied(TWO_DRAWS, (2e-4, 0.005)),
+        "tgo+extrapolated": (
+            *extrapolated(2.0, (1e-4, 0.005), (1e-4, 0.002)),
+            *extrapolated(1.5, (1e-4, 0.005), (2e-4, 0.005)),
+        ),
+        "bco+extrapolated": (
+            *extrapolated(2.0, (1e-4, 0.005)),
+            *extrapolated(1.5, (1e-4, 0.005), (2e-4, 0.002)),
+        ),
+        "cpgd+merged": (
+            {RATE: 4e-4, STRENGTH: 1.0, MERGE: True},
+            {RATE: 4e-4, STRENGTH: 2.0, MERGE: True},
+        ),
+        "tgo+shift": varied(SHIFT, (2e-4, 0.002), (2e-4, 0.005), (1e-4, 0.005)),
+        "tgo+quantile": varied(QUANTILE, (2e-4, 0.005)),
+        "tgo+prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
+        "tgo+shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
+        "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002)),
+        "tgo+two-draws": varied(TWO_DRAWS, (2e-4, 0.005)),
+        "tgo+damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
+        "tgo+shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
+        "tgo+shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
     },
     "demo-masked": {},
 }
@@ -148,7 +165,7 @@ class Plan:
                 if settings is not None:
                     yield self._unit(method, seed, TEST, settings)
             for name, settings in FINALISTS[self.family].items():
-                yield self._unit(f"tgo+{name}", seed, TEST, settings)
+                yield self._unit(name, seed, TEST, settings)
             yield from (self._unit(BASE, seed, TEST, {SCALE: scale}) for scale in SCALES)
 
     def ablate(self, seeds: Sequence[int]) -> Iterator[Unit]:
@@ -161,13 +178,13 @@ class Plan:
     def search(self) -> Iterator[Unit]:
         """Variants of TGO on the validation captions."""
         for name, trials in SEARCH[self.family].items():
-            yield from (self._unit(f"tgo+{name}", TUNING_SEED, VALIDATION, settings) for settings in trials)
+            yield from (self._unit(name, TUNING_SEED, VALIDATION, settings) for settings in trials)
 
     def confirm(self, seeds: Sequence[int]) -> Iterator[Unit]:
         """What the search chose and every method, on the validation captions with seeds that chose nothing."""
         for seed in seeds:
             for name, settings in FINALISTS[self.family].items():
-                yield self._unit(f"tgo+{name}", seed, VALIDATION, settings)
+                yield self._unit(name, seed, VALIDATION, settings)
             for method in ORDER:
                 if (chosen := self.chosen(method)) is not None:
                     yield self._unit(method, seed, VALIDATION, chosen)
@@ -178,13 +195,17 @@ class Plan:
         return None if best is None else best.unit.settings
 
     def best(self, method: str) -> Result | None:
-        """The trial with the greatest effect on the target, None until all trials have run."""
+        """The trial with the greatest effect on the target, None until all trials have run.
+
+        Trials within `TIE` of it count as equal, and the first of them that was tried is taken.
+        """
         trials = self._trials(method)
         results = self.study.results(self._unit(method, TUNING_SEED, VALIDATION, each) for each in trials)
         sound = [result for result in results if result.rows]
         if not trials or len(results) < len(trials) or not sound:
             return None
-        return max(sound, key=lambda result: result.value(self.target))
+        values = [result.value(self.target) for result in sound]
+        return next(result for result, value in zip(sound, values, strict=True) if value >= max(values) - TIE)
 
     @property
     def target(self) -> str:
