@@ -267,15 +267,29 @@ def fuse_adapter(pipeline: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars that the libraries show while they load and save."""
+    """Without the progress bars that the libraries show while they load and save, and notes that a user cannot heed."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 
     bars = [each for each in (diffusers_log, transformers_log) if each.is_progress_bar_enabled()]
+    loggers = [
+        logging.getLogger(f"diffusers.{name}")
+        for name in ("pipelines.pipeline_utils", "models.modeling_utils")
+    ]
     for each in bars:
         each.disable_progress_bar()
+    for logger in loggers:
+        logger.addFilter(_is_of_use)
     try:
         yield
     finally:
         for each in bars:
             each.enable_progress_bar()
+        for logger in loggers:
+            logger.removeFilter(_is_of_use)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """aMUSEd's pipeline is called deprecated at every load, its network warns of an empty list of modules."""
+    message = record.getMessage()
+    return "has been deprecated" not in message and "kept in float32: []" not in message
