@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import gc
 import logging
 import math
 import os
@@ -139,6 +140,7 @@ def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
         yield group, runtime
     finally:
         if is_first:
+            gc.collect()  # networks in cycles would hold the group's threads until the interpreter ends, and abort it
             distributed.destroy_process_group()
 
 
