@@ -195,7 +195,7 @@ def demo_train(
     output: Path = typer.Option(Path("demo-weights"), help="The folder for the new weights."),
     seed: int = typer.Option(0, help="The seed of everything."),
 ) -> None:
-    """Train the small world's model and its five reward models again from nothing (about an hour on two cores)."""
+    """Train the small world's two base models and five reward models from nothing (an hour and a half on two cores)."""
     from tgo_pipeline.demo.train import train
 
     train(output, seed=seed)
