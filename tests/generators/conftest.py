@@ -1,10 +1,13 @@
 """One tiny pipeline and one adapter on it for all tests of this folder."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.generators.guided import Family, make_family
 from tests.tiny import tiny_diffusion_pipeline
 
 
@@ -36,3 +39,14 @@ def adapter_folder(pipeline_folder: Path) -> Path:
         json.dumps({"method": "lora", "base": str(pipeline_folder), "revision": None})
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Family]:
+    """Every family's base and modules, built when first asked for."""
+    return functools.cache(lambda name: make_family(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(scope="session")
+def sd(families: Callable[[str], Family]) -> Family:
+    return families("sd")

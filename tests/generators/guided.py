@@ -81,6 +81,18 @@ def write_lora(
     network.save_lora_adapter(folder)
 
 
+def alone(family: Family, folder: Path, adapter: Path | None = None) -> Any:
+    """The network of a pipeline folder, perhaps with an adapter, loaded by the library alone."""
+    import importlib
+    import json
+
+    library, name = json.loads((folder / "model_index.json").read_text())[family.component]
+    network = getattr(importlib.import_module(library), name).from_pretrained(folder / family.component)
+    if adapter is not None:
+        network.load_lora_adapter(adapter, prefix=None, use_safetensors=True)
+    return network
+
+
 def with_adapter(family: Family, adapter: Path) -> Any:
     """The base with an adapter, loaded by the library alone."""
     from tgo_pipeline.generators import load_pipeline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 from tests.generators.guided import (
     BUILDERS,
     Family,
+    alone,
     draw,
     first_tensor,
-    make_family,
     record_call,
     with_adapter,
     write_lora,
@@ -26,13 +27,8 @@ from tgo_pipeline.generators.guidance import guided_pipeline
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return make_family(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return make_family("sd", tmp_path_factory.mktemp("sd"))
+def family(request: pytest.FixtureRequest, families: Callable[[str], Family]) -> Family:
+    return families(request.param)
 
 
 def _modules(family: Family, kind: str) -> tuple[Path, Path]:
@@ -71,13 +67,12 @@ def test_the_network_answers_by_the_formula_for_every_row(family: Family, kind: 
     guided = guided_pipeline(str(family.base), *modules, strength=1.7)
     args, kwargs, output = record_call(family.network(guided), guided)
 
-    def alone(pipeline: object) -> torch.Tensor:
+    def answer(folder: Path, adapter: Path | None = None) -> torch.Tensor:
         with torch.no_grad():
-            return first_tensor(family.network(pipeline)(*args, **kwargs)).double()
+            return first_tensor(alone(family, folder, adapter)(*args, **kwargs)).double()
 
-    e_ref = alone(load_pipeline(str(family.base)))
-    sides = [with_adapter(family, m) if kind == "adapters" else load_pipeline(str(m)) for m in modules]
-    e_sides = [alone(side) for side in sides]
+    e_ref = answer(family.base)
+    e_sides = [answer(family.base, m) if kind == "adapters" else answer(m) for m in modules]
     expected = e_ref + 1.7 * (e_sides[0] - e_sides[1]) if cpgd else (1 - 1.7) * e_ref + 1.7 * e_sides[0]
     actual = first_tensor(output)
     assert actual.dtype == torch.float32

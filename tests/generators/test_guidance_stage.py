@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.generators.guided import Family, make_family
+from tests.generators.guided import Family
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import generate_folder, plan
 from tgo_pipeline.params import GenerateParams, GuidanceParams, RuntimeParams, parse
@@ -18,11 +18,6 @@ from tgo_pipeline.tables import read_folder
 
 PARAMS = GenerateParams(guidance_scale=2.0, steps=1)
 RUNTIME = RuntimeParams(device="cpu", threads=1)
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return make_family("sd", tmp_path_factory.mktemp("sd"))
 
 
 def _job(family: Family, guidance: GuidanceParams | None) -> dict[str, Any]:

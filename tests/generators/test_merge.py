@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.generators.guided import BUILDERS, Family, draw, make_family, with_adapter, write_lora
+from tests.generators.guided import BUILDERS, Family, draw, with_adapter, write_lora
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.merge import merge
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory: pytest.TempPathFactory) -> Family:
-    return make_family("sd", tmp_path_factory.mktemp("sd"))
 
 
 def _weights(pipeline: Any, component: str = "unet") -> dict[str, Any]:
@@ -41,8 +37,10 @@ def _close(actual: dict[str, Any], expected: dict[str, Any], atol: float = 1e-6)
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
-def test_strength_1_of_an_adapter_is_that_adapter(name: str, tmp_path: Path) -> None:
-    family = make_family(name, tmp_path)
+def test_strength_1_of_an_adapter_is_that_adapter(
+    name: str, families: Callable[[str], Family], tmp_path: Path
+) -> None:
+    family = families(name)
     merged = merge(str(family.base), family.positive, strength=1.0, output=tmp_path / "merged")
     tensors, original = (
         load_file(folder / "pytorch_lora_weights.safetensors") for folder in (merged, family.positive)
