@@ -62,7 +62,6 @@ def dspo(temperature: float, *values: tuple[float, float]) -> tuple[Settings, ..
 
 
 GRID = grid((1e-4, 2e-4), (0.002, 0.005))
-MASKED_GRID = grid((1e-4, 3e-4), (0.05, 0.15))
 TRIALS = {  # a grid of four for each method, then two more for each where its best one pointed
     "demo": Trials(
         {
@@ -80,10 +79,10 @@ TRIALS = {  # a grid of four for each method, then two more for each where its b
     ),
     "demo-masked": Trials(
         {
-            **dict.fromkeys(("tgo", "tgo-unweighted", "kto", "bco"), MASKED_GRID),
-            "dpo": grid((5e-5, 1.5e-4), (0.02, 0.08)),
-            **dict.fromkeys(("sft", "csft"), rates(1e-4, 2e-4, 4e-4, 8e-4)),
-            "dspo": dspo(0.05, (2e-4, 0.001), (5e-4, 0.001), (2e-4, 0.5), (5e-4, 0.5)),
+            **dict.fromkeys(("tgo", "tgo-unweighted", "kto", "bco"), grid((5e-5, 1e-4), (0.15, 0.5))),
+            "dpo": grid((3e-5, 1e-4), (0.05, 0.2)),
+            **dict.fromkeys(("sft", "csft"), rates(5e-5, 1e-4, 2e-4, 4e-4)),
+            "dspo": dspo(0.1, (1e-4, 0.001), (3e-4, 0.001), (1e-4, 0.5), (3e-4, 0.5)),
         }
     ),
 }

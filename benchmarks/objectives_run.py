@@ -298,7 +298,8 @@ def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
 
     params = job.params
     test, rewards = stage.read_test_prompts(job.prompts), stage.evaluation_rewards(params)
-    base = stage.Side("base", params.model, None, job.home / "evaluation" / f"{job.unit.split}-base")
+    name = f"{job.unit.split}-base-{params.evaluate.images_per_prompt}"
+    base = stage.Side("base", params.model, None, job.home / "evaluation" / name)
     stated = dataclasses.replace(
         params, generate=study.params(dataclasses.replace(job.unit, settings={})).generate
     )

@@ -144,24 +144,19 @@ def effect_cell(values: Mapping[str, float]) -> str:
 
 
 def main_table(summary: Mapping[str, Any], target: str) -> str:
-    """Methods by their effect on the target: target and oracle with intervals, win rates, every seed's effect."""
-    header = [
-        "method",
-        f"{target}: effect",
-        "win rate",
-        "oracle: effect",
-        "win rate",
-        "oracle, seed by seed",
-        "cost",
-    ]
+    """Methods by their effect on the target: target and oracle with intervals, win rates, every seed's effects."""
+    shown = (target, ORACLE)
+    heads = [head for reward in shown for head in (f"{reward}: effect", "win rate", "seed by seed")]
     lines = []
     for name in ordered(summary, target):
         entry = summary["methods"][name]
-        rows = [find(entry["pooled"], reward) for reward in (target, ORACLE)]
-        cells = [cell for row in rows for cell in (effect_cell(standardised(row)), f"{row['win_rate']:.0%}")]
-        seeds = " ".join(f"{values[ORACLE]['effect']:+.2f}" for values in entry["seeds"].values())
-        lines.append([name, *cells, seeds, cost(name)])
-    return table(header, lines)
+        cells = []
+        for reward in shown:
+            row = find(entry["pooled"], reward)
+            seeds = " ".join(f"{values[reward]['effect']:+.2f}" for values in entry["seeds"].values())
+            cells += [effect_cell(standardised(row)), f"{row['win_rate']:.0%}", seeds]
+        lines.append([name, *cells, cost(name)])
+    return table(["method", *heads, "cost"], lines)
 
 
 def ordered(summary: Mapping[str, Any], target: str) -> list[str]:

@@ -63,6 +63,14 @@ CONDITIONS: dict[str, Any] = {
     "runtime.generate_batch_size": 72,
 }
 """What is the same for all methods, on top of params.yaml."""
+FAMILIES: dict[str, dict[str, Any]] = {"demo-masked": {"fine_tune.caption_dropout": 0.2}}
+"""What is the same for all methods of a family. The masked base forgets what guidance subtracts, its prediction without
+a caption, unless training drops some captions (as the official codes of DPO and KTO do, at this rate)."""
+SPLITS: dict[tuple[str, str], dict[str, Any]] = {
+    ("demo-masked", VALIDATION): {
+        "evaluate.images_per_prompt": 2
+    },  # its pictures differ more from run to run
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,8 @@ class Study:
         if method not in METHODS:
             raise TgoError(f"there is no method {unit.method!r}: it is one of {', '.join(METHODS)}.")
         own = {key: value for key, value in unit.settings.items() if key not in STUDY}
-        content = with_settings(self.raw, {**METHODS[method], **own})
+        common = FAMILIES.get(unit.family, {}) | SPLITS.get((unit.family, unit.split), {})
+        content = with_settings(self.raw, common | METHODS[method] | own)
         content["prompts"]["test"] = dict(self.splits[unit.split])
         return content | {"seed": unit.seed, "model": unit.family}
 
