@@ -11,8 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,17 @@ import pytest
 import torch
 import yaml
 
-from fine_tune import stage
 from fine_tune.group import Group, joined
-from fine_tune.tensors import read_tensors
 from fine_tune.trainer import check_share
 from tests.fine_tune import world
+from tests.fine_tune.training import interrupt, results, train, trajectory
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
-from tgo_pipeline.shards import Interrupted
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"
 TIMEOUT_S = 240
-COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "weight_ess")
 SHORT = {"steps": 4, "learning_rate": 1e-4, "checkpoint_every": 2}
 LONG = {**SHORT, "steps": 12, "checkpoint_every": 100, "ema": 0.9}
 PICTURES = {"validation": {"every": 2, "prompts": 1}}
@@ -82,40 +77,6 @@ def launch(folder: Path, config: str, *module: str) -> subprocess.CompletedProce
     )
 
 
-def train(source: Path, root: Path, fine_tune: dict[str, Any]) -> Path:
-    """The same training in this process alone, from where it stands."""
-    stage.run(world.params(source / "model", **fine_tune), **world.joined_places(source, root))
-    return root
-
-
-def interrupt(source: Path, root: Path, fine_tune: dict[str, Any]) -> None:
-    """Begin a training in this process and stop it by a signal after its first steps."""
-
-    def signal_self() -> None:
-        while not (root / "training/plots/metrics/train/loss.tsv").is_file():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=signal_self, daemon=True).start()
-    with pytest.raises(Interrupted):
-        train(source, root, fine_tune)
-
-
-def trajectory(root: Path) -> dict[str, list[float]]:
-    """The logged metrics of every step."""
-    files = {name: root / f"training/plots/metrics/train/{name}.tsv" for name in COMPARED}
-    return {
-        name: [float(line.split("\t")[1]) for line in file.read_text().splitlines()[1:]]
-        for name, file in files.items()
-        if file.is_file()
-    }
-
-
-def results(root: Path) -> dict[str, torch.Tensor]:
-    files = [*root.glob("output/unet/*.safetensors"), *root.glob("output/*.safetensors")]
-    return read_tensors(files[0])[0]
-
-
 @pytest.mark.parametrize("name", [name for name in CASES if name != "broken"])
 def test_two_processes_train_as_one(source: Path, launched: Path, tmp_path: Path, name: str) -> None:
     if name == "two-then-one":
@@ -146,7 +107,11 @@ def test_an_error_of_one_process_is_raised_by_all(launched: Path) -> None:
 
 def test_the_stage_runs_under_the_launcher(source: Path, tmp_path: Path) -> None:
     ours = world.places(source)
-    for name, path in (("labels", paths.LABELS), ("generations", paths.GENERATIONS), ("prompts", paths.PROMPTS)):
+    for name, path in (
+        ("labels", paths.LABELS),
+        ("generations", paths.GENERATIONS),
+        ("prompts", paths.PROMPTS),
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).symlink_to(ours[name])
     raw = world.raw_params(source / "model", **SHORT, method="lora")
