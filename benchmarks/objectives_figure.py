@@ -35,13 +35,20 @@ def chart(families: Mapping[str, Mapping[str, Any]], target: str) -> Any:
             _panel(alt.Data(values=[p for p in of_family if p["score"] == score]), names, score, first)
             for first, score in ((True, f"target ({target})"), (False, "oracle"))
         ]
-        rows.append(alt.hconcat(*panels, spacing=12, title=alt.Title(family, anchor="start", color=INK)))
+        rows.append(alt.hconcat(*panels, spacing=36, title=alt.Title(family, anchor="start", color=INK)))
     return (
         alt.vconcat(*rows, spacing=24)
         .resolve_scale(y="independent")
         .configure(background="white", font="sans-serif")
         .configure_view(stroke=None)
-        .configure_axis(labelColor=INK, titleColor=INK, gridColor="#e4e7eb", domain=False, ticks=False)
+        .configure_axis(
+            labelColor=INK,
+            titleColor=INK,
+            titleFontWeight="normal",
+            gridColor="#e4e7eb",
+            domain=False,
+            ticks=False,
+        )
     )
 
 
@@ -53,9 +60,13 @@ def _panel(data: Any, names: list[str], score: str, first: bool) -> Any:
     )
     y = alt.Y("method:N", sort=names, axis=axis)
     ours = alt.condition("indexof(datum.method, 'tgo') === 0", alt.value(OURS), alt.value(INK))
-    title = f"{score}: effect in standard deviations of the base, 95 % interval"
-    base = alt.Chart(data, width=330, height=19 * len(names))
-    bars = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, color=ours)
+    x = alt.X(
+        "low:Q", title="effect in standard deviations of the base, 95 % interval", axis=alt.Axis(tickCount=6)
+    )
+    base = alt.Chart(
+        data, width=330, height=19 * len(names), title=alt.Title(score, fontWeight="normal", color=INK)
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(x, alt.X2("high:Q"), y, color=ours)
     dots = base.mark_circle(size=70, opacity=1).encode(alt.X("effect:Q"), y, color=ours)
     zero = alt.Chart(alt.Data(values=[{}])).mark_rule(color=QUIET, strokeDash=[3, 3]).encode(x=alt.datum(0))
     return zero + bars + dots

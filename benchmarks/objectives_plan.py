@@ -91,6 +91,7 @@ QUANTILE = {"fine_tune.tgo.labels": "quantile"}
 PROMPT_MEAN = {TAU: "prompt_mean"}
 TWO_DRAWS = {"fine_tune.draws": 2}
 BY_PROMPT = {"fine_tune.by_prompt": True}
+CAPTIONS = {"fine_tune.caption_dropout": 0.2}
 DAMPING, SOFT = "fine_tune.tgo.damping", "fine_tune.tgo.soft_labels"
 
 
@@ -104,31 +105,18 @@ def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, .
     return tuple({**each, **options} for each in pairs(*values))
 
 
-def extrapolated(strength: float, *values: tuple[float, float]) -> tuple[Settings, ...]:
-    """Plain trainings, of which base + strength (trained - base) is taken."""
-    return varied({EXTRAPOLATE: strength}, *values)
-
-
 SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
     "demo": {
-        "tgo+extrapolated": (
-            *extrapolated(2.0, (1e-4, 0.005), (1e-4, 0.002)),
-            *extrapolated(1.5, (1e-4, 0.005), (2e-4, 0.005)),
-        ),
-        "bco+extrapolated": (
-            *extrapolated(2.0, (1e-4, 0.005)),
-            *extrapolated(1.5, (1e-4, 0.005), (2e-4, 0.002)),
-        ),
-        "cpgd+merged": (
-            {RATE: 4e-4, STRENGTH: 1.0, MERGE: True},
-            {RATE: 4e-4, STRENGTH: 2.0, MERGE: True},
-        ),
-        "tgo+shift": varied(SHIFT, (2e-4, 0.002), (2e-4, 0.005), (1e-4, 0.005)),
-        "tgo+quantile": varied(QUANTILE, (2e-4, 0.005)),
-        "tgo+prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
+        "tgo+shift": varied(SHIFT, (2e-4, 0.002)),
+        "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002), (1e-4, 0.002)),
         "tgo+shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
-        "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002)),
+        "tgo+captions": varied(CAPTIONS, (2e-4, 0.005)),
+        "tgo+prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
+        "tgo+quantile": varied(QUANTILE, (2e-4, 0.005)),
         "tgo+two-draws": varied(TWO_DRAWS, (2e-4, 0.005)),
+        "tgo+beyond": (*varied(beyond(2.0), (1e-4, 0.005)), *varied(beyond(1.5), (1e-4, 0.005))),
+        "tgo+merged-beyond": varied({EXTRAPOLATE: 2.0}, (1e-4, 0.005)),
+        "cpgd+merged": ({RATE: 4e-4, STRENGTH: 2.0, MERGE: True},),
         "tgo+damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
         "tgo+shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
         "tgo+shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
