@@ -103,6 +103,31 @@ def test_adapters_share_one_base_and_one_call(family: Family) -> None:
     np.testing.assert_allclose(together, two, atol=1e-4)
 
 
+def test_position_grids_are_shared_even_if_they_have_as_many_rows_as_the_batch(
+    families: Callable[[str], Family],
+) -> None:
+    import torch
+
+    flux = families("flux")
+    guided = guided_pipeline(str(flux.base), flux.positive, flux.negative, strength=2.0)
+    config = guided.transformer.config
+    ids = torch.cartesian_prod(torch.arange(1), torch.arange(2), torch.arange(2)).float()
+    inputs = {
+        "hidden_states": torch.randn(4, 4, config.in_channels),
+        "encoder_hidden_states": torch.randn(4, 4, config.joint_attention_dim),
+        "pooled_projections": torch.randn(4, config.pooled_projection_dim),
+        "timestep": torch.full((4,), 0.5),
+        "guidance": torch.full((4,), 3.5),
+        "img_ids": ids,
+        "txt_ids": torch.zeros(4, 3),
+    }
+    with torch.no_grad():
+        together = guided.transformer(**inputs, return_dict=False)[0]
+        guided.guidance.branches_per_call = 1
+        apart = guided.transformer(**inputs, return_dict=False)[0]
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-4)
+
+
 def test_the_base_of_the_caller_stays_what_it_was(sd: Family) -> None:
     base = load_pipeline(str(sd.base))
     before = draw(base)
