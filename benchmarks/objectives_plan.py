@@ -93,6 +93,8 @@ TWO_DRAWS = {"fine_tune.draws": 2}
 BY_PROMPT = {"fine_tune.by_prompt": True}
 CAPTIONS = {"fine_tune.caption_dropout": 0.2}
 DAMPING, SOFT = "fine_tune.tgo.damping", "fine_tune.tgo.soft_labels"
+PUSH = {**SHIFT, DAMPING: 2.0}
+"""The negative side pushed twice as hard, with the drift of both sides together taken off the reward."""
 
 
 def beyond(strength: float) -> Settings:
@@ -117,6 +119,18 @@ SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
         "tgo+beyond": (*varied(beyond(2.0), (1e-4, 0.005)), *varied(beyond(1.5), (1e-4, 0.005))),
         "tgo+merged-beyond": varied({EXTRAPOLATE: 2.0}, (1e-4, 0.005)),
         "cpgd+merged": ({RATE: 4e-4, STRENGTH: 2.0, MERGE: True},),
+        "tgo+c": varied({"label.c": 20.0}, (2e-4, 0.005), (1e-4, 0.005)),
+        "tgo+percentile": varied({"threshold.percentile": 0.7, "label.c": 20.0}, (2e-4, 0.005)),
+        "tgo+undamped": varied({DAMPING: 2.0}, (2e-4, 0.005), (1e-4, 0.005)),
+        "tgo+shift+push": (
+            *varied(PUSH, (1e-4, 0.002), (1e-4, 0.001), (5e-5, 0.001)),
+            *varied({**PUSH, DAMPING: 4.0}, (1e-4, 0.002)),
+        ),
+        "tgo+shift+push+two-draws": varied(PUSH | TWO_DRAWS, (1e-4, 0.002)),
+        "tgo+shift+push+beyond": (
+            *varied(PUSH | beyond(2.0), (1e-4, 0.002)),
+            *varied(PUSH | beyond(1.5), (1e-4, 0.002)),
+        ),
         "tgo+damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
         "tgo+shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
         "tgo+shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
@@ -204,6 +218,19 @@ class Plan:
         return self.study.results(
             self._unit(method, TUNING_SEED, VALIDATION, settings) for settings in self._trials(method)
         )
+
+    def searched(self) -> list[Result]:
+        """What was tried on the validation captions besides the methods' trials, the best on the target first."""
+        trials = [result.unit for method in ORDER for result in self.trials(method)]
+        others = [
+            result
+            for result in self.study.kept()
+            if (result.unit.family, result.unit.seed, result.unit.split)
+            == (self.model, TUNING_SEED, VALIDATION)
+            and result.rows
+            and result.unit not in trials
+        ]
+        return sorted(others, key=lambda result: -result.value(self.target))
 
     def _trials(self, method: str) -> Sequence[Settings]:
         if method not in MODULES:

@@ -76,8 +76,11 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
             "Ablations of TGO, test captions:",
             contrast_table({**kept, **varied}, "tgo", target, params),
         ]
-    if searched := study.results(units(plan, "search")):
-        parts += ["Search for a better variant, validation captions:", trial_table(searched, target)]
+    if searched := plan.searched():
+        parts += [
+            "Search for a better variant, and other settings that were tried, validation captions:",
+            trial_table(searched, target),
+        ]
     confirmed = by_method(study.results(units(plan, "confirm")))
     if "tgo" in confirmed:
         parts += [

@@ -169,6 +169,11 @@ class Study:
         """Of the units that have run."""
         return [result for unit in units if (result := self.result(unit)) is not None]
 
+    def kept(self) -> list[Result]:
+        """All results in the work folder that belong to these parameters, planned or not, in the order of names."""
+        found = [_read(path) for path in sorted((self.work / "results").glob("*.json"))]
+        return [each for each in found if self.result_path(each.unit).stem == each.samples.stem]
+
     def write(self, result: Result) -> None:
         """Keep a result; its samples are there already."""
         from tgo_pipeline.shards import atomic
