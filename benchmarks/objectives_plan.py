@@ -10,7 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.objectives_units import BASE, EXTRAPOLATE, TAU, TEST, VALIDATION, Result, Study, Unit
+from benchmarks.objectives_units import (
+    BASE,
+    CONTRAST,
+    EXTRAPOLATE,
+    TAU,
+    TEST,
+    VALIDATION,
+    Result,
+    Study,
+    Unit,
+)
 
 TUNING_SEED = 100
 SEEDS = (0, 1, 2, 3, 4)
@@ -109,6 +119,7 @@ def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, .
 
 SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
     "demo": {
+        "tgo+contrast": tuple({RATE: 1e-4, TEMPERATURE: 0.005, CONTRAST: w} for w in (0.5, 1.0, 2.0)),
         "tgo+shift": varied(SHIFT, (2e-4, 0.002)),
         "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002), (1e-4, 0.002)),
         "tgo+shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
@@ -141,6 +152,7 @@ SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
 FINALISTS: dict[str, Mapping[str, Settings]] = {"demo": {}, "demo-masked": {}}
 """What the search chose, for the test captions."""
 ORDER = ("tgo", "tgo-unweighted", "dpo", "kto", "sft", "bco", "csft", "dspo", "pgd", "cpgd")
+LATE = ("csft", "dspo")
 
 
 @dataclass(frozen=True)
@@ -159,15 +171,15 @@ class Plan:
             yield from (self._unit(method, TUNING_SEED, VALIDATION, settings) for settings in trials)
 
     def main(self) -> Iterator[Unit]:
-        """The chosen settings of every method on the test captions, seed after seed; the base at other scales."""
-        chosen = {method: self.chosen(method) for method in ORDER}
-        for seed in self.seeds:
-            for method, settings in chosen.items():
+        """The chosen settings of every method on the test captions, those of `LATE` last; the base at other scales."""
+        first = {method: self.chosen(method) for method in ORDER} | dict(FINALISTS[self.family])
+        last = {method: first.pop(method) for method in LATE}
+        for methods in (first, last):
+            for seed, (method, settings) in itertools.product(self.seeds, methods.items()):
                 if settings is not None:
                     yield self._unit(method, seed, TEST, settings)
-            for name, settings in FINALISTS[self.family].items():
-                yield self._unit(name, seed, TEST, settings)
-            yield from (self._unit(BASE, seed, TEST, {SCALE: scale}) for scale in SCALES)
+        for seed, scale in itertools.product(self.seeds, SCALES):
+            yield self._unit(BASE, seed, TEST, {SCALE: scale})
 
     def ablate(self, seeds: Sequence[int]) -> Iterator[Unit]:
         """TGO as chosen, one thing varied at a time, on the test captions."""

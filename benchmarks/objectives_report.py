@@ -50,11 +50,7 @@ def markdown(study: Study, plans: Sequence[Plan], units: Any, numbers: Mapping[s
 def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], target: str) -> list[str]:
     params = parse(EvaluateParams, study.raw["evaluate"])
     seeds = ", ".join(map(str, summary["seeds"]))
-    missing = (
-        f" Not on every seed, and so left out: {', '.join(summary['incomplete'])}."
-        if summary["incomplete"]
-        else ""
-    )
+    missing = f" Not run on every seed: {', '.join(summary['incomplete'])}." if summary["incomplete"] else ""
     parts = [
         f"### {plan.family}: test captions, seeds {seeds} together",
         main_table(summary, target) + missing,

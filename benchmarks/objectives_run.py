@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.objectives_units import BASE, EXTRAPOLATE, TAU, Result, Study, Unit
+from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, Result, Study, Unit
 from fine_tune.modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
@@ -65,12 +65,14 @@ class Job:
     @property
     def labelled(self) -> Path:
         """Labels and thresholds of these parameters."""
-        params, tau = self.params, self.unit.settings.get(TAU)
+        params, settings = self.params, self.unit.settings
+        own = {"flip": True} if settings.get(FLIP) else {}
         mark = fingerprint(
             threshold=params.threshold,
             label=params.label,
             target=[params.target, params.target_rewards],
-            tau=tau,
+            tau=settings.get(TAU),
+            **own,
         )
         return self.home / "labelled" / mark[:10]
 
@@ -173,33 +175,62 @@ def make_labels(job: Job) -> None:
         )
         if TAU in job.unit.settings:
             _label_at_prompt_means(folder / "labels", job.params)
+        if job.unit.settings.get(FLIP):
+            _flip(folder / "labels")
         (folder / "complete").touch()
 
 
 def _label_at_prompt_means(folder: Path, params: Params) -> None:
     """Write the label shards anew: label and weight of each score minus its prompt's mean."""
-    import pyarrow as pa
-
     from fine_tune.per_prompt import prompt_means
     from tgo_pipeline.labels import labels, weights
+
+    def change(columns: Mapping[str, np.ndarray], prompt_ids: list[str]) -> dict[str, np.ndarray]:
+        score = columns["score"]
+        distance = score - prompt_means(prompt_ids, score)
+        return {
+            "relative_score": distance,
+            "label": labels(distance, 0.0, params.label.ties),
+            "weight": weights(distance, 0.0, params.label.c, params.label.scale, reference=score),
+        }
+
+    _relabel(folder, change, TAU)
+
+
+def _flip(folder: Path) -> None:
+    """Write the label shards anew: positive samples as negative ones, with their weights, and the reverse."""
+    _relabel(
+        folder,
+        lambda columns, _: {
+            "relative_score": -columns["relative_score"],
+            "label": 1 - columns["label"],
+            "weight": columns["weight"],
+        },
+        FLIP,
+    )
+
+
+def _relabel(
+    folder: Path, change: Callable[[Mapping[str, np.ndarray], list[str]], dict[str, np.ndarray]], mark: str
+) -> None:
+    import pyarrow as pa
+
     from tgo_pipeline.tables import LABELS, read_metadata, read_table, write_table
 
     tables = {file: read_table(file, LABELS) for file in sorted(folder.glob("*.parquet"))}
     whole = pa.concat_tables(table.replace_schema_metadata() for table in tables.values())
-    score = whole["score"].to_numpy()
-    distance = score - prompt_means(whole["prompt_id"].to_pylist(), score)
-    label = labels(distance, 0.0, params.label.ties)
-    weight = weights(distance, 0.0, params.label.c, params.label.scale, reference=score)
+    columns = {name: whole[name].to_numpy() for name in ("score", "relative_score", "label", "weight")}
+    changed = change(columns, whole["prompt_id"].to_pylist())
     start = 0
     for file, table in tables.items():
         rows = slice(start, start := start + table.num_rows)
-        for name, values in (("relative_score", distance), ("label", label), ("weight", weight)):
-            position = table.schema.get_field_index(name)
-            table = table.set_column(
-                position, LABELS.field(name), pa.array(values[rows], LABELS.field(name).type)
-            )
+        for name, values in changed.items():
+            kind, position = LABELS.field(name).type, table.schema.get_field_index(name)
+            table = table.set_column(position, LABELS.field(name), pa.array(values[rows], kind))
         metadata = read_metadata(file)
-        write_table(table, file, metadata | {"fingerprint": fingerprint(of=metadata["fingerprint"], tau=TAU)})
+        write_table(
+            table, file, metadata | {"fingerprint": fingerprint(of=metadata["fingerprint"], change=mark)}
+        )
 
 
 def make_model(job: Job) -> tuple[str, dict[str, float]]:
@@ -208,21 +239,34 @@ def make_model(job: Job) -> tuple[str, dict[str, float]]:
     Modules of a guidance are combined at every sampling step or merged, as the parameters say. `EXTRAPOLATE` merges
     the plain result of a method with the base, beyond itself if above 1.
     """
-    extrapolation = job.unit.settings.get(EXTRAPOLATE)
-    parts = modules(job.params) or {"positive": job.params}
-    trained = {name: _train(job, params) for name, params in parts.items()}
+    settings, guidance = job.unit.settings, job.params.fine_tune.guidance
+    contrast, extrapolation = settings.get(CONTRAST), settings.get(EXTRAPOLATE)
+    if contrast is not None:
+        trained = _contrasted(job)
+    else:
+        parts = modules(job.params) or {"positive": job.params}
+        trained = {name: _train(job, params) for name, params in parts.items()}
     places = {name: str(Path(place).resolve()) for name, (place, _) in trained.items()}
     metrics = trained["positive"][1]
-    guidance = job.params.fine_tune.guidance
     if guidance.merge or extrapolation is not None:
         return _merged(job, places, guidance.strength if extrapolation is None else extrapolation), metrics
-    if not modules(job.params):
+    if len(places) == 1 and not modules(job.params):
         return trained["positive"][0], metrics
-    mark = fingerprint(guidance=guidance, parts=places)
+    own = {} if contrast is None else {"kind": "cpgd", "strength": contrast}
+    mark = fingerprint(guidance=guidance, parts=places, **own)
     folder = job.home / "guided" / mark[:10]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tgo.json").write_text(json.dumps(describe(job.params, mark) | places, indent=2) + "\n")
+    described = describe(job.params, mark) | places | own
+    (folder / "tgo.json").write_text(json.dumps(described, indent=2) + "\n")
     return str(folder), metrics
+
+
+def _contrasted(job: Job) -> dict[str, tuple[str, dict[str, float]]]:
+    """The same training on the labels and on the flipped labels."""
+    settings = {key: value for key, value in job.unit.settings.items() if key != CONTRAST}
+    flipped = dataclasses.replace(job, unit=dataclasses.replace(job.unit, settings={**settings, FLIP: True}))
+    make_labels(flipped)
+    return {"positive": _train(job, job.params), "negative": _train(flipped, flipped.params)}
 
 
 def _merged(job: Job, places: Mapping[str, str], strength: float) -> str:

@@ -70,12 +70,12 @@ def standardised(row: Row) -> dict[str, float]:
 
 
 def summarise(plan: Plan, units: Iterable[Unit], params: EvaluateParams) -> dict[str, Any]:
-    """For each method that has run on every seed that any method has: pooled rows, seeds, training metrics."""
+    """For each method pooled rows, seeds, training metrics; `incomplete` names those without every seed."""
     found = by_method(plan.study.results(units))
     seeds = sorted({seed for results in found.values() for seed in results})
-    complete = {name: results for name, results in found.items() if sorted(results) == seeds}
+    incomplete = sorted(name for name, results in found.items() if sorted(results) != seeds)
     methods = {}
-    for name, results in complete.items():
+    for name, results in found.items():
         rows = pooled(samples_of(results), plan.target, params)
         methods[name] = {
             "settings": dict(next(iter(results.values())).unit.settings),
@@ -89,7 +89,7 @@ def summarise(plan: Plan, units: Iterable[Unit], params: EvaluateParams) -> dict
             "metrics": _means([result.metrics for result in results.values()]),
             "seconds": _means([result.seconds for result in results.values()]),
         }
-    return {"seeds": seeds, "methods": methods, "incomplete": sorted(found.keys() - complete.keys())}
+    return {"seeds": seeds, "methods": methods, "incomplete": incomplete}
 
 
 def _means(each: Sequence[Mapping[str, float]]) -> dict[str, float]:

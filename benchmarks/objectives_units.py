@@ -23,7 +23,11 @@ TAU = "study.tau"
 """A setting that is no parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""
 EXTRAPOLATE = "study.extrapolate"
 """A setting that is no parameter: base + x (trained - base) is evaluated in place of the trained weights."""
-STUDY = (TAU, EXTRAPOLATE)
+FLIP = "study.flip"
+"""A setting that is no parameter: positive and negative labels change places."""
+CONTRAST = "study.contrast"
+"""A setting that is no parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
+STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST)
 PAIR_BATCH = {"fine_tune.batch_size": 16}
 """As many samples as 32: a unit of an objective on pairs is two samples."""
 BASE = "base"
@@ -155,10 +159,9 @@ class Study:
     def _mark(self, unit: Unit) -> str:
         content = self._content(unit)
         numbers = {name: content[name] for name in content.keys() - {"runtime", "report"}}
-        own = {"tau": unit.settings.get(TAU)}
-        if EXTRAPOLATE in unit.settings:
-            own[EXTRAPOLATE] = unit.settings[EXTRAPOLATE]
-        return fingerprint(numbers=numbers, **own, model=_model_mark(unit.family))[:10]
+        own = {key: unit.settings[key] for key in STUDY[1:] if key in unit.settings}
+        tau = unit.settings.get(TAU)
+        return fingerprint(numbers=numbers, tau=tau, **own, model=_model_mark(unit.family))[:10]
 
     def result(self, unit: Unit) -> Result | None:
         """What the unit gave, None if it has not run."""
