@@ -6,6 +6,7 @@ through gloo.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 SHORT = {"steps": 4, "learning_rate": 1e-4, "checkpoint_every": 2}
 LONG = {**SHORT, "steps": 12, "checkpoint_every": 100, "ema": 0.9}
 PICTURES = {"validation": {"every": 2, "prompts": 1}}
@@ -66,15 +67,21 @@ def launched(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def launch(folder: Path, config: str, *module: str) -> subprocess.CompletedProcess[str]:
     """Two processes of a module in a folder, as a user starts them."""
     command = ["accelerate.commands.launch", "--config_file", str(CONFIGS / config), "--num_processes", "2"]
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", *command, "-m", *module],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the launcher's children outlive it
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "broken"])
