@@ -144,11 +144,12 @@ def run(
 
 @app.command()
 def tuning(families: str = Families, work: Path = Work) -> None:
-    """Print the trials that have run."""
-    from benchmarks.objectives_tables import tuning_table
+    """Print the trials that have run, and what the search tried besides them."""
+    from benchmarks.objectives_tables import trial_table, tuning_table
 
     for plan in plans_of(Study.of_demo(work), families.split(","), SEEDS):
-        typer.echo(f"\n{plan.family}\n\n{tuning_table(plan)}")
+        searched = trial_table(plan.searched(), plan.target)
+        typer.echo(f"\n{plan.family}: trials\n\n{tuning_table(plan)}\n\n{plan.family}: search\n\n{searched}")
 
 
 @app.command()

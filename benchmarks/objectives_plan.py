@@ -103,11 +103,11 @@ TWO_DRAWS = {"fine_tune.draws": 2}
 BY_PROMPT = {"fine_tune.by_prompt": True}
 CAPTIONS = {"fine_tune.caption_dropout": 0.2}
 DAMPING, SOFT = "fine_tune.tgo.damping", "fine_tune.tgo.soft_labels"
-PUSH = {**SHIFT, DAMPING: 2.0}
+PUSH: dict[str, Any] = {**SHIFT, DAMPING: 2.0}
 """The negative side pushed twice as hard, with the drift of both sides together taken off the reward."""
 
 
-def beyond(strength: float) -> Settings:
+def beyond(strength: float) -> dict[str, Any]:
     """TGO as the module of PGD: the base is pushed this many times as far as training moved it."""
     return {"fine_tune.objective": "pgd", "fine_tune.guidance.module": "tgo", STRENGTH: strength}
 
@@ -117,9 +117,17 @@ def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, .
     return tuple({**each, **options} for each in pairs(*values))
 
 
+def contrasts(value: tuple[float, float], *strengths: float) -> tuple[Settings, ...]:
+    """A learning rate with a T, and strengths of the guidance from flipped labels to labels."""
+    return tuple({RATE: value[0], TEMPERATURE: value[1], CONTRAST: strength} for strength in strengths)
+
+
 SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
     "demo": {
-        "tgo+contrast": tuple({RATE: 1e-4, TEMPERATURE: 0.005, CONTRAST: w} for w in (0.5, 1.0, 2.0)),
+        "tgo+contrast": (
+            *contrasts((1e-4, 0.005), 0.5, 1.0, 2.0, 1.5),
+            *contrasts((2e-4, 0.005), 1.0, 1.5),
+        ),
         "tgo+shift": varied(SHIFT, (2e-4, 0.002)),
         "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002), (1e-4, 0.002)),
         "tgo+shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
@@ -146,7 +154,7 @@ SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
         "tgo+shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
         "tgo+shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
     },
-    "demo-masked": {},
+    "demo-masked": {"tgo+contrast": contrasts((1e-4, 0.5), 1.0, 2.0, 0.5)},
 }
 """Variants of TGO that might beat every method, each with its learning rates and T."""
 FINALISTS: dict[str, Mapping[str, Settings]] = {"demo": {}, "demo-masked": {}}
