@@ -33,7 +33,7 @@ log = logging.getLogger("tgo")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 WORK = ROOT / "tmp/objectives"
 PHASES = ("tune", "main", "search", "confirm", "ablate")
-ABLATION_SEEDS, CONFIRMATION_SEEDS = (0, 1), (101, 102)
+ABLATION_SEEDS, CONFIRMATION_SEEDS = (0,), (101, 102)
 POLL_S = 5.0
 
 
