@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline.shards import TEMPORARY, explain_full_disk, sync
+from tgo_pipeline.shards import TEMPORARY, atomic_folder
 
 log = logging.getLogger("tgo")
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
@@ -118,38 +115,3 @@ def _fingerprint(path: Path) -> str | None:
         return json.loads((path / STATE).read_text())["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success sync all of it and put it in the place of `folder`, else remove it.
-
-    Raises `TgoError` if the disk is full.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
-    try:
-        with explain_full_disk(folder):
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
-            temporary.mkdir()
-            yield temporary
-            for path in (*temporary.rglob("*"), temporary):
-                sync(path)
-            _replace(temporary, folder)
-            sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    previous = temporary.with_name(f"{TEMPORARY}{os.getpid()}-previous-{folder.name}")
-    if folder.exists():
-        folder.rename(previous)
-    temporary.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def sweep_temporaries(folder: Path) -> None:
-    """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
-    for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
-        shutil.rmtree(path, ignore_errors=True)

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from tgo_pipeline.params import RuntimeParams
 
 log = logging.getLogger("tgo")
-VERSION = 1
+VERSION = 2
 SUFFIX = ".safetensors"
-PROMPTS_PER_SHARD = 1024
+PROMPTS_PER_SHARD = 128
+"""One prompt of FLUX takes 8 MB, and a shard is in memory at once."""
 IMAGES, PROMPTS = "train", "prompts"
 _SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
 

@@ -40,8 +40,14 @@ def fit(
     What a step says (metrics, histogram, picture) is written before its checkpoint: on resuming it is there up to
     the checkpoint, and what came after is written again.
     """
-    if validation is not None and trainer.step == 0:
-        validation.draw(0)
+
+    def draw() -> None:
+        if validation is not None:
+            with trainer.averaged():
+                validation.draw(trainer.step)
+
+    if params.validation.every and trainer.step == 0:
+        group.agree(draw)
     with Bar("fine-tuning", params.steps) as bar:
         bar.advance(trainer.step)
         while trainer.step < params.steps:
@@ -49,9 +55,8 @@ def fit(
             bar.advance()
             if training is not None:
                 _report(trainer.step, params, update, training)
-            if validation is not None and trainer.step % params.validation.every == 0:
-                with trainer.averaged():
-                    validation.draw(trainer.step)
+            if params.validation.every and trainer.step % params.validation.every == 0:
+                group.agree(draw)
             last, stopping = trainer.step == params.steps, group.any(stop.requested)
             if last or stopping or trainer.step % params.checkpoint_every == 0:
                 state = trainer.state()

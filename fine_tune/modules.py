@@ -65,7 +65,7 @@ def describe(params: Params, mark: str) -> dict[str, object]:
 def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
     """Make the result of finished modules: a description beside them, or one merged model in their place."""
     from fine_tune.result import DESCRIPTION
-    from tgo_pipeline.shards import atomic
+    from tgo_pipeline.shards import atomic, atomic_folder
 
     description = describe(params, mark)
     if not params.fine_tune.guidance.merge:
@@ -73,7 +73,6 @@ def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
         with atomic(output / DESCRIPTION) as temporary:
             temporary.write_text(json.dumps(description, indent=2) + "\n")
         return
-    from fine_tune.checkpoints import atomic_folder
     from tgo_pipeline.generators.merge import merge
 
     folders = {name: folder_of(params, name, output, checkpoints) for name in modules(params)}
@@ -97,7 +96,7 @@ def _remove_others(output: Path, kept: Collection[str]) -> None:
 
     (output / DESCRIPTION).unlink(missing_ok=True)
     for path in output.iterdir():
-        if path.name in kept or path.name.startswith("."):
+        if path.name in kept:
             continue
         if path.is_dir():
             shutil.rmtree(path)

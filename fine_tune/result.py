@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune.checkpoints import atomic_folder, sweep_temporaries
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import lock
+from tgo_pipeline.shards import atomic_folder, lock, sweep_temporaries
 
 if TYPE_CHECKING:
     from fine_tune.policies.base import Policy

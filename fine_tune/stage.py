@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from fine_tune.checkpoints import Checkpoints, latest_step
 from fine_tune.encode import Source, encode_folder, generation_shards
 from fine_tune.encode import plan as plan_encoding
 from fine_tune.group import Group, joined
-from fine_tune.modules import finish, folder_of, modules
+from fine_tune.modules import NEGATIVE, finish, folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import Shard, Stop
+from tgo_pipeline.shards import Shard, Stop, sweep_temporaries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 VERSION = 2
-NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance")
+NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard")
 """Keys of `fine_tune` that change no weight of a training."""
 
 
@@ -71,9 +72,14 @@ def run(
     with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
         group.on_main(lambda: held.enter_context(result.hold(output)))
         params = dataclasses.replace(params, runtime=runtime)
+        _check_base(params)
         labelled = read_labels(labels)
         _check_join(labelled, labels, generations)
         job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts, group)
+        if NEGATIVE not in modules(params):
+            group.on_main(
+                lambda: shutil.rmtree(training / NEGATIVE, ignore_errors=True)
+            )  # an earlier cpgd's log
         if modules(params):
             _run_modules(job)
         else:
@@ -82,11 +88,12 @@ def run(
 
 def _run_modules(job: Job) -> None:
     params, output, group = job.params, job.output, job.group
-    mark = fingerprint(version=VERSION, parts=_marks(job), guidance=params.fine_tune.guidance)
+    mark = _guided_mark(job)
     if group.on_main(lambda: result.stored_fingerprint(output)) == mark:
         log.info("%s: already the result of these parameters and labels, nothing to do", output)
         return
     for each in _module_jobs(job):
+        group.on_main(lambda each=each: sweep_temporaries(each.output))
         _run_one(each)
     group.on_main(lambda: finish(params, output, job.checkpoints, mark))
 
@@ -130,8 +137,9 @@ def _module_jobs(job: Job) -> list[Job]:
     ]
 
 
-def _marks(job: Job) -> list[str]:
-    return [each.mark for each in _module_jobs(job)]
+def _guided_mark(job: Job) -> str:
+    parts = [each.mark for each in _module_jobs(job)]
+    return fingerprint(version=VERSION, parts=parts, guidance=job.params.fine_tune.guidance)
 
 
 def _run_one(job: Job) -> None:
@@ -157,17 +165,26 @@ def _is_done(job: Job) -> bool:
 
 def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
     """The labels that the objective trains on, and its pairs if it wants pairs."""
-    labels = objective.prepare(job.labels)
-    if not objective.pairs:
-        return labels, None
     from fine_tune.pairs import build_pairs
 
-    if job.params.fine_tune.positive_share is not None:
-        raise TgoError(
-            f"fine_tune.positive_share is given, but {job.params.fine_tune.objective} trains on pairs, which have one "
-            "winner and one loser each: set it to null."
+    tuning = job.params.fine_tune
+    labels = objective.prepare(job.labels)
+    if tuning.positive_share is not None and (objective.pairs or len(set(labels.positive.tolist())) == 1):
+        reason = (
+            "pairs, which have one winner and one loser each" if objective.pairs else "samples of one side"
         )
-    return labels, build_pairs(labels, job.params.fine_tune.pairs)
+        raise TgoError(
+            f"fine_tune.positive_share is {tuning.positive_share:g}, but {tuning.objective} trains on {reason}: set it "
+            "to null."
+        )
+    point = objective.reference_point
+    if tuning.by_prompt and point is not None and point.mismatched:
+        raise TgoError(
+            "fine_tune.by_prompt puts images of one prompt side by side, and the reference point of "
+            f"{tuning.objective} takes the next image's prompt for another: set by_prompt to false, or choose another "
+            "reference point."
+        )
+    return labels, build_pairs(labels, tuning.pairs) if objective.pairs else None
 
 
 def plan(params: Params, generations: Path) -> list[Shard]:
@@ -181,10 +198,11 @@ def progress(params: Params, *, labels: Path, generations: Path, output: Path, c
 
     nowhere = Path()
     job = Job(params, read_labels(labels), generations, nowhere, checkpoints, output, nowhere, nowhere)
-    each = [_progress(one) for one in _module_jobs(job) or [job]]
-    return Progress(
-        all(one.done for one in each), sum(one.step for one in each), sum(one.steps for one in each)
-    )
+    if not modules(params):
+        return _progress(job)
+    each = [_progress(one) for one in _module_jobs(job)]
+    done = result.stored_fingerprint(output) == _guided_mark(job)
+    return Progress(done, sum(one.step for one in each), sum(one.steps for one in each))
 
 
 def _progress(job: Job) -> Progress:
@@ -196,7 +214,7 @@ def _progress(job: Job) -> Progress:
 def source(params: Params, generations: Path) -> Source:
     """What the cache of encoded samples is made of."""
     size = (params.generate.width, params.generate.height)
-    prefixes = tuple(sorted({""} | set(_prefixes(params).values())))
+    prefixes = tuple(sorted(set(_prefixes(params).values()))) or ("",)
     return Source(generations, params.model, params.revision, size, prefixes)
 
 
@@ -223,6 +241,16 @@ def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
     if not OBJECTIVES[tuning.objective].pairs:
         unused.add("pairs")
     return {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
+
+
+def _check_base(params: Params) -> None:
+    from tgo_pipeline.generators.pipelines import sampling_hints
+
+    if sampling_hints(params.model):
+        raise TgoError(
+            f"model {params.model} is the result of an objective that draws with words of its own before the prompt "
+            "(csft): they would be lost in a training on top of it. Tune its base instead."
+        )
 
 
 def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
@@ -274,6 +302,10 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     params, tuning, group = job.params, job.params.fine_tune, job.group
     base = group.agree(lambda: _prepare(job, objective))
     trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group)
+    if (
+        group.sharded
+    ):  # the network has gone to the device shard by shard; what draws pictures with it follows
+        _move_encoders(base.pipeline, base.accelerator.device)
     group.on_main(checkpoints.sweep)
     state = checkpoints.load()
     if state is not None:
@@ -291,6 +323,14 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     with trainer.averaged():
         weights = trainer.weights() if group.sharded else {}
         group.on_main(lambda: _write(job, objective, base.policy, weights))
+
+
+def _move_encoders(pipeline: Any, device: torch.device) -> None:
+    from fine_tune.policies.base import ENCODING_PARTS
+
+    for name in ENCODING_PARTS:
+        if (part := pipeline.components.get(name)) is not None:
+            part.to(device)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ class Trainer:
         self._update_average()
         label = (per_sample.pop("label") >= 0.5).astype(np.int64)
         metrics = {"loss": loss, **summarise(per_sample, label, per_sample.pop("weight"))}
-        metrics |= {"learning_rate": rate, "gradient_norm": norm, "epoch": self._data.epochs(self.step)}
+        metrics |= {"learning_rate": rate, "epoch": self._data.epochs(self.step)}
+        if math.isfinite(norm):  # with fp16 a step that overflowed has none
+            metrics["gradient_norm"] = norm
         if self._point is not None:
             metrics["reference_point"] = point
         self._guard.check(self.step, metrics)

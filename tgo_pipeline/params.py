@@ -107,6 +107,10 @@ class GenerateParams:
             raise TgoError(f"width is {self.width} and height is {self.height}: give both, or none of them.")
         if self.source == "images" and not self.images:
             raise TgoError("images is empty although source is images: name a folder or a Parquet file.")
+        if self.source == "images" and self.guidance is not None:
+            raise TgoError(
+                "guidance is given although source is images: pictures that exist are not sampled."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -230,3 +231,38 @@ def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
         if file.is_file() and file.name not in planned:
             log.info("removing %s: not in the plan", file)
             file.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success sync all of it and put it in the place of `folder`, else remove it.
+
+    Raises `TgoError` if the disk is full.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
+    try:
+        with explain_full_disk(folder):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
+            temporary.mkdir()
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                sync(path)
+            _replace(temporary, folder)
+            sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    previous = temporary.with_name(f"{TEMPORARY}{os.getpid()}-previous-{folder.name}")
+    if folder.exists():
+        folder.rename(previous)
+    temporary.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
+    for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -101,8 +101,11 @@ class Objective(abc.ABC):
         return None
 
     def prepare(self, labels: Labels) -> Labels:
-        """What it makes of the whole data set before training. Raises `TgoError` if one of its sides is empty."""
-        return labels.only(self.sides)
+        """What it makes of the whole data set before training. Raises `TgoError` if one of its sides is empty.
+
+        Pairs are made of scores, and both of a pair may be on one side of the threshold: they take all samples.
+        """
+        return labels if self.pairs else labels.only(self.sides)
 
     @abc.abstractmethod
     def loss(

@@ -10,8 +10,6 @@ from fine_tune.objectives.ratios import log_ratio, log_sigmoid, losers, pair_met
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
-
 
 class Dpo(Objective):
     """-log sigma(beta [(log pi - log pi_ref) of the winner - that of the loser]), at one timestep and noise for both.
@@ -21,10 +19,6 @@ class Dpo(Objective):
     """
 
     pairs = True
-
-    def prepare(self, labels: Labels) -> Labels:
-        """All samples: pairs are made of scores, and both of a pair may be on one side of the threshold."""
-        return labels
 
     def loss(
         self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch

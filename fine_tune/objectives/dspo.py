@@ -10,7 +10,6 @@ from fine_tune.objectives.ratios import log_ratio, losers, pair_metrics, winners
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
 
 LEAST_DISTANCE = 0.1
 """Of the SDXL code: below this mean squared distance to the reference its loss no longer holds the distance."""
@@ -34,10 +33,6 @@ class Dspo(Objective):
 
     needs_contrast = True
     pairs = True
-
-    def prepare(self, labels: Labels) -> Labels:
-        """All samples: pairs are made of scores, and both of a pair may be on one side of the threshold."""
-        return labels
 
     def loss(
         self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch

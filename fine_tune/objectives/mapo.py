@@ -10,7 +10,6 @@ from fine_tune.objectives.ratios import log_sigmoid, losers, winners
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
 
 SERIES_BELOW = 1e-3
 """Where phi is computed by its series, whose fourth-order error is then below double precision."""
@@ -25,10 +24,6 @@ class Mapo(Objective):
 
     needs_reference = False
     pairs = True
-
-    def prepare(self, labels: Labels) -> Labels:
-        """All samples: pairs are made of scores, and both of a pair may be on one side of the threshold."""
-        return labels
 
     def loss(
         self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch

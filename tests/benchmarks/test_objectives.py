@@ -187,9 +187,9 @@ def test_a_contrast_pairs_two_methods_on_the_seeds_of_both(study: Study) -> None
 
 
 def test_costs_name_trainings_and_network_calls() -> None:
-    assert cost("cpgd") == "2 training, 3x sampling"
+    assert cost("cpgd") == "2 trainings, 3x sampling"
     assert cost("tgo+c-2") == "1 training, 1x sampling"
-    assert cost("base, guidance 1") == "0 training, 1x sampling"
+    assert cost("base, guidance 1") == "0 trainings, 1x sampling"
 
 
 def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_
     numbers = objectives_report.collect(study, [plan], objectives.units, HERE)
     text = objectives_report.markdown(study, [plan], objectives.units, numbers)
     assert "Not run on every seed: kto." in text
-    for part in ("tgo+percentile-.3", "base, guidance 1.5", "2 training, 3x sampling"):
+    for part in ("tgo+percentile-.3", "base, guidance 1.5", "2 trainings, 3x sampling"):
         assert part in text
     assert by_method(study.results(plan.main())).keys() >= {"tgo", "kto"}
     objectives_figure.write(numbers["families"], "mean_z", tmp_path / "figure.svg")

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from fine_tune.checkpoints import Checkpoints, State, atomic_folder, latest_step, sweep_temporaries
+from fine_tune.checkpoints import Checkpoints, State, latest_step
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import atomic_folder, sweep_temporaries
 
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
 """What safetensors says on a full tmpfs."""

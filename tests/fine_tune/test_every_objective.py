@@ -13,7 +13,7 @@ from fine_tune import stage
 from fine_tune.objectives import OBJECTIVES
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators import guided_pipeline, load_pipeline
 from tgo_pipeline.generators.pipelines import sampling_hints
 
 Places = dict[str, Path]
@@ -56,8 +56,45 @@ def test_options_of_other_objectives_do_not_train_again(model: Path, places: Pla
     assert (places["output"] / "tgo.json").stat().st_mtime_ns != before
 
 
+def test_the_guard_is_no_part_of_a_result(model: Path, places: Places) -> None:
+    train(model, places)
+    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    train(model, places, guard={"negative_error": None, "patience": 3})
+    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+
+
+def test_a_result_with_words_of_its_own_is_no_base(model: Path, places: Places, tmp_path: Path) -> None:
+    train(model, places, objective="csft")
+    other = {**places, "output": tmp_path / "other", "checkpoints": tmp_path / "checkpoints"}
+    with pytest.raises(TgoError, match=r"words of its own before the prompt"):
+        train(places["output"], other)
+    with pytest.raises(TgoError, match=r"sampled with a prompt of its own"):
+        guided_pipeline(str(model), str(places["output"]), strength=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"objective": "sft", "positive_share": 0.8},
+            r"positive_share is 0\.8, but sft trains on samples of one side",
+        ),
+        (
+            {"objective": "kto", "by_prompt": True, "kto": {"reference_point": "paper"}},
+            r"by_prompt puts images of one prompt side by side.*kto",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    changes: dict[str, Any], message: str, model: Path, places: Places
+) -> None:
+    with pytest.raises(TgoError, match=message):
+        train(model, places, **changes)
+    assert not places["encoded"].exists() and not places["output"].exists()
+
+
 def test_pairs_have_no_positive_share(model: Path, places: Places) -> None:
-    with pytest.raises(TgoError, match=r"positive_share is given, but dpo trains on pairs"):
+    with pytest.raises(TgoError, match=r"positive_share is 0.8, but dpo trains on pairs"):
         train(model, places, objective="dpo", positive_share=0.8)
 
 
@@ -90,15 +127,20 @@ def test_pgd_goes_towards_the_module_that_is_asked_for(model: Path, places: Plac
 def test_another_strength_keeps_the_modules(model: Path, places: Places) -> None:
     train(model, places, objective="cpgd", guidance={"strength": 1.0})
     made = (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns
+    asked = world.params(model, steps=2, objective="cpgd", guidance={"strength": 3.0})
+    kept = {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
+    assert not stage.progress(asked, **kept).done
     train(model, places, objective="cpgd", guidance={"strength": 3.0})
+    assert stage.progress(asked, **kept).done
     assert (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns == made
     assert load_pipeline(str(places["output"])).guidance.strength == 3.0  # type: ignore[attr-defined]
 
 
 def test_guidance_takes_the_place_of_another_result(model: Path, places: Places) -> None:
     train(model, places)
+    (places["output"] / ".tmp-77-positive").mkdir()  # of a process that was killed
     train(model, places, objective="pgd")
-    left = {path.name for path in places["output"].iterdir() if not path.name.startswith(".")}
+    left = {path.name for path in places["output"].iterdir()}
     assert left == {"positive", "tgo.json"}
     train(model, places)
     assert not (places["output"] / "positive").exists()

@@ -21,6 +21,7 @@ from tgo_pipeline.generators.pipelines import (
     load_pipeline,
     locate,
     model_fingerprint,
+    sampling_hints,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ def guided_pipeline(
         raise TgoError("the base is guided already: name the model that its modules were trained from.")
     modules = {"positive": positive} | ({} if negative is None else {"negative": negative})
     branches = [base_branch(opened)]
+    for named in (base, *modules.values()):
+        if isinstance(named, (str, Path)):
+            _require_plain_prompts(str(named))
     for role, module in modules.items():
         if isinstance(base, (str, Path)) and isinstance(module, (str, Path)):
             require_base(role, module, str(base), revision)
@@ -71,6 +75,14 @@ def guided_pipeline(
     pipeline.guidance = guidance  # type: ignore[attr-defined]
     pipeline.save_pretrained = functools.partial(_refuse_to_save, type(opened).__name__)  # type: ignore[method-assign]
     return pipeline
+
+
+def _require_plain_prompts(model: str) -> None:
+    if hints := sampling_hints(model):
+        raise TgoError(
+            f"{model} is sampled with a prompt of its own ({hints}), so it cannot be combined with a model that is "
+            "not: guide by models tuned with another objective than csft."
+        )
 
 
 def _kind(kind: Kind | None, negative: Model | None) -> Kind:

@@ -6,20 +6,17 @@ error grows with w^2 |d|^2. It costs nothing at sampling time, and its strength 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import network_name, read_adapter, write_adapter
 from tgo_pipeline.generators.guidance import guided_pipeline
-from tgo_pipeline.generators.pipelines import TUNED, quiet
-from tgo_pipeline.shards import TEMPORARY, explain_full_disk
+from tgo_pipeline.generators.pipelines import TUNED, description, quiet
+from tgo_pipeline.shards import atomic_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +62,7 @@ def merge(
         "objective": f"{network.guidance.kind}-merge",
         "strength": network.guidance.strength,
     }
-    with quiet(), _whole(output) as temporary:
+    with quiet(), atomic_folder(output) as temporary:
         if all(branch.adapter for branch in network.branches[1:]):
             described |= {"method": "lora", **_underlying(base)}
             _write_adapter(temporary, pipeline, network)
@@ -86,8 +83,7 @@ def _unguided(guided: Any, network: GuidedNetwork) -> Any:
 
 def _underlying(base: Model) -> dict[str, Any]:
     """Base and revision of a base that is an adapter itself: the result contains that adapter."""
-    path = Path(base).expanduser() / TUNED if isinstance(base, (str, Path)) else None
-    tuned = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+    tuned = description(Path(base).expanduser()) if isinstance(base, (str, Path)) else {}
     if tuned.get("method") != "lora":
         return {}
     return {name: tuned.get(name) for name in ("base", "revision")}
@@ -169,17 +165,3 @@ def _moved(base: Tensor, modules: Sequence[Tensor], strength: float) -> Tensor:
     if len(modules) == 1:
         return base.lerp(modules[0], strength)  # exact at 0 and at 1
     return base + strength * (modules[0] - modules[1])
-
-
-@contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` on success, and is removed otherwise."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
-    try:
-        with explain_full_disk(folder):
-            temporary.mkdir()
-            yield temporary
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -253,7 +253,9 @@ def test_the_vae_of_sdxls_descendants_is_normalised_by_channel(tmp_path: Path) -
 
 
 def test_pictures_of_sdxl_carry_no_watermark(tmp_path: Path) -> None:
-    assert load_pipeline(str(tiny_sdxl_pipeline(tmp_path))).watermark is None  # also where a package for it is there
+    assert (
+        load_pipeline(str(tiny_sdxl_pipeline(tmp_path))).watermark is None
+    )  # also where a package for it is there
 
 
 def test_time_ids_of_sdxl_have_the_height_first(tmp_path: Path) -> None:
