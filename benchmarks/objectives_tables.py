@@ -17,9 +17,9 @@ from tgo_pipeline.params import EvaluateParams
 
 Row = dict[str, Any]  # of an evaluation table
 ORACLE = "oracle"
-TRAININGS = {BASE: 0, "cpgd": 2}
+TRAININGS = {BASE: 0, "cpgd": 2, "tgo+contrast": 2}
 """How many trainings of the stated steps a method takes, 1 where nothing is said."""
-CALLS = {"pgd": 2, "cpgd": 3}
+CALLS = {"pgd": 2, "cpgd": 3, "tgo+contrast": 3}
 """How many times the base's network calls a sampling step takes, 1 where nothing is said."""
 
 
@@ -168,10 +168,11 @@ def ordered(summary: Mapping[str, Any], target: str) -> list[str]:
 
 def cost(name: str) -> str:
     """Trainings and network calls of a method."""
-    method = name.partition(",")[0].partition("+")[0]
-    if method not in METHODS:
+    method = name.partition(",")[0]
+    if method.partition("+")[0] not in METHODS:
         return "–"
-    return f"{TRAININGS.get(method, 1)} training, {CALLS.get(method, 1)}x sampling"
+    trainings, calls = TRAININGS.get(method, 1), CALLS.get(method, 1)
+    return f"{trainings} training{'s' * (trainings != 1)}, {calls}x sampling"
 
 
 def reward_table(summary: Mapping[str, Any], target: str) -> str:
