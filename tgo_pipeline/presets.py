@@ -77,25 +77,51 @@ DEMO = {
     "warmup_steps": 5,
     "schedule": "cosine",
 }
+DEMO_PAIRS = {**DEMO, "batch_size": 32}
+"""As many samples: a pair is two."""
+DEMO_PREFIXES = {"csft": {"positive_prefix": "+ ", "negative_prefix": "- "}}
+"""The small world's closed vocabulary would spell the published ones byte by byte, and cut the caption off."""
+LOG = "measured here: docs/LOG.md, seven trials on validation prompts"
+STUDY = "measured here with 32 samples a step: benchmarks/RESULTS.md, trials on validation captions"
+DEMO_TUNED: dict[str, tuple[dict[str, Any], str]] = {
+    "tgo": ({**DEMO, "learning_rate": 1.5e-4}, LOG),
+    "sft": ({**DEMO, "learning_rate": 5e-4}, LOG),
+    "csft": ({**DEMO, **DEMO_PREFIXES, "learning_rate": 3e-4}, STUDY),
+    "dpo": ({**DEMO_PAIRS, "temperature": 0.001, "learning_rate": 5e-5}, STUDY),
+    "kto": ({**DEMO, "learning_rate": 1e-4}, STUDY),
+    "bco": ({**DEMO, "temperature": 0.002, "learning_rate": 2e-4}, STUDY),
+    "dspo": ({**DEMO_PAIRS, "temperature": 0.002, "learning_rate": 2e-4}, STUDY),
+    "pgd": (
+        {**DEMO_PAIRS, "temperature": 0.001, "learning_rate": 5e-5, "guidance": {"strength": 2.0}},
+        STUDY,
+    ),
+    "cpgd": ({**DEMO, "learning_rate": 4e-4, "guidance": {"strength": 2.0}}, STUDY),
+}
+MASKED = {**DEMO, "temperature": 0.5, "learning_rate": 1e-4, "caption_dropout": 0.2}
+MASKED_PAIRS = {**MASKED, "batch_size": 32}
+MASKED_TUNED: dict[str, tuple[dict[str, Any], str]] = {
+    "tgo": (MASKED, STUDY),
+    "sft": ({**MASKED, "learning_rate": 5e-5}, STUDY),
+    "csft": ({**MASKED, **DEMO_PREFIXES, "learning_rate": 2e-4}, STUDY),
+    "dpo": ({**MASKED_PAIRS, "temperature": 0.2}, STUDY),
+    "kto": ({**MASKED, "temperature": 0.15}, STUDY),
+    "bco": (MASKED, STUDY),
+    "dspo": ({**MASKED_PAIRS, "temperature": 0.1, "learning_rate": 3e-4}, STUDY),
+    "pgd": ({**MASKED_PAIRS, "temperature": 0.2, "guidance": {"strength": 2.0}}, STUDY),
+    "cpgd": ({**MASKED, "learning_rate": 5e-5, "guidance": {"strength": 2.0}}, STUDY),
+}
+LENT = {"mapo": "dpo", "qrpo": "tgo", "rwr": "sft", "awr": "sft"}
+"""Objectives that were not tuned on the small world, and the one whose values they start from."""
 
-DEMO_RATES = {
-    1.5e-4: ("tgo", ("dpo", "kto", "bco", "dspo", "qrpo", "mapo", "pgd")),
-    5e-4: ("sft", ("csft", "rwr", "awr", "cpgd")),
-}
-"""Learning rates on the small world: the objective that it was measured for, and those that it is lent to."""
-UNTUNED = {
-    f"{objective}/demo": Preset({**DEMO, "learning_rate": rate}, f"not tuned: lent from {measured}/demo")
-    for rate, (measured, others) in DEMO_RATES.items()
-    for objective in others
-} | {
-    f"{objective}/demo-masked": Preset(
-        {**DEMO, "temperature": 0.1, "learning_rate": 1e-4},
-        "not tuned: rate and T that worked for TGO on a smaller prototype of the masked world",
-    )
-    for measured, others in DEMO_RATES.values()
-    for objective in (measured, *others)
-}
-"""Starting points on the small world for what was not measured there."""
+
+def _demo(model: str, tuned: Mapping[str, tuple[dict[str, Any], str]]) -> dict[str, Preset]:
+    found = {f"{objective}/{model}": Preset(values, source) for objective, (values, source) in tuned.items()}
+    lent = {
+        f"{objective}/{model}": Preset(tuned[owner][0], f"not tuned: lent from {owner}/{model}")
+        for objective, owner in LENT.items()
+    }
+    return found | lent
+
 
 PRESETS: dict[str, Preset] = {
     "tgo/sd14": Preset(
@@ -229,13 +255,8 @@ PRESETS: dict[str, Preset] = {
         {"awr": {"temperature": 1.0, "max_weight": 20.0}},
         "recommended here: the clip of arXiv 1910.00177, one standard deviation of the score",
     ),
-    "tgo/demo": Preset(
-        {**DEMO, "learning_rate": 1.5e-4}, "measured here: docs/LOG.md, seven trials on validation prompts"
-    ),
-    "sft/demo": Preset(
-        {**DEMO, "learning_rate": 5e-4}, "measured here: docs/LOG.md, seven trials on validation prompts"
-    ),
-    **UNTUNED,
+    **_demo("demo", DEMO_TUNED),
+    **_demo("demo-masked", MASKED_TUNED),
 }
 
 
