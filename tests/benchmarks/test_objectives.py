@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import objectives, objectives_figure, objectives_report
 from benchmarks.objectives_plan import (
+    FINALISTS,
     RATE,
     SCALE,
     STRENGTH,
@@ -92,7 +93,7 @@ def tune(study: Study, plan: Plan) -> None:
     for _ in range(2):  # guidance knows its trials when its modules are chosen
         for unit in plan.tune():
             settings = unit.settings
-            closeness = abs(settings.get(STRENGTH, 2.0) - 2.0) / 100
+            closeness = abs(settings.get(STRENGTH, 2.0) - 2.0) / 10
             made(study, unit, 1e3 * settings[RATE] + settings.get(TEMPERATURE, 0.0) - closeness)
 
 
@@ -140,7 +141,7 @@ def test_trials_are_equally_many_for_every_method() -> None:
 def test_hyperparameters_are_chosen_by_the_target_once_all_trials_have_run(study: Study) -> None:
     plan = Plan(study, "demo", "demo", seeds=(0, 1))
     assert plan.chosen("tgo") is None
-    assert not list(plan.main()) or all(unit.method == BASE for unit in plan.main())
+    assert {unit.method for unit in plan.main()} <= {BASE, *FINALISTS["demo"]}
     assert list(plan.ablate((0,))) == []
     tune(study, plan)
     greatest = max(TRIALS["demo"].by_method["tgo"], key=lambda each: 1e3 * each[RATE] + each[TEMPERATURE])
