@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -33,7 +34,8 @@ log = logging.getLogger("tgo")
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 WORK = ROOT / "tmp/objectives"
 PHASES = ("tune", "main", "search", "confirm", "ablate")
-ABLATION_SEEDS, CONFIRMATION_SEEDS = (0,), (101, 102)
+ABLATION_SEEDS = {"demo": (0, 1), "demo-masked": (0,)}
+CONFIRMATION_SEEDS = (101, 102)
 POLL_S = 5.0
 
 
@@ -44,7 +46,7 @@ def units(plan: Plan, phase: str) -> Iterator[Unit]:
         "main": plan.main,
         "search": plan.search,
         "confirm": lambda: plan.confirm(CONFIRMATION_SEEDS),
-        "ablate": lambda: plan.ablate(ABLATION_SEEDS),
+        "ablate": lambda: plan.ablate(ABLATION_SEEDS[plan.family]),
     }
     return phases[phase]()
 
@@ -168,8 +170,17 @@ def report(
     if not numbers["families"]:
         raise TgoError(f"{work} holds no result of the test captions yet: run `objectives run` first.")
     replace_section(output, "objectives", objectives_report.markdown(study, plans, units, numbers))
-    output.with_name("objectives.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    output.with_name("objectives.json").write_text(json.dumps(rounded(numbers), indent=1) + "\n")
     objectives_figure.write(numbers["families"], numbers["target"], output.with_name("objectives.svg"))
+
+
+def rounded(content: Any) -> Any:
+    """Nested numbers to five digits."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [rounded(value) for value in content]
+    return float(f"{content:.5g}") if isinstance(content, float) else content
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def _panel(data: Any, names: list[str], score: str, first: bool) -> Any:
     y = alt.Y("method:N", sort=names, axis=axis)
     ours = alt.condition("indexof(datum.method, 'tgo') === 0", alt.value(OURS), alt.value(INK))
     x = alt.X(
-        "low:Q", title="effect in standard deviations of the base, 95 % interval", axis=alt.Axis(tickCount=6)
+        "low:Q",
+        title="effect in standard deviations of the base, 95 % interval",
+        axis=alt.Axis(tickCount=6, labelFlush=False),
     )
     base = alt.Chart(
         data, width=330, height=19 * len(names), title=alt.Title(score, fontWeight="normal", color=INK)

@@ -79,7 +79,9 @@ def summarise(plan: Plan, units: Iterable[Unit], params: EvaluateParams) -> dict
         rows = pooled(samples_of(results), plan.target, params)
         methods[name] = {
             "settings": dict(next(iter(results.values())).unit.settings),
-            "pooled": rows,
+            "pooled": [
+                row for row in rows if row["test_set"] == ALL or row["reward"] in (plan.target, ORACLE)
+            ],
             "seeds": {
                 str(seed): {
                     reward: standardised(find(result.rows, reward)) for reward in (plan.target, ORACLE)
