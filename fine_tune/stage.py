@@ -6,21 +6,20 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_tune import result
-from fine_tune.checkpoints import Checkpoints, latest_step
-from fine_tune.encode import Source, encode_folder, generation_shards
-from fine_tune.encode import plan as plan_encoding
-from fine_tune.group import Group, joined
-from fine_tune.modules import NEGATIVE, finish, folder_of, modules
-from fine_tune.objectives import OBJECTIVES, make_objective
+from fine_tune.checkpoints import Checkpoints
+from fine_tune.encode import encode_folder, generation_shards
+from fine_tune.group import joined
+from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
+from fine_tune.modules import NEGATIVE, finish, modules
+from fine_tune.objectives import make_objective
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import Shard, Stop, sweep_temporaries
+from tgo_pipeline.shards import Stop, sweep_temporaries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,21 +32,10 @@ if TYPE_CHECKING:
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
     from fine_tune.validation import Validation
-    from tgo_pipeline.params import FineTuneParams, Params
+    from tgo_pipeline.params import Params
 
 log = logging.getLogger("tgo")
-VERSION = 2
-NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard")
-"""Keys of `fine_tune` that change no weight of a training."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is; a new run would start from `step` of `steps`."""
-
-    done: bool
-    step: int
-    steps: int
+__all__ = ["plan", "progress", "run", "source"]
 
 
 def run(
@@ -88,65 +76,21 @@ def run(
 
 def _run_modules(job: Job) -> None:
     params, output, group = job.params, job.output, job.group
-    mark = _guided_mark(job)
+    mark = guided_mark(job)
     if group.on_main(lambda: result.stored_fingerprint(output)) == mark:
         log.info("%s: already the result of these parameters and labels, nothing to do", output)
         return
-    for each in _module_jobs(job):
+    for each in module_jobs(job):
         group.on_main(lambda each=each: sweep_temporaries(each.output))
         _run_one(each)
     group.on_main(lambda: finish(params, output, job.checkpoints, mark))
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: its parameters and inputs, and where it writes."""
-
-    params: Params
-    labels: Labels
-    generations: Path
-    encoded: Path
-    checkpoints: Path
-    output: Path
-    training: Path
-    prompts: Path
-    group: Group = dataclasses.field(default_factory=Group)
-
-    @property
-    def planned(self) -> list[Shard]:
-        """The shards of its cache of encoded samples."""
-        return plan(self.params, self.generations)
-
-    @property
-    def mark(self) -> str:
-        """Its fingerprint."""
-        return _fingerprint(self.params, self.labels, self.planned)
-
-
-def _module_jobs(job: Job) -> list[Job]:
-    """The trainings of a guidance's modules; the first one's log is the result's."""
-    return [
-        dataclasses.replace(
-            job,
-            params=params,
-            checkpoints=job.checkpoints / name,
-            output=folder_of(job.params, name, job.output, job.checkpoints),
-            training=job.training / name if number else job.training,
-        )
-        for number, (name, params) in enumerate(modules(job.params).items())
-    ]
-
-
-def _guided_mark(job: Job) -> str:
-    parts = [each.mark for each in _module_jobs(job)]
-    return fingerprint(version=VERSION, parts=parts, guidance=job.params.fine_tune.guidance)
 
 
 def _run_one(job: Job) -> None:
     objective = make_objective(job.params.fine_tune)
     trained, pairs = _units(job, objective)
     kept, group = Checkpoints(job.checkpoints, job.mark), job.group
-    if group.on_main(lambda: _is_done(job)):
+    if group.on_main(lambda: is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
     else:
         origin = source(job.params, job.generations)
@@ -155,12 +99,6 @@ def _run_one(job: Job) -> None:
         with group.stop() as stop:
             _train(job, objective, data, kept, stop)
     group.on_main(kept.clear)
-
-
-def _is_done(job: Job) -> bool:
-    from fine_tune.log import SUMMARY
-
-    return result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file()
 
 
 def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
@@ -185,62 +123,6 @@ def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
             "reference point."
         )
     return labels, build_pairs(labels, tuning.pairs) if objective.pairs else None
-
-
-def plan(params: Params, generations: Path) -> list[Shard]:
-    """The shards of the cache of encoded samples; loads no model."""
-    return plan_encoding(source(params, generations))
-
-
-def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
-    """How far the training is, or all of a guidance's modules together; loads no model and changes nothing."""
-    from fine_tune.labels import read_labels
-
-    nowhere = Path()
-    job = Job(params, read_labels(labels), generations, nowhere, checkpoints, output, nowhere, nowhere)
-    if not modules(params):
-        return _progress(job)
-    each = [_progress(one) for one in _module_jobs(job)]
-    done = result.stored_fingerprint(output) == _guided_mark(job)
-    return Progress(done, sum(one.step for one in each), sum(one.steps for one in each))
-
-
-def _progress(job: Job) -> Progress:
-    steps = job.params.fine_tune.steps
-    done = result.stored_fingerprint(job.output) == job.mark
-    return Progress(done, steps if done else latest_step(job.checkpoints, job.mark), steps)
-
-
-def source(params: Params, generations: Path) -> Source:
-    """What the cache of encoded samples is made of."""
-    size = (params.generate.width, params.generate.height)
-    prefixes = tuple(sorted(set(_prefixes(params).values()))) or ("",)
-    return Source(generations, params.model, params.revision, size, prefixes)
-
-
-def _prefixes(params: Params) -> Mapping[int, str]:
-    """What stands before the prompts of each side; modules of a guidance have none."""
-    return {} if modules(params) else make_objective(params.fine_tune).prefixes
-
-
-def _fingerprint(params: Params, labels: Labels, planned: Sequence[Shard]) -> str:
-    return fingerprint(
-        version=VERSION,
-        seed=params.seed,
-        fine_tune=_numbers(params.fine_tune),
-        labels=labels.fingerprint,
-        encoded=[shard.fingerprint for shard in planned],
-    )
-
-
-def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
-    """The parameters that this training reads: not other objectives' options, nor an adapter's in full training."""
-    unused = {*NOT_NUMBERS, *(name for name in OBJECTIVES if name != tuning.objective)}
-    if tuning.method == "full":
-        unused.add("lora")
-    if not OBJECTIVES[tuning.objective].pairs:
-        unused.add("pairs")
-    return {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
 
 
 def _check_base(params: Params) -> None:

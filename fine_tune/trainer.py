@@ -20,7 +20,7 @@ from fine_tune.forward import Forward, Likelihoods, Predictions
 from fine_tune.group import Group
 from fine_tune.guard import Guard
 from fine_tune.log import summarise
-from fine_tune.objectives.base import Batch, Objective
+from fine_tune.objectives.base import Batch, Objective, ReferencePoint
 from fine_tune.optimizers import load_named_state, make_optimizer, named_state
 from fine_tune.policies.base import Policy
 from fine_tune.spread import Spread, placed, whole
@@ -115,24 +115,23 @@ class Trainer:
         Returns (B,) values of all samples, that mean, and the reference point.
         """
         parts = [part.to(self._device) for part in batch.split(self._part)]
-        point: float | None = 0.0
-        if self._point is not None:
-            alone = len(parts) == 1 and not self._point.mismatched
-            point = None if alone else self._shared_point(parts)
+        shared, point = self._point, 0.0
+        alone = shared is not None and len(parts) == 1 and not shared.mismatched
+        if shared is not None and not alone:
+            point = self._shared_point(shared, parts)
         total = len(batch) // (2 if self._objective.pairs else 1)
         values, losses = [], []
         for number, part in enumerate(parts):
             with self._spread.accumulate(last=number == len(parts) - 1):
                 likelihoods = self._forward.likelihoods(part)
-                if point is None:
-                    point = self._next_point(self._sums(likelihoods.log_ratio, part))
+                if shared is not None and alone:
+                    point = self._next_point(shared, self._sums(shared, likelihoods.log_ratio, part))
                 loss, metrics = self._loss(part, likelihoods, point)
                 self._accelerator.backward(
                     loss.sum() / total
-                )  # of equal shares; they are averaged over processes
+                )  # shares are equal, and averaged over processes
             losses.append(loss.detach())
             values.append(self._values(likelihoods) | metrics | {"label": part.label, "weight": part.weight})
-        assert point is not None
         mine = {name: torch.cat([part[name] for part in values]).cpu().numpy() for name in values[0]}
         mean = self._group.sum(torch.cat(losses).double().sum().cpu()) / (total * self._group.size)
         return self._group.gather(mine), float(mean), point
@@ -147,24 +146,16 @@ class Trainer:
         params = self._params
         return Batch(part.label, part.weight, part.score, params.beta, params.temperature, point, contrast)
 
-    @torch.no_grad()
-    def _shared_point(self, parts: list[TrainingBatch]) -> float:
+    def _shared_point(self, shared: ReferencePoint, parts: list[TrainingBatch]) -> float:
         """The reference point of all parts together, from forward passes without gradient."""
-        assert self._point is not None
-        sums: Tensor | None = None
-        for part in parts:
-            each = self._sums(self._forward.log_ratio(part, self._point.mismatched), part)
-            sums = each if sums is None else sums + each
-        assert sums is not None
-        return self._next_point(sums)
+        sums = [self._sums(shared, self._forward.log_ratio(part, shared.mismatched), part) for part in parts]
+        return self._next_point(shared, torch.stack(sums).sum(0))
 
-    def _sums(self, log_ratio: Tensor, part: TrainingBatch) -> Tensor:
-        assert self._point is not None
-        return self._point.sums(log_ratio, self._batch(part)).double().cpu()
+    def _sums(self, shared: ReferencePoint, log_ratio: Tensor, part: TrainingBatch) -> Tensor:
+        return shared.sums(log_ratio, self._batch(part)).double().cpu()
 
-    def _next_point(self, sums: Tensor) -> float:
-        assert self._point is not None
-        value, self._point_state = self._point.value(self._group.sum(sums), self._point_state)
+    def _next_point(self, shared: ReferencePoint, sums: Tensor) -> float:
+        value, self._point_state = shared.value(self._group.sum(sums), self._point_state)
         return value
 
     def _values(self, likelihoods: Likelihoods) -> dict[str, Tensor]:

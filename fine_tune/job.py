@@ -1,0 +1,142 @@
+"""What one training is made of, where it writes, what tells it from another, and how far it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fine_tune import result
+from fine_tune.checkpoints import latest_step
+from fine_tune.encode import Source
+from fine_tune.encode import plan as plan_encoding
+from fine_tune.group import Group
+from fine_tune.modules import folder_of, modules
+from fine_tune.objectives import OBJECTIVES, make_objective
+from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.shards import Shard
+
+if TYPE_CHECKING:
+    from fine_tune.labels import Labels
+    from tgo_pipeline.params import FineTuneParams, Params
+
+VERSION = 2
+NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard")
+"""Keys of `fine_tune` that change no weight of a training."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is; a new run would start from `step` of `steps`."""
+
+    done: bool
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: its parameters and inputs, and where it writes."""
+
+    params: Params
+    labels: Labels
+    generations: Path
+    encoded: Path
+    checkpoints: Path
+    output: Path
+    training: Path
+    prompts: Path
+    group: Group = dataclasses.field(default_factory=Group)
+
+    @property
+    def planned(self) -> list[Shard]:
+        """The shards of its cache of encoded samples."""
+        return plan(self.params, self.generations)
+
+    @property
+    def mark(self) -> str:
+        """Its fingerprint."""
+        return _fingerprint(self.params, self.labels, self.planned)
+
+
+def module_jobs(job: Job) -> list[Job]:
+    """The trainings of a guidance's modules; the first one's log is the result's."""
+    return [
+        dataclasses.replace(
+            job,
+            params=params,
+            checkpoints=job.checkpoints / name,
+            output=folder_of(job.params, name, job.output, job.checkpoints),
+            training=job.training / name if number else job.training,
+        )
+        for number, (name, params) in enumerate(modules(job.params).items())
+    ]
+
+
+def guided_mark(job: Job) -> str:
+    parts = [each.mark for each in module_jobs(job)]
+    return fingerprint(version=VERSION, parts=parts, guidance=job.params.fine_tune.guidance)
+
+
+def is_done(job: Job) -> bool:
+    from fine_tune.log import SUMMARY
+
+    return result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file()
+
+
+def plan(params: Params, generations: Path) -> list[Shard]:
+    """The shards of the cache of encoded samples; loads no model."""
+    return plan_encoding(source(params, generations))
+
+
+def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
+    """How far the training is, or all of a guidance's modules together; loads no model and changes nothing."""
+    from fine_tune.labels import read_labels
+
+    nowhere = Path()
+    job = Job(params, read_labels(labels), generations, nowhere, checkpoints, output, nowhere, nowhere)
+    if not modules(params):
+        return _progress(job)
+    each = [_progress(one) for one in module_jobs(job)]
+    done = result.stored_fingerprint(output) == guided_mark(job)
+    return Progress(done, sum(one.step for one in each), sum(one.steps for one in each))
+
+
+def _progress(job: Job) -> Progress:
+    steps = job.params.fine_tune.steps
+    done = result.stored_fingerprint(job.output) == job.mark
+    return Progress(done, steps if done else latest_step(job.checkpoints, job.mark), steps)
+
+
+def source(params: Params, generations: Path) -> Source:
+    """What the cache of encoded samples is made of."""
+    size = (params.generate.width, params.generate.height)
+    prefixes = tuple(sorted(set(_prefixes(params).values()))) or ("",)
+    return Source(generations, params.model, params.revision, size, prefixes)
+
+
+def _prefixes(params: Params) -> Mapping[int, str]:
+    """What stands before the prompts of each side; modules of a guidance have none."""
+    return {} if modules(params) else make_objective(params.fine_tune).prefixes
+
+
+def _fingerprint(params: Params, labels: Labels, planned: Sequence[Shard]) -> str:
+    return fingerprint(
+        version=VERSION,
+        seed=params.seed,
+        fine_tune=_numbers(params.fine_tune),
+        labels=labels.fingerprint,
+        encoded=[shard.fingerprint for shard in planned],
+    )
+
+
+def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
+    """The parameters that this training reads: not other objectives' options, nor an adapter's in full training."""
+    unused = {*NOT_NUMBERS, *(name for name in OBJECTIVES if name != tuning.objective)}
+    if tuning.method == "full":
+        unused.add("lora")
+    if not OBJECTIVES[tuning.objective].pairs:
+        unused.add("pairs")
+    return {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
