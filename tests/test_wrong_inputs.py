@@ -42,8 +42,8 @@ def test_a_missing_model_folder(project: Path):
 
 
 def test_a_misspelt_parameter(project: Path):
-    set_params(project, {"generate": {"guidance": 2.0}})
-    assert "generate.guidance is not a known key. Did you mean guidance_scale?" in refused(
+    set_params(project, {"generate": {"guidance_scal": 2.0}})
+    assert "generate.guidance_scal is not a known key. Did you mean guidance_scale?" in refused(
         project, "generate"
     )
 

@@ -56,7 +56,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, Mapping), where, value, "a mapping")
         return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
-        _expect(isinstance(value, Mapping), where, value, "a mapping of keys")
+        keys = ", ".join(spec.name for spec in dataclasses.fields(hint))
+        _expect(isinstance(value, Mapping), where, value, f"a mapping of keys ({keys})")
         return parse(typing.cast(type, hint), value, f"{where}.")
     return _scalar(hint, value, where)
 
