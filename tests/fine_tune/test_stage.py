@@ -16,6 +16,7 @@ from PIL import Image
 
 from fine_tune import stage
 from fine_tune.checkpoints import Checkpoints, State
+from fine_tune.job import Progress
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
@@ -169,8 +170,8 @@ def inputs(places: Places) -> Places:
 
 def test_progress_needs_no_model(finished: tuple[Params, Places], model: Path) -> None:
     params, places = finished
-    assert stage.progress(params, **inputs(places)) == stage.Progress(True, 6, 6)
-    assert stage.progress(world.params(model, steps=9), **inputs(places)) == stage.Progress(False, 0, 9)
+    assert stage.progress(params, **inputs(places)) == Progress(True, 6, 6)
+    assert stage.progress(world.params(model, steps=9), **inputs(places)) == Progress(False, 0, 9)
 
 
 def relabel(places: Places, tmp_path: Path, **changes: object) -> Places:
