@@ -63,8 +63,7 @@ class Guided:
         A result that is no pair of modules is taken for the positive one (pgd). Raises `TgoError` if there is neither,
         or if the result needs prompts of its own.
         """
-        from tgo_pipeline.generators.guidance import described_guidance
-        from tgo_pipeline.generators.pipelines import sampling_hints
+        from tgo_pipeline.generators.guidance import described_guidance, require_plain_prompts
 
         if params.generate.guidance is not None:
             return cls(params.model, params.revision, params.generate.guidance)
@@ -75,11 +74,7 @@ class Guided:
             )
         if described := described_guidance(str(model)):
             return cls(*described)
-        if sampling_hints(str(model)):
-            raise TgoError(
-                f"{model} is sampled with a prompt of its own ({sampling_hints(str(model))}), so it cannot be combined "
-                "with its base under one prompt."
-            )
+        require_plain_prompts(str(model))
         return cls(params.model, params.revision, GuidanceParams(kind="pgd", positive=str(model)))
 
     def at(self, strength: float) -> GuidanceParams:

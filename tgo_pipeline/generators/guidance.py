@@ -65,7 +65,7 @@ def guided_pipeline(
     branches = [base_branch(opened)]
     for named in (base, *modules.values()):
         if isinstance(named, (str, Path)):
-            _require_plain_prompts(str(named))
+            require_plain_prompts(str(named))
     for role, module in modules.items():
         if isinstance(base, (str, Path)) and isinstance(module, (str, Path)):
             require_base(role, module, str(base), revision)
@@ -77,7 +77,8 @@ def guided_pipeline(
     return pipeline
 
 
-def _require_plain_prompts(model: str) -> None:
+def require_plain_prompts(model: str) -> None:
+    """Raise `TgoError` for a result that is drawn with words of its own: one prompt serves all guided networks."""
     if hints := sampling_hints(model):
         raise TgoError(
             f"{model} is sampled with a prompt of its own ({hints}), so it cannot be combined with a model that is "
