@@ -12,6 +12,7 @@ from typing import Literal
 
 from tgo_pipeline import presets
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.objective_params import GuardParams
 from tgo_pipeline.parsing import parse
 from tgo_pipeline.tuning_params import FineTuneParams, LoraParams
@@ -19,6 +20,8 @@ from tgo_pipeline.values import fraction, not_negative, positive
 
 __all__ = ["FineTuneParams", "GuardParams", "LoraParams", "Params", "load_params", "parse"]
 TARGET_COMBINATIONS = ("mean_z", "mean_rank", "majority")
+RESERVED = ("sample_id", "prompt_id", "error", *TARGET_COMBINATIONS)
+"""Names that no score column may have."""
 EMBEDDED = ("demo", "demo-masked")
 """Models that ship with the package."""
 
@@ -80,10 +83,14 @@ class GuidanceParams:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateParams:
-    """How images are sampled from the model, or which existing ones are taken (`source: images`)."""
+    """How images are sampled from the model, or which existing ones are taken (`source: images`).
+
+    `images` is a folder, a table or a preference data set; `limit` takes that many of them at most.
+    """
 
     source: Literal["model", "images"] = "model"
     images: str | None = None
+    limit: int | None = None
     image_column: str = "image"
     prompt_column: str = "prompt"
     images_per_prompt: int = 4
@@ -101,12 +108,15 @@ class GenerateParams:
             shard_size=self.shard_size,
             width=self.width,
             height=self.height,
+            limit=self.limit,
         )
         not_negative(guidance_scale=self.guidance_scale)
         if (self.width is None) != (self.height is None):
             raise TgoError(f"width is {self.width} and height is {self.height}: give both, or none of them.")
         if self.source == "images" and not self.images:
-            raise TgoError("images is empty although source is images: name a folder or a Parquet file.")
+            raise TgoError(
+                "images is empty although source is images: name a folder, a table or a preference data set."
+            )
         if self.source == "images" and self.guidance is not None:
             raise TgoError(
                 "guidance is given although source is images: pictures that exist are not sampled."
@@ -118,19 +128,31 @@ class ScoreParams:
     """Which rewards score every image, by column, and in which precision (auto: fp16 on a GPU, fp32 elsewhere).
 
     A column named like a reward has a source (null: the official checkpoint); another has a spec, `REWARD=SOURCE` or
-    `module:function`.
+    `module:function`. `feedback` adds columns of scores that people gave, or that come from elsewhere.
     """
 
     rewards: dict[str, str | None] = field(default_factory=dict)
+    feedback: dict[str, FeedbackParams] = field(default_factory=dict)
     max_error_rate: float = 0.01
     dtype: Literal["auto", "fp32", "fp16"] = "auto"
 
+    @property
+    def columns(self) -> list[str]:
+        """The score columns in their order: the rewards, then the feedback."""
+        return [*self.rewards, *self.feedback]
+
     def __post_init__(self) -> None:
-        if not self.rewards:
+        if not self.columns:
             raise TgoError(
-                "rewards is empty: name at least one reward and its source, such as `pickscore: demo`."
+                "rewards is empty: name at least one reward and its source, such as `pickscore: demo`, or a column of "
+                "feedback."
             )
         _rewards(self.rewards)
+        for name in self.feedback:
+            if name in self.rewards or name in RESERVED:
+                raise TgoError(
+                    f"feedback.{name}: the scores have a column of this name already; take another."
+                )
         if not 0 <= self.max_error_rate <= 1:
             raise TgoError(f"max_error_rate is {self.max_error_rate}: it must be from 0 to 1.")
 
@@ -145,9 +167,23 @@ class TargetParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdParams:
-    """How tau is estimated from the scores."""
+    """How tau is estimated from the scores, and what each sample is compared with.
+
+    `baseline: global` is the method's own: one tau, the percentile of all scores. The others compare a sample with
+    its own prompt (`prompt_mean`, `prompt_median`, `prompt_soft` = beta log mean exp(s / beta), `prompt_quantile` =
+    the sample's quantile in its prompt against QRPO's tau_q(beta)) or with the percentile of its `group`. `beta` is in
+    score units, and not the loss's: it is never guessed. `leave_one_out` estimates a sample's baseline from the others
+    of its prompt, `jackknife` removes the first-order bias of `prompt_soft`.
+    """
 
     percentile: float = 0.5
+    baseline: Literal["global", "prompt_mean", "prompt_median", "prompt_soft", "prompt_quantile", "group"] = (
+        "global"
+    )
+    group: Literal["source", "category", "model"] | None = None
+    beta: float | None = None
+    leave_one_out: bool = False
+    jackknife: bool = False
     source: Literal["dataset", "proxy"] = "dataset"
     proxy: str | None = None
     confidence: float = 0.95
@@ -155,7 +191,26 @@ class ThresholdParams:
 
     def __post_init__(self) -> None:
         fraction(percentile=self.percentile, confidence=self.confidence)
-        positive(bootstrap=self.bootstrap)
+        positive(bootstrap=self.bootstrap, beta=self.beta)
+        if self.baseline in ("prompt_soft", "prompt_quantile") and self.beta is None:
+            raise TgoError(
+                f"baseline is {self.baseline} and beta is not given: it needs beta in units of the target score "
+                "(its standard deviation is a start; `tgo thresholds --explain` shows what follows from it)."
+            )
+        if (self.baseline == "group") != (self.group is not None):
+            raise TgoError(
+                f"baseline is {self.baseline} and group is {self.group!r}: give group (source, category or model) with "
+                "baseline: group, and only then."
+            )
+        if self.jackknife and self.baseline != "prompt_soft":
+            raise TgoError(
+                f"jackknife is on, but baseline is {self.baseline}: it corrects prompt_soft alone."
+            )
+        if self.leave_one_out and self.baseline not in ("prompt_mean", "prompt_median", "prompt_soft"):
+            raise TgoError(
+                f"leave_one_out is on, but baseline is {self.baseline}: it is for prompt_mean, prompt_median and "
+                "prompt_soft."
+            )
         if self.source == "proxy" and not self.proxy:
             raise TgoError("proxy is empty although source is proxy: name a folder of score shards.")
 
@@ -174,10 +229,19 @@ class LabelParams:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateParams:
-    """Base and tuned model on the test prompts, with the guidance and steps of `generate`."""
+    """Base and tuned model, and any `models` besides (name: folder, or hub id with @revision), on the test prompts.
+
+    All draw the same prompts with the same seeds, guidance and steps. `aggregate` compares models image by image
+    (`single`), or by the median, mean or best score of a prompt's images. `correction` is for p-values of many
+    comparisons (Holm, Benjamini-Hochberg). `published` shows reported numbers beside, marked as such.
+    """
 
     images_per_prompt: int = 1
+    aggregate: Literal["single", "median", "mean", "best"] = "single"
+    models: dict[str, str] = field(default_factory=dict)
     rewards: dict[str, str | None] = field(default_factory=dict)
+    correction: Literal["holm", "bh", "none"] = "holm"
+    published: bool = False
     confidence: float = 0.95
     bootstrap: int = 2000
 
@@ -185,18 +249,32 @@ class EvaluateParams:
         _rewards(self.rewards)
         positive(images_per_prompt=self.images_per_prompt, bootstrap=self.bootstrap)
         fraction(confidence=self.confidence)
+        for name in ("base", "tuned"):
+            if name in self.models:
+                raise TgoError(
+                    f"models has one named {name!r}, which is the {name} model of this run: rename it."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportParams:
-    """What the report shows."""
+    """What the report shows; its pictures stay within `max_mb` megabytes, `gallery` samples at most."""
 
     title: str = "Threshold-Guided Optimization"
     examples: int = 8
     pairs: int = 12
+    gallery: int = 2000
+    thumbnail: int = 96
+    max_mb: float = 25.0
 
     def __post_init__(self) -> None:
-        positive(examples=self.examples, pairs=self.pairs)
+        positive(
+            examples=self.examples,
+            pairs=self.pairs,
+            thumbnail=self.thumbnail,
+            max_mb=self.max_mb,
+        )
+        not_negative(gallery=self.gallery)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +283,7 @@ class RuntimeParams:
 
     `workers` are processes that decode images for scoring (none given: on a GPU one per core, on a CPU threads);
     `score_memory_gb` is what reward weights may take (none given: most of what is free), `compile` is torch.compile.
+    `trackers` follow a training beside dvclive, which always does.
     """
 
     device: str = "auto"
@@ -217,6 +296,7 @@ class RuntimeParams:
     compile: bool = False
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
+    trackers: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         not_negative(workers=self.workers or 0)
@@ -249,7 +329,7 @@ class Params:
     runtime: RuntimeParams = field(default_factory=RuntimeParams)
 
     def __post_init__(self) -> None:
-        scored = list(self.score.rewards)
+        scored = self.score.columns
         if self.target.reward not in (*scored, *TARGET_COMBINATIONS):
             allowed = ", ".join((*scored, *TARGET_COMBINATIONS))
             raise TgoError(f"target.reward is {self.target.reward!r}: it must be one of {allowed}.")
@@ -262,16 +342,19 @@ class Params:
             raise TgoError(f"revision is given, but {self.model} has none: it pins a hub id.")
         for name in self.target.rewards:
             if name not in scored:
-                raise TgoError(
-                    f"target.rewards names {name!r}, which score.rewards lacks: {', '.join(scored)}."
-                )
+                raise TgoError(f"target.rewards names {name!r}, which the scores lack: {', '.join(scored)}.")
 
     @property
     def target_rewards(self) -> list[str]:
         """The rewards that the target is made of: itself, or those that a combination combines."""
         if self.target.reward in TARGET_COMBINATIONS:
-            return self.target.rewards or list(self.score.rewards)
+            return self.target.rewards or self.score.columns
         return [self.target.reward]
+
+    @property
+    def target_is_scored_anywhere(self) -> bool:
+        """Whether new images have a target score: feedback exists for the images it was given to alone."""
+        return not set(self.target_rewards) & set(self.score.feedback)
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

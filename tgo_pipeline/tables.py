@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 ROW_GROUP_BYTES = 64 * 1024**2
 LABEL_NAMES = ("negative", "positive")
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-_REPETITIVE = {"prompt_id", "prompt", "split", "source", "model", "revision", "reward", "error"}
+_REPETITIVE = {
+    "prompt_id",
+    "prompt",
+    "split",
+    "source",
+    "category",
+    "challenge",
+    "model",
+    "revision",
+    "reward",
+    "error",
+}
 _FEATURES = {
     pa.string(): "string",
     pa.int8(): "int8",
@@ -55,8 +66,14 @@ def _schema(*fields: tuple[str, pa.DataType]) -> pa.Schema:
 
 
 PROMPTS = _schema(
-    ("prompt_id", pa.string()), ("prompt", pa.string()), ("split", pa.string()), ("source", pa.string())
+    ("prompt_id", pa.string()),
+    ("prompt", pa.string()),
+    ("split", pa.string()),
+    ("source", pa.string()),
+    ("category", pa.string()),
+    ("challenge", pa.string()),
 )
+"""`category` (a benchmark's category or style) and `challenge` are null where the source has none."""
 GENERATIONS = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),
@@ -70,7 +87,9 @@ GENERATIONS = _schema(
     ("index", pa.int32()),
     ("guidance_scale", pa.float32()),
     ("steps", pa.int32()),
+    ("image_uid", pa.string()),
 )
+"""`image_uid` is what the source calls an image that was not sampled here: feedback finds it by this name."""
 LABELS = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),

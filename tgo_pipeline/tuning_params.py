@@ -48,6 +48,21 @@ class ValidationParams:
         positive(prompts=self.prompts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReestimateParams:
+    """tau anew at the start of every epoch after the first, from pictures that the policy of that moment draws.
+
+    `prompts` training prompts (chosen by hash) get `images_per_prompt` pictures each, drawn and scored as the
+    training pictures were; the labels of the epoch are 1[s >= tau] with that tau.
+    """
+
+    prompts: int = 64
+    images_per_prompt: int = 2
+
+    def __post_init__(self) -> None:
+        positive(prompts=self.prompts, images_per_prompt=self.images_per_prompt)
+
+
 Objective = Literal[
     "tgo", "sft", "csft", "dpo", "kto", "dspo", "bco", "mapo", "rwr", "awr", "qrpo", "pgd", "cpgd"
 ]
@@ -97,6 +112,7 @@ class FineTuneParams:
     checkpoint_every: int = 50
     guard: GuardParams = field(default_factory=GuardParams)
     validation: ValidationParams = field(default_factory=ValidationParams)
+    reestimate: ReestimateParams | None = None
     pairs: PairParams = field(default_factory=PairParams)
     guidance: ModuleGuidanceParams = field(default_factory=ModuleGuidanceParams)
     tgo: TgoParams = field(default_factory=TgoParams)

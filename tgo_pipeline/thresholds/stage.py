@@ -47,7 +47,7 @@ def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path,
     from tgo_pipeline.thresholds.fit import fit
 
     folder = reference_folder(params.threshold, scores)
-    rewards = list(params.score.rewards)
+    rewards = params.score.columns
     frame = read_scores(folder, rewards)
     table = fit(
         frame,
@@ -73,7 +73,7 @@ def planned_fingerprint(params: Params, scores: Path) -> str:
     return fingerprint(
         version=VERSION,
         scores=scores_fingerprint(reference_folder(params.threshold, scores)),
-        rewards=sorted(params.score.rewards),
+        rewards=sorted(params.score.columns),
         threshold=params.threshold,
         target=params.target,
         target_rewards=params.target_rewards,
