@@ -34,6 +34,7 @@ def generations(images: list[bytes]) -> pa.Table:
         "index": list(range(n)),
         "guidance_scale": [1.0] * n,
         "steps": [12] * n,
+        "image_uid": [None] * n,
     }
     return pa.table(columns, schema=tables.GENERATIONS)
 

@@ -78,6 +78,7 @@ def _write_prompts(path: Path, test: dict[str, list[str]]) -> None:
     rows = [(prompt, "train", "train") for prompt in TRAIN]
     rows += [(prompt, "test", name) for name, prompts in test.items() for prompt in prompts]
     columns = [[prompt.replace(" ", "-") for prompt, *_ in rows], *map(list, zip(*rows, strict=True))]
+    columns += [[None] * len(rows), [None] * len(rows)]
     write_table(pa.table(columns, schema=PROMPTS), path, {})
 
 

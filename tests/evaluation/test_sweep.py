@@ -66,7 +66,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (tuned / "tgo.json").write_text(
         json.dumps(description | {"positive": "positive", "negative": "negative"})
     )
-    rows = [[text.replace(" ", "-") for text in TEXTS], TEXTS, ["test"] * 3, ["plain"] * 3]
+    rows = [
+        [text.replace(" ", "-") for text in TEXTS],
+        TEXTS,
+        ["test"] * 3,
+        ["plain"] * 3,
+        [None] * 3,
+        [None] * 3,
+    ]
     write_table(pa.table(rows, schema=PROMPTS), root / "prompts.parquet", {})
     for name in ("clip", "aesthetic"):
         rewards.write(name, root / "rewards" / name)
