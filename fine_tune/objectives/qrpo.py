@@ -8,7 +8,6 @@ tau_q = beta log Z: a threshold that needs no baseline of the prompt.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from fine_tune.objectives.base import Batch, Objective, preference_metrics
 from fine_tune.objectives.ratios import log_ratio
 from fine_tune.per_prompt import prompt_quantiles
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.thresholds.baselines import tau_q
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,14 +42,9 @@ class Qrpo(Objective):
         """(B,) losses; `accuracy`: 1 where the log-ratio has the sign of q - tau_q."""
         beta = self.params.qrpo.beta
         ratio = log_ratio(policy_log_likelihood, reference_log_likelihood)
-        target = batch.score - quantile_threshold(beta)
+        target = batch.score - tau_q(beta)
         losses = (target - beta * ratio).square()
         return losses, preference_metrics(ratio, (target >= 0).to(ratio.dtype))
-
-
-def quantile_threshold(beta: float) -> float:
-    """tau_q = beta log Z = beta log(beta (e^(1 / beta) - 1)), from 1/2 (large beta) to 1; stable for any beta > 0."""
-    return 1 + beta * math.log(-beta * math.expm1(-1 / beta))
 
 
 def quantile_rewards(labels: Labels) -> np.ndarray:

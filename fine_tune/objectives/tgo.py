@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint, preference_metrics
-from fine_tune.objectives.qrpo import quantile_rewards, quantile_threshold
+from fine_tune.objectives.qrpo import quantile_rewards
 from fine_tune.objectives.ratios import log_ratio, log_sigmoid
 from fine_tune.objectives.reference_points import reward_shift
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.targets import standard_deviation
+from tgo_pipeline.thresholds.baselines import tau_q
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ class Tgo(Objective):
 
 
 def _quantile_distance(labels: Labels, beta: float) -> np.ndarray:
-    quantiles, threshold = quantile_rewards(labels), quantile_threshold(beta)
+    quantiles, threshold = quantile_rewards(labels), tau_q(beta)
     if quantiles.max() < threshold:
         raise TgoError(
             f"fine_tune.tgo.quantile_beta = {beta:g} puts the threshold at quantile {threshold:.3f}, and the highest "

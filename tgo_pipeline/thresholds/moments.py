@@ -43,10 +43,15 @@ class Groups:
     @classmethod
     def of(cls, values: np.ndarray, prompts: np.ndarray) -> Groups:
         """Group `values` (n,) by whole numbers `prompts` (n,); only the prompts that occur make a group."""
+        return cls.ordered(values, prompts)[0]
+
+    @classmethod
+    def ordered(cls, values: np.ndarray, prompts: np.ndarray) -> tuple[Groups, np.ndarray]:
+        """The groups, and where each of their samples (n,) stands in `values`."""
         order = np.lexsort((values, prompts))
         owner = prompts[order]
         starts = np.flatnonzero(np.diff(owner, prepend=owner[0] - 1))
-        return cls(values[order], starts, np.diff(starts, append=owner.size))
+        return cls(values[order], starts, np.diff(starts, append=owner.size)), order
 
     def means(self) -> np.ndarray:
         """Mean of each group; exact where all of a group's scores are equal."""
@@ -57,6 +62,10 @@ class Groups:
         """Median of each group."""
         low = self.values[self.starts + (self.sizes - 1) // 2]
         return low + (self.values[self.starts + self.sizes // 2] - low) / 2
+
+    def tops(self) -> np.ndarray:
+        """Largest score of each group."""
+        return self.values[self.starts + self.sizes - 1]
 
     def spread(self, per_group: np.ndarray) -> np.ndarray:
         """One value per group, repeated for each of its samples."""

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fine_tune.objectives.qrpo import quantile_threshold
 from tests.fine_tune.objectives.evaluate import evaluate, labels, objective, ratios, slope
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.thresholds.baselines import tau_q
 
 TAU = {0.05: 0.850, 0.1: 0.770, 0.3: 0.628, 1.0: 0.541}
 
 
 @pytest.mark.parametrize(("beta", "tau"), TAU.items())
 def test_published_thresholds(beta: float, tau: float) -> None:
-    assert quantile_threshold(beta) == pytest.approx(tau, abs=5e-4)
+    assert tau_q(beta) == pytest.approx(tau, abs=5e-4)
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.1, 0.3, 1.0, 7.0])
@@ -28,12 +28,12 @@ def test_threshold_is_beta_times_the_log_of_the_integral_of_exponential_rewards(
     integral = float(
         np.sum(weights / 2 * np.exp((uniform - 1) / beta))
     )  # of exp(q / beta), divided by exp(1 / beta)
-    assert quantile_threshold(beta) == pytest.approx(1 + beta * math.log(integral), abs=1e-12)
+    assert tau_q(beta) == pytest.approx(1 + beta * math.log(integral), abs=1e-12)
 
 
 def test_threshold_is_stable_at_both_ends() -> None:
-    assert quantile_threshold(1e-6) == pytest.approx(1 - 1e-6 * math.log(1e6), abs=1e-12)
-    assert quantile_threshold(1e6) == pytest.approx(0.5, abs=1e-6)
+    assert tau_q(1e-6) == pytest.approx(1 - 1e-6 * math.log(1e6), abs=1e-12)
+    assert tau_q(1e6) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_the_optimal_policy_raises_what_is_above_the_threshold() -> None:
@@ -41,7 +41,7 @@ def test_the_optimal_policy_raises_what_is_above_the_threshold() -> None:
     beta, number = 0.3, 20_000
     quantile = (np.arange(number) + 0.5) / number
     optimal = np.exp(quantile / beta) / np.exp(quantile / beta).mean()
-    assert np.array_equal(np.log(optimal) > 0, quantile > quantile_threshold(beta))
+    assert np.array_equal(np.log(optimal) > 0, quantile > tau_q(beta))
     result = evaluate(objective("qrpo", beta=beta), np.log(optimal), np.zeros(number), score=quantile)
     np.testing.assert_allclose(result.loss, 0, atol=1e-12)
     np.testing.assert_allclose(result.gradient, 0, atol=1e-6)
@@ -73,7 +73,7 @@ def test_extreme_ratios_are_finite(ratio: float, quantile: float) -> None:
 
 def test_the_official_normaliser_is_the_limit_of_small_beta() -> None:
     for beta in (0.05, 0.1):
-        assert quantile_threshold(beta) == pytest.approx(beta * math.log(beta) + 1, abs=1e-4 * beta)
+        assert tau_q(beta) == pytest.approx(beta * math.log(beta) + 1, abs=1e-4 * beta)
 
 
 def test_scores_become_quantiles_of_their_prompts() -> None:

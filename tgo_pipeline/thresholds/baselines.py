@@ -1,0 +1,193 @@
+"""Instance baselines: what a score is compared with when each prompt has a threshold of its own.
+
+All of them work on `Groups` (samples in order of prompt, then score) without a loop over prompts, in float64. Values
+per sample come in the order of the groups; `Groups.ordered` says where each of them was before.
+
+The soft baseline is the KL-regularised optimum's own threshold, tau*(x) = beta log E[exp(s / beta)] under the
+reference, estimated from the K samples of a prompt. Gaussian scores give mean + variance / (2 beta). Its bias is about
+-beta CV^2 / (2 K) with CV^2 = exp(variance / beta^2) - 1, and no correction helps where CV^2 is not far below K:
+`soft_ess` shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from tgo_pipeline.thresholds.moments import Groups
+
+Kind = Literal["mean", "median", "soft"]
+_CHUNK = 4_000_000  # scores in work at a time where a sample is left out of every group
+
+
+def soft(groups: Groups, beta: float) -> np.ndarray:
+    """beta (log sum exp(s / beta) - log K) of each group (G,), in score units; `beta` > 0 in score units too.
+
+    Between the mean (beta to infinity) and the maximum (beta to 0), and equal to the score of a group of one.
+    """
+    top = groups.tops()
+    return _soft(top, np.add.reduceat(_growth(groups, top, beta), groups.starts), groups.sizes, beta)
+
+
+def soft_ess(groups: Groups, beta: float) -> np.ndarray:
+    """Effective sample size (sum e)^2 / sum e^2 with e = exp(s / beta) of each group (G,), from 1 to K.
+
+    Below about 5 the soft baseline is the largest score more than an average.
+    """
+    relative = np.exp(-_depth(groups, groups.tops(), beta))
+    total = np.add.reduceat(relative, groups.starts)
+    np.square(relative, out=relative)
+    return total**2 / np.add.reduceat(relative, groups.starts)
+
+
+def soft_jackknife(groups: Groups, beta: float) -> np.ndarray:
+    """K soft - (K - 1) mean of soft without each sample in turn (G,): its bias of order 1 / K is gone.
+
+    NaN for groups of one (Quenouille 1956).
+    """
+    without_one = np.add.reduceat(leave_one_out(groups, "soft", beta), groups.starts) / groups.sizes
+    return groups.sizes * soft(groups, beta) - (groups.sizes - 1) * without_one
+
+
+def leave_one_out(groups: Groups, kind: Kind, beta: float | None = None) -> np.ndarray:
+    """The mean, median or soft value of the other samples of a sample's group (N,); NaN in groups of one.
+
+    A sample does not raise its own threshold. `soft` needs `beta`.
+    """
+    if kind == "mean":
+        return _mean_of_others(groups)
+    if kind == "median":
+        return _median_of_others(groups)
+    if beta is None:
+        raise ValueError("the soft baseline needs beta")
+    return _soft_of_others(groups, beta)
+
+
+def leave_one_out_jackknife(groups: Groups, beta: float) -> np.ndarray:
+    """`soft_jackknife` of the other samples of a sample's group (N,); NaN in groups of fewer than three.
+
+    It leaves out two samples at a time: its cost grows with the square of a group's size.
+    """
+    result = np.full(groups.values.size, np.nan)
+    for size in np.unique(groups.sizes[groups.sizes >= 3]).tolist():
+        others = np.arange(size - 1) + (np.arange(size - 1) >= np.arange(size)[:, None])
+        starts = groups.starts[groups.sizes == size]
+        per_chunk = max(1, _CHUNK // others.size)
+        for first in range(0, starts.size, per_chunk):
+            part = starts[first : first + per_chunk]
+            values = groups.values[(part[:, None, None] + others).ravel()]
+            each = Groups(values, np.arange(0, values.size, size - 1), np.full(part.size * size, size - 1))
+            result[(part[:, None] + np.arange(size)).ravel()] = soft_jackknife(each, beta)
+    return result
+
+
+def quantiles(groups: Groups) -> np.ndarray:
+    """Mid-rank (#{x < s} + #{x = s} / 2) / K of each sample in its group (N,), in (0, 1); equal scores share one."""
+    new_group = np.zeros(groups.values.size, bool)
+    new_group[groups.starts] = True
+    new_score = new_group | (np.diff(groups.values, prepend=np.nan) != 0)
+    starts = np.flatnonzero(new_score)
+    sizes = np.diff(starts, append=groups.values.size)
+    middle = np.repeat(starts + sizes / 2, sizes)
+    middle -= groups.spread(groups.starts)
+    middle /= groups.spread(groups.sizes)
+    return middle
+
+
+def percentiles(groups: Groups, p: float) -> np.ndarray:
+    """The p-quantile of each group (G,), numpy's `linear`."""
+    position = (groups.sizes - 1) * p
+    lower = np.floor(position).astype(np.int64)
+    low = groups.values[groups.starts + lower]
+    high = groups.values[groups.starts + np.minimum(lower + 1, groups.sizes - 1)]
+    return low + (position - lower) * (high - low)
+
+
+def tau_q(beta: float) -> float:
+    """beta log(beta (e^(1 / beta) - 1)): the exact threshold of a reward that is uniform on [0, 1], for any prompt.
+
+    `beta` belongs to quantiles and has no unit. From 1/2 (large beta) to 1; stable for any beta > 0. See QRPO
+    (arXiv 2507.08068): quantiles among the reference's samples of a prompt are such a reward.
+    """
+    return 1 + beta * math.log(-beta * math.expm1(-1 / beta))
+
+
+def _depth(groups: Groups, top: np.ndarray, beta: float) -> np.ndarray:
+    """(top - s) / beta of each sample (N,), from 0 up."""
+    depth = groups.spread(top)
+    depth -= groups.values
+    depth /= beta
+    return depth
+
+
+def _growth(groups: Groups, top: np.ndarray, beta: float) -> np.ndarray:
+    """exp((s - top) / beta) - 1 of each sample (N,), from -1 to 0: exact where beta is far above the spread too."""
+    growth = _depth(groups, top, beta)
+    np.negative(growth, out=growth)
+    return np.expm1(growth, out=growth)
+
+
+def _soft(top: np.ndarray, growth: np.ndarray, sizes: np.ndarray, beta: float) -> np.ndarray:
+    """The soft value from the sum of `_growth` over `sizes` samples below `top`."""
+    return top + beta * np.log1p(growth / sizes)
+
+
+def _mean_of_others(groups: Groups) -> np.ndarray:
+    least = groups.spread(groups.values[groups.starts])
+    above = groups.values - least
+    others = groups.spread(np.add.reduceat(above, groups.starts))
+    others -= above
+    return least + _over_others(others, groups)
+
+
+def _over_others(total: np.ndarray, groups: Groups) -> np.ndarray:
+    """`total` (N,) divided by the number of other samples; NaN where there are none."""
+    count = groups.spread(groups.sizes - 1).astype(np.float64)
+    count[count == 0] = np.nan
+    return total / count
+
+
+def _median_of_others(groups: Groups) -> np.ndarray:
+    place = np.arange(groups.values.size) - groups.spread(groups.starts)
+    low, high = (
+        _without(groups, place, groups.spread(ranks))
+        for ranks in ((groups.sizes - 2) // 2, (groups.sizes - 1) // 2)
+    )
+    median = low + (high - low) / 2
+    median[groups.spread(groups.sizes == 1)] = np.nan
+    return median
+
+
+def _without(groups: Groups, place: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """The score of rank `rank` among a sample's group without the sample at `place`, all (N,)."""
+    at = groups.spread(groups.starts) + rank + (rank >= place)
+    return groups.values[np.clip(at, 0, groups.values.size - 1)]
+
+
+def _soft_of_others(groups: Groups, beta: float) -> np.ndarray:
+    """Where the largest is left out nothing may be left of the sum over all: it is taken anew below the second."""
+    top = groups.tops()
+    growth = _growth(groups, top, beta)
+    others = groups.spread(np.add.reduceat(growth, groups.starts))
+    others -= growth
+    others = _over_others(others, groups)
+    result = groups.spread(top)
+    last = groups.starts + groups.sizes - 1
+    others[last] = 0  # replaced below
+    result += beta * np.log1p(others)
+    result[last] = np.nan
+    rest, repeated = _without_top(groups)
+    if repeated.any():
+        result[last[repeated]] = soft(rest, beta)
+    return result
+
+
+def _without_top(groups: Groups) -> tuple[Groups, np.ndarray]:
+    """The groups of two or more without their largest score, and which (G,) they are."""
+    repeated = groups.sizes >= 2
+    kept = groups.spread(repeated)
+    kept[groups.starts + groups.sizes - 1] = False
+    sizes = groups.sizes[repeated] - 1
+    return Groups(groups.values[kept], np.cumsum(sizes) - sizes, sizes), repeated
