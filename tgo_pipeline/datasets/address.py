@@ -1,0 +1,58 @@
+"""`<name>:<where>`: which data set, and whether it is read from this machine or from the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from tgo_pipeline.datasets.places import Folder, Hub, Place
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.layouts import MOVING
+
+HUB = "hf:"
+FORM = "NAME:FOLDER[/SPLIT], NAME:FILE or NAME:hf:ORGANISATION/DATASET@REVISION[/SPLIT]"
+_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+)(?:/(?P<rest>.+))?)?")
+
+
+class Address(NamedTuple):
+    """A place, and the split that was named if one was."""
+
+    place: Place
+    split: str | None
+
+
+def resolve(text: str, where: str) -> Address:
+    """Find `where` of the address `text`. Raises `TgoError` if it is not there or its revision may move."""
+    return _hub(text, where.removeprefix(HUB)) if where.startswith(HUB) else _local(text, where)
+
+
+def _hub(text: str, where: str) -> Address:
+    match = _HUB.fullmatch(where)
+    if match is None or not match["revision"]:
+        raise TgoError(
+            f"{text!r} pins no data set of the hub: write {FORM}, with a commit (or a tag) as the revision."
+        )
+    if match["revision"] in MOVING:
+        raise TgoError(
+            f"{text} may change at any time: pin a commit, {HUB}{match['repository']}@COMMIT, so that its rows stay "
+            "the same."
+        )
+    rest = match["rest"]
+    is_file = rest is not None and "." in rest.rsplit("/", 1)[-1]
+    place = Hub(match["repository"], unquote(match["revision"]), rest if is_file else None)
+    return Address(place, None if is_file else rest)
+
+
+def _local(text: str, where: str) -> Address:
+    path = Path(where).expanduser()
+    if not where:
+        raise TgoError(f"{text!r} names no place: write {FORM}.")
+    if path.is_file():
+        return Address(Folder(path.parent, path.name), None)
+    if path.is_dir():
+        return Address(Folder(path), None)
+    if path.parent.is_dir() and not path.suffix:
+        return Address(Folder(path.parent), path.name)
+    raise TgoError(f"{text}: {path} does not exist (looked in {Path.cwd()}). Write {FORM}.")

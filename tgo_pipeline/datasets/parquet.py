@@ -1,0 +1,77 @@
+"""Columns of Parquet files as a stream: only the row groups and columns that are asked for, page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.datasets.places import Place
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+BUFFER_BYTES = 1024**2
+"""How much of a column is held while its pages are decoded, so that a row group of images is never held whole."""
+_SHARD = re.compile(r"(?:parquet-)?(?P<split>[A-Za-z_]+)(?:-\d+-of-\d+.*)?")
+
+
+def of_split(address: str, place: Place, split: str | None) -> list[str]:
+    """The Parquet files of a split, by their names (`data/train-00000-of-00645-….parquet`, `train/0000.parquet`).
+
+    Raises `TgoError` if there are none, or there are several splits and none was named.
+    """
+    if place.only is not None:
+        return [place.only]
+    names = place.find("*.parquet", "**/*.parquet")
+    splits = sorted({_split(name) for name in names})
+    if not names:
+        raise TgoError(f"{address}: {place.name} holds no Parquet file.")
+    if split is None and len(splits) > 1:
+        raise TgoError(f"{address} has the splits {', '.join(splits)}: add one, as in {address}/{splits[0]}.")
+    chosen = [name for name in names if split in (None, _split(name))]
+    if not chosen:
+        raise TgoError(f"{address}: there is no split {split!r} in {place.name}; it has {', '.join(splits)}.")
+    return chosen
+
+
+def _split(name: str) -> str:
+    path = PurePosixPath(name)
+    match = _SHARD.fullmatch(path.stem)
+    return match["split"] if match else path.parent.name
+
+
+@contextlib.contextmanager
+def opened(place: Place, name: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. Raises `TgoError` if it is missing or broken, here or while it is read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with place.open(name) as stream:
+        try:
+            with pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise TgoError(f"{place.where(name)} cannot be read as Parquet: {error}.{place.hint}") from error
+
+
+def require(where: str, wanted: Sequence[str], found: Sequence[str]) -> None:
+    """Raise `TgoError` naming the first wanted column that is not among those found."""
+    for column in wanted:
+        if column not in found:
+            names = ", ".join(map(str, found)) or "none"
+            raise TgoError(
+                f"{where} has no column {column!r}; its columns are: {names}. If the data set has changed its schema, "
+                "pin the revision that had it."
+            )
+
+
+def columns(place: Place, name: str, wanted: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `rows` rows of the wanted columns. Raises `TgoError` as `opened` and `require` do."""
+    with opened(place, name) as file:
+        require(place.where(name), wanted, file.schema_arrow.names)
+        yield from file.iter_batches(batch_size=rows, columns=list(wanted))

@@ -1,0 +1,147 @@
+"""Pick-a-Pic v1 and v2: pairs of images with a choice, as the web application showed them (Kirstain et al. 2023).
+
+`yuvalkirstain/pickapic_v1` and `_v2` have the images as JPEG bytes in their rows; the variants `_no_images` lack those
+two columns. An image that wins a round stays for the next one, so the same uid is in several rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from tgo_pipeline.datasets import parquet
+from tgo_pipeline.datasets.base import ROWS, Dataset, batches
+from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+SIDES = ("image_0_uid", "image_1_uid")
+LISTED = ("caption", *SIDES, "model_0", "model_1")
+CHOICE = (*LISTED, "label_0", "label_1", "has_label", "user_id")
+PICTURES = ("jpg_0", "jpg_1")
+IMAGE_PAIRS = 8
+"""Rows with two images each that are decoded at a time."""
+
+
+class Place(NamedTuple):
+    """An image's row in its row group, and which of the two columns it is in."""
+
+    row: int
+    side: int
+
+
+class Image(NamedTuple):
+    """An image that no earlier row had with the same prompt."""
+
+    at: Place
+    image_uid: str
+    prompt: str
+    model: str | None
+
+
+class PickAPic(Dataset):
+    """Comparisons, and images where the variant has them."""
+
+    title = "Pick-a-Pic"
+
+    def files(self) -> list[str]:
+        return self._files
+
+    def prompts(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in self._columns(["caption"]):
+            nothing = pa.nulls(batch.num_rows, pa.string())
+            yield pa.RecordBatch.from_arrays(
+                [batch["caption"].cast(pa.string()), nothing, nothing], schema=PROMPT_ROWS
+            )
+
+    def comparisons(self) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in self._columns(CHOICE):
+            chosen = batch.filter(batch["has_label"])
+            renamed = {"prompt": "caption", "rater": "user_id"}
+            columns = [chosen[renamed.get(field.name, field.name)].cast(field.type) for field in COMPARISONS]
+            yield pa.RecordBatch.from_arrays(columns, schema=COMPARISONS)
+
+    def listing(self) -> Iterator[pa.RecordBatch]:
+        rows = (image._asdict() for _, _, images in self._groups() for image in images)
+        return batches(rows, LISTING)
+
+    def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
+        position = 0
+        for file, group, images in self._groups():
+            wanted = images[max(0, start - position) :]
+            position += len(images)
+            if wanted:
+                yield from self._pictures(file, group, wanted)
+
+    @cached_property
+    def _files(self) -> list[str]:
+        return parquet.of_split(self.address, self.place, self.split)
+
+    def _columns(self, names: Iterable[str]) -> Iterator[pa.RecordBatch]:
+        for name in self._files:
+            yield from parquet.columns(self.place, name, list(names), ROWS)
+
+    def _groups(self) -> Iterator[tuple[pq.ParquetFile, int, list[Image]]]:
+        """Every row group with the images that are new in it; only small columns are read."""
+        seen: set[bytes] = set()
+        for name in self._files:
+            with parquet.opened(self.place, name) as file:
+                parquet.require(self.place.where(name), LISTED, file.schema_arrow.names)
+                for group in range(file.num_row_groups):
+                    yield file, group, list(_new(file.read_row_group(group, columns=list(LISTED)), seen))
+
+    def _pictures(self, file: pq.ParquetFile, group: int, wanted: list[Image]) -> Iterator[pa.RecordBatch]:
+        self._check_pictures(file.schema_arrow)
+        waiting = {image.at: image for image in wanted}
+        stream = file.iter_batches(batch_size=IMAGE_PAIRS, row_groups=[group], columns=list(PICTURES))
+        row = 0
+        for pairs in stream:
+            places = [Place(row + i, side) for i in range(pairs.num_rows) for side in range(len(PICTURES))]
+            rows = [
+                image._asdict()
+                | {"image": _stored(image, pairs[PICTURES[place.side]][place.row - row].as_py())}
+                for place in places
+                if (image := waiting.pop(place, None)) is not None
+            ]
+            yield from batches(rows, IMAGE_ROWS)
+            row += pairs.num_rows
+            if not waiting:
+                return
+
+    def _check_pictures(self, schema: pa.Schema) -> None:
+        import pyarrow as pa
+
+        for name in PICTURES:
+            if name not in schema.names:
+                raise TgoError(
+                    f"{self.address} has no column {name!r}, so it has no images: the variants `_no_images` hold "
+                    "prompts and comparisons alone, and the images are in yuvalkirstain/pickapic_v1 and _v2. Its "
+                    f"columns are: {', '.join(schema.names)}."
+                )
+            kind = schema.field(name).type
+            if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+                raise TgoError(f"{self.address}: column {name!r} is {kind}, not the bytes of an image.")
+
+
+def _new(table: pa.Table, seen: set[bytes]) -> Iterator[Image]:
+    """The images of a row group that were not `seen`, row by row; they are then."""
+    prompts, *columns = (table[name].to_pylist() for name in LISTED)
+    for row, (prompt, *values) in enumerate(zip(prompts, *columns, strict=True)):
+        for side, (uid, model) in enumerate(zip(values[:2], values[2:], strict=True)):
+            key = hashlib.blake2b(f"{uid}\0{prompt}".encode(), digest_size=8).digest()
+            if key not in seen:
+                seen.add(key)
+                yield Image(Place(row, side), uid, prompt, model)
+
+
+def _stored(image: Image, data: bytes | None) -> dict[str, bytes | str] | None:
+    return None if data is None else {"bytes": data, "path": f"{image.image_uid}.jpg"}

@@ -1,0 +1,159 @@
+"""Where the files of a data set are: a folder on this machine, or a pinned revision on the hub read in ranges."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileSystem
+
+BLOCK_BYTES = 256 * 1024
+"""What is read ahead from the hub: columns without images are short runs between long ones."""
+
+
+class Place(ABC):
+    """Files under relative names; `only` is the one file that was named, if one was."""
+
+    name: str
+    only: str | None
+    hint = ""
+    """What to do when reading breaks off."""
+
+    @abstractmethod
+    def find(self, *patterns: str) -> list[str]:
+        """The names that fit one of the patterns (as in a shell), sorted; the one that was named, if one was."""
+
+    @abstractmethod
+    def open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A file to read and seek in. Raises `TgoError` if it is missing or cannot be read."""
+
+    @abstractmethod
+    def identity(self, names: Sequence[str]) -> Any:
+        """What the content of the files depends on."""
+
+    def where(self, name: str) -> str:
+        """A file in words."""
+        return f"{self.name}/{name}"
+
+
+class Folder(Place):
+    """A folder of this machine, or one file of it."""
+
+    def __init__(self, root: Path, only: str | None = None) -> None:
+        self.root = root
+        self.name = str(root)
+        self.only = only
+
+    def find(self, *patterns: str) -> list[str]:
+        if self.only is not None:
+            return [self.only]
+        found = {path for pattern in patterns for path in self.root.glob(pattern) if path.is_file()}
+        return sorted(str(path.relative_to(self.root)) for path in found)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            stream = (self.root / name).open("rb")
+        except OSError as error:
+            raise TgoError(f"{self.where(name)} cannot be read: {error.strerror or error}.") from error
+        with stream:
+            yield stream
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None if it is missing."""
+        try:
+            return (self.root / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def identity(self, names: Sequence[str]) -> list[Any]:
+        return [(name, *(self.date(name) or (None, None))) for name in names]
+
+    def date(self, name: str) -> tuple[int, int] | None:
+        """Size in bytes and date of change (nanoseconds) of a file; None if it is missing."""
+        try:
+            stat = (self.root / name).stat()
+        except OSError:
+            return None
+        return stat.st_size, stat.st_mtime_ns
+
+
+class Hub(Place):
+    """A data set repository of the hub at one revision; nothing is kept on disk."""
+
+    hint = " What was written is kept; run again to go on."
+
+    def __init__(self, repository: str, revision: str, only: str | None = None) -> None:
+        self.repository = repository
+        self.revision = revision
+        self.name = f"hf:{repository}@{revision}"
+        self.only = only
+
+    def find(self, *patterns: str) -> list[str]:
+        if self.only is not None:
+            return [self.only]
+        return [name for name in self._names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with self._explained(name):
+            opened = self._files.open(self._path(name), "rb", block_size=BLOCK_BYTES)
+            with cast(BinaryIO, opened) as stream:
+                yield stream
+
+    def identity(self, names: Sequence[str]) -> list[str]:
+        return [self.repository, self.revision, *names]
+
+    @cached_property
+    def _files(self) -> HfFileSystem:
+        from huggingface_hub import HfFileSystem, constants
+
+        return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
+
+    @cached_property
+    def _names(self) -> list[str]:
+        root = self._path("")
+        with self._explained("its list of files"):
+            return sorted(name.removeprefix(root) for name in self._files.find(root))
+
+    def _path(self, name: str) -> str:
+        from urllib.parse import quote
+
+        return f"datasets/{self.repository}@{quote(self.revision, safe='')}/{name}"
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`."""
+        import httpx
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise TgoError(
+                f"{self.name} has no {what}: the data set, the revision or the file is not there, or you may not read "
+                "it (log in with `hf auth login`)."
+            ) from error
+        except GatedRepoError as error:
+            raise TgoError(
+                f"{self.name} is gated: accept its terms on the hub and log in with `hf auth login`."
+            ) from error
+        except OfflineModeIsEnabled as error:
+            raise TgoError(f"{self.name} cannot be read: HF_HUB_OFFLINE forbids downloads.") from error
+        except (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError) as error:
+            reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
+            raise TgoError(f"{self.where(what)} cannot be read: {reason}.{self.hint}") from error
+
+
+def text(stream: BinaryIO) -> io.TextIOWrapper:
+    """A binary stream as text in UTF-8, line ends as they are."""
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
