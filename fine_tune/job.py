@@ -15,6 +15,7 @@ from fine_tune.encode import plan as plan_encoding
 from fine_tune.group import Group
 from fine_tune.modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
+from tgo_pipeline import paths
 from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.shards import Shard
 
@@ -49,6 +50,7 @@ class Job:
     training: Path
     prompts: Path
     group: Group = dataclasses.field(default_factory=Group)
+    runs: Path = paths.RUNS
 
     @property
     def planned(self) -> list[Shard]:

@@ -1,5 +1,7 @@
 """What training says of itself: dvclive metrics at every step, now and then a histogram of the log-ratios.
 
+Trackers, if there are any, hear the same; dvclive's files are what they are filled from when a training resumes.
+
 A row's step is the number of updates done, its values are those of the batch of that update, before it.
 """
 
@@ -9,35 +11,64 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from tgo_pipeline.shards import TEMPORARY, atomic
 
+if TYPE_CHECKING:
+    from fine_tune.trackers import Tracker
+
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
 SUMMARY = "metrics.json"
 IMAGES = "images"
+SERIES = "train"
 _SIDES = ("negative", "positive")
 
 
 class TrainingLog:
     """Metrics in `folder` as dvclive writes them, going on after `step` without repeating or losing one."""
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        trackers: Callable[[Written], Sequence[Tracker]] = lambda _: (),
+    ) -> None:
+        """`trackers` opens those that follow, given what the log holds up to `step`."""
         from dvclive.live import Live
 
         rewind(folder, step)
         self._folder = folder
+        self._trackers = trackers(Written(folder))
         self._live = Live(str(folder), resume=step > 0, save_dvc_exp=False, dvcyaml=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tracker in self._trackers:
+            tracker.close()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step."""
+        named = {f"{SERIES}/{name}": value for name, value in values.items()}
         self._live.step = step
-        for name, value in values.items():
-            self._live.log_metric(f"train/{name}", value)
+        for name, value in named.items():
+            self._live.log_metric(name, value)
         self._live.sync()
+        for tracker in self._trackers:
+            tracker.metrics(step, named)
+
+    def image(self, step: int, path: Path) -> None:
+        """Tell the trackers of the validation pictures of a step, which are in the folder already."""
+        for tracker in self._trackers:
+            tracker.image(step, path)
 
     def histogram(self, step: int, log_ratio: np.ndarray, label: np.ndarray) -> None:
         """Append the histogram of a step: one row for each side and bin, bins shared by the two sides."""
@@ -55,6 +86,36 @@ class TrainingLog:
             file.write(stream.getvalue())
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a log's folder holds."""
+
+    folder: Path
+
+    def rows(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Each step with its metrics, in order."""
+        by_step: dict[int, dict[str, float]] = defaultdict(dict)
+        for path in sorted(self.folder.glob(f"plots/metrics/{SERIES}/*.tsv")):
+            with path.open() as stream:
+                for row in csv.DictReader(stream, delimiter="\t"):
+                    by_step[int(row["step"])][f"{SERIES}/{path.stem}"] = float(row[path.stem])
+        yield from sorted(by_step.items())
+
+    def images(self) -> dict[int, Path]:
+        """Each step with validation pictures."""
+        return {picture_step(path): path for path in (self.folder / IMAGES).glob("step-*.png")}
+
+
+def picture(folder: Path, step: int) -> Path:
+    """Where the validation pictures of a step lie."""
+    return folder / IMAGES / f"step-{step:05d}.png"
+
+
+def picture_step(path: Path) -> int:
+    """The step of a file of validation pictures."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def rewind(folder: Path, step: int) -> None:
     """Bring a log back to where it was after `step` steps; what a killed run left unfinished goes too."""
     for path in folder.rglob(f"{TEMPORARY}*"):
@@ -63,6 +124,9 @@ def rewind(folder: Path, step: int) -> None:
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
         (folder / HISTOGRAM).unlink(missing_ok=True)
         return
+    for path in (folder / IMAGES).glob("step-*.png"):
+        if picture_step(path) > step:
+            path.unlink()
     _drop_broken(folder / SUMMARY)
     for path in (*folder.glob("plots/metrics/**/*.tsv"), folder / HISTOGRAM):
         if path.is_file():

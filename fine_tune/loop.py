@@ -44,7 +44,9 @@ def fit(
     def draw() -> None:
         if validation is not None:
             with trainer.averaged():
-                validation.draw(trainer.step)
+                path = validation.draw(trainer.step)
+            if training is not None and path is not None:
+                training.image(trainer.step, path)
 
     if params.validation.every and trainer.step == 0:
         group.agree(draw)

@@ -18,6 +18,8 @@ from fine_tune.group import joined
 from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
 from fine_tune.modules import NEGATIVE, finish, modules
 from fine_tune.objectives import make_objective
+from fine_tune.trackers import Run, open_trackers, require
+from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.shards import Stop, sweep_temporaries
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from fine_tune.data import TrainingData
     from fine_tune.labels import Labels
+    from fine_tune.log import TrainingLog
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
     from fine_tune.validation import Validation
@@ -48,6 +51,7 @@ def run(
     output: Path,
     training: Path,
     prompts: Path,
+    runs: Path = paths.RUNS,
 ) -> None:
     """Fine-tune `params.model` on the labelled generations and write the result to `output`.
 
@@ -59,11 +63,12 @@ def run(
 
     with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
         group.on_main(lambda: held.enter_context(result.hold(output)))
+        group.on_main(lambda: require(params.runtime.trackers))
         params = dataclasses.replace(params, runtime=runtime)
         _check_base(params)
         labelled = read_labels(labels)
         _check_join(labelled, labels, generations)
-        job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts, group)
+        job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts, group, runs)
         if NEGATIVE not in modules(params):
             group.on_main(
                 lambda: shutil.rmtree(training / NEGATIVE, ignore_errors=True)
@@ -177,7 +182,6 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
 
 
 def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Checkpoints, stop: Stop) -> None:
-    from fine_tune.log import TrainingLog
     from fine_tune.loop import fit
     from fine_tune.trainer import Trainer
 
@@ -193,18 +197,31 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     if state is not None:
         trainer.load_state(state)
         log.info("resuming after step %d of %d", state.step, tuning.steps)
-    fit(
-        trainer,
-        tuning,
-        checkpoints=checkpoints,
-        training=TrainingLog(job.training, trainer.step) if group.is_main else None,
-        validation=group.agree(lambda: _validation(job, base.pipeline, objective)),
-        stop=stop,
-        group=group,
-    )
+    with contextlib.ExitStack() as opened:
+        fit(
+            trainer,
+            tuning,
+            checkpoints=checkpoints,
+            training=group.agree(
+                lambda: opened.enter_context(_log(job, trainer.step)) if group.is_main else None
+            ),
+            validation=group.agree(lambda: _validation(job, base.pipeline, objective)),
+            stop=stop,
+            group=group,
+        )
     with trainer.averaged():
         weights = trainer.weights() if group.sharded else {}
         group.on_main(lambda: _write(job, objective, base.policy, weights))
+
+
+def _log(job: Job, step: int) -> TrainingLog:
+    """The log of a training from `step` on, with its trackers."""
+    from fine_tune.log import TrainingLog
+
+    config = {name: value for name, value in dataclasses.asdict(job.params).items() if name != "runtime"}
+    run = Run(f"{job.params.fine_tune.objective}-{job.mark[:8]}", config, job.runs)
+    names = job.params.runtime.trackers
+    return TrainingLog(job.training, step, lambda written: open_trackers(names, run, step, written))
 
 
 def _move_encoders(pipeline: Any, device: torch.device) -> None:

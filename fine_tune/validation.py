@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from fine_tune.log import IMAGES
+from fine_tune.log import picture
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.seeds import derive_seed
@@ -35,19 +35,21 @@ class Validation:
         writes: bool = True,
     ) -> None:
         """Without `writes` pictures are drawn alone: sharded weights need all processes to draw with them."""
-        self._folder = folder / IMAGES
+        self._folder = folder
         self._writes = writes
         self._sampler = Sampler(pipeline, params, batch_size, hints)
         self._prompts = [prompt for _, prompt in prompts]
         self._seeds = [derive_seed(seed, prompt_id, "validation") for prompt_id, _ in prompts]
 
-    def draw(self, step: int) -> None:
-        """Write the grid of all prompts after `step` updates to `images/step-00050.png`."""
-        picture = grid(list(self._sampler.images(self._prompts, self._seeds)))
+    def draw(self, step: int) -> Path | None:
+        """Write the grid of all prompts after `step` updates to `images/step-00050.png`; where, if this writes."""
+        drawn = grid(list(self._sampler.images(self._prompts, self._seeds)))
         if not self._writes:
-            return
-        with atomic(self._folder / f"step-{step:05d}.png") as temporary:
-            picture.save(temporary, "PNG")
+            return None
+        path = picture(self._folder, step)
+        with atomic(path) as temporary:
+            drawn.save(temporary, "PNG")
+        return path
 
 
 def grid(images: Sequence[Image.Image]) -> Image.Image:

@@ -22,6 +22,8 @@ TABLES = Path("tables")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 TRAINING = Path("training")
+RUNS = Path("runs")
+SHARE = Path("share")
 REPORT = Path("report.html")
 
 
