@@ -1,4 +1,4 @@
-"""Score every image with every reward; reads data/generations, writes data/scores."""
+"""Score every image with every reward, and take the feedback; reads data/generations, writes data/scores."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def run(params: Params) -> None:
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
+        feedback=params.score.feedback,
+        metrics=paths.METRICS / "score.json",
     )
 
 
@@ -29,7 +31,7 @@ def plan(params: Params) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
     from tgo_pipeline.rewards.stage import plan
 
-    return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype)
+    return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype, params.score.feedback)
 
 
 if __name__ == "__main__":

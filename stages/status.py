@@ -65,11 +65,9 @@ def _generate(params: Params) -> tuple[Status, str]:
 
 
 def _score(params: Params) -> tuple[Status, str]:
-    from tgo_pipeline.rewards.stage import plan
+    from stages.score import plan
 
-    return status(
-        paths.SCORES, plan(paths.GENERATIONS, params.score.rewards, params.score.dtype)
-    ), f"shards of {paths.SCORES}"
+    return status(paths.SCORES, plan(params)), f"shards of {paths.SCORES}"
 
 
 def _threshold(params: Params) -> tuple[Status, str]:

@@ -1,7 +1,7 @@
-"""Score shards of generations: one float32 column per reward, each with a fingerprint of its own.
+"""Score shards of generations: one float32 column per reward or feedback, each with a fingerprint of its own.
 
-A column depends on the generations shard and on its reward's files, so that adding a reward, or changing one's
-weights, computes that column alone and keeps the others bit for bit.
+A column depends on the generations shard and on its reward's files (or its source of feedback), so that adding one, or
+changing its weights, computes that column alone and keeps the others bit for bit.
 """
 
 from __future__ import annotations
@@ -10,42 +10,46 @@ import functools
 import itertools
 import logging
 import os
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
+from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.memory import groups
+from tgo_pipeline.rewards.metrics import write_metrics
+from tgo_pipeline.rewards.score_shard import COLUMNS, Task, open_task, write_task
 from tgo_pipeline.rewards.specs import Spec, resolve_all
-from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tgo_pipeline.rewards.scorer import ScoredBatch, Scorer
+    from tgo_pipeline.feedback.columns import Columns
+    from tgo_pipeline.rewards.scorer import Scorer
 
 log = logging.getLogger("tgo")
 VERSION = 1
-COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
-PARTIAL = "partial"
-"""The fingerprint of a shard that lacks columns still: rewards that do not fit into memory together come in turn."""
 READ_ROWS = 32
 
 
-def plan(generations: Path, rewards: Mapping[str, str | None], dtype: str = "auto") -> list[Shard]:
-    """The score shards of a folder of generations, same names; reads metadata and hashes weights, loads nothing.
+def plan(
+    generations: Path,
+    rewards: Mapping[str, str | None],
+    dtype: str = "auto",
+    feedback: Mapping[str, FeedbackParams] | None = None,
+) -> list[Shard]:
+    """The score shards of a folder of generations, same names; reads metadata and hashes weights and the sources of
+    feedback, loads nothing.
 
-    Raises `TgoError` if generations are missing or not of their schema, or a reward's files are.
+    Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
-    return list(_plan(generations, resolve_all(rewards), dtype))
+    return list(_plan(generations, resolve_all(rewards), dtype, feedback or {}))
 
 
 def score_folder(
@@ -56,40 +60,92 @@ def score_folder(
     runtime: RuntimeParams,
     max_error_rate: float,
     dtype: str = "auto",
+    feedback: Mapping[str, FeedbackParams] | None = None,
+    metrics: Path | None = None,
 ) -> Status:
-    """Bring the folder `scores` up to date: score every image of `generations` with `score.rewards`.
+    """Bring the folder `scores` up to date: score every image of `generations` with `score.rewards`, and take the
+    scores of `score.feedback`; write `metrics` (JSON), what each column holds.
 
-    Rewards that do not fit into memory together are loaded one group after the other. A picture that cannot be
-    decoded keeps its row, with null scores and the reason in `error`. Raises `TgoError` if more than the share
-    `max_error_rate` of all rows is such, after everything is written.
+    Rewards that do not fit into memory together are loaded one group after the other; none given, no model is loaded.
+    A picture that cannot be decoded keeps its row, with null scores and the reason in `error`; one that nobody gave
+    feedback on has a null in that column, which is no error. Raises `TgoError` if more than the share `max_error_rate`
+    of all rows could not be scored, after everything is written, and if feedback is on none of the images, before.
     """
-    wanted = resolve_all(rewards)
-    columns = _plan(generations, wanted, dtype)
+    wanted, feedback = resolve_all(rewards), feedback or {}
+    columns = _plan(generations, wanted, dtype, feedback)
+    given = _join(feedback, [generations / shard.name for shard in columns])
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
-        for names in groups(wanted, dtype, runtime):
-            make_worker = functools.partial(_Worker, generations, scores, wanted, dtype, columns, names)
+        for names in groups(wanted, dtype, runtime) if wanted else []:
+            make_worker = functools.partial(
+                _Worker, generations, scores, wanted, dtype, columns, tuple(feedback), names
+            )
             local.execute(waiting, stop, make_worker, runtime)
+        _write_feedback(waiting, stop, generations, scores, columns, feedback, given)
 
     status = run_shards(scores, list(columns), work)
+    if metrics is not None:
+        write_metrics(metrics, scores, [*rewards, *feedback], given.counts if given else {})
     _check_errors(scores, list(columns), status.failed, max_error_rate)
     return status
 
 
-def _plan(generations: Path, rewards: Mapping[str, Spec], dtype: str) -> dict[Shard, dict[str, str]]:
-    """Every shard with the fingerprint of each of its columns, in the order of the rewards."""
+def _join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Columns | None:
+    if not feedback:
+        return None
+    from tgo_pipeline.feedback.columns import join
+
+    return join(feedback, files)
+
+
+def _write_feedback(
+    waiting: Sequence[Shard],
+    stop: Stop,
+    generations: Path,
+    scores: Path,
+    columns: Mapping[Shard, Mapping[str, str]],
+    feedback: Mapping[str, FeedbackParams],
+    given: Columns | None,
+) -> None:
+    """Add the columns of feedback to the shards, which have those of the rewards by now."""
+    if given is None:
+        return
+    from tgo_pipeline.feedback.columns import description
+
+    described = {name: description(params) for name, params in feedback.items()}
+    for shard in waiting:
+        if state(scores, shard) != "done":
+            task = open_task(generations, scores, shard, columns[shard], tuple(feedback), tuple(feedback))
+            task.given = given.scores[shard.name]
+            write_task(scores, task, columns[shard], described)
+            stop.check()
+
+
+def _plan(
+    generations: Path, rewards: Mapping[str, Spec], dtype: str, feedback: Mapping[str, FeedbackParams]
+) -> dict[Shard, dict[str, str]]:
+    """Every shard with the fingerprint of each of its columns: the rewards in their order, then the feedback."""
     files = _complete(generations)
-    contents = {name: fingerprint(spec) for name, spec in rewards.items()}
+    contents = {name: {"reward": fingerprint(spec), "dtype": dtype} for name, spec in rewards.items()}
+    contents |= _feedback_contents(feedback)
     planned = {}
     for path, (split, index, count) in files.items():
         source = _source_fingerprint(path)
         columns = {
-            name: fingerprint_of(version=VERSION, generations=source, reward=content, dtype=dtype)
+            name: fingerprint_of(version=VERSION, generations=source, **content)
             for name, content in contents.items()
         }
         shard = Shard(split, index, count, fingerprint_of(columns=list(columns.items())))
         planned[shard] = columns
     return planned
+
+
+def _feedback_contents(feedback: Mapping[str, FeedbackParams]) -> dict[str, dict[str, str]]:
+    if not feedback:
+        return {}
+    from tgo_pipeline.feedback.columns import fingerprint as feedback_fingerprint
+
+    return {name: {"feedback": feedback_fingerprint(params)} for name, params in feedback.items()}
 
 
 def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
@@ -124,31 +180,8 @@ def _source_fingerprint(path: Path) -> str:
 
 
 @dataclass
-class _Task:
-    """A shard in work: the columns that are kept, those that are to be computed, and what came of them so far."""
-
-    shard: Shard
-    samples: pa.Table
-    old: dict[str, pa.ChunkedArray]
-    described: dict[str, dict[str, Any]]
-    missing: tuple[str, ...]
-    started_s: float = field(default_factory=time.monotonic)
-    batches: list[ScoredBatch] = field(default_factory=list)
-    rows: int = 0
-
-    def add(self, batch: ScoredBatch) -> None:
-        """Take the next scores."""
-        self.batches.append(batch)
-        self.rows += len(batch.errors)
-
-    @property
-    def complete(self) -> bool:
-        return self.rows == self.samples.num_rows
-
-
-@dataclass
 class _Worker:
-    """Scores shards in one process with the rewards `names`; other columns are kept if they are valid.
+    """Scores shards in one process with the rewards `names`; other columns (some are `feedback`) are kept if valid.
 
     Shards follow each other without a pause: the pictures of the next are decoded while one is with the networks.
     """
@@ -158,6 +191,7 @@ class _Worker:
     rewards: Mapping[str, Spec]
     dtype: str
     columns: Mapping[Shard, Mapping[str, str]]
+    feedback: Collection[str]
     names: Sequence[str]
     runtime: RuntimeParams
 
@@ -177,23 +211,8 @@ class _Worker:
                 for task in tasks:
                     yield self._write(task)
 
-    def _open(self, shard: Shard) -> _Task:
-        """What is there of a shard, and what is to be computed."""
-        from tgo_pipeline.tables import GENERATIONS, read_table
-
-        old, described = _still_valid(self.scores / shard.name, self.columns[shard])
-        samples = read_table(
-            self.generations / shard.name, GENERATIONS, [name for name in COLUMNS if name != "image"]
-        )
-        prompts = samples["prompt"]
-        if prompts.null_count:
-            sample = samples["sample_id"][prompts.is_null().to_pylist().index(True)]
-            raise TgoError(f"sample {sample} has no prompt: give every image of {self.generations} one.")
-        missing = tuple(name for name in self.names if name not in old)
-        return _Task(shard, samples, old, described, missing)
-
-    def _score(self, names: Sequence[str], tasks: Iterable[_Task]) -> Iterator[Shard]:
-        waiting: deque[_Task] = deque()
+    def _score(self, names: Sequence[str], tasks: Iterable[Task]) -> Iterator[Shard]:
+        waiting: deque[Task] = deque()
 
         def parts() -> Iterator[Iterator[tuple[bytes | None, str]]]:
             for task in tasks:
@@ -207,29 +226,15 @@ class _Worker:
                 yield from self._finish(waiting)
             yield from self._finish(waiting)
 
-    def _finish(self, waiting: deque[_Task]) -> Iterator[Shard]:
+    def _finish(self, waiting: deque[Task]) -> Iterator[Shard]:
         while waiting and waiting[0].complete:
             yield self._write(waiting.popleft())
 
-    def _write(self, task: _Task) -> Shard:
-        from tgo_pipeline.tables import write_table
+    def _open(self, shard: Shard) -> Task:
+        return open_task(self.generations, self.scores, shard, self.columns[shard], self.names, self.feedback)
 
-        wanted = self.columns[task.shard]
-        have = [name for name in wanted if name in task.old or name in task.missing]
-        if not task.missing and len(have) < len(wanted):
-            return task.shard  # another group of rewards has what it lacks
-        table = _table(task, have)
-        failed = table.num_rows - table["error"].null_count
-        metadata = {
-            "fingerprint": task.shard.fingerprint if len(have) == len(wanted) else PARTIAL,
-            "failed": failed,
-            "columns": {name: wanted[name] for name in have},
-            "rewards": {name: self._described.get(name) or task.described[name] for name in have},
-        }
-        with atomic(self.scores / task.shard.name) as temporary:
-            write_table(table, temporary, metadata)
-        _log(task, len(have) - len(task.missing), failed)
-        return task.shard
+    def _write(self, task: Task) -> Shard:
+        return write_task(self.scores, task, self.columns[task.shard], self._described)
 
     def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards import load_reward
@@ -264,69 +269,6 @@ def _pictures(path: Path) -> Iterator[tuple[bytes | None, str]]:
         for part in file.iter_batches(READ_ROWS, columns=["image", "prompt"]):
             for row in part.to_pylist():
                 yield row["image"] and row["image"]["bytes"], row["prompt"]
-
-
-def _still_valid(
-    path: Path, wanted: Mapping[str, str]
-) -> tuple[dict[str, pa.ChunkedArray], dict[str, dict[str, Any]]]:
-    """The columns of an existing score shard whose fingerprints are the wanted ones, with its errors; and what
-    rewards they are of. A shard that cannot be read counts as none: it is written anew.
-    """
-    from tgo_pipeline.tables import read_metadata, read_table
-
-    if not path.is_file():
-        return {}, {}
-    try:
-        metadata = read_metadata(path)
-        stored, described = metadata.get("columns", {}), metadata.get("rewards", {})
-        valid = [
-            name for name, content in wanted.items() if stored.get(name) == content and name in described
-        ]
-        if not valid:
-            return {}, {}
-        table = read_table(path, columns=[*valid, "error"])
-    except TgoError as error:
-        log.warning("scoring all of %s again: %s", path.name, error)
-        return {}, {}
-    return {name: table[name] for name in table.column_names}, described
-
-
-def _table(task: _Task, names: Sequence[str]) -> pa.Table:
-    import numpy as np
-    import pyarrow as pa
-
-    from tgo_pipeline.tables import scores_schema
-
-    arrays = {name: task.samples[name] for name in ("sample_id", "prompt_id")}
-    for name in names:
-        if name in task.old:
-            arrays[name] = task.old[name]
-            continue
-        column = np.concatenate([np.empty(0, np.float32), *(batch.columns[name] for batch in task.batches)])
-        arrays[name] = pa.array(column, mask=np.isnan(column))
-    arrays["error"] = pa.array(_errors(task, [arrays[name] for name in names]), pa.string())
-    return pa.table(arrays, schema=scores_schema(names))
-
-
-def _errors(task: _Task, columns: Sequence[pa.Array]) -> list[str | None]:
-    """Why a row has no score: the reason found now, or the one stored with the columns that are kept."""
-    old = task.old["error"].to_pylist() if task.old else [None] * task.samples.num_rows
-    new = [error for batch in task.batches for error in batch.errors] or old
-    lacking = [any(row) for row in zip(*(column.is_null().to_pylist() for column in columns), strict=True)]
-    return [(now or before) if lacks else None for now, before, lacks in zip(new, old, lacking, strict=True)]
-
-
-def _log(task: _Task, kept: int, failed: int) -> None:
-    done = f"computed {', '.join(task.missing)}" if task.missing else "computed nothing"
-    log.info(
-        "%s: %d samples, %s, kept %d columns, %d failed, %.1f s",
-        task.shard.name,
-        task.samples.num_rows,
-        done,
-        kept,
-        failed,
-        time.monotonic() - task.started_s,
-    )
 
 
 def _check_errors(scores: Path, shards: Sequence[Shard], failed: int, max_error_rate: float) -> None:
