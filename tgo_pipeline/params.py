@@ -165,6 +165,12 @@ class TargetParams:
     rewards: list[str] = field(default_factory=list)
 
 
+_BETA = {
+    "prompt_soft": "the target score (its standard deviation is a start)",
+    "prompt_quantile": "quantiles, which go from 0 to 1 (0.3 splits them at 0.63, 1 at 0.54)",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThresholdParams:
     """How tau is estimated from the scores, and what each sample is compared with.
@@ -172,8 +178,10 @@ class ThresholdParams:
     `baseline: global` is the method's own: one tau, the percentile of all scores. The others compare a sample with
     its own prompt (`prompt_mean`, `prompt_median`, `prompt_soft` = beta log mean exp(s / beta), `prompt_quantile` =
     the sample's quantile in its prompt against QRPO's tau_q(beta)) or with the percentile of its `group`. `beta` is in
-    score units, and not the loss's: it is never guessed. `leave_one_out` estimates a sample's baseline from the others
-    of its prompt, `jackknife` removes the first-order bias of `prompt_soft`.
+    units of what it divides, the target score or (`prompt_quantile`) quantiles from 0 to 1, and not the loss's: it is
+    never guessed. `leave_one_out` estimates a sample's baseline from the others
+    of its prompt, `jackknife` removes the first-order bias of `prompt_soft`. `tolerance` is the share of labels that the
+    prompts' own thresholds may flip before the adequacy report calls one tau inadequate.
     """
 
     percentile: float = 0.5
@@ -186,16 +194,17 @@ class ThresholdParams:
     jackknife: bool = False
     source: Literal["dataset", "proxy"] = "dataset"
     proxy: str | None = None
+    tolerance: float = 0.1
     confidence: float = 0.95
     bootstrap: int = 1000
 
     def __post_init__(self) -> None:
-        fraction(percentile=self.percentile, confidence=self.confidence)
+        fraction(percentile=self.percentile, confidence=self.confidence, tolerance=self.tolerance)
         positive(bootstrap=self.bootstrap, beta=self.beta)
         if self.baseline in ("prompt_soft", "prompt_quantile") and self.beta is None:
             raise TgoError(
-                f"baseline is {self.baseline} and beta is not given: it needs beta in units of the target score "
-                "(its standard deviation is a start; `tgo thresholds --explain` shows what follows from it)."
+                f"baseline is {self.baseline} and beta is not given: it needs beta in units of {_BETA[self.baseline]}; "
+                "`tgo thresholds --explain` shows what follows from it."
             )
         if (self.baseline == "group") != (self.group is not None):
             raise TgoError(
@@ -210,6 +219,12 @@ class ThresholdParams:
             raise TgoError(
                 f"leave_one_out is on, but baseline is {self.baseline}: it is for prompt_mean, prompt_median and "
                 "prompt_soft."
+            )
+        if self.source == "proxy" and (self.leave_one_out or self.group == "model"):
+            given = "leave_one_out is on" if self.leave_one_out else "group is model"
+            raise TgoError(
+                f"{given}, but source is proxy: a proxy set holds none of the samples that are labelled, and is not "
+                "told apart by model. Use source: dataset."
             )
         if self.source == "proxy" and not self.proxy:
             raise TgoError("proxy is empty although source is proxy: name a folder of score shards.")

@@ -1,0 +1,194 @@
+"""Labels that would change if each sample were compared with its own prompt in place of the one tau.
+
+Counted with baselines that are estimated from few samples, flips are mostly chance: four samples a prompt flip one
+label in six against the prompt's mean even if all prompts are alike. So every count stands beside the same count with
+the scores shuffled over the prompts, and beside an estimate for the true baselines, in which the sampling noise of the
+baselines is taken out. (Flips do not add: a count of 19 % where shuffling gives 17 % may hide a true 10 %.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tgo_pipeline.thresholds import baselines
+from tgo_pipeline.thresholds.adequacy_intervals import Interval, share
+from tgo_pipeline.thresholds.moments import Groups
+
+SHUFFLED = 300_000
+"""About how many samples are drawn to shuffle."""
+MOST_SHUFFLES = 500
+MOST_RESIDUALS = 1_000_000
+Ties = Literal["positive", "negative"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a sample is compared with: a key of `adequacy_table.BASELINES` and its beta or quantile, `at`."""
+
+    name: str
+    at: float | None = None
+    what_if: bool = False
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether samples of one prompt have different values."""
+        return self.name.endswith("_loo")
+
+    @property
+    def shifts(self) -> bool:
+        """Whether it follows the scores when they are moved or stretched, as its sampling noise then does."""
+        return self.name in ("prompt_mean", "prompt_median", "prompt_quantile")
+
+    @property
+    def beta(self) -> float:
+        """Of a soft baseline, in score units."""
+        if self.at is None:
+            raise ValueError(f"{self.name} has no beta")
+        return self.at
+
+    def values(self, groups: Groups) -> np.ndarray:
+        """In score units, of each group (G,), or of each sample (N,) where a sample is left out."""
+        match self.name:
+            case "prompt_mean":
+                return groups.means()
+            case "prompt_median":
+                return groups.medians()
+            case "prompt_quantile":
+                return baselines.percentiles(groups, self.beta)
+            case "prompt_soft":
+                return baselines.soft(groups, self.beta)
+            case "prompt_soft_jackknife":
+                return baselines.soft_jackknife(groups, self.beta)
+            case "prompt_mean_loo":
+                return baselines.leave_one_out(groups, "mean")
+            case "prompt_median_loo":
+                return baselines.leave_one_out(groups, "median")
+            case "prompt_soft_loo":
+                return baselines.leave_one_out(groups, "soft", self.beta)
+        raise ValueError(self.name)
+
+    def positive(self, groups: Groups, values: np.ndarray, ties: Ties) -> np.ndarray:
+        """The labels (N,) that it gives, from its `values`."""
+        if self.name == "prompt_quantile":
+            return above(baselines.quantiles(groups), self.beta, ties)
+        return above(groups.values, values if self.per_sample else groups.spread(values), ties)
+
+
+def above(scores: np.ndarray, threshold: np.ndarray | float, ties: Ties) -> np.ndarray:
+    """Which scores are at or above the threshold; only above it, with `ties="negative"`."""
+    return scores >= threshold if ties == "positive" else scores > threshold
+
+
+def per_group(groups: Groups, flags: np.ndarray) -> np.ndarray:
+    """How many samples of each group (G,) are flagged in `flags` (N,)."""
+    return np.add.reduceat(flags, groups.starts, dtype=np.int64)
+
+
+def flip_rate(groups: Groups, label: np.ndarray, other: np.ndarray, confidence: float) -> Interval:
+    """Share of samples whose `label` (N,) is not the `other` (N,), with an interval over prompts."""
+    return share(per_group(groups, label != other), groups.sizes, confidence)
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """The scores dealt out to the prompts at random, as often as it takes: a world in which all prompts are alike."""
+
+    groups: Groups
+    variance: float
+
+    @classmethod
+    def of(cls, groups: Groups, rng: np.random.Generator) -> Shuffled:
+        """Prompts keep their numbers of samples. Of many prompts a random part is dealt to."""
+        sizes = groups.sizes
+        if groups.values.size > SHUFFLED:
+            part = rng.permutation(sizes.size)
+            sizes = sizes[part[: max(2, np.searchsorted(np.cumsum(sizes[part]), SHUFFLED))]]
+            values = groups.values[rng.integers(0, groups.values.size, sizes.sum())]
+        else:
+            times = min(MOST_SHUFFLES, max(1, SHUFFLED // groups.values.size))
+            values = rng.permuted(np.broadcast_to(groups.values, (times, groups.values.size)), axis=1).ravel()
+            sizes = np.tile(sizes, times)
+        owner = np.repeat(np.arange(sizes.size), sizes)
+        return cls(Groups.of(values, owner), float(groups.values.var()))
+
+    def flip_rate(self, baseline: Baseline, tau: float, ties: Ties) -> float:
+        """Labels that the baseline flips here, where they are all due to its noise and its distance from tau."""
+        label = above(self.groups.values, tau, ties)
+        other = baseline.positive(self.groups, baseline.values(self.groups), ties)
+        return float(np.mean(label != other))
+
+    def noise(self, baseline: Baseline, within: float) -> float:
+        """Sampling variance of a baseline that `shifts`, for scores of variance `within` about their prompt."""
+        if not self.variance:
+            return 0.0
+        values = baseline.values(self.groups)
+        return weighted_variance(values, self.groups.sizes) * within / self.variance
+
+
+def jackknife_noise(groups: Groups, beta: float) -> float:
+    """Mean over samples of the sampling variance of `soft` by the jackknife, (K - 1)^2 / K times the variance of its
+    leave-one-out values. An underestimate where `soft_ess` is low."""
+    without = baselines.leave_one_out(groups, "soft", beta)
+    centre = groups.spread(np.add.reduceat(without, groups.starts) / groups.sizes)
+    without -= centre
+    np.square(without, out=without)
+    return float(np.sum(np.add.reduceat(without, groups.starts) * (groups.sizes - 1)) / groups.values.size)
+
+
+def weighted_variance(values: np.ndarray, sizes: np.ndarray) -> float:
+    """Variance over samples of a value (G,) that all `sizes` (G,) samples of a group share."""
+    return float(np.average((values - np.average(values, weights=sizes)) ** 2, weights=sizes))
+
+
+def true_baselines(values: np.ndarray, sizes: np.ndarray, noise: float) -> np.ndarray:
+    """Baselines (G,) drawn to their mean until their variance is what it is without its sampling `noise`.
+
+    The spread, not each value, is right (constrained empirical Bayes, Louis 1984).
+    """
+    variance = weighted_variance(values, sizes)
+    if variance <= noise:
+        return np.full_like(values, np.average(values, weights=sizes))
+    centre = np.average(values, weights=sizes)
+    return centre + np.sqrt(1 - noise / variance) * (values - centre)
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Deviations of scores from the true mean of their prompt, sorted: s - mean, stretched by sqrt(K / (K - 1))."""
+
+    ordered: np.ndarray
+
+    @classmethod
+    def of(cls, groups: Groups, rng: np.random.Generator) -> Residuals:
+        """Of groups of two or more; of many samples a random part."""
+        values = groups.values - groups.spread(groups.means())
+        values *= groups.spread(np.sqrt(groups.sizes / np.maximum(groups.sizes - 1, 1)))
+        if values.size > MOST_RESIDUALS:
+            values = values[rng.integers(0, values.size, MOST_RESIDUALS)]
+        return cls(np.sort(values))
+
+    def below(self, points: np.ndarray) -> np.ndarray:
+        """Share below each of the points."""
+        order = np.argsort(points)  # look-ups in ascending order stay in the cache
+        shares = np.empty(points.size)
+        shares[order] = self.ordered.searchsorted(points[order]) / self.ordered.size
+        return shares
+
+    def flip_rate(self, true: np.ndarray, sizes: np.ndarray, tau: float, shift: float) -> float:
+        """E|G(tau - mu) - G(shift)| over baselines `true` (G,) = mu + shift, G being the distribution of residuals.
+
+        What the true baselines flip where the prompts' distributions differ by their place alone.
+        """
+        flips = np.abs(self.below(tau - true + shift) - self.below(np.array([shift])))
+        return float(np.average(flips, weights=sizes))
+
+    def highest_density(self) -> float | None:
+        """Largest share of residuals per score unit, over runs of n^(4/5) / 2 neighbours (and the bins of a histogram
+        would be as wide); None where so many are equal that there is no density."""
+        count = self.ordered.size
+        run = min(count - 1, max(2, round(count**0.8 / 2)))
+        width = float(np.min(self.ordered[run:] - self.ordered[:-run]))
+        return run / count / width if width > 0 else None

@@ -1,0 +1,141 @@
+"""Intervals over prompts, in closed form: nothing is resampled, so that ten million scores cost a few passes.
+
+Prompts are independent, samples of one prompt are not; every interval here treats a prompt as one observation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its ends; an end is None where nothing can be said about it."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Components:
+    """One-way random-effects model of the scores (or labels) of prompts.
+
+    `between` and `within` are the unbiased variance components, `ratio` is between / (between + within), cut to
+    [0, 1]. `log_f` and `error` are the jackknifed log(MSB / MSW) and its standard error, None where a prompt cannot be
+    left out; `typical_size` is n0, the samples of a prompt (below their mean where sizes differ).
+    """
+
+    between: float
+    within: float
+    ratio: Interval
+    typical_size: float
+    log_f: float | None = None
+    error: float | None = None
+
+    def log_f_of(self, ratio: float) -> float:
+        """log(MSB / MSW) that a ratio in [0, 1) corresponds to."""
+        return float(np.log1p(self.typical_size * ratio / (1 - ratio)))
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """Quantile of Student's t from the normal one, to 1e-3 for 10 degrees of freedom or more (A&S 26.7.5)."""
+    z = NormalDist().inv_cdf(level)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def share(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> Interval:
+    """Share of samples with a property, from its counts `hits` (G,) in prompts of `sizes` (G,) samples.
+
+    Wilson's interval at the effective number of samples p (1 - p) / se^2, at most all of them, with se the
+    linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998, with Wilson's ends).
+    Where every sample agrees, a prompt counts as one sample.
+    """
+    groups, total = hits.size, float(sizes.sum())
+    value = float(hits.sum()) / total
+    if groups < 2:
+        return Interval(value)
+    error = standard_error(hits, sizes)
+    effective = min(total, value * (1 - value) / error**2) if error else float(total)
+    return Interval(value, *wilson(value, groups if value in (0, 1) else effective, groups - 1, confidence))
+
+
+def standard_error(totals: np.ndarray, sizes: np.ndarray) -> float:
+    """Standard error over prompts of the mean sum totals / sum sizes, both (G,), G >= 2, by linearisation."""
+    residuals = totals - totals.sum() / sizes.sum() * sizes
+    return float(np.sqrt(sizes.size / (sizes.size - 1) * np.sum(residuals**2)) / sizes.sum())
+
+
+def wilson(value: float, count: float, freedom: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of `count` observations, with the t quantile of `freedom` in place of z."""
+    z2 = t_quantile((1 + confidence) / 2, freedom) ** 2
+    centre = value + z2 / (2 * count)
+    reach = np.sqrt(z2 * (value * (1 - value) + z2 / (4 * count)) / count)
+    ends = (centre - reach) / (1 + z2 / count), (centre + reach) / (1 + z2 / count)
+    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))
+
+
+def components(
+    means: np.ndarray, squares: np.ndarray, sizes: np.ndarray, confidence: float
+) -> Components | None:
+    """Components of prompts with `means`, sums of squared deviations from them, and `sizes`, all (G,).
+
+    Method of moments as in `moments.variance_components`; the interval of the ratio is that of log(MSB / MSW) with
+    every prompt left out in turn and a t quantile, which needs no normality (Arvesen & Schmitz 1970). None where
+    fewer than 3 prompts, or no repeated sample, leave nothing to estimate.
+    """
+    groups, total = sizes.size, int(sizes.sum())
+    if groups < 3 or total == groups:
+        return None
+    means = means - float(means @ sizes) / total
+    between_squares = sizes * means**2
+    within = float(squares.sum()) / (total - groups)
+    mean_square = float(between_squares.sum()) / (groups - 1)
+    typical_size = (total - float(np.sum(sizes.astype(np.float64) ** 2)) / total) / (groups - 1)
+    between = (mean_square - within) / typical_size
+    log_f, error = _jackknife(means, squares, sizes, between_squares, mean_square, within)
+    ratio = Interval(_ratio(between, within))
+    if log_f is not None and error is not None:
+        reach = t_quantile((1 + confidence) / 2, groups - 1) * error
+        low, high = (_ratio_of(log_f + sign * reach, typical_size) for sign in (-1, 1))
+        ratio = Interval(ratio.value, min(low, ratio.value), max(high, ratio.value))
+    return Components(between, within, ratio, typical_size, log_f, error)
+
+
+def _ratio(between: float, within: float) -> float:
+    return max(between, 0.0) / (max(between, 0.0) + within) if between > 0 or within > 0 else 0.0
+
+
+def _ratio_of(log_f: float, typical_size: float) -> float:
+    excess = float(np.expm1(min(log_f, 700.0)))
+    return min(1.0, max(0.0, excess / (excess + typical_size)))
+
+
+def _jackknife(
+    means: np.ndarray,
+    squares: np.ndarray,
+    sizes: np.ndarray,
+    between_squares: np.ndarray,
+    mean_square: float,
+    within: float,
+) -> tuple[float | None, float | None]:
+    """log(MSB / MSW) without its first-order bias, and its standard error over prompts; `means` are centred."""
+    groups, total = sizes.size, float(sizes.sum())
+    left_total = total - sizes
+    shift = (sizes * means) ** 2 / left_total  # the grand mean moves when a prompt leaves
+    left_between = (between_squares.sum() - between_squares - shift) / (groups - 2)
+    freedom = left_total - (groups - 1)
+    left_squares = squares.sum() - squares
+    if min(mean_square, within, left_between.min(), left_squares.min(), freedom.min()) <= 0:
+        return None, None
+    pseudo = np.log(left_squares / freedom)
+    pseudo -= np.log(left_between)
+    pseudo *= groups - 1
+    pseudo += groups * np.log(mean_square / within)
+    return float(pseudo.mean()), float(pseudo.std(ddof=1) / np.sqrt(groups))
