@@ -9,12 +9,24 @@ from __future__ import annotations
 
 from tgo_pipeline.datasets.address import FORM, resolve
 from tgo_pipeline.datasets.base import Dataset
+from tgo_pipeline.datasets.diffusion_kto import DiffusionKTO
+from tgo_pipeline.datasets.hpdv2 import HPDv2
+from tgo_pipeline.datasets.hpdv3 import HPDv3
+from tgo_pipeline.datasets.imagerewarddb import ImageRewardDB
 from tgo_pipeline.datasets.pickapic import PickAPic
+from tgo_pipeline.datasets.prompt_sets import HPDv2Prompts, PartiPrompts, VidProM
 from tgo_pipeline.errors import TgoError
 
 __all__ = ["READERS", "Dataset", "is_dataset", "open_dataset"]
 READERS: dict[str, type[Dataset]] = {
     "pickapic": PickAPic,
+    "hpdv2": HPDv2,
+    "hpdv3": HPDv3,
+    "imagerewarddb": ImageRewardDB,
+    "diffusion-kto": DiffusionKTO,
+    "parti": PartiPrompts,
+    "hpdv2-prompts": HPDv2Prompts,
+    "vidprom": VidProM,
 }
 """The reader of every name that an address may begin with."""
 
@@ -35,5 +47,5 @@ def open_dataset(address: str) -> Dataset:
         raise TgoError(
             f"{address!r} names no data set: write {FORM}, NAME being one of {', '.join(READERS)}."
         )
-    place, split = resolve(address, where)
-    return READERS[name](address, place, split)
+    reader = READERS[name]
+    return reader(address, *resolve(address, where, reader.markers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -23,9 +24,14 @@ class Address(NamedTuple):
     split: str | None
 
 
-def resolve(text: str, where: str) -> Address:
-    """Find `where` of the address `text`. Raises `TgoError` if it is not there or its revision may move."""
-    return _hub(text, where.removeprefix(HUB)) if where.startswith(HUB) else _local(text, where)
+def resolve(text: str, where: str, markers: Sequence[str]) -> Address:
+    """Find `where` of the address `text`; `markers` tell a folder of the data set from the name of a split.
+
+    Raises `TgoError` if it is not there or its revision may move.
+    """
+    if where.startswith(HUB):
+        return _hub(text, where.removeprefix(HUB))
+    return _local(text, where, markers)
 
 
 def _hub(text: str, where: str) -> Address:
@@ -45,14 +51,16 @@ def _hub(text: str, where: str) -> Address:
     return Address(place, None if is_file else rest)
 
 
-def _local(text: str, where: str) -> Address:
+def _local(text: str, where: str, markers: Sequence[str]) -> Address:
     path = Path(where).expanduser()
     if not where:
         raise TgoError(f"{text!r} names no place: write {FORM}.")
     if path.is_file():
         return Address(Folder(path.parent, path.name), None)
-    if path.is_dir():
+    above = Folder(path.parent)
+    is_split = above.root.is_dir() and not path.suffix and bool(above.find(*markers))
+    if path.is_dir() and (not is_split or Folder(path).find(*markers)):
         return Address(Folder(path), None)
-    if path.parent.is_dir() and not path.suffix:
-        return Address(Folder(path.parent), path.name)
+    if is_split:
+        return Address(above, path.name)
     raise TgoError(f"{text}: {path} does not exist (looked in {Path.cwd()}). Write {FORM}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ class Dataset(ABC):
 
     title: str
     """What people call it."""
+    markers: Sequence[str]
+    """Patterns of files that a local copy has: a last part of the address that has none of them names a split."""
 
     def __init__(self, address: str, place: Place, split: str | None) -> None:
         self.address = address
@@ -73,14 +76,15 @@ class Dataset(ABC):
 def batches(
     rows: Iterable[Mapping[str, Any]], schema: pa.Schema, size: int = ROWS
 ) -> Iterator[pa.RecordBatch]:
-    """Pack rows into batches of `schema`; a key that a row lacks is null."""
+    """Pack rows into batches of `schema`; a key that a row lacks is null.
+
+    Raises `TgoError` if a value is of another type.
+    """
     import pyarrow as pa
 
-    held: list[Mapping[str, Any]] = []
-    for row in rows:
-        held.append(row)
-        if len(held) == size:
+    stream = iter(rows)
+    while held := list(itertools.islice(stream, size)):
+        try:
             yield pa.RecordBatch.from_pylist(held, schema=schema)
-            held = []
-    if held:
-        yield pa.RecordBatch.from_pylist(held, schema=schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise TgoError(f"a value of the data set is of another type than expected: {error}.") from error

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+PATTERNS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 BUFFER_BYTES = 1024**2
 """How much of a column is held while its pages are decoded, so that a row group of images is never held whole."""
 _SHARD = re.compile(r"(?:parquet-)?(?P<split>[A-Za-z_]+)(?:-\d+-of-\d+.*)?")
@@ -27,7 +28,7 @@ def of_split(address: str, place: Place, split: str | None) -> list[str]:
     """
     if place.only is not None:
         return [place.only]
-    names = place.find("*.parquet", "**/*.parquet")
+    names = place.find(*PATTERNS)
     splits = sorted({_split(name) for name in names})
     if not names:
         raise TgoError(f"{address}: {place.name} holds no Parquet file.")

@@ -6,13 +6,13 @@ two columns. An image that wins a round stays for the next one, so the same uid 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from tgo_pipeline.datasets import parquet
 from tgo_pipeline.datasets.base import ROWS, Dataset, batches
+from tgo_pipeline.datasets.first import Seen
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SIDES = ("image_0_uid", "image_1_uid")
 LISTED = ("caption", *SIDES, "model_0", "model_1")
 CHOICE = (*LISTED, "label_0", "label_1", "has_label", "user_id")
+RENAMED = {"prompt": "caption", "rater": "user_id"}
 PICTURES = ("jpg_0", "jpg_1")
 IMAGE_PAIRS = 8
 """Rows with two images each that are decoded at a time."""
@@ -48,6 +49,7 @@ class PickAPic(Dataset):
     """Comparisons, and images where the variant has them."""
 
     title = "Pick-a-Pic"
+    markers = parquet.PATTERNS
 
     def files(self) -> list[str]:
         return self._files
@@ -57,17 +59,18 @@ class PickAPic(Dataset):
 
         for batch in self._columns(["caption"]):
             nothing = pa.nulls(batch.num_rows, pa.string())
-            yield pa.RecordBatch.from_arrays(
-                [batch["caption"].cast(pa.string()), nothing, nothing], schema=PROMPT_ROWS
-            )
+            prompts = self._cast(batch, "caption", pa.string())
+            yield pa.RecordBatch.from_arrays([prompts, nothing, nothing], schema=PROMPT_ROWS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         for batch in self._columns(CHOICE):
-            chosen = batch.filter(batch["has_label"])
-            renamed = {"prompt": "caption", "rater": "user_id"}
-            columns = [chosen[renamed.get(field.name, field.name)].cast(field.type) for field in COMPARISONS]
+            chosen = batch.filter(self._cast(batch, "has_label", pa.bool_()))
+            columns = [
+                self._cast(chosen, RENAMED.get(field.name, str(field.name)), field.type)
+                for field in COMPARISONS
+            ]
             yield pa.RecordBatch.from_arrays(columns, schema=COMPARISONS)
 
     def listing(self) -> Iterator[pa.RecordBatch]:
@@ -90,9 +93,19 @@ class PickAPic(Dataset):
         for name in self._files:
             yield from parquet.columns(self.place, name, list(names), ROWS)
 
+    def _cast(self, batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+        import pyarrow as pa
+
+        try:
+            return batch[name].cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise TgoError(
+                f"{self.address}: column {name!r} is {batch[name].type}, which cannot be read as {kind}: {error}."
+            ) from error
+
     def _groups(self) -> Iterator[tuple[pq.ParquetFile, int, list[Image]]]:
         """Every row group with the images that are new in it; only small columns are read."""
-        seen: set[bytes] = set()
+        seen = Seen()
         for name in self._files:
             with parquet.opened(self.place, name) as file:
                 parquet.require(self.place.where(name), LISTED, file.schema_arrow.names)
@@ -132,14 +145,12 @@ class PickAPic(Dataset):
                 raise TgoError(f"{self.address}: column {name!r} is {kind}, not the bytes of an image.")
 
 
-def _new(table: pa.Table, seen: set[bytes]) -> Iterator[Image]:
+def _new(table: pa.Table, seen: Seen) -> Iterator[Image]:
     """The images of a row group that were not `seen`, row by row; they are then."""
     prompts, *columns = (table[name].to_pylist() for name in LISTED)
     for row, (prompt, *values) in enumerate(zip(prompts, *columns, strict=True)):
         for side, (uid, model) in enumerate(zip(values[:2], values[2:], strict=True)):
-            key = hashlib.blake2b(f"{uid}\0{prompt}".encode(), digest_size=8).digest()
-            if key not in seen:
-                seen.add(key)
+            if seen.add(uid, prompt):
                 yield Image(Place(row, side), uid, prompt, model)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -152,8 +151,3 @@ class Hub(Place):
         except (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError) as error:
             reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
             raise TgoError(f"{self.where(what)} cannot be read: {reason}.{self.hint}") from error
-
-
-def text(stream: BinaryIO) -> io.TextIOWrapper:
-    """A binary stream as text in UTF-8, line ends as they are."""
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")

@@ -1,0 +1,80 @@
+"""HPDv2: comparisons of images of nine generators and photographs (Wu et al. 2023, `ymhao/HPDv2`).
+
+`train.json` has pairs; `test.json` has nine images a prompt, ranked by about ten people each. The images are in
+archives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.datasets import text
+from tgo_pipeline.datasets.base import batches
+from tgo_pipeline.datasets.image_files import ImageFiles, pairs
+from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
+from tgo_pipeline.datasets.splits import json_of_split
+from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TRAIN = ("prompt", "file_path", "human_preference")
+TEST = ("prompt", "image_path", "rank")
+
+
+class HPDv2(ImageFiles):
+    """Comparisons, and images where the archives are unpacked."""
+
+    title = "HPDv2"
+    markers = ("train.json", "test.json")
+    folders = ("", "train", "test", "images", "images/train", "images/test")
+    how_to_get = (
+        "Download the archives of ymhao/HPDv2, unpack them into one folder with train.json and test.json, and name "
+        "that folder."
+    )
+
+    def files(self) -> list[str]:
+        return [self._file]
+
+    def prompts(self) -> Iterator[pa.RecordBatch]:
+        return batches(({"prompt": record["prompt"]} for record in self._records()), PROMPT_ROWS)
+
+    def comparisons(self) -> Iterator[pa.RecordBatch]:
+        return batches((row for record in self._records() for row in self._compared(record)), COMPARISONS)
+
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
+        column = "image_path" if self._is_test else "file_path"
+        for record in self._records():
+            for name in record[column]:
+                yield {"image_uid": name, "prompt": record["prompt"]}
+
+    @cached_property
+    def _file(self) -> str:
+        return json_of_split(self.address, self.place, self.split, ("train", "test"))
+
+    @property
+    def _is_test(self) -> bool:
+        return self._file.rsplit("/", 1)[-1].startswith("test")
+
+    def _records(self) -> Iterator[Mapping[str, Any]]:
+        return text.records(self.place, self._file, TEST if self._is_test else TRAIN)
+
+    def _compared(self, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        for rater, names, values in self._choices(record):
+            if len(names) != len(values):
+                raise TgoError(
+                    f"{self.place.where(self._file)}: {record['prompt']!r} has {len(names)} images and {len(values)} "
+                    "ranks or preferences."
+                )
+            yield from (row | {"prompt": record["prompt"], "rater": rater} for row in pairs(names, values))
+
+    def _choices(self, record: Mapping[str, Any]) -> Iterator[tuple[str | None, list[str], list[float]]]:
+        """Rater, images, and a value for each: the higher, the better. Rank 1 is the best."""
+        if not self._is_test:
+            yield None, record["file_path"], record["human_preference"]
+            return
+        everybody = [{"rank": record["rank"], "user_hash": None}]
+        for annotation in record.get("raw_annotations") or everybody:
+            yield annotation["user_hash"], record["image_path"], [-rank for rank in annotation["rank"]]
