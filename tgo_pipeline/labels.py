@@ -1,4 +1,6 @@
-"""Labels 1[s >= tau] and confidence weights w = 1 + c|s - tau| of Threshold-Guided Optimization (arXiv 2605.04653).
+"""Labels 1[s >= b] and confidence weights w = 1 + c|s - b| of Threshold-Guided Optimization (arXiv 2605.04653).
+
+b is the global tau, or with another `threshold.baseline` what the sample's own prompt or group gives.
 
 The weight is not free of scale: scores that spread by 0.03 (HPSv2) make w about 1 whatever c is, scores that spread
 by 1 (ImageReward) reach 10. `scale` measures the distance to tau in other units than the score's own.
@@ -18,7 +20,7 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.params import Params
+from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 from tgo_pipeline.targets import (
     mid_ranks,
@@ -30,9 +32,12 @@ from tgo_pipeline.targets import (
     standard_deviation,
     target_scores,
 )
+from tgo_pipeline.thresholds.membership import PROJECT, Sources
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from tgo_pipeline.thresholds.baselines import Comparison
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -44,8 +49,10 @@ Ties = Literal["positive", "negative"]
 Scale = Literal["raw", "std", "mad", "rank"]
 
 
-def labels(scores: np.ndarray, tau: float, ties: Ties = "positive") -> np.ndarray:
+def labels(scores: np.ndarray, tau: float | np.ndarray, ties: Ties = "positive") -> np.ndarray:
     """1 where a score is at or above tau (above it, with `ties="negative"`), else 0; int8 (N,).
+
+    `tau` is one number or one for each sample (N,).
 
     Raises `TgoError` if a score is not finite: it belongs to neither side.
     """
@@ -55,9 +62,13 @@ def labels(scores: np.ndarray, tau: float, ties: Ties = "positive") -> np.ndarra
 
 
 def weights(
-    scores: np.ndarray, tau: float, c: float, scale: Scale = "raw", reference: np.ndarray | None = None
+    scores: np.ndarray,
+    tau: float | np.ndarray,
+    c: float,
+    scale: Scale = "raw",
+    reference: np.ndarray | None = None,
 ) -> np.ndarray:
-    """w = 1 + c d of each score (N,), float64, where d is its distance to tau in units of `scale`.
+    """w = 1 + c d of each score (N,), float64, where d is its distance to tau, or its own (N,), in units of `scale`.
 
     `raw`: |s - tau|, the paper's; `std`: divided by the standard deviation; `mad`: by 1.4826 times the median
     absolute deviation from the median; `rank`: |F(s) - F(tau)| with F the mid-rank distribution function, so that w
@@ -71,10 +82,10 @@ def weights(
     return 1 + c * _distances(np.asarray(scores, dtype=np.float64), tau, scale, known)
 
 
-def _distances(scores: np.ndarray, tau: float, scale: Scale, known: np.ndarray) -> np.ndarray:
+def _distances(scores: np.ndarray, tau: float | np.ndarray, scale: Scale, known: np.ndarray) -> np.ndarray:
     if scale == "rank":
         ordered = np.sort(known)
-        return np.abs(mid_ranks(scores, ordered) - mid_ranks(np.array([tau]), ordered))
+        return np.abs(mid_ranks(scores, ordered) - mid_ranks(np.atleast_1d(tau), ordered))
     distances = np.abs(scores - tau)
     if scale == "std":
         return distances / standard_deviation(known, "the target score")
@@ -108,13 +119,20 @@ def effective_sample_size(weights: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Labelled:
-    """The whole data set labelled: per sample its target score (NaN: unscored), label and weight (N,)."""
+    """The whole data set labelled: per sample its target score (NaN: unscored) and what follows from it (N,)."""
 
     reward: str
     tau: float
     scores: np.ndarray
+    relative: np.ndarray
+    """The score minus its baseline, or its quantile minus tau_q."""
     labels: np.ndarray
     weights: np.ndarray
+    baseline: str = "global"
+    fallback: int = 0
+    """How many samples are compared with the global tau for want of a baseline of their own."""
+    moved: int = 0
+    """How many labels are not those of the global tau."""
 
     @property
     def scored(self) -> np.ndarray:
@@ -151,15 +169,23 @@ def _shard(file: Path, content: str) -> Shard:
 
 
 def label_folder(
-    params: Params, *, scores: Path, thresholds: Path, labels: Path, metrics: Path, plots: Path
+    params: Params,
+    *,
+    scores: Path,
+    thresholds: Path,
+    labels: Path,
+    metrics: Path,
+    plots: Path,
+    sources: Sources = PROJECT,
 ) -> Status:
     """Write a label shard beside every score shard (same name), `metrics` (JSON) and `plots/weights.csv`.
 
-    A sample without a target score gets no row and is counted as failed. Raises `TgoError`, before anything is
-    written, if no sample can be labelled or all fall on one side.
+    The rule is the one that `thresholds` was fitted for; groups are looked up in `sources`. A sample without a target
+    score gets no row and is counted as failed. Raises `TgoError`, before anything is written, if no sample can be
+    labelled or all fall on one side.
     """
     shards = plan(params, scores=scores, thresholds=thresholds)
-    data_set = label_scores(params, scores=scores, thresholds=thresholds)
+    data_set = label_scores(params, scores=scores, thresholds=thresholds, sources=sources)
     _require_both_sides(data_set, params.label.ties)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
@@ -168,10 +194,9 @@ def label_folder(
     status = run_shards(labels, shards, work)
     numbers = summary(data_set)
     log.info(
-        "%s labelled at %s tau = %.6g: %.1f %% positive, weights %.3g on average, effective sample size %.0f of %d",
+        "%s labelled at %s: %.1f %% positive, weights %.3g on average, effective sample size %.0f of %d",
         numbers["labelled"],
-        data_set.reward,
-        data_set.tau,
+        _where(data_set),
         100 * numbers["positive_share"],
         numbers["weight_mean"],
         numbers["effective_sample_size"],
@@ -183,9 +208,14 @@ def label_folder(
     return status
 
 
-def label_scores(params: Params, *, scores: Path, thresholds: Path) -> Labelled:
-    """Target score, label and weight of every sample of the score shards, in the order of the shards."""
-    from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
+def label_scores(params: Params, *, scores: Path, thresholds: Path, sources: Sources = PROJECT) -> Labelled:
+    """Target score, label and weight of every sample of the score shards, in the order of the shards.
+
+    A sample whose prompt or group has too few scores for a baseline of its own is compared with the global tau, and
+    counted. Raises `TgoError` if that is every one, or no sample has a target score.
+    """
+    from tgo_pipeline.thresholds.compare import compare
+    from tgo_pipeline.thresholds.table import fitted_rule, read_thresholds, taus, threshold_row
 
     table = read_thresholds(thresholds)
     target, rewards = params.target.reward, params.target_rewards
@@ -195,6 +225,9 @@ def label_scores(params: Params, *, scores: Path, thresholds: Path) -> Labelled:
         raise TgoError(
             f"{target} has no tau in {thresholds}: its scores were too few; choose another target."
         )
+    rule = fitted_rule(row, params.threshold)
+    if rule != params.threshold:
+        log.warning("%s was fitted with other parameters: run the threshold stage again", thresholds)
     frame = read_scores(scores, rewards)
     folder = reference_folder(params.threshold, scores)
     if row["scores_fingerprint"] != scores_fingerprint(folder):
@@ -205,15 +238,30 @@ def label_scores(params: Params, *, scores: Path, thresholds: Path) -> Labelled:
         )
     reference = frame if folder == scores else read_scores(folder, rewards)
     values = target_scores(frame, target, rewards, reference, taus(table))
-    known = values[~np.isnan(values)]
-    if not known.size:
+    if np.isnan(values).all():
         raise TgoError(
             f"no sample of {scores} has a score for the target {target}: look at its error column."
         )
-    label, weight = np.zeros(len(values), np.int8), np.zeros(len(values))
-    label[~np.isnan(values)] = labels(known, tau, params.label.ties)
-    weight[~np.isnan(values)] = weights(known, tau, params.label.c, params.label.scale)
-    return Labelled(target, tau, values, label, weight)
+    proxy = None
+    if folder != scores:
+        proxy = (reference, target_scores(reference, target, rewards, reference, taus(table)))
+    compared = compare(frame, values, rule, tau, sources, proxy)
+    return _labelled(params, rule, tau, values, compared)
+
+
+def _labelled(
+    params: Params, rule: ThresholdParams, tau: float, values: np.ndarray, compared: Comparison
+) -> Labelled:
+    scored, options = ~np.isnan(values), params.label
+    label, weight, relative = np.zeros(len(values), np.int8), np.zeros(len(values)), np.zeros(len(values))
+    label[scored] = labels(compared.measured, compared.baseline, options.ties)
+    weight[scored] = weights(compared.measured, compared.baseline, options.c, options.scale)
+    relative[scored] = compared.relative
+    moved = int(np.sum(label[scored] != labels(values[scored], tau, options.ties)))
+    fallback = int(compared.fallback.sum())
+    return Labelled(
+        params.target.reward, tau, values, relative, label, weight, rule.baseline, fallback, moved
+    )
 
 
 def _require_both_sides(data_set: Labelled, ties: Ties) -> None:
@@ -221,12 +269,19 @@ def _require_both_sides(data_set: Labelled, ties: Ties) -> None:
     positive = int(data_set.labels.sum())
     if 0 < positive < known.size:
         return
-    at_tau = int(np.sum(known == data_set.tau))
+    at_tau = int(np.sum(data_set.relative[data_set.scored] == 0))
+    advice = "threshold.percentile" if data_set.baseline in ("global", "group") else "threshold.baseline"
     raise TgoError(
-        f"{positive} of {known.size} samples are positive at {data_set.reward} tau = {data_set.tau:g} (scores from "
+        f"{positive} of {known.size} samples are positive at {_where(data_set)} (scores from "
         f"{known.min():g} to {known.max():g}, {at_tau} equal tau, label.ties is {ties}): both sides are needed; change "
-        "threshold.percentile, label.ties or the target."
+        f"{advice}, label.ties or the target."
     )
+
+
+def _where(data_set: Labelled) -> str:
+    if data_set.baseline == "global":
+        return f"{data_set.reward} tau = {data_set.tau:.6g}"
+    return f"the {data_set.baseline} of {data_set.reward}"
 
 
 def _write_shards(
@@ -269,7 +324,7 @@ def _label_table(samples: pa.Table, data_set: Labelled, rows: slice) -> pa.Table
         kept["prompt_id"],
         pa.repeat(data_set.reward, len(score)),
         score,
-        score - data_set.tau,
+        data_set.relative[rows][scored],
         data_set.labels[rows][scored],
         data_set.weights[rows][scored],
     ]
@@ -284,6 +339,9 @@ def summary(data_set: Labelled) -> dict[str, Any]:
     return {
         "reward": data_set.reward,
         "tau": data_set.tau,
+        "baseline": data_set.baseline,
+        "compared_with_global_tau": data_set.fallback,
+        "other_than_global": data_set.moved / len(weight),
         "samples": len(scored),
         "labelled": len(weight),
         "unscored": len(scored) - len(weight),

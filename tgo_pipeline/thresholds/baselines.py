@@ -12,12 +12,19 @@ reference, estimated from the K samples of a prompt. Gaussian scores give mean +
 from __future__ import annotations
 
 import math
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tgo_pipeline.targets import mid_ranks
 from tgo_pipeline.thresholds.moments import Groups
 
+if TYPE_CHECKING:
+    from tgo_pipeline.params import ThresholdParams
+
+NOWHERE = -1
+"""The number of a sample that belongs to no prompt or group."""
 Kind = Literal["mean", "median", "soft"]
 _CHUNK = 4_000_000  # scores in work at a time where a sample is left out of every group
 
@@ -112,6 +119,134 @@ def tau_q(beta: float) -> float:
     (arXiv 2507.08068): quantiles among the reference's samples of a prompt are such a reward.
     """
     return 1 + beta * math.log(-beta * math.expm1(-1 / beta))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What each sample (N,) is measured by and compared with, both in the same unit."""
+
+    measured: np.ndarray
+    """The score, or with `prompt_quantile` its quantile in its prompt."""
+    baseline: np.ndarray
+    fallback: np.ndarray
+    """Which samples nothing of their own could be found for: they are compared as with `global`."""
+
+    @property
+    def relative(self) -> np.ndarray:
+        """`measured` minus `baseline`."""
+        return self.measured - self.baseline
+
+
+def sample_baselines(
+    values: np.ndarray,
+    members: np.ndarray,
+    params: ThresholdParams,
+    tau: float,
+    reference: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Comparison:
+    """What finite `values` (N,) are compared with by `threshold.baseline`; `tau` is the global threshold.
+
+    `members` (N,) numbers each sample's prompt, or its group (`NOWHERE`: none). `reference` are values and members of
+    a proxy set that baselines are made of, none given: the samples themselves. Where a prompt or group has too few
+    samples (`least_size`) the global rule holds: the score against `tau`, and with `prompt_quantile` the quantile
+    among all reference scores against tau_q.
+    """
+    if params.baseline == "global":
+        return Comparison(values, np.broadcast_to(tau, values.shape), np.zeros(values.shape, bool))
+    known, owners = (values, members) if reference is None else reference
+    known, owners = known[owners != NOWHERE], owners[owners != NOWHERE]
+    if not known.size:
+        return _with_fallback(values, np.full(values.shape, np.nan), params, tau, values)
+    groups, order = Groups.ordered(known, owners)
+    enough = groups.sizes >= least_size(params, is_own=reference is None)
+    has_own = _of_member(members, owners[order[groups.starts]], enough.astype(np.float64)) == 1
+    if params.baseline == "prompt_quantile" and reference is not None:
+        found = _quantiles_among(values, members, known, owners)
+    elif params.baseline == "prompt_quantile":
+        found = _in_order(order, quantiles(groups))
+    elif params.leave_one_out:
+        found = _in_order(order, _of_others(groups, params))
+    else:
+        found = _of_member(members, owners[order[groups.starts]], per_group(groups, params))
+    return _with_fallback(values, np.where(has_own, found, np.nan), params, tau, known)
+
+
+def least_size(params: ThresholdParams, *, is_own: bool) -> int:
+    """How many samples a prompt or group needs for a baseline of its own.
+
+    A sample alone would be compared with itself: two are needed unless they come from a proxy set, and one more for
+    the jackknife of what is left when one is out.
+    """
+    if params.jackknife:
+        return 3 if params.leave_one_out else 2
+    return 2 if is_own or params.baseline == "group" else 1
+
+
+def per_group(groups: Groups, params: ThresholdParams) -> np.ndarray:
+    """The baseline of each group (G,) in score units, its own samples all counted; not for `prompt_quantile`."""
+    if params.baseline == "prompt_mean":
+        return groups.means()
+    if params.baseline == "prompt_median":
+        return groups.medians()
+    if params.baseline == "group":
+        return percentiles(groups, params.percentile)
+    if params.baseline != "prompt_soft" or params.beta is None:
+        raise ValueError(f"{params.baseline} has no baseline per group")
+    return (soft_jackknife if params.jackknife else soft)(groups, params.beta)
+
+
+def _of_others(groups: Groups, params: ThresholdParams) -> np.ndarray:
+    if params.jackknife and params.beta is not None:
+        return leave_one_out_jackknife(groups, params.beta)
+    kinds: dict[str, Kind] = {"prompt_mean": "mean", "prompt_median": "median", "prompt_soft": "soft"}
+    return leave_one_out(groups, kinds[params.baseline], params.beta)
+
+
+def _in_order(order: np.ndarray, per_sample: np.ndarray) -> np.ndarray:
+    """Values in the order of the groups, put where their samples stand."""
+    found = np.empty(order.size)
+    found[order] = per_sample
+    return found
+
+
+def _of_member(members: np.ndarray, owners: np.ndarray, per_owner: np.ndarray) -> np.ndarray:
+    """The value of each sample's prompt or group (N,); NaN where it is not among `owners`."""
+    size = max(int(members.max(initial=0)), int(owners.max())) + 2  # the last stays NaN, for NOWHERE
+    table = np.full(size, np.nan)
+    table[owners] = per_owner
+    return table[members]
+
+
+def _with_fallback(
+    values: np.ndarray, found: np.ndarray, params: ThresholdParams, tau: float, known: np.ndarray
+) -> Comparison:
+    """`found` (N,) are baselines, or quantiles; NaN where there are none."""
+    missing = np.isnan(found)
+    if params.baseline != "prompt_quantile" or params.beta is None:
+        return Comparison(values, np.where(missing, tau, found), missing)
+    found[missing] = mid_ranks(values[missing], np.sort(known))
+    return Comparison(found, np.broadcast_to(tau_q(params.beta), values.shape), missing)
+
+
+def _quantiles_among(
+    values: np.ndarray, members: np.ndarray, known: np.ndarray, owners: np.ndarray
+) -> np.ndarray:
+    """Mid-rank of each value (N,) among the `known` values (M,) of its prompt; NaN where there are none.
+
+    A known value is numbered by its prompt and its rank among all: looking up a prompt and a score is then one binary
+    search.
+    """
+    count = known.size
+    order = np.argsort(known, kind="stable")
+    ordered, places = known[order], owners[order] * count + np.arange(count)
+    places.sort()
+    start = places.searchsorted(members * count)
+    size = places.searchsorted((members + 1) * count) - start
+    below, upto = (
+        places.searchsorted(members * count + ordered.searchsorted(values, side)) - start
+        for side in ("left", "right")
+    )
+    return np.where(size > 0, (below + upto) / (2.0 * np.maximum(size, 1)), np.nan)
 
 
 def _depth(groups: Groups, top: np.ndarray, beta: float) -> np.ndarray:

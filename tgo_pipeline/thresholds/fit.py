@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 MANY_TIES = 0.01
+_RULE = {"baseline": "global", "group": None, "beta": None, "leave_one_out": False, "jackknife": False}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def fit(
         _require_spread(combined)
         rows.append(_row(combined, params, seed, tau=MAJORITY_TAU if target == "majority" else None))
     for row in rows:
-        row |= {"source": params.source, "scores_fingerprint": scores_fingerprint}
+        row |= {"source": params.source, "scores_fingerprint": scores_fingerprint, **_RULE}
+        if row["reward"] == target:
+            row |= {name: getattr(params, name) for name in _RULE}
         if row["note"]:
             log.warning("threshold of %s: %s", row["reward"], row["note"])
     return pa.Table.from_pylist(rows, schema=THRESHOLDS)

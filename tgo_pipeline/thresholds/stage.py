@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.params import Params
+from tgo_pipeline.params import Params, ThresholdParams
+from tgo_pipeline.paths import BASELINES
 from tgo_pipeline.shards import atomic
 from tgo_pipeline.targets import (
     finite,
@@ -17,12 +18,15 @@ from tgo_pipeline.targets import (
     scores_fingerprint,
     target_scores,
 )
+from tgo_pipeline.thresholds.membership import PROJECT, Sources
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 log = logging.getLogger("tgo")
-VERSION = 1
+VERSION = 2
+NO_GROUP = ThresholdParams()
 METRICS = (
     "tau",
     "tau_bootstrap_low",
@@ -37,11 +41,20 @@ METRICS = (
 )
 
 
-def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path, plots: Path) -> None:
-    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, `metrics` (JSON),
-    `plots/scores.csv` and `plots/thresholds/<reward>.{vl.json,svg}`.
+def fit_folder(
+    params: Params,
+    *,
+    scores: Path,
+    thresholds: Path,
+    metrics: Path,
+    plots: Path,
+    sources: Sources = PROJECT,
+) -> None:
+    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, beside it `baselines.parquet`,
+    `metrics` (JSON), `plots/scores.csv` and `plots/thresholds/<reward>.{vl.json,svg}`.
 
-    Raises `TgoError`, before anything is written, for scores that the target cannot be split on (`fit.fit`).
+    Groups (`threshold.group`) are looked up in `sources`. Raises `TgoError`, before anything is written, for scores
+    that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
     from tgo_pipeline.tables import write_table
     from tgo_pipeline.thresholds.fit import fit
@@ -58,8 +71,12 @@ def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path,
         seed=params.seed,
         scores_fingerprint=scores_fingerprint(folder),
     )
+    per_prompt = _baselines(params, frame, table, sources)
+    mark = {"fingerprint": planned_fingerprint(params, scores, sources)}
+    with atomic(thresholds.with_name(BASELINES.name)) as temporary:
+        write_table(per_prompt, temporary, mark)
     with atomic(thresholds) as temporary:
-        write_table(table, temporary, {"fingerprint": planned_fingerprint(params, scores)})
+        write_table(table, temporary, mark)
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
         log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
@@ -68,7 +85,30 @@ def fit_folder(params: Params, *, scores: Path, thresholds: Path, metrics: Path,
     _plot(params, frame, rows, plots)
 
 
-def planned_fingerprint(params: Params, scores: Path) -> str:
+def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: Sources) -> pa.Table:
+    import numpy as np
+
+    from tgo_pipeline.thresholds.baseline_table import baseline_table
+    from tgo_pipeline.thresholds.membership import Members, members
+
+    target = params.target.reward
+    taus = dict(zip(table["reward"].to_pylist(), table["tau"].to_pylist(), strict=True))
+    values = target_scores(frame, target, params.target_rewards, frame, taus)
+    known = np.isfinite(values)
+    belongs = members([frame], params.threshold, sources)
+    prompts = belongs if belongs.level == "prompt" else members([frame], NO_GROUP, sources)
+    return baseline_table(
+        target,
+        values[known],
+        prompts.numbers[0][known],
+        Members(belongs.level, belongs.names, [belongs.numbers[0][known]]),
+        params.threshold,
+        tau=taus[target],
+        seed=params.seed,
+    )
+
+
+def planned_fingerprint(params: Params, scores: Path, sources: Sources = PROJECT) -> str:
     """What the table of these scores and parameters would carry in its metadata; another one makes it stale."""
     return fingerprint(
         version=VERSION,
@@ -78,6 +118,7 @@ def planned_fingerprint(params: Params, scores: Path) -> str:
         target=params.target,
         target_rewards=params.target_rewards,
         seed=params.seed,
+        groups=sources.fingerprint(params.threshold),
     )
 
 

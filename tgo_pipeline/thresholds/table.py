@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
 if TYPE_CHECKING:
     import polars as pl
 
+    from tgo_pipeline.params import ThresholdParams
+
 _COUNTS = ("n", "n_null", "n_nonfinite", "n_prompts")
 _NUMBERS_AFTER_COUNTS = ("mean", "std", "skewness", "kurtosis", "minimum", "maximum", *QUANTILE_NAMES)
 _NUMBERS_AFTER_TIES = (
@@ -23,6 +26,8 @@ _NUMBERS_AFTER_TIES = (
     "flip_rate_prompt_mean",
     "flip_rate_prompt_median",
 )
+RULE = ("percentile", "baseline", "group", "beta", "leave_one_out", "jackknife")
+"""Columns that are keys of `threshold`."""
 THRESHOLDS = with_features(
     pa.schema(
         [
@@ -41,12 +46,19 @@ THRESHOLDS = with_features(
             pa.field("note", pa.string()),
             pa.field("source", pa.string(), nullable=False),
             pa.field("scores_fingerprint", pa.string(), nullable=False),
+            pa.field("baseline", pa.string(), nullable=False),
+            pa.field("group", pa.string()),
+            pa.field("beta", pa.float64()),
+            pa.field("leave_one_out", pa.bool_(), nullable=False),
+            pa.field("jackknife", pa.bool_(), nullable=False),
         ]
     )
 )
 """`n` counts the finite scores that tau was estimated from; nulls and NaN or infinite ones stand in their own columns.
 `ties` counts scores equal to tau and `positive_fraction` is the share at or above it, so that the share strictly above
-is `positive_fraction - ties / n`. The variances and flip rates are those of `moments`. `note` says what is unusual."""
+is `positive_fraction - ties / n`. The variances and flip rates are those of `moments`. `note` says what is unusual.
+`tau` is always the percentile of all scores (of `majority`: one half). `baseline` and what follows say what samples are
+compared with instead when the target is labelled, as in `threshold`; the rows of other rewards are `global`."""
 
 
 def read_thresholds(path: Path) -> pl.DataFrame:
@@ -65,6 +77,11 @@ def threshold_row(frame: pl.DataFrame, reward: str) -> dict[str, Any]:
             "run the threshold stage again."
         )
     return rows[0]
+
+
+def fitted_rule(row: dict[str, Any], params: ThresholdParams) -> ThresholdParams:
+    """`params` with the baseline that a row was fitted for, and its percentile."""
+    return dataclasses.replace(params, **{name: row[name] for name in RULE})
 
 
 def taus(frame: pl.DataFrame) -> dict[str, float]:
