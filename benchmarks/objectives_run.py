@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, Result, Study, Unit
+from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, WEIGHTS, Result, Study, Unit
 from fine_tune.modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
@@ -67,6 +67,7 @@ class Job:
         """Labels and thresholds of these parameters."""
         params, settings = self.params, self.unit.settings
         own = {"flip": True} if settings.get(FLIP) else {}
+        own |= {"weights": settings[WEIGHTS]} if WEIGHTS in settings else {}
         mark = fingerprint(
             threshold=params.threshold,
             label=params.label,
@@ -175,6 +176,8 @@ def make_labels(job: Job) -> None:
         )
         if TAU in job.unit.settings:
             _label_at_prompt_means(folder / "labels", job.params)
+        if job.unit.settings.get(WEIGHTS) == "global":
+            _weigh_at_global_tau(folder / "labels", job)
         if job.unit.settings.get(FLIP):
             _flip(folder / "labels")
         (folder / "complete").touch()
@@ -195,6 +198,19 @@ def _label_at_prompt_means(folder: Path, params: Params) -> None:
         }
 
     _relabel(folder, change, TAU)
+
+
+def _weigh_at_global_tau(folder: Path, job: Job) -> None:
+    """Write the label shards anew: the labels as they are, the weights from the distance to the global tau."""
+    from tgo_pipeline.labels import weights
+    from tgo_pipeline.thresholds.table import read_thresholds, taus
+
+    tau, options = taus(read_thresholds(job.thresholds))[job.params.target.reward], job.params.label
+    _relabel(
+        folder,
+        lambda columns, _: {"weight": weights(columns["score"], tau, options.c, options.scale)},
+        WEIGHTS,
+    )
 
 
 def _flip(folder: Path) -> None:

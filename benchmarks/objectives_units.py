@@ -27,7 +27,9 @@ FLIP = "study.flip"
 """A setting that is no parameter: positive and negative labels change places."""
 CONTRAST = "study.contrast"
 """A setting that is no parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
-STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST)
+WEIGHTS = "study.weights"
+"""A setting that is no parameter: `global` gives samples the weights of the global tau, whatever labelled them."""
+STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST, WEIGHTS)
 PAIR_BATCH = {"fine_tune.batch_size": 16}
 """As many samples as 32: a unit of an objective on pairs is two samples."""
 BASE = "base"
