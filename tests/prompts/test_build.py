@@ -9,7 +9,7 @@ import pytest
 from stages import prompts as prompts_stage
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, PromptsParams, parse
-from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id
+from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id, set_hash
 from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
 
 MANY = [f"picture number {number} of a long series" for number in range(400)]
@@ -41,9 +41,11 @@ def test_normalises_removes_and_counts() -> None:
     assert _texts(built.table, "test") == {"one": ["a bird", "a fish"], "two": ["a dog"]}
     assert built.metrics["train"] == {
         "read": 7, "empty": 1, "duplicates": 1, "in_test": 2, "beyond_limit": 0, "kept": 3,
+        "hash": set_hash(map(prompt_id, ["a cat", "A dog.", "a whale"])),
     }  # fmt: skip
     assert built.metrics["test"]["two"] == {
         "read": 2, "empty": 0, "duplicates": 0, "in_earlier_test_set": 1, "kept": 1,
+        "hash": prompt_id(prompt_id("a dog")),
     }  # fmt: skip
     assert built.metrics["near_duplicates"] == {
         "threshold": 0.9,

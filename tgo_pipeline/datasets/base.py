@@ -72,19 +72,17 @@ class Dataset(ABC):
     def _lacks(self, what: str) -> TgoError:
         return TgoError(f"{self.address} has no {what}: {self.title} does not come with them.")
 
+    def _batches(
+        self, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, size: int = ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Pack rows into batches of `schema`; a key that a row lacks is null. Raises `TgoError` on a wrong type."""
+        import pyarrow as pa
 
-def batches(
-    rows: Iterable[Mapping[str, Any]], schema: pa.Schema, size: int = ROWS
-) -> Iterator[pa.RecordBatch]:
-    """Pack rows into batches of `schema`; a key that a row lacks is null.
-
-    Raises `TgoError` if a value is of another type.
-    """
-    import pyarrow as pa
-
-    stream = iter(rows)
-    while held := list(itertools.islice(stream, size)):
-        try:
-            yield pa.RecordBatch.from_pylist(held, schema=schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise TgoError(f"a value of the data set is of another type than expected: {error}.") from error
+        stream = iter(rows)
+        while held := list(itertools.islice(stream, size)):
+            try:
+                yield pa.RecordBatch.from_pylist(held, schema=schema)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise TgoError(
+                    f"{self.address}: a value is of another type than expected: {error}."
+                ) from error

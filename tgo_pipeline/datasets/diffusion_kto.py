@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import text
-from tgo_pipeline.datasets.base import batches
 from tgo_pipeline.datasets.image_files import ImageFiles
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS, RATINGS
 from tgo_pipeline.errors import TgoError
@@ -38,14 +37,14 @@ class DiffusionKTO(ImageFiles):
         return [self._file]
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
-        return batches(({"prompt": prompt} for _, prompt, _ in self._table()), PROMPT_ROWS)
+        return self._batches(({"prompt": prompt} for _, prompt, _ in self._table()), PROMPT_ROWS)
 
     def ratings(self) -> Iterator[pa.RecordBatch]:
         rows = (
             {"image_uid": name, "prompt": prompt, "value": self._value(label)}
             for name, prompt, label in self._table()
         )
-        return batches(rows, RATINGS)
+        return self._batches(rows, RATINGS)
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         return ({"image_uid": name, "prompt": prompt} for name, prompt, _ in self._table())

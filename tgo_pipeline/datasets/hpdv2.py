@@ -6,12 +6,11 @@ archives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import text
-from tgo_pipeline.datasets.base import batches
 from tgo_pipeline.datasets.image_files import ImageFiles, pairs
 from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
 from tgo_pipeline.datasets.splits import json_of_split
@@ -29,20 +28,26 @@ class HPDv2(ImageFiles):
 
     title = "HPDv2"
     markers = ("train.json", "test.json")
-    folders = ("", "train", "test", "images", "images/train", "images/test")
     how_to_get = (
         "Download the archives of ymhao/HPDv2, unpack them into one folder with train.json and test.json, and name "
         "that folder."
     )
 
+    @property
+    def folders(self) -> Sequence[str]:
+        split = "test" if self._is_test else "train"
+        return "", split, "images", f"images/{split}"
+
     def files(self) -> list[str]:
         return [self._file]
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
-        return batches(({"prompt": record["prompt"]} for record in self._records()), PROMPT_ROWS)
+        return self._batches(({"prompt": record["prompt"]} for record in self._records()), PROMPT_ROWS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
-        return batches((row for record in self._records() for row in self._compared(record)), COMPARISONS)
+        return self._batches(
+            (row for record in self._records() for row in self._compared(record)), COMPARISONS
+        )
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         column = "image_path" if self._is_test else "file_path"

@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import text
-from tgo_pipeline.datasets.base import batches
 from tgo_pipeline.datasets.image_files import ImageFiles
 from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
 from tgo_pipeline.datasets.splits import json_of_split
@@ -40,10 +39,10 @@ class HPDv3(ImageFiles):
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
         rows = self._benchmark() if self._is_benchmark else ({"prompt": r["prompt"]} for r in self._records())
-        return batches(rows, PROMPT_ROWS)
+        return self._batches(rows, PROMPT_ROWS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
-        return batches(map(_comparison, self._records()), COMPARISONS)
+        return self._batches(map(_comparison, self._records()), COMPARISONS)
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         for record in self._records():

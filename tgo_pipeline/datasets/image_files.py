@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets.base import Dataset, batches
+from tgo_pipeline.datasets.base import Dataset
 from tgo_pipeline.datasets.first import first
 from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.datasets.schemas import IMAGE_ROWS, LISTING
@@ -26,22 +26,25 @@ PROBED = 100
 class ImageFiles(Dataset):
     """A data set whose image uids are file names, relative to the folder or to one that the archives unpack into."""
 
-    folders: Sequence[str] = ("", "images")
-    """Where the files may lie, below the folder that was given."""
     how_to_get: str
     """What to do when the files are not there."""
+
+    @property
+    def folders(self) -> Sequence[str]:
+        """Where the files may lie, below the folder that was given."""
+        return "", "images"
 
     @abstractmethod
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         """Every mention of an image, with the keys of `LISTING`."""
 
     def listing(self) -> Iterator[pa.RecordBatch]:
-        return batches(self._images(), LISTING)
+        return self._batches(self._images(), LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
         folder, below = self._folder
         rows = itertools.islice(self._images(), start, None)
-        return batches(
+        return self._batches(
             (row | {"image": _read(folder, below, row["image_uid"])} for row in rows),
             IMAGE_ROWS,
             IMAGES_AT_ONCE,

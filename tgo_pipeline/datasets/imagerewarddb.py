@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.datasets import parquet
-from tgo_pipeline.datasets.base import ROWS, Dataset, batches
+from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.image_files import IMAGES_AT_ONCE, pairs
 from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS, RATINGS
@@ -60,14 +60,14 @@ class ImageRewardDB(Dataset):
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
         rows = {row.prompt_id: {"prompt": row.prompt, "category": row.classification} for row in self._rows}
-        return batches(rows.values(), PROMPT_ROWS)
+        return self._batches(rows.values(), PROMPT_ROWS)
 
     def ratings(self) -> Iterator[pa.RecordBatch]:
         rows = (
             {"image_uid": row.uid, "prompt": row.prompt, "value": float(row.overall_rating)}
             for row in self._rows
         )
-        return batches(rows, RATINGS)
+        return self._batches(rows, RATINGS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
         prompts: dict[str, list[Row]] = defaultdict(list)
@@ -78,13 +78,13 @@ class ImageRewardDB(Dataset):
             for rows in prompts.values()
             for pair in pairs([row.uid for row in rows], [-row.rank for row in rows])
         )
-        return batches(compared, COMPARISONS)
+        return self._batches(compared, COMPARISONS)
 
     def listing(self) -> Iterator[pa.RecordBatch]:
-        return batches(map(_listed, self._rows), LISTING)
+        return self._batches(map(_listed, self._rows), LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
-        return batches(self._pictures(self._rows[start:]), IMAGE_ROWS, IMAGES_AT_ONCE)
+        return self._batches(self._pictures(self._rows[start:]), IMAGE_ROWS, IMAGES_AT_ONCE)
 
     def dates(self, uids: Sequence[str]) -> list[Any] | None:
         if not isinstance(self.place, Folder):

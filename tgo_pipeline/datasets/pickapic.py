@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from tgo_pipeline.datasets import parquet
-from tgo_pipeline.datasets.base import ROWS, Dataset, batches
+from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.first import Seen
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
@@ -75,7 +75,7 @@ class PickAPic(Dataset):
 
     def listing(self) -> Iterator[pa.RecordBatch]:
         rows = (image._asdict() for _, _, images in self._groups() for image in images)
-        return batches(rows, LISTING)
+        return self._batches(rows, LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
         position = 0
@@ -125,7 +125,7 @@ class PickAPic(Dataset):
                 for place in places
                 if (image := waiting.pop(place, None)) is not None
             ]
-            yield from batches(rows, IMAGE_ROWS)
+            yield from self._batches(rows, IMAGE_ROWS)
             row += pairs.num_rows
             if not waiting:
                 return

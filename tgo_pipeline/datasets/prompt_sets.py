@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import parquet, text
-from tgo_pipeline.datasets.base import ROWS, Dataset, batches
+from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
 
@@ -29,7 +29,7 @@ class PartiPrompts(Dataset):
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
         rows = _table(self, self._file, ("Prompt", "Category", "Challenge"))
-        return batches((dict(zip(PROMPT_ROWS.names, row, strict=True)) for row in rows), PROMPT_ROWS)
+        return self._batches((dict(zip(PROMPT_ROWS.names, row, strict=True)) for row in rows), PROMPT_ROWS)
 
     @cached_property
     def _file(self) -> str:
@@ -48,7 +48,7 @@ class HPDv2Prompts(Dataset):
         return self._files
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
-        return batches(self._rows(), PROMPT_ROWS)
+        return self._batches(self._rows(), PROMPT_ROWS)
 
     @cached_property
     def _files(self) -> list[str]:
@@ -86,7 +86,7 @@ class VidProM(Dataset):
 
     def prompts(self) -> Iterator[pa.RecordBatch]:
         rows = _table(self, self._file, ("prompt",))
-        return batches(({"prompt": prompt} for (prompt,) in rows), PROMPT_ROWS)
+        return self._batches(({"prompt": prompt} for (prompt,) in rows), PROMPT_ROWS)
 
     @cached_property
     def _file(self) -> str:

@@ -13,7 +13,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import PromptsParams
 from tgo_pipeline.prompts import sources
-from tgo_pipeline.prompts.normalise import normalise, prompt_id
+from tgo_pipeline.prompts.normalise import normalise, prompt_id, set_hash
 from tgo_pipeline.prompts.overlap import near_duplicates
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.shards import atomic
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger("tgo")
-VERSION = 1
+VERSION = 2
 HELD_OUT = "held_out"
 """The name of the test set that `test_fraction` takes from the train source."""
 EXAMPLES = 10
 SEEDS = 2**63
 """How many values `derive_seed` takes."""
-Texts = dict[str, str]
-"""Prompt id to normalised text, in the order of the source."""
+Texts = dict[str, sources.Prompt]
+"""Prompt id to normalised prompt, in the order of the source."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def build(params: PromptsParams, seed: int) -> Prompts:
     A prompt of a test set is removed from train and from later test sets, so that every prompt is there once. `limit`
     (train prompts, before `test_fraction` splits them) and `test_fraction` choose by a hash of (seed, prompt): a
     prompt stays where it is when others come or go. Near duplicates between train and test are counted, not removed.
+    Every set is counted, with a `hash` of the prompts that it holds in the end.
     Raises `TgoError` if a source cannot be read, or if no prompt is left for a split.
     """
     tests: dict[str, Texts] = {}
@@ -66,8 +67,8 @@ def build(params: PromptsParams, seed: int) -> Prompts:
             account = _account(counts.get(name) or train_counts)
             raise TgoError(f"no prompt is left for {name} ({account}): give more or other prompts.")
     metrics = {
-        "train": train_counts | {"kept": len(train)},
-        "test": {name: counts[name] | {"kept": len(texts)} for name, texts in tests.items()},
+        "train": train_counts | _kept(train),
+        "test": {name: counts[name] | _kept(texts) for name, texts in tests.items()},
         "near_duplicates": _near_duplicates(train, tests, params.near_duplicate),
     }
     return Prompts(_table(train, tests), metrics)
@@ -99,18 +100,29 @@ def planned_fingerprint(params: PromptsParams, seed: int) -> str:
 
 def _read(source: str, column: str, taken: Collection[str], reason: str) -> tuple[Texts, dict[str, int]]:
     """A source's distinct prompts that are not `taken` (counted under `reason`)."""
-    raw = sources.read(source, column)
-    texts = [text for text in map(normalise, raw) if text]
-    if not texts:
+    distinct: Texts = {}
+    read = empty = 0
+    for raw in sources.prompts(source, column):
+        read += 1
+        text = normalise(raw.text)
+        if text:
+            distinct.setdefault(prompt_id(text), raw._replace(text=text))
+        else:
+            empty += 1
+    if not distinct:
         raise TgoError(f"{source} holds no prompt: it is empty. Write one prompt a line or row.")
-    distinct = {prompt_id(text): text for text in texts}
-    kept = {key: text for key, text in distinct.items() if key not in taken}
+    kept = {key: prompt for key, prompt in distinct.items() if key not in taken}
     return kept, {
-        "read": len(raw),
-        "empty": len(raw) - len(texts),
-        "duplicates": len(texts) - len(distinct),
+        "read": read,
+        "empty": empty,
+        "duplicates": read - empty - len(distinct),
         reason: len(distinct) - len(kept),
     }
+
+
+def _kept(texts: Texts) -> dict[str, int | str]:
+    """How many prompts a set has in the end, and which they are."""
+    return {"kept": len(texts), "hash": set_hash(texts)}
 
 
 def _limit(texts: Texts, limit: int | None, seed: int) -> Texts:
@@ -130,8 +142,8 @@ def _split(texts: Texts, test_fraction: float, seed: int) -> tuple[Texts, Texts]
 
 
 def _near_duplicates(train: Texts, tests: Mapping[str, Texts], threshold: float) -> dict[str, Any]:
-    left = list(train.values())
-    right = [(text, name) for name, texts in tests.items() for text in texts.values()]
+    left = [prompt.text for prompt in train.values()]
+    right = [(prompt.text, name) for name, texts in tests.items() for prompt in texts.values()]
     matches = near_duplicates(left, [text for text, _ in right], threshold)
     examples = [
         {
@@ -151,13 +163,20 @@ def _table(train: Texts, tests: Mapping[str, Texts]) -> pa.Table:
     from tgo_pipeline.tables import PROMPTS
 
     rows = [
-        {"prompt_id": key, "prompt": text, "split": split, "source": name}
+        {
+            "prompt_id": key,
+            "prompt": prompt.text,
+            "split": split,
+            "source": name,
+            "category": prompt.category,
+            "challenge": prompt.challenge,
+        }
         for split, sets in (("train", {"train": train}), ("test", tests))
         for name, texts in sets.items()
-        for key, text in texts.items()
+        for key, prompt in texts.items()
     ]
     return pa.Table.from_pylist(rows, schema=PROMPTS)
 
 
-def _account(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
+def _account(counts: Mapping[str, int | str]) -> str:
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if name != "hash")

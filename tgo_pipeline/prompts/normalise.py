@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 
 ID_DIGITS = 16
 
@@ -16,3 +17,8 @@ def normalise(text: str) -> str:
 def prompt_id(text: str) -> str:
     """The first 64 bits of the SHA-256 of the normalised text, in hexadecimal."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()[:ID_DIGITS]
+
+
+def set_hash(prompt_ids: Iterable[str]) -> str:
+    """What a set of prompts is, whatever their order: the first 64 bits of the SHA-256 of its sorted ids."""
+    return hashlib.sha256("\n".join(sorted(prompt_ids)).encode()).hexdigest()[:ID_DIGITS]

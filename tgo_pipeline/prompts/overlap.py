@@ -15,7 +15,7 @@ from typing import NamedTuple
 SHINGLE = 5
 ROUNDING = 1e-9
 """0.7 * 10 is above 7 in floating point: bounds are loosened by this, the final comparison is exact."""
-
+NOWHERE = -1
 
 Index = dict[int, list[tuple[int, int]]]
 """Shingle to the sets that it is a rare shingle of, and its position there."""
@@ -44,7 +44,7 @@ def similarity(left: str, right: str) -> float:
 
 def near_duplicates(left: Sequence[str], right: Sequence[str], threshold: float) -> list[Match]:
     """For every text of `left` that has one of `right` at `threshold` similarity or above, the most similar one."""
-    order = _rarity([*left, *right])
+    order = _rarity(right)
     sets = [_ranked(text, order) for text in right]
     index: Index = defaultdict(list)
     for candidate, ranks in enumerate(sets):
@@ -55,13 +55,14 @@ def near_duplicates(left: Sequence[str], right: Sequence[str], threshold: float)
 
 
 def _rarity(texts: Sequence[str]) -> dict[str, int]:
-    """Number the shingles from the rarest to the commonest."""
+    """Number the shingles from the rarest to the commonest, from 0 on."""
     counts = Counter(shingle for text in texts for shingle in shingles(text))
     return {shingle: rank for rank, shingle in enumerate(sorted(counts, key=lambda s: (counts[s], s)))}
 
 
 def _ranked(text: str, order: dict[str, int]) -> list[int]:
-    return sorted(order[shingle] for shingle in shingles(text))
+    """A shingle that no text of `order` has is the rarest of all: it matches nothing, however many share the rank."""
+    return sorted(order.get(shingle, NOWHERE) for shingle in shingles(text))
 
 
 def _prefix(ranks: Sequence[int], threshold: float) -> Sequence[int]:
@@ -76,7 +77,7 @@ def _best(
     best = None
     for candidate in _candidates(ranks, sets, index, threshold):
         common = len(own.intersection(sets[candidate]))
-        score = common / (len(own) + len(sets[candidate]) - common)
+        score = common / (len(ranks) + len(sets[candidate]) - common)
         if score >= threshold and (best is None or (score, -candidate) > (best[1], -best[0])):
             best = (candidate, score)
     return best

@@ -1,18 +1,49 @@
-"""Read prompts from the small world or from a .txt, .csv, .jsonl or .parquet file."""
+"""Read prompts from the small world, from a .txt, .csv, .jsonl or .parquet file, or from a public data set."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 
 DEMO = "demo:"
+CATEGORIES = ("category", "challenge")
+"""Columns that a table of prompts may have besides."""
 Record = tuple[str | None, ...]
+
+
+class Prompt(NamedTuple):
+    """A prompt as its source spells it, with the benchmark category and challenge that it has there."""
+
+    text: str
+    category: str | None = None
+    challenge: str | None = None
+
+
+def prompts(source: str, column: str) -> Iterator[Prompt]:
+    """The raw prompts of a source as `read` gives them, one at a time, with category and challenge where there are any.
+
+    `source` may also be the address of a data set (docs/DATASETS.md). Raises what `read` raises.
+    """
+    from tgo_pipeline.datasets import is_dataset, open_dataset
+
+    if is_dataset(source):
+        for batch in open_dataset(source).prompts():
+            yield from (Prompt(row["prompt"] or "", *_categories(row)) for row in batch.to_pylist())
+    elif source.startswith(DEMO) or Path(source).suffix.lower() == ".txt":
+        yield from map(Prompt, read(source, column))
+    else:
+        for text, *categories in read_columns(Path(source).expanduser(), [column], CATEGORIES):
+            yield Prompt(text or "", *(category or None for category in categories))
+
+
+def _categories(row: dict[str, str | None]) -> list[str | None]:
+    return [row[name] or None for name in CATEGORIES]
 
 
 def read(source: str, column: str) -> list[str]:
@@ -33,6 +64,10 @@ def read(source: str, column: str) -> list[str]:
 
 def identity(source: str) -> str:
     """A hash of what a source holds. Raises `TgoError` if it does not exist."""
+    from tgo_pipeline.datasets import is_dataset, open_dataset
+
+    if is_dataset(source):
+        return open_dataset(source).identity()
     if source.startswith(DEMO):
         return fingerprint(prompts=read(source, ""))
     path = Path(source).expanduser()
@@ -41,18 +76,22 @@ def identity(source: str) -> str:
     return content_fingerprint(path)
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> list[Record]:
-    """The named text columns of a .csv, .jsonl or .parquet file, one tuple a row.
+def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
+    """The named text columns of a .csv, .jsonl or .parquet file, one tuple a row, then the optional ones as text.
 
-    Raises `TgoError` if the file is missing, of another kind or broken, or lacks one of the columns.
+    An optional column is null where the file lacks it. Raises `TgoError` if the file is missing, of another kind or
+    broken, or lacks one of the columns.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join((".txt (prompts alone)", *_READERS))
-        raise TgoError(f"{path} is of a kind that is not read here: give one of {known}, or demo:<family>.")
+        raise TgoError(
+            f"{path} is of a kind that is not read here: give one of {known}, demo:<family>, or a data set as in "
+            "docs/DATASETS.md."
+        )
     if path.is_dir():
         raise TgoError(f"{path} is a folder: name one file.")
-    return reader(path, columns)
+    return reader(path, columns, optional)
 
 
 def column_names(path: Path) -> list[str]:
@@ -96,27 +135,31 @@ def _read_text(path: Path, read_stream: Callable[[TextIO], list]) -> list:
         raise TgoError(f"{path} cannot be read: {error}") from error
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> list[Record]:
+def _read_csv(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Record]:
     def rows(stream: TextIO) -> list[Record]:
         reader = csv.DictReader(stream)
         try:
             _require(path, columns, reader.fieldnames or [])
-            return [tuple(row[column] for column in columns) for row in reader]
+            return [
+                (*(row[name] for name in columns), *(row.get(name) for name in optional)) for row in reader
+            ]
         except csv.Error as error:
             raise TgoError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
 
     return _read_text(path, rows)
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> list[Record]:
+def _read_jsonl(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Record]:
     def rows(stream: TextIO) -> list[Record]:
         lines = ((number, line) for number, line in enumerate(stream, start=1) if line.strip())
-        return [_json_record(path, number, line, columns) for number, line in lines]
+        return [_json_record(path, number, line, columns, optional) for number, line in lines]
 
     return _read_text(path, rows)
 
 
-def _json_record(path: Path, number: int, line: str, columns: Sequence[str]) -> Record:
+def _json_record(
+    path: Path, number: int, line: str, columns: Sequence[str], optional: Sequence[str]
+) -> Record:
     where = f"{path}, line {number}"
     record = _json_object(where, line)
     _require(where, columns, list(record))
@@ -124,7 +167,11 @@ def _json_record(path: Path, number: int, line: str, columns: Sequence[str]) -> 
     for column, value in zip(columns, values, strict=True):
         if value is not None and not _is_text(value):
             raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
-    return values
+    return *values, *(_as_text(record.get(name)) for name in optional)
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
@@ -144,20 +191,26 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> list[Record]:
+def _read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> list[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _require(path, columns, _parquet_names(path))
+    found = _parquet_names(path)
+    _require(path, columns, found)
     try:
-        table = pq.read_table(path, columns=list(columns))
+        table = pq.read_table(path, columns=[*columns, *(name for name in optional if name in found)])
     except (pa.ArrowInvalid, OSError) as error:
         raise TgoError(f"{path} cannot be read as Parquet: {error}") from error
-    for field in table.schema:
+    for field in table.select(list(columns)).schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
             raise TgoError(f"{path}: column {field.name!r} is {field.type}, not text.")
-    return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
+    texts = [table[name].to_pylist() for name in columns]
+    more = [
+        [_as_text(value) for value in table[name].to_pylist()] if name in found else [None] * table.num_rows
+        for name in optional
+    ]
+    return list(zip(*texts, *more, strict=True))
 
 
 def _parquet_names(path: Path) -> list[str]:
@@ -183,7 +236,7 @@ def _require(where: Path | str, columns: Sequence[str], found: Sequence[str]) ->
             raise TgoError(f"{where} has no column {column!r}; its columns are: {names}.")
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str]], list[Record]]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str], Sequence[str]], list[Record]]] = {
     ".csv": _read_csv,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
