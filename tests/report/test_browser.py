@@ -1,75 +1,82 @@
-"""The report in a real browser that has no network."""
+"""The report in a real browser that has no network: what it draws, and that outside text stays text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.browser import NAMES, Visit, find_browser, screenshot, visit
-from tests.report.document import Document
+from tests.report.browser import NAMES, Browser, find_browser
 from tests.report.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=f"none of {', '.join(NAMES)} is installed")
+STOLEN = "document.documentElement.dataset.stolen"
 
 
 @pytest.fixture(scope="module")
-def visited(workspace: Workspace) -> Visit:
-    return visit(workspace.report)
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
 
 
-def test_every_chart_is_drawn_and_the_console_stays_silent(visited: Visit) -> None:
-    document = Document(visited.dom)
-    assert document.attributes("html")[0]["data-charts"] == "drawn"
-    holders = [attributes for _, attributes in document.elements if "data-chart" in attributes]
-    drawings = [attributes for attributes in document.attributes("svg") if attributes.get("role") == "img"]
-    assert len(drawings) == len(holders) > 15
-    assert all(float(str(drawing["width"])) > 100 for drawing in drawings)
-    assert all(drawing["aria-label"] for drawing in drawings)
-    assert visited.console == []
+def test_every_chart_is_drawn_in_silence_and_without_the_network(
+    browser: Browser, workspace: Workspace
+) -> None:
+    with browser.open(workspace.report) as page:
+        assert page.run("document.documentElement.dataset.charts") == "drawn"
+        holders = page.run("document.querySelectorAll('[data-chart]').length")
+        widths = page.run("[...document.querySelectorAll('svg[role=img]')].map(s => s.clientWidth)")
+        assert len(widths) == holders > 15
+        assert min(widths) > 100
+        assert page.run("[...document.querySelectorAll('svg[role=img]')].every(s => s.ariaLabel)")
+        assert page.console == []
+        assert page.requests == []
 
 
-def test_the_page_asks_the_network_for_nothing(visited: Visit) -> None:
-    assert visited.requests == []
+def test_a_hostile_prompt_is_text_and_runs_nothing(browser: Browser, workspace: Workspace) -> None:
+    with browser.open(workspace.report) as page:
+        text = page.run("document.body.textContent")
+        assert f"<script>{STOLEN}" in text
+        assert "{{ 7*7 }}" in text
+        assert "⟨U+202E⟩" in text
+        assert not page.run(STOLEN)
+        assert not page.run("document.querySelectorAll('[onerror], [src=x]').length")
 
 
-def test_a_hostile_prompt_is_text_and_runs_nothing(visited: Visit) -> None:
-    document = Document(visited.dom)
-    assert "<script>document.documentElement.dataset.stolen" in document.text
-    assert "{{ 7*7 }}" in document.text
-    assert "⟨U+202E⟩" in document.text
-    assert "data-stolen" not in document.attributes("html")[0]
-    assert not any("onerror" in attributes for _, attributes in document.elements)
-
-
-def test_the_policy_stops_what_an_escape_would_let_through(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_policy_stops_what_an_escape_would_let_through(
+    browser: Browser, workspace: Workspace, tmp_path: Path
+) -> None:
     """Markup put in on purpose: shows that the checks above can fail, and that the page still runs nothing."""
-    intruder = (
-        "<script>document.documentElement.dataset.stolen='yes'</script><img src='http://example.org/x.png'>"
-    )
-    page = workspace.report.read_text(encoding="utf-8").replace("<main", f"{intruder}<main", 1)
+    intruder = f"<script>{STOLEN}='yes'</script><img src='http://example.org/x.png'>"
+    markup = workspace.report.read_text(encoding="utf-8").replace("<main", f"{intruder}<main", 1)
     guarded, open_ = tmp_path / "guarded.html", tmp_path / "open.html"
-    guarded.write_text(page, encoding="utf-8")
-    open_.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page, count=1), encoding="utf-8")
-    with_policy, without = visit(guarded), visit(open_)
-    assert "data-stolen" not in Document(with_policy.dom).attributes("html")[0]
-    assert with_policy.requests == []
-    assert len(with_policy.console) >= 2
-    assert Document(without.dom).attributes("html")[0]["data-stolen"] == "yes"
-    assert without.requests == ["http://example.org/x.png"]
+    guarded.write_text(markup, encoding="utf-8")
+    open_.write_text(re.sub(r"<meta http-equiv[^>]*>", "", markup, count=1), encoding="utf-8")
+    with browser.open(guarded) as page:
+        assert page.run(STOLEN) is None
+        assert page.requests == []
+        assert len(page.console) >= 2
+    with browser.open(open_) as page:
+        assert page.run(STOLEN) == "yes"
+        assert page.requests == ["http://example.org/x.png"]
 
 
-@pytest.mark.parametrize(("width", "height"), [(1360, 900), (390, 844)], ids=["wide", "phone"])
-def test_light_and_dark_are_painted(workspace: Workspace, tmp_path: Path, width: int, height: int) -> None:
-    means = {}
-    for dark in (False, True):
-        picture = tmp_path / f"{dark}.png"
-        screenshot(workspace.report, picture, width, height, dark)
-        pixels = np.asarray(Image.open(picture).convert("L"))
-        assert pixels.shape == (height, width)
-        means[dark] = float(np.median(pixels))
-    assert means[False] > 230
-    assert means[True] < 50
+@pytest.mark.parametrize(("width", "height"), [(1360, 900), (360, 780)], ids=["wide", "phone"])
+def test_light_and_dark_are_painted_and_fit_the_width(
+    browser: Browser, workspace: Workspace, tmp_path: Path, width: int, height: int
+) -> None:
+    with browser.open(workspace.report, width=width, height=height) as page:
+        assert page.run("document.documentElement.scrollWidth") == width
+        means = {}
+        for scheme in ("light", "dark"):
+            page.emulate(scheme)
+            page.screenshot(tmp_path / f"{scheme}.png")
+            pixels = np.asarray(Image.open(tmp_path / f"{scheme}.png").convert("L"))
+            assert pixels.shape == (height, width)
+            means[scheme] = float(np.median(pixels))
+        assert means["light"] > 230
+        assert means["dark"] < 50

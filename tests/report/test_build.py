@@ -110,7 +110,7 @@ def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
     sources = Sources(**{name: tmp_path / name for name in NAMES})
     text = render(parameters(), sources, NOW)
     assert "This run has not been evaluated yet." in text
-    assert text.count("not there yet") == 6
+    assert text.count("not there yet") == 7
 
 
 def test_a_run_that_did_not_help_is_reported_so(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def specs(workspace: Workspace) -> dict[str, charts.Spec]:
     params, sources = workspace.params, workspace.sources
     evaluation, scores = sections.evaluation(params, sources), sections.scores(params, sources)
     labels, training = sections.labels(sources), sections.training_curves(sources)
-    pairs = sections.before_after(params, sources, ["mean_z", "oracle"], Album())
+    pairs = sections.before_after(params, sources, evaluation, Album())
     assert evaluation and scores and labels and training and pairs and training.log_ratios
     return {
         "differences": evaluation.differences,
@@ -82,7 +82,8 @@ def _luminance(colour: str) -> float:
 def test_text_colours_have_contrast(scheme: int) -> None:
     """WCAG 2.2, success criterion 1.4.3: 4.5 to 1 for text."""
     style = (HERE / "report.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", style.split(":root {")[scheme + 1]))
+    found = re.findall(r"(--[\w-]+): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\);", style)
+    colours = {name: pair[scheme] for name, *pair in found}
     for ground in ("--paper", "--panel", "--soft"):
         for ink in ("--ink", "--muted", "--target", "--held-out", "--positive", "--negative"):
             pair = sorted((_luminance(colours[ground]), _luminance(colours[ink])))

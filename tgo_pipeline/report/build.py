@@ -8,20 +8,28 @@ import hashlib
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.report import sections, text
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.report.examples import examples
-from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.report.gallery import prepare
+from tgo_pipeline.report.pictures import BUDGET_BYTES, Album
 from tgo_pipeline.report.run import describe, minute
 from tgo_pipeline.shards import atomic
 
 log = logging.getLogger("tgo")
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "page"
+STYLES = ("report.css", "gallery.css")
+SCRIPTS = ("elements", "theme", "charts", "samples", "gallery", "detail", "keys", "start")
+"""Joined in this order into one script with a scope of its own."""
+RESERVE_BYTES = 2048
+"""Kept free for the numbers that the text says of the gallery."""
 EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -38,30 +46,55 @@ def build(params: Params, sources: Sources, output: Path, now: float | None = No
 
 
 def render(params: Params, sources: Sources, now: float) -> str:
-    """The page as text."""
-    album = Album()
-    runtime, script = vega_runtime(), (HERE / "report.js").read_text(encoding="utf-8")
-    context = {
+    """The page as text, at most `report.max_mb` megabytes of UTF-8: the gallery takes what the rest leaves.
+
+    Raises `TgoError` if not even the rest fits.
+    """
+    limit = int(params.report.max_mb * 1e6)
+    fixed = {"style": style(), "runtime": vega_runtime(), "script": script()}
+    spare = limit - sum(len(part.encode()) for part in fixed.values())
+    context = _sections(params, sources, Album(budget=max(0, min(BUDGET_BYTES, spare // 2))))
+    context |= fixed | {"built": minute(now), "policy": content_policy(fixed["runtime"], fixed["script"])}
+    template = _environment().get_template("report.html.j2")
+    exhibition = prepare(params, sources)
+
+    def page(budget: int) -> str:
+        return template.render(**context, gallery=exhibition and exhibition.hang(budget)).lstrip()
+
+    without = len(page(0).encode())
+    if without > limit:
+        raise TgoError(
+            f"report.max_mb is {params.report.max_mb:g}, but the page takes {text.size(without)} before a single sample "
+            "is in its gallery: give more, or lower report.examples and report.pairs."
+        )
+    return page(limit - without - RESERVE_BYTES)
+
+
+def _sections(params: Params, sources: Sources, album: Album) -> dict[str, Any]:
+    """What every section shows but the gallery; pictures go into `album` in the order of the sections."""
+    evaluation = sections.evaluation(params, sources)
+    return {
         "params": params,
         "run": describe(params, sources),
-        "built": minute(now),
-        "evaluation": sections.evaluation(params, sources),
+        "evaluation": evaluation,
         "scores": sections.scores(params, sources),
         "labels": sections.labels(sources),
         "training": sections.training_curves(sources),
+        "pairs": sections.before_after(params, sources, evaluation, album),
         "examples": examples(sources.labels, sources.generations, params.report.examples, album),
+        "album": album,
     }
-    shown = context["evaluation"].emphasised if context["evaluation"] else [params.target.reward]
-    context["pairs"] = sections.before_after(params, sources, shown, album)
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        **context,
-        album=album,
-        style=(HERE / "report.css").read_text(encoding="utf-8"),
-        runtime=runtime,
-        script=script,
-        policy=content_policy(runtime, script),
-    ).lstrip()
+
+
+def style() -> str:
+    """The page's style sheets as one."""
+    return "".join((HERE / name).read_text(encoding="utf-8") for name in STYLES)
+
+
+def script() -> str:
+    """The page's own scripts as one."""
+    parts = [(HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 
 
 @functools.cache

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LARGEST_SIDE = 256
 LOSSLESS_SIDE = 64
@@ -31,9 +35,23 @@ class Picture:
         return 0 < max(self.width, self.height) <= LOSSLESS_SIDE
 
 
+def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Picture:
+    """Decode and re-encode one image; what cannot be decoded becomes a picture with a reason."""
+    from tgo_pipeline.rewards.images import UnreadableImage, decode
+
+    if not data:
+        return Picture(None, reason="no image is stored")
+    try:
+        image = decode(data)
+    except UnreadableImage as error:
+        return Picture(None, reason=str(error))
+    encoded = base64.b64encode(thumbnail(image, side)).decode()
+    return Picture(f"data:image/webp;base64,{encoded}", *image.size)
+
+
 @dataclass
 class Album:
-    """Makes thumbnails until `budget` bytes are spent; later pictures are left out and say so."""
+    """Makes thumbnails until `budget` bytes of the page are spent; later pictures are left out and say so."""
 
     budget: int = BUDGET_BYTES
     spent: int = 0
@@ -41,66 +59,58 @@ class Album:
     _made: dict[bytes, Picture] = field(default_factory=dict)
 
     def add(self, data: bytes | None) -> Picture:
-        """Decode and re-encode one image; what cannot be decoded becomes a picture with a reason."""
-        from tgo_pipeline.rewards.images import UnreadableImage, decode
-
-        if not data:
-            return Picture(None, reason="no image is stored")
+        """A thumbnail of one image, or the reason why there is none; equal images are counted once."""
         if data in self._made:
             return self._made[data]
-        try:
-            image = decode(data)
-        except UnreadableImage as error:
-            return Picture(None, reason=str(error))
-        width, height = image.size
-        encoded, kind = thumbnail(image)
-        if self.spent + len(encoded) > self.budget:
-            return Picture(
-                None, width, height, "left out: the pictures of this page have reached their limit"
-            )
-        self.spent += len(encoded)
+        picture = make_picture(data)
+        if data is None or picture.source is None:
+            return picture
+        if self.spent + len(picture.source) > self.budget:
+            reason = "left out: the pictures of this page have reached their limit"
+            return Picture(None, picture.width, picture.height, reason)
+        self.spent += len(picture.source)
         self.shown += 1
-        address = f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
-        self._made[data] = Picture(address, width, height)
-        return self._made[data]
+        self._made[data] = picture
+        return picture
 
 
-def thumbnail(image) -> tuple[bytes, str]:
-    """An RGB image as (bytes, "png" or "webp") with no side above 256 pixels; up to 64 pixels it stays lossless."""
+def thumbnail(image: Image, side: int) -> bytes:
+    """An RGB image as WebP with no side above `side` pixels; what has at most 64 pixels a side stays lossless."""
     from PIL import Image
 
     stream = io.BytesIO()
-    if max(image.size) <= LOSSLESS_SIDE:
-        image.save(stream, "PNG", optimize=True)
-        return stream.getvalue(), "png"
     small = image.copy()
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    small.save(stream, "WEBP", quality=QUALITY, method=4)
-    return stream.getvalue(), "webp"
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    small.save(stream, "WEBP", quality=QUALITY, method=4, lossless=max(image.size) <= LOSSLESS_SIDE)
+    return stream.getvalue()
 
 
 def read_images(folder: Path, sample_ids: Iterable[str]) -> dict[str, tuple[str, bytes | None]]:
-    """(prompt, image bytes) of the wanted samples, from the generation shards of a folder.
+    """(prompt, image bytes) of the wanted samples, from the generation shards of a folder."""
+    return {row["sample_id"]: (row["prompt"], row["image"]) for row in stream_images(folder, sample_ids)}
 
-    Reads the `sample_id` column of each shard and then only the row groups that hold a wanted sample.
+
+def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """`sample_id`, `prompt`, `seed` and `image` (bytes or None) of the wanted samples in the order of the shards.
+
+    Reads the `sample_id` column of each shard and then only the row groups that hold a wanted sample, one at a time.
     """
     wanted = set(sample_ids)
-    found: dict[str, tuple[str, bytes | None]] = {}
-    for path in sorted(folder.glob("*.parquet")) if wanted else []:
+    for path in sorted(folder.glob("*.parquet")):
+        if not wanted:
+            return
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                found.update(_group_images(file, group, wanted))
-        if len(found) == len(wanted):
-            break
-    return found
+                for row in _wanted_rows(file, group, wanted):
+                    wanted.discard(row["sample_id"])
+                    yield row
 
 
-def _group_images(file: pq.ParquetFile, group: int, wanted: set[str]) -> dict[str, tuple[str, bytes | None]]:
+def _wanted_rows(file: pq.ParquetFile, group: int, wanted: set[str]) -> Iterator[dict[str, Any]]:
     ids = file.read_row_group(group, columns=["sample_id"])["sample_id"].to_pylist()
-    rows = [row for row, sample_id in enumerate(ids) if sample_id in wanted]
-    if not rows:
-        return {}
-    table = file.read_row_group(group, columns=["prompt", "image"]).take(rows)
-    images = [value and value["bytes"] for value in table["image"].to_pylist()]
-    prompts = table["prompt"].to_pylist()
-    return {ids[row]: (prompt, image) for row, prompt, image in zip(rows, prompts, images, strict=True)}
+    places = [place for place, sample_id in enumerate(ids) if sample_id in wanted]
+    if not places:
+        return
+    columns = ["sample_id", "prompt", "seed", "image"]
+    for row in file.read_row_group(group, columns=columns).take(places).to_pylist():
+        yield row | {"image": row["image"] and row["image"]["bytes"]}

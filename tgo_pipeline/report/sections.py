@@ -44,7 +44,7 @@ def evaluation(params: Params, sources: Sources) -> Evaluation | None:
         findings=found,
         sets=sets,
         roles=part,
-        emphasised=[finding.row.reward for finding in found],
+        emphasised=[finding.row.reward for finding in found] or [overall[0].reward],
         decimals={row.reward: row.decimals for row in overall},
         differences=charts.forest(overall, part, charts.effect_domain(overall)),
         win_rates=charts.win_rates(overall, part),
@@ -122,9 +122,11 @@ class BeforeAfter:
     charts: Mapping[str, charts.Spec]
 
 
-def before_after(params: Params, sources: Sources, shown: list[str], album: Album) -> BeforeAfter | None:
-    """Pairs with their pictures; `shown` are the rewards that stand below them, the target first."""
-    found = pairs(params, sources, shown, album)
+def before_after(
+    params: Params, sources: Sources, evaluated: Evaluation | None, album: Album
+) -> BeforeAfter | None:
+    """Pairs with their pictures; the rewards that the evaluation emphasises stand below them."""
+    found = pairs(params, sources, evaluated.emphasised if evaluated else [params.target.reward], album)
     if found is None:
         return None
     drawn = {

@@ -1,0 +1,200 @@
+"""The gallery: samples of a run as one island of JSON with thumbnails, as many as fit into the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.params import Params
+from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.report.pictures import Picture, make_picture, stream_images
+from tgo_pipeline.report.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
+from tgo_pipeline.report.selection import ranked_units
+from tgo_pipeline.report.text import decimals, script_json, visible
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SMALLEST_ENTRY = 300
+"""Bytes that no sample with its picture stays under: what cannot fit is not decoded in the first place."""
+GONE = "its generation is missing"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """`island` is what the page's script reads; `total` samples could have been shown, `pictures` are `bytes_` long."""
+
+    island: dict[str, Any]
+    shown: int
+    total: int
+    pictures: int
+    bytes_: int
+    limited_by: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample of the gallery: its row among the candidates, and what its generation says."""
+
+    row: int
+    prompt: str
+    seed: int | None
+    picture: Picture
+
+
+class Exhibition:
+    """Everything a gallery could show, its pictures made; `hang` takes what fits into a number of bytes."""
+
+    def __init__(
+        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], sources: Sources
+    ) -> None:
+        self._found, self._target = found, params.target.reward
+        self._units = [list(unit) for unit in units]
+        rows = [row for unit in self._units for row in unit]
+        folders = {"": sources.generations, **model_folders(params, sources)}
+        self._entries = _entries(found.frame, rows, folders, params.report.thumbnail)
+
+    def hang(self, budget: int) -> Gallery:
+        """The gallery whose island takes `budget` bytes at most: units in the order of their priority until it is full."""
+        kept = _while_they_fit([self._size(unit) for unit in self._units], budget)
+        while True:
+            rows = sorted(row for unit in self._units[:kept] for row in unit)
+            gallery = self._gallery(rows, whole=kept == len(self._units))
+            size = len(script_json(gallery.island))
+            if size <= budget or not kept:
+                return gallery
+            kept = min(kept - 1, int(kept * budget / size))
+
+    def _size(self, unit: Sequence[int]) -> int:
+        """Bytes of the pictures of a unit and of the longest of its prompts."""
+        entries = [self._entries[row] for row in unit]
+        return sum(len(entry.picture.source or "") for entry in entries) + max(len(e.prompt) for e in entries)
+
+    def _gallery(self, rows: Sequence[int], whole: bool) -> Gallery:
+        shown = [self._entries[row] for row in rows]
+        sources = [entry.picture.source for entry in shown if entry.picture.source]
+        limit = "max_mb" if not whole else "gallery" if len(rows) < self._found.total else None
+        return Gallery(
+            island=_island(self._found, shown, self._target),
+            shown=len(rows),
+            total=self._found.total,
+            pictures=len(sources),
+            bytes_=sum(len(source) for source in sources),
+            limited_by=limit,
+        )
+
+
+def prepare(params: Params, sources: Sources) -> Exhibition | None:
+    """Read and shrink the pictures of the samples that a gallery of `report.gallery` would show.
+
+    None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
+    """
+    report = params.report
+    if not report.gallery or not any(sources.generations.glob("*.parquet")):
+        return None
+    found = candidates(params, sources)
+    if found is None or not found.rewards:
+        return None
+    most = min(report.gallery, int(report.max_mb * 1e6 / SMALLEST_ENTRY))
+    units, taken = [], 0
+    for unit in ranked_units(found.frame, found.rewards[0]):
+        if taken + len(unit) > most:
+            break
+        units.append(unit)
+        taken += len(unit)
+    return Exhibition(params, found, units, sources)
+
+
+def _entries(
+    frame: pl.DataFrame, rows: Sequence[int], folders: Mapping[str, Path], side: int
+) -> dict[int, Entry]:
+    """The entries of some rows of the candidates; originals are let go one by one."""
+    places: dict[str, dict[str, int]] = {}
+    for row, (model, sample_id) in zip(
+        rows, frame[rows].select("model", "sample_id").iter_rows(), strict=True
+    ):
+        places.setdefault(model, {})[sample_id] = row
+    entries = {row: Entry(row, f"({GONE})", None, Picture(None, reason=GONE)) for row in rows}
+    for model, wanted in places.items():
+        for found in stream_images(folders[model], wanted):
+            row = wanted[found["sample_id"]]
+            picture = make_picture(found["image"], side)
+            entries[row] = Entry(row, visible(found["prompt"]), found["seed"], picture)
+    return entries
+
+
+def _while_they_fit(sizes: Iterable[int], budget: int) -> int:
+    spent = kept = 0
+    for size in sizes:
+        spent += size
+        if spent > budget:
+            break
+        kept += 1
+    return kept
+
+
+def _island(found: Candidates, entries: Sequence[Entry], target: str) -> dict[str, Any]:
+    """Columns, one value a sample; texts that repeat stand once, in a list of their own, and are named by place."""
+    import polars as pl
+
+    frame = found.frame[[entry.row for entry in entries]]
+    digits = {name: decimals(_spread(found.frame[name])) for name in found.rewards}
+    errors = _Names()
+    reasons = [
+        error or entry.picture.reason or None for error, entry in zip(frame["error"], entries, strict=True)
+    ]
+    splits, models, prompts = _Names(), _Names(), _Names()
+    rounded = {name: frame[name].round(digits[name] + 1).to_list() for name in found.rewards}
+    label, weight, relative = (
+        frame[name].to_list() if name in frame.columns else [None] * frame.height
+        for name in ("label", "weight", "relative_score")
+    )
+    return {
+        "target": target,
+        "training": TRAINING,
+        "rewards": [{"name": name, "decimals": digits[name]} for name in found.rewards],
+        "scores": [rounded[name] for name in found.rewards],
+        "id": frame["sample_id"].to_list(),
+        "split": splits.places(frame["split"]),
+        "model": models.places(frame["model"]),
+        "prompt": prompts.places(entry.prompt for entry in entries),
+        "seed": [None if entry.seed is None else str(entry.seed) for entry in entries],
+        "label": label,
+        "weight": [_rounded(value, 3) for value in weight],
+        "relative": [_rounded(value, 4) for value in relative],
+        "disagreement": frame[DISAGREEMENT].cast(pl.Float64).round(3).to_list(),
+        "error": errors.places(visible(reason, 300) if reason else None for reason in reasons),
+        "width": [entry.picture.width for entry in entries],
+        "height": [entry.picture.height for entry in entries],
+        "picture": [entry.picture.source and entry.picture.source.partition(",")[2] for entry in entries],
+        "splits": splits.names,
+        "models": models.names,
+        "prompts": prompts.names,
+        "errors": errors.names,
+    }
+
+
+class _Names:
+    """Texts in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._place)
+
+    def places(self, texts: Iterable[str | None]) -> list[int | None]:
+        """The place of each text among the names; None stays None."""
+        return [None if text is None else self._place.setdefault(text, len(self._place)) for text in texts]
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _spread(values: pl.Series) -> float | None:
+    found = values.drop_nulls().std()
+    return float(found) if isinstance(found, int | float) else None

@@ -1,0 +1,20 @@
+// Brings the page to life: the gallery first, because a reader may want it before every chart is drawn.
+function startGallery() {
+  const island = document.getElementById("gallery-data");
+  return island ? new Gallery(document.getElementById("gallery"), JSON.parse(island.textContent)) : null;
+}
+
+// The pairs that stand in the page open in the same view as those of the gallery.
+function startPairs(gallery) {
+  const detail = gallery?.detail ?? new Detail(null);
+  for (const button of document.querySelectorAll("[data-compare]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => detail.openPair(button.closest(".card"), button));
+  }
+}
+
+startTheme();
+const gallery = startGallery();
+startPairs(gallery);
+startKeys(gallery);
+drawCharts();

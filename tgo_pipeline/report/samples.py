@@ -1,0 +1,159 @@
+"""The samples that the gallery draws from: training pictures with their labels, test pictures of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgo_pipeline import tables
+from tgo_pipeline.evaluation.pairs import SAMPLES
+from tgo_pipeline.params import Params
+from tgo_pipeline.paths import file_name
+from tgo_pipeline.report.collect import Sources, scan_labels
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TRAINING = "training"
+CANDIDATES = 200_000
+"""Rows that are looked at in full; of more training samples the extremes of the target and an even stride are."""
+DISAGREEMENT = "disagreement"
+_IDENTITY = {"sample_id", "prompt_id", "error"}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Samples with their scores, without pictures, in the order of the run.
+
+    `frame` has `split` (training, or the test set), `model` (empty for training pictures), `sample_id`, one float
+    column per name in `rewards` (null where there is no score), `label`, `weight`, `relative_score`, `error` and
+    `disagreement`: the standard deviation of the rewards' percentile ranks. `total` counts the run's samples.
+    """
+
+    frame: pl.DataFrame
+    rewards: list[str]
+    total: int
+
+
+def candidates(params: Params, sources: Sources) -> Candidates | None:
+    """All samples of a run that have been scored, or None if there is not one.
+
+    Raises `TgoError` for a table of the wrong schema.
+    """
+    import polars as pl
+
+    target = params.target.reward
+    parts = [_training(sources, target, params.report.gallery), *_tested(params, sources)]
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    frame = pl.concat([part for part, _ in found], how="diagonal")
+    order = [target, *params.score.columns, *params.evaluate.rewards]
+    rewards = [name for name in dict.fromkeys(order) if name in frame.columns]
+    members = [name for name in rewards if name != target or target in params.score.columns]
+    frame = frame.with_columns(_disagreement(members))
+    return Candidates(frame, rewards, sum(total for _, total in found))
+
+
+def model_folders(params: Params, sources: Sources) -> dict[str, Path]:
+    """Where the pictures of each evaluated model lie, by the model's name: base, tuned, then the others."""
+    names = ("base", "tuned", *params.evaluate.models)
+    folders = {name: sources.side(file_name(name)) for name in names}
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+
+
+def _reward_columns(shard: Path) -> list[str]:
+    schema = pq.read_schema(shard)
+    tables.check_schema(schema, tables.scores_schema([]), shard)
+    return [field.name for field in schema if pa.types.is_floating(field.type)]
+
+
+def _scores(shards: Sequence[Path]) -> pl.LazyFrame:
+    import polars as pl
+
+    columns = ["sample_id", "prompt_id", *_reward_columns(shards[0]), "error"]
+    scores = pl.scan_parquet(shards).select(columns)
+    finite = [
+        pl.when(pl.col(name).is_finite()).then(pl.col(name).cast(pl.Float64)).alias(name)
+        for name in columns
+        if name not in _IDENTITY
+    ]
+    return scores.with_columns(finite)
+
+
+def _training(sources: Sources, target: str, gallery: int) -> tuple[pl.DataFrame, int] | None:
+    import polars as pl
+
+    shards = _shards(sources.scores)
+    if not shards:
+        return None
+    total = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    scores, labels = _scores(shards), scan_labels(sources.labels)
+    if total > CANDIDATES:
+        scores = _thinned(scores, labels, total, gallery)
+    frame = scores.collect(engine="streaming").with_columns(split=pl.lit(TRAINING), model=pl.lit(""))
+    if labels is None:
+        return frame, total
+    known = labels.select("sample_id", "relative_score", "label", "weight", pl.col("score").alias(target))
+    known = known.filter(pl.col("sample_id").is_in(frame["sample_id"].implode())).collect(engine="streaming")
+    if target in frame.columns:
+        known = known.drop(target)
+    return frame.join(known, on="sample_id", how="left", maintain_order="left"), total
+
+
+def _thinned(scores: pl.LazyFrame, labels: pl.LazyFrame | None, total: int, gallery: int) -> pl.LazyFrame:
+    """An even stride over the run with the samples at both ends of the target, so that no extreme is lost."""
+    import polars as pl
+
+    kept = pl.int_range(pl.len()) % (total // CANDIDATES + 1) == 0
+    if labels is not None:
+        ends = (labels.bottom_k(gallery, by=order) for order in ("score", -pl.col("score")))
+        ids = pl.concat([end.select("sample_id") for end in ends]).collect(engine="streaming")["sample_id"]
+        kept = kept | pl.col("sample_id").is_in(ids.implode())
+    return scores.filter(kept)
+
+
+def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] | None]:
+    import polars as pl
+
+    if not sources.samples.is_file():
+        return []
+    target = params.target.reward
+    samples = pl.DataFrame(tables.read_table(sources.samples, SAMPLES))
+    sets = samples.select("prompt_id", split="test_set").unique("prompt_id")
+    parts = []
+    for name, generations in model_folders(params, sources).items():
+        shards = _shards(generations.parent / "scores")
+        if not shards:
+            continue
+        frame = _scores(shards).collect().join(sets, on="prompt_id", how="left", maintain_order="left")
+        if target not in frame.columns and name in samples.columns:
+            combined = samples.filter(pl.col("reward") == target).select(
+                "sample_id", pl.col(name).alias(target)
+            )
+            frame = frame.join(combined, on="sample_id", how="left", maintain_order="left")
+        frame = frame.with_columns(pl.col("split").fill_null("test"), model=pl.lit(name))
+        parts.append((frame, frame.height))
+    return parts
+
+
+def _disagreement(rewards: Sequence[str]) -> pl.Expr:
+    """How far the rewards' percentile ranks (0 to 1, among training and among test samples) lie apart."""
+    import polars as pl
+
+    if len(rewards) < 2:
+        return pl.lit(None, dtype=pl.Float64).alias(DISAGREEMENT)
+    tested = pl.col("split") != TRAINING
+    ranks = [((pl.col(name).rank() - 0.5) / pl.col(name).count()).over(tested) for name in rewards]
+    spread = pl.concat_list(ranks).list.drop_nulls()
+    apart = pl.when(spread.list.len() > 1).then(spread.list.std(ddof=0))
+    return apart.alias(DISAGREEMENT)
