@@ -1,0 +1,125 @@
+"""The baselines table against numbers worked out from the samples of each prompt and group."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.thresholds.test_baselines import jackknife, soft
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import ThresholdParams
+from tgo_pipeline.tables import write_table
+from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table, read_baselines
+from tgo_pipeline.thresholds.baselines import NOWHERE, tau_q
+from tgo_pipeline.thresholds.membership import Members
+
+SCORES = np.array([1.0, 2.0, 6.0, 4.0, 4.0, 9.0])
+PROMPTS = np.array([0, 0, 0, 1, 1, 2])
+
+
+def rows(
+    level: str = "prompt", names: str = "abc", members: Any = PROMPTS, **options: Any
+) -> dict[str, dict]:
+    table = baseline_table(
+        "mean_z",
+        SCORES,
+        PROMPTS,
+        Members(level, list(names), [np.asarray(members)]),
+        ThresholdParams(**{"bootstrap": 50, **options}),
+        tau=4.0,
+        seed=0,
+    )
+    assert table.schema.equals(BASELINES, check_metadata=True)
+    return {row["key"]: row for row in table.to_pylist()}
+
+
+def test_every_prompt_has_its_row() -> None:
+    found = rows()
+    first, single = found["a"], found["c"]
+    assert (first["reward"], first["level"], first["n"], first["n_prompts"], first["n_distinct"]) == (
+        "mean_z",
+        "prompt",
+        3,
+        1,
+        3,
+    )
+    assert (first["mean"], first["median"], first["tau"]) == (3, 2, 2)
+    assert first["std"] == pytest.approx(np.std([1, 2, 6], ddof=1))
+    assert (found["b"]["n_distinct"], found["b"]["std"], single["std"]) == (1, 0, None)
+    assert all(
+        first[name] is None for name in ("soft", "soft_jackknife", "ess", "tau_low", "tau_bootstrap_low")
+    )
+    assert [(row["baseline"], row["positive"]) for row in found.values()] == [(4, 1), (4, 2), (4, 1)]
+
+
+def test_soft_columns_are_there_where_beta_is_in_score_units() -> None:
+    found = rows(baseline="prompt_soft", beta=2.0)
+    values = [1.0, 2.0, 6.0]
+    assert found["a"]["soft"] == pytest.approx(soft(values, 2.0)) == found["a"]["baseline"]
+    assert found["a"]["soft_jackknife"] == pytest.approx(jackknife(values, 2.0))
+    assert (found["c"]["soft"], found["c"]["soft_jackknife"], found["c"]["ess"]) == (9, None, 1)
+    assert found["c"]["baseline"] is None  # alone: the global tau holds
+    assert (found["a"]["positive"], found["c"]["positive"]) == (1, 1)
+    by_quantile = rows(baseline="prompt_quantile", beta=0.3)
+    assert by_quantile["a"]["soft"] is None
+    assert by_quantile["a"]["baseline"] == tau_q(0.3)
+    assert (by_quantile["a"]["positive"], by_quantile["b"]["positive"]) == (1, 0)
+
+
+def test_the_baseline_is_that_of_the_rule() -> None:
+    assert rows(baseline="prompt_mean")["a"]["baseline"] == 3
+    assert rows(baseline="prompt_median")["a"]["baseline"] == 2
+    found = rows(baseline="prompt_soft", beta=2.0, jackknife=True)["a"]
+    assert found["baseline"] == found["soft_jackknife"]
+    proxy = rows(baseline="prompt_mean", source="proxy", proxy="folder")
+    assert proxy["c"]["baseline"] == 9  # one picture of a proxy set is a baseline for others
+
+
+def test_groups_have_taus_with_intervals() -> None:
+    rng = np.random.default_rng(0)
+    scores, prompts = rng.normal(size=400), np.repeat(np.arange(100), 4)
+    table = baseline_table(
+        "clip",
+        scores,
+        prompts,
+        Members("source", ["x", "y"], [np.where(prompts < 60, 0, np.where(prompts < 90, 1, NOWHERE))]),
+        ThresholdParams(baseline="group", group="source", bootstrap=200, percentile=0.3),
+        tau=0.0,
+        seed=0,
+    )
+    x, y = table.to_pylist()
+    assert (x["key"], x["level"], x["n"], x["n_prompts"], y["n"], y["n_prompts"]) == (
+        "x",
+        "source",
+        240,
+        60,
+        120,
+        30,
+    )
+    assert x["tau"] == pytest.approx(np.quantile(scores[:240], 0.3)) == x["baseline"]
+    assert x["tau_low"] < x["tau"] < x["tau_high"]
+    assert x["tau_bootstrap_low"] < x["tau"] < x["tau_bootstrap_high"]
+    assert x["positive"] == int(np.sum(scores[:240] >= x["tau"]))
+
+
+def test_a_group_of_one_prompt_has_no_bootstrap() -> None:
+    found = rows("source", "xy", [0, 0, 0, 1, 1, 1], baseline="group", group="source")
+    assert found["x"]["tau_bootstrap_low"] is None
+    assert found["y"]["n_prompts"] == 2
+
+
+def test_the_table_opens_in_datasets_and_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    features = json.loads(BASELINES.metadata[b"huggingface"])["info"]["features"]
+    assert set(features) == set(BASELINES.names)
+    table = baseline_table(
+        "clip", SCORES, PROMPTS, Members("prompt", list("abc"), [PROMPTS]), ThresholdParams(), tau=4.0, seed=0
+    )
+    write_table(table, tmp_path / "b.parquet", {})
+    assert read_baselines(tmp_path / "b.parquet")["mean"].to_list() == [3, 4, 9]
+    write_table(table.drop_columns(["ess"]), tmp_path / "c.parquet", {})
+    with pytest.raises(TgoError, match="has no column 'ess'"):
+        read_baselines(tmp_path / "c.parquet")
