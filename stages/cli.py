@@ -160,11 +160,24 @@ def thresholds(path: Path = typer.Argument(paths.THRESHOLDS, help="The threshold
 
 
 @app.command()
-def evaluation(path: Path = typer.Argument(paths.EVALUATION, help="The evaluation table.")) -> None:
-    """Print the tuned model against the base model, with intervals."""
-    from tgo_pipeline.evaluation.view import show
+def evaluation(
+    path: Path = typer.Argument(paths.EVALUATION, help="The evaluation table."),
+    table: str = typer.Option(
+        "evaluation", metavar="NAME", help="evaluation (tuned against base), models, matrix or hacking."
+    ),
+    matrix: bool = typer.Option(False, "--matrix", help="Every model against every other: --table matrix."),
+    form: str = typer.Option(
+        None, "--format", metavar="NAME", help="md, tex or csv, instead of a table for the terminal."
+    ),
+) -> None:
+    """Print the tuned model against the base model, or another table of the evaluation, with intervals."""
+    from tgo_pipeline.evaluation.view import text, view
 
-    _show(show(path))
+    name = "matrix" if matrix else table
+    if form is not None:
+        typer.echo(text(name, path, form), nl=False)
+    else:
+        _show(view(name, path))
 
 
 @app.command()

@@ -1,11 +1,11 @@
-"""Compare base and tuned model on the test prompts; reads models/tuned, writes data/evaluation and its tables."""
+"""Compare base, tuned and other models on the test prompts; reads models/tuned, writes data/evaluation and tables."""
 
 from tgo_pipeline import paths
 from tgo_pipeline.params import Params
 
 
 def run(params: Params) -> None:
-    """Sample and score both models, write the evaluation tables, metrics and plot."""
+    """Sample and score all models, write the evaluation tables, metrics, plot and what is to be cited."""
     from tgo_pipeline.evaluation.stage import evaluate
 
     evaluate(
@@ -16,6 +16,7 @@ def run(params: Params) -> None:
         model=paths.MODEL,
         folder=paths.EVALUATION_IMAGES,
         table=paths.EVALUATION,
+        tables=paths.TABLES,
         metrics=paths.METRICS / "evaluate.json",
         plots=paths.PLOTS,
     )

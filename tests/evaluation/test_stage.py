@@ -46,6 +46,7 @@ class World:
             scores=self.root / "scores",
             thresholds=self.root / "thresholds.parquet",
             table=self.root / "evaluation.parquet",
+            tables=self.root / "tables",
             metrics=self.root / "metrics/evaluate.json",
             plots=self.root / "plots",
         )
@@ -238,7 +239,7 @@ def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: Worl
 def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
     plan = stage.plan(finished.params, **finished.inputs)
     assert [f"{folder.parent.name}/{folder.name}" for folder in plan] == [
-        f"{side}/{part}" for side in ("base", "tuned") for part in ("generations", "scores")
+        f"{side}/{part}" for side in ("base", "tuned") for part in ("generations", "scores", "diversity")
     ]
     for folder, shards in plan.items():
         assert (status(folder, shards).done, len(shards)) == (3, 3)
@@ -249,7 +250,7 @@ def test_the_plan_counts_scores_of_pictures_that_are_not_drawn_as_not_done(world
     shutil.rmtree(world.root / "sides/tuned")
     plan = stage.plan(world.params, **world.inputs)
     counts = [dataclasses.astuple(status(folder, shards))[:3] for folder, shards in plan.items()]
-    assert counts == [(2, 0, 1), (0, 3, 0), (0, 0, 3), (0, 0, 3)]
+    assert counts == [(2, 0, 1), (0, 3, 0), (3, 0, 0), (0, 0, 3), (0, 0, 3), (0, 0, 3)]
 
 
 def _without_model(world: World) -> None:

@@ -55,13 +55,13 @@ EVALUATION = with_features(
 )
 
 
-def evaluation_table(pairs: Pairs, target: str, params: EvaluateParams, seed: int = 0) -> pa.Table:
+def evaluation_table(pairs: Pairs, target: str | None, params: EvaluateParams, seed: int = 0) -> pa.Table:
     """One row per test set and reward, the set "all" (everything together) first; schema `EVALUATION`.
 
     A win is strict; `win_rate` is wins / n with a Wilson interval on the effective number of independent pairs,
     `win_tie_rate` counts a tie as half a win. `effect` is the difference in standard deviations of the base model.
-    Differences and `win_tie_rate` have paired bootstrap intervals over prompts: null for a single prompt. Raises
-    `TgoError` if a reward has no pair in a test set.
+    Differences and `win_tie_rate` have paired bootstrap intervals over prompts: null for a single prompt. Without a
+    target (None) no row is one. Raises `TgoError` if a reward has no pair in a test set.
     """
     sets = dict.fromkeys(pairs.test_sets.tolist())
     if ALL in sets:
@@ -74,7 +74,7 @@ def evaluation_table(pairs: Pairs, target: str, params: EvaluateParams, seed: in
 
 
 def _rows(
-    pairs: Pairs, name: str, chosen: NDArray[np.bool_], target: str, params: EvaluateParams, seed: int
+    pairs: Pairs, name: str, chosen: NDArray[np.bool_], target: str | None, params: EvaluateParams, seed: int
 ) -> list[dict[str, Any]]:
     base, tuned, clusters = pairs.base[chosen], pairs.tuned[chosen], pairs.prompt_ids[chosen]
     complete = pairs.complete()[chosen]
@@ -162,16 +162,20 @@ def _or_none(value: float) -> float | None:
 
 
 def metrics(table: pa.Table, shown: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """What fits a metrics file: per test set the target (under the key "target") and the rewards in `shown`."""
+    """What fits a metrics file: per test set the target (under the key "target") and the rewards in `shown`.
+
+    Without a target every reward is there.
+    """
     keys = ("difference", "difference_low", "difference_high", "win_rate", "win_rate_low", "win_rate_high")
     nested: dict[str, dict[str, dict[str, float | None]]] = {}
+    everything = not any(table["is_target"].to_pylist())
     for row in table.to_pylist():
         values = {key: None if row[key] is None else round(row[key], 6) for key in keys}
         values |= {key: row[key] for key in ("ties", "n", "n_excluded")}
         rewards = nested.setdefault(row["test_set"], {})
         if row["is_target"]:
             rewards["target"] = values
-        if row["reward"] in shown:
+        if everything or row["reward"] in shown:
             rewards[row["reward"]] = values
     return nested
 

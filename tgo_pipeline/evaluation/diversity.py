@@ -5,8 +5,8 @@ One shard of diversities belongs to one shard of generations, which keeps the pi
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,7 @@ DIVERSITY = with_features(
         [
             pa.field("prompt_id", pa.string(), nullable=False),
             pa.field("n", pa.int64(), nullable=False),
-            pa.field(PIXELS, pa.float64(), nullable=False),
+            pa.field(PIXELS, pa.float64()),
             pa.field(CLIP, pa.float64()),
         ]
     )
@@ -50,22 +50,28 @@ def clip_spec(rewards: Sequence[Spec]) -> Spec | None:
     return next((spec for spec in rewards if canonical(spec.reward) == CLIP_REWARD), None)
 
 
+def plan_diversity(plan: Sequence[Shard], clip: Spec | None) -> list[Shard]:
+    """The shards that `diversity_folder` writes for the generation shards `plan`; hashes weights, loads nothing."""
+    tower = fingerprint(clip) if clip is not None else None
+    return [
+        Shard(
+            s.split, s.index, s.count, fingerprint_of(version=VERSION, generations=s.fingerprint, clip=tower)
+        )
+        for s in plan
+    ]
+
+
 def diversity_folder(
     generations: Path, folder: Path, plan: Sequence[Shard], clip: Spec | None, runtime: RuntimeParams
 ) -> Status:
     """Bring `folder` up to date: for each prompt of the generation shards `plan`, its pictures' mean distance.
 
     `pixel_distance` is the root mean square difference of two pictures in [0, 1], `clip_distance` 1 - cosine of their
-    embeddings by the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt.
-    Raises `TgoError` for a prompt with a single picture.
+    embeddings by the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt,
+    and null for a prompt with less than two pictures that can be decoded (`n`). Raises `TgoError` for a prompt with a
+    single picture.
     """
-    tower = fingerprint(clip) if clip is not None else None
-    shards = [
-        Shard(
-            s.split, s.index, s.count, fingerprint_of(version=VERSION, generations=s.fingerprint, clip=tower)
-        )
-        for s in plan
-    ]
+    shards = plan_diversity(plan, clip)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         local.execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
@@ -92,28 +98,43 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
     return local.one_by_one(write)
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, list[Image]]]:
-    """Each prompt of a shard with its pictures; one prompt is in memory at a time."""
+def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
+    """Each prompt of a shard with the bytes of its pictures; one prompt is in memory at a time."""
     import pyarrow.parquet as pq
-    from PIL import Image
 
     with pq.ParquetFile(path) as file:
         rows = (
             row for part in file.iter_batches(1, columns=["prompt_id", "image"]) for row in part.to_pylist()
         )
         for name, group in itertools.groupby(rows, key=lambda row: row["prompt_id"]):
-            yield name, [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB") for row in group]
+            yield name, [row["image"] and row["image"]["bytes"] for row in group]
 
 
-def _measure(name: str, images: list[Image], clip: ClipReward | None) -> dict[str, Any]:
+def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:
+    if len(pictures) < 2:
+        raise TgoError(
+            f"prompt {name} has {len(pictures)} picture: diversity needs at least 2 of each prompt."
+        )
+    images = _decoded(pictures)
     if len(images) < 2:
-        raise TgoError(f"prompt {name} has {len(images)} picture: diversity needs at least 2 of each prompt.")
+        return {"prompt_id": name, "n": len(images), PIXELS: None, CLIP: None}
     return {
         "prompt_id": name,
         "n": len(images),
         PIXELS: pixel_distance(images),
         CLIP: None if clip is None else embedding_distance(_embed(clip, images)),
     }
+
+
+def _decoded(pictures: Sequence[bytes | None]) -> list[Image]:
+    """The pictures that can be decoded; scoring says of the others why they cannot."""
+    from tgo_pipeline.rewards.images import UnreadableImage, decode
+
+    images = []
+    for picture in pictures:
+        with contextlib.suppress(UnreadableImage):
+            images.append(decode(picture))
+    return images
 
 
 def _embed(clip: ClipReward, images: list[Image]) -> torch.Tensor:

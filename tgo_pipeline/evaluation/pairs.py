@@ -1,11 +1,12 @@
-"""The scores of both sides, sample by sample."""
+"""The scores of all models on the same samples, and of two of them as pairs."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 ALL = "all"  # every test set together
+Aggregate = Literal["single", "median", "mean", "best"]
+_REDUCE = {"median": np.median, "mean": np.mean, "best": np.max}
 SAMPLES = with_features(
     pa.schema(
         [
@@ -27,6 +30,76 @@ SAMPLES = with_features(
         + [pa.field(name, pa.float64(), nullable=False) for name in ("base", "tuned")]
     )
 )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of M models on N samples by R rewards; NaN where a sample could not be scored.
+
+    A sample is an image (equal prompt and seed for every model), or a prompt once its images are aggregated.
+    """
+
+    sample_ids: NDArray[np.str_]  # (N,)
+    prompt_ids: NDArray[np.str_]  # (N,)
+    prompts: NDArray[np.str_]  # (N,)
+    test_sets: NDArray[np.str_]  # (N,)
+    groupings: Mapping[
+        str, NDArray[np.object_]
+    ]  # "category", "challenge": (N,) of names, None where there is none
+    models: tuple[str, ...]
+    rewards: tuple[str, ...]
+    values: NDArray[np.float64]  # (M, N, R)
+
+    def __post_init__(self) -> None:
+        if not len(self.sample_ids):
+            raise TgoError("there is nothing to compare: the test sets hold no sample.")
+
+    def aggregated(self, how: Aggregate) -> Scores:
+        """One sample a prompt, its score the `median`, `mean` or `best` of the prompt's images; `single`: unchanged.
+
+        A prompt with an image that a model has no score for has none from that model: the best or the median of fewer
+        images is another number. Raises `TgoError` if prompts have different numbers of images.
+        """
+        if how == "single":
+            return self
+        places = self._images_by_prompt()
+        first = places[:, 0]
+        with np.errstate(invalid="ignore"):
+            values = _REDUCE[how](self.values[:, places], axis=2)
+        return dataclasses.replace(
+            self,
+            sample_ids=self.prompt_ids[first],
+            prompt_ids=self.prompt_ids[first],
+            prompts=self.prompts[first],
+            test_sets=self.test_sets[first],
+            groupings={name: column[first] for name, column in self.groupings.items()},
+            values=values,
+        )
+
+    def _images_by_prompt(self) -> NDArray[np.intp]:
+        """Where the images of each prompt are, (prompts, images), prompts in the order of their first image."""
+        _, starts, codes, counts = np.unique(
+            self.prompt_ids, return_index=True, return_inverse=True, return_counts=True
+        )
+        if counts.min() != counts.max():
+            raise TgoError(
+                f"prompts have from {counts.min()} to {counts.max()} images: an aggregate needs as many of each. Run "
+                "the stage evaluate again."
+            )
+        return np.argsort(starts[codes], kind="stable").reshape(len(counts), -1)
+
+    def pairs(self, base: str, tuned: str) -> Pairs:
+        """Two of the models."""
+        one, other = (self.values[self.models.index(name)] for name in (base, tuned))
+        return Pairs(
+            sample_ids=self.sample_ids,
+            prompt_ids=self.prompt_ids,
+            prompts=self.prompts,
+            test_sets=self.test_sets,
+            rewards=self.rewards,
+            base=one,
+            tuned=other,
+        )
 
 
 @dataclass(frozen=True)
@@ -54,42 +127,55 @@ class Pairs:
         return int((~self.complete()).any(axis=1).sum())
 
 
-def pair_scores(
-    base: pl.DataFrame, tuned: pl.DataFrame, prompts: pl.DataFrame, rewards: Sequence[str]
-) -> Pairs:
-    """Join the scores of the two sides on `sample_id` and name each sample's test set (the `source` of its prompt).
+def join_scores(frames: Mapping[str, pl.DataFrame], prompts: pl.DataFrame, rewards: Sequence[str]) -> Scores:
+    """Join the scores of all models on `sample_id` and name each sample's test set (the `source` of its prompt).
 
-    Samples keep the order of `base`; scores that are null or not finite count as missing. Raises `TgoError` if a
-    sample or its prompt is missing on one side.
+    Samples keep the order of the first frame; scores that are null or not finite count as missing. Raises `TgoError`
+    if a sample or its prompt is missing for some model.
     """
-    _require_same_samples(set(base["sample_id"]), set(tuned["sample_id"]))
+    (first, base), *others = frames.items()
+    for name, frame in others:
+        _require_same_samples(first, set(base["sample_id"]), name, set(frame["sample_id"]))
+    groupings = [name for name in ("category", "challenge") if name in prompts.columns]
+    known = prompts.select("prompt_id", "prompt", "source", *groupings)
     named = base.select("sample_id", "prompt_id").join(
-        prompts.select("prompt_id", "prompt", "source"), on="prompt_id", how="left", maintain_order="left"
+        known, on="prompt_id", how="left", maintain_order="left"
     )
     if named["source"].null_count():
         unknown = named.filter(named["source"].is_null())["prompt_id"][0]
         raise TgoError(f"prompt {unknown} was sampled but is no test prompt: run the stage evaluate again.")
-    aligned = named.select("sample_id").join(tuned, on="sample_id", how="left", maintain_order="left")
+    aligned = [
+        named.select("sample_id").join(frame, on="sample_id", how="left", maintain_order="left")
+        for frame in frames.values()
+    ]
     sample_ids, prompt_ids, texts, sources = (
         np.array(named[column].to_list(), dtype=np.str_)
         for column in ("sample_id", "prompt_id", "prompt", "source")
     )
-    return Pairs(
+    return Scores(
         sample_ids=sample_ids,
         prompt_ids=prompt_ids,
         prompts=texts,
         test_sets=sources,
+        groupings={name: np.array(named[name].to_list(), dtype=object) for name in groupings},
+        models=tuple(frames),
         rewards=tuple(rewards),
-        base=_matrix(base, rewards),
-        tuned=_matrix(aligned, rewards),
+        values=np.stack([_matrix(frame, rewards) for frame in aligned]),
     )
 
 
-def _require_same_samples(base: set[str], tuned: set[str]) -> None:
-    if base != tuned:
+def pair_scores(
+    base: pl.DataFrame, tuned: pl.DataFrame, prompts: pl.DataFrame, rewards: Sequence[str]
+) -> Pairs:
+    """`join_scores` of two models, as pairs."""
+    return join_scores({"base": base, "tuned": tuned}, prompts, rewards).pairs("base", "tuned")
+
+
+def _require_same_samples(first: str, base: set[str], name: str, other: set[str]) -> None:
+    if base != other:
         raise TgoError(
-            f"base and tuned model were not sampled alike: {len(base)} and {len(tuned)} samples, "
-            f"{min(base ^ tuned)} is on one side only. Run the stage evaluate again."
+            f"the models {first} and {name} were not sampled alike: {len(base)} and {len(other)} samples, "
+            f"{min(base ^ other)} is on one side only. Run the stage evaluate again."
         )
 
 

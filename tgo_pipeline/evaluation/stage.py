@@ -1,71 +1,56 @@
-"""Sample and score the base and the tuned model alike, then compare them.
+"""Sample and score the base model, the tuned one and any others alike, then compare them.
 
-Each side is a folder of generation shards and one of score shards, resumed like any other: the base side stays as it
-is when only the tuned model changes.
+`sides` says which models and where their samples lie; here the tables are made of them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.sides import (
+    BASE,
+    TUNED,
+    Side,
+    evaluation_rewards,
+    has_diversity,
+    measure_side,
+    plan,
+    read_test_prompts,
+    remove_others,
+    require_models,
+    sample_side,
+    sides,
+)
+from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.params import TARGET_COMBINATIONS, Params
-from tgo_pipeline.shards import Shard, atomic, status
+from tgo_pipeline.params import Params
+from tgo_pipeline.shards import atomic
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from tgo_pipeline.evaluation.pairs import Pairs
+    from tgo_pipeline.evaluation.models import Diversity
+    from tgo_pipeline.evaluation.pairs import Scores
 
+__all__ = [
+    "Side",
+    "Target",
+    "evaluate",
+    "evaluation_rewards",
+    "plan",
+    "read_test_prompts",
+    "sample_side",
+    "sides",
+]
 log = logging.getLogger("tgo")
-SPLIT, PURPOSE = "test", "evaluate"
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two models and where its samples lie."""
-
-    name: str
-    model: str
-    revision: str | None
-    folder: Path
-
-    @property
-    def generations(self) -> Path:
-        return self.folder / "generations"
-
-    @property
-    def scores(self) -> Path:
-        return self.folder / "scores"
-
-
-def sides(params: Params, *, model: Path, folder: Path) -> tuple[Side, Side]:
-    """Base and tuned side: `params.model`, and the result of fine-tuning in `model`."""
-    base = Side("base", params.model, params.revision, folder / "base")
-    return base, Side("tuned", str(model), None, folder / "tuned")
-
-
-def evaluation_rewards(params: Params) -> dict[str, str | None]:
-    """Every reward that the evaluation shows, as `score.rewards` has them: those of `score` and of `evaluate`.
-
-    Raises `TgoError` if one column stands for two rewards.
-    """
-    for name, value in params.evaluate.rewards.items():
-        if params.score.rewards.get(name, value) != value:
-            raise TgoError(
-                f"evaluate.rewards.{name} is {value!r}, but score.rewards.{name} is {params.score.rewards[name]!r}: "
-                "one reward has one source; leave it out of evaluate.rewards."
-            )
-    return {**params.score.rewards, **params.evaluate.rewards}
+VERSION = 2
+MODELS, MATRIX, HACKING, SAMPLES = "models.parquet", "matrix.parquet", "hacking.parquet", "samples.parquet"
+"""The tables that lie beside the models' folders."""
 
 
 def evaluate(
@@ -77,171 +62,134 @@ def evaluate(
     model: Path,
     folder: Path,
     table: Path,
+    tables: Path,
     metrics: Path,
     plots: Path,
 ) -> None:
-    """Bring both sides of `folder` up to date and write `table`, `folder`/samples.parquet, `metrics` and the plot.
+    """Bring all models of `folder` up to date and write their tables there, `table` (base and tuned), and summaries.
 
-    `scores` are the training scores, the yardstick of the target score. Both sides draw the prompts of the test sets
-    with the same seeds, steps and guidance. Raises `TgoError` for missing inputs before anything is sampled.
+    `scores` are the training scores, the yardstick of the target score. All models draw the prompts of the test sets
+    with the same seeds, steps and guidance. `tables` gets every table once more to be read and cited. Raises `TgoError`
+    for missing inputs before anything is sampled.
     """
-    from tgo_pipeline.evaluation.compare import evaluation_table
-    from tgo_pipeline.evaluation.pairs import samples_table
+    from tgo_pipeline.evaluation.export import export
+    from tgo_pipeline.evaluation.legend import legend
     from tgo_pipeline.rewards import require, specs
 
     test = read_test_prompts(prompts)
     rewards = evaluation_rewards(params)
     for spec in specs.resolve_all(rewards).values():
         require(spec)
-    _require_model(model)
-    target = Target.read(params, scores=scores, thresholds=thresholds)
-    base, tuned = sides(params, model=model, folder=folder)
-    for side in (base, tuned):
+    chosen = sides(params, model=model, folder=folder)
+    require_models(chosen)
+    target = _target(params, scores=scores, thresholds=thresholds)
+    for side in chosen:
         sample_side(params, side, test, rewards)
-    pairs = _pair(target, base, tuned, test, rewards)
-    results = evaluation_table(pairs, target.name, params.evaluate, params.seed)
+    diversity = _diversity(params, chosen, test, rewards)
+    remove_others(chosen, folder)
+    joined = _join(target, chosen, test, rewards)
+    made = _tables(params, joined, target, diversity)
     metadata = {
-        "fingerprint": fingerprint(
-            version=VERSION,
-            evaluate=params.evaluate,
-            target=[target.name, target.rewards],
-            inputs=[content_fingerprint(path) for path in (base.scores, tuned.scores, thresholds)],
-        ),
+        "fingerprint": _fingerprint(params, chosen, target, thresholds, diversity is not None),
         "confidence": params.evaluate.confidence,
-        "excluded": pairs.excluded(),
+        "aggregate": params.evaluate.aggregate,
+        "published": params.evaluate.published,
+        "legend": legend(params, sides=chosen, test=test, prompts=prompts, scores=scores),
     }
-    _write_tables(table, results, folder / "samples.parquet", samples_table(pairs), metadata)
-    _write_summaries(metrics, plots, results, list(params.evaluate.rewards))
-    _log_result(results, target.name)
+    excluded = joined.aggregated(params.evaluate.aggregate).pairs(BASE, TUNED).excluded()
+    _write_tables(table, folder, made, metadata | {"excluded": excluded})
+    _write_summaries(metrics, plots, made["evaluation"], list(params.evaluate.rewards))
+    export(table, folder, tables)
+    _log_results(made)
 
 
-def read_test_prompts(path: Path) -> pl.DataFrame:
-    """The rows of split "test" of the prompts table. Raises `TgoError` if there are none or one is in two sets."""
-    import polars as pl
-
-    from tgo_pipeline.tables import PROMPTS, read_table
-
-    test = pl.DataFrame(read_table(path, PROMPTS)).filter(pl.col("split") == SPLIT)
-    if test.is_empty():
-        raise TgoError(
-            f"{path} holds no test prompt: name a source in prompts.test, or set prompts.test_fraction."
-        )
-    repeated = test.filter(test["prompt_id"].is_duplicated())
-    if not repeated.is_empty():
-        names = ", ".join(repeated.filter(repeated["prompt_id"] == repeated["prompt_id"][0])["source"])
-        raise TgoError(
-            f"the prompt {repeated['prompt'][0]!r} is in several test sets ({names}): keep it in one."
-        )
-    return test
-
-
-def _require_model(model: Path) -> None:
-    if not model.is_dir():
-        raise TgoError(
-            f"{model} does not exist: run the fine_tune stage first, there is no tuned model to compare."
-        )
-
-
-@dataclass(frozen=True)
-class Target:
-    """The target score with what it is measured against: the scores that tau came from."""
-
-    name: str
-    rewards: list[str]
-    reference: pl.DataFrame
-    taus: Mapping[str, float]
-
-    @classmethod
-    def read(cls, params: Params, *, scores: Path, thresholds: Path) -> Target:
-        from tgo_pipeline.targets import read_scores, reference_folder
-        from tgo_pipeline.thresholds.table import read_thresholds, taus
-
-        reference = read_scores(reference_folder(params.threshold, scores), params.target_rewards)
-        return cls(params.target.reward, params.target_rewards, reference, taus(read_thresholds(thresholds)))
-
-    def add_to(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """`frame` with the target score as a column; a target that is a single reward is there already."""
-        import polars as pl
-
-        from tgo_pipeline.targets import target_scores
-
-        if self.name not in TARGET_COMBINATIONS:
-            return frame
-        values = target_scores(frame, self.name, self.rewards, self.reference, self.taus)
-        return frame.with_columns(pl.Series(self.name, values))
-
-
-def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]) -> None:
-    """Draw and score what is missing or stale of one side."""
-    from tgo_pipeline.generators import generate_folder
-    from tgo_pipeline.rewards.stage import score_folder
-
-    generate_folder(side.generations, **_sampling(params, side, test), runtime=params.runtime)
-    score_folder(
-        side.generations,
-        side.scores,
-        rewards,
-        runtime=params.runtime,
-        max_error_rate=params.score.max_error_rate,
-        dtype=params.score.dtype,
+def _target(params: Params, *, scores: Path, thresholds: Path) -> Target | None:
+    """The target score; None where it is feedback, which images that are drawn now have none of."""
+    if params.target_is_scored_anywhere:
+        return Target.read(params, scores=scores, thresholds=thresholds)
+    log.info(
+        "the target %s is feedback: new images have none, so the models are compared on the rewards alone",
+        params.target.reward,
     )
+    return None
 
 
-def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Path, list[Shard]]:
-    """The generation and score folders of both sides with their shards; loads no model.
+def _diversity(
+    params: Params, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
+) -> Diversity | None:
+    """The diversity of every model's images; None where prompts have one image, or are spread over shards."""
+    from tgo_pipeline.evaluation.diversity import DIVERSITY
+    from tgo_pipeline.evaluation.models import Diversity
+    from tgo_pipeline.tables import read_folder
 
-    What the scores depend on is known once all generations of a side are drawn; until then its score shards carry an
-    empty fingerprint, so that none of them counts as done. Raises `TgoError` for missing inputs.
-    """
-    from tgo_pipeline.generators import plan as plan_generations
-    from tgo_pipeline.rewards.stage import plan as plan_scores
-
-    test = read_test_prompts(prompts)
-    rewards = evaluation_rewards(params)
-    _require_model(model)
-    shards: dict[Path, list[Shard]] = {}
-    for side in sides(params, model=model, folder=folder):
-        drawn = shards[side.generations] = plan_generations(**_sampling(params, side, test))
-        complete = status(side.generations, drawn).done == len(drawn)
-        unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
-        shards[side.scores] = (
-            plan_scores(side.generations, rewards, params.score.dtype) if complete else unknown
-        )
-    return shards
+    if not has_diversity(params):
+        if params.evaluate.images_per_prompt > 1:
+            log.warning(
+                "leaving out diversity: the %d images of a prompt must lie in one shard (generate.shard_size is %d)",
+                params.evaluate.images_per_prompt,
+                params.generate.shard_size,
+            )
+        return None
+    for side in chosen:
+        measure_side(params, side, test, rewards)
+    return Diversity.join({side.name: read_folder(side.diversity, DIVERSITY.names) for side in chosen})
 
 
-def _sampling(params: Params, side: Side, test: pl.DataFrame) -> dict[str, Any]:
-    return {
-        "prompts": list(zip(test["prompt_id"], test["prompt"], strict=True)),
-        "split": SPLIT,
-        "model": side.model,
-        "revision": side.revision,
-        "params": dataclasses.replace(params.generate, guidance=None),
-        "images_per_prompt": params.evaluate.images_per_prompt,
-        "seed": params.seed,
-        "purpose": PURPOSE,
-    }
-
-
-def _pair(
-    target: Target, base: Side, tuned: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]
-) -> Pairs:
-    from tgo_pipeline.evaluation.pairs import pair_scores
+def _join(
+    target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
+) -> Scores:
+    from tgo_pipeline.evaluation.pairs import join_scores
     from tgo_pipeline.targets import read_scores
 
-    base_scores, tuned_scores = (
-        target.add_to(read_scores(side.scores, list(rewards))) for side in (base, tuned)
+    frames = {side.name: read_scores(side.scores, list(rewards)) for side in chosen}
+    if target is not None:
+        frames = {name: target.add_to(frame) for name, frame in frames.items()}
+    names = [target.name, *rewards] if target is not None else list(rewards)
+    return join_scores(frames, test, list(dict.fromkeys(names)))
+
+
+def _tables(
+    params: Params, joined: Scores, target: Target | None, diversity: Diversity | None
+) -> dict[str, pa.Table]:
+    """Every table by the name of its file."""
+    from tgo_pipeline.evaluation.compare import evaluation_table
+    from tgo_pipeline.evaluation.hacking import Roles, hacking_table
+    from tgo_pipeline.evaluation.matrix import matrix_table
+    from tgo_pipeline.evaluation.models import models_table
+    from tgo_pipeline.evaluation.pairs import samples_table
+
+    settings, seed = params.evaluate, params.seed
+    name = target.name if target is not None else None
+    roles = Roles.of(target.name, target.rewards, joined.rewards) if target is not None else None
+    aggregated = joined.aggregated(settings.aggregate)
+    return {
+        "evaluation": evaluation_table(aggregated.pairs(BASE, TUNED), name, settings, seed),
+        SAMPLES: samples_table(joined.pairs(BASE, TUNED)),
+        MODELS: models_table(aggregated, name, settings, seed, diversity),
+        MATRIX: matrix_table(aggregated, name, settings, seed),
+        HACKING: hacking_table(aggregated, roles, settings, seed),
+    }
+
+
+def _fingerprint(
+    params: Params, chosen: Sequence[Side], target: Target | None, thresholds: Path, diverse: bool
+) -> str:
+    inputs = [side.scores for side in chosen] + [side.diversity for side in chosen if diverse]
+    return fingerprint(
+        version=VERSION,
+        evaluate=params.evaluate,
+        target=None if target is None else [target.name, target.rewards, content_fingerprint(thresholds)],
+        inputs=[content_fingerprint(path) for path in inputs],
     )
-    return pair_scores(base_scores, tuned_scores, test, list(dict.fromkeys([target.name, *rewards])))
 
 
 def _write_tables(
-    table: Path, results: pa.Table, samples_path: Path, samples: pa.Table, metadata: Mapping[str, Any]
+    table: Path, folder: Path, made: Mapping[str, pa.Table], metadata: Mapping[str, Any]
 ) -> None:
     from tgo_pipeline.tables import write_table
 
-    for path, content in ((samples_path, samples), (table, results)):
-        with atomic(path) as temporary:
+    for name, content in reversed(list(made.items())):
+        with atomic(table if name == "evaluation" else folder / name) as temporary:
             write_table(content, temporary, metadata)
 
 
@@ -254,15 +202,28 @@ def _write_summaries(metrics_path: Path, plots: Path, results: pa.Table, shown: 
         temporary.write_text(win_rates_csv(results))
 
 
-def _log_result(results: pa.Table, target: str) -> None:
-    row = next(row for row in results.to_pylist() if row["is_target"])
-    log.info(
-        "%s of the tuned model: %+.4g against the base (%d pairs, %d prompts), win rate %.1f %%, %d ties, %d excluded",
-        target,
-        row["difference"],
-        row["n"],
-        row["n_prompts"],
-        100 * row["win_rate"],
-        row["ties"],
-        row["n_excluded"],
-    )
+def _log_results(made: Mapping[str, pa.Table]) -> None:
+    """The target (or every reward without one) of each model against the base, and what looks like hacking."""
+    from tgo_pipeline.evaluation.hacking import SUSPECT
+    from tgo_pipeline.evaluation.pairs import ALL
+
+    rows = [
+        row
+        for row in made[MATRIX].to_pylist()
+        if row["model_b"] == BASE and row["test_set"] == ALL and row["n"]
+    ]
+    for row in [row for row in rows if row["is_target"]] or rows:
+        log.info(
+            "%s of %s: %+.4g against the base (%d pairs, %d prompts), win rate %.1f %%, %d ties, %d excluded",
+            row["reward"],
+            row["model_a"],
+            row["difference"],
+            row["n"],
+            row["n_prompts"],
+            100 * row["win_rate"],
+            row["ties"],
+            row["n_excluded"],
+        )
+    for row in made[HACKING].to_pylist():
+        if row["verdict"] in SUSPECT and row["test_set"] == ALL:
+            log.warning("look at the pictures before trusting the target: %s", row["note"])

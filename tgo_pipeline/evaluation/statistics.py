@@ -1,4 +1,4 @@
-"""Intervals for paired comparisons: Wilson for win rates, a bootstrap over prompts for means.
+"""Statistics of paired comparisons: Wilson for win rates, bootstrap and sign flips over prompts for means.
 
 Images of one prompt are not independent, so every interval counts prompts ("clusters"), not images. All in float64.
 """
@@ -16,6 +16,7 @@ from tgo_pipeline.errors import TgoError
 
 Floats = NDArray[np.float64]
 BLOCK = 2**22  # resample-by-cluster counts held at once (32 MB)
+ROUNDING = 1e-12  # sums of the same numbers in another order count as equal
 
 
 def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, float]:
@@ -61,6 +62,20 @@ def bootstrap_means(
     NaN is a missing value of its column. All columns share their resamples, so they can be compared. A column with
     fewer than two clusters gets NaN: one prompt says nothing about another. Raises `TgoError` without a row.
     """
+    means, clusters_with_value = resampled_means(values, clusters, resamples=resamples, seed=seed)
+    intervals = np.full((2, values.shape[1]), np.nan)
+    for column in np.flatnonzero(clusters_with_value > 1):
+        intervals[:, column] = percentile_interval(means[:, column], confidence)
+    return intervals[0], intervals[1]
+
+
+def resampled_means(
+    values: NDArray, clusters: NDArray, *, resamples: int, seed: int
+) -> tuple[Floats, NDArray[np.intp]]:
+    """The column means of `values` (N, K) in each resample, (resamples, K), and the clusters that each column has.
+
+    Whole clusters are drawn with replacement, the same for all columns; NaN is a missing value of its column.
+    """
     _require(values, clusters)
     present = ~np.isnan(values)
     sizes, inverse = _cluster_sizes(clusters)
@@ -69,11 +84,49 @@ def bootstrap_means(
     )
     weights = _multiplicities(len(sizes), resamples, np.random.default_rng(seed))
     means = np.concatenate([_ratio(block @ sums, block @ counts) for block in weights])
+    return means, (counts > 0).sum(axis=0)
+
+
+def percentile_interval(resampled: NDArray, confidence: float) -> tuple[float, float]:
+    """The middle share `confidence` of resampled values (B,), NaN left out (Efron's percentile interval)."""
     tail = (1 - confidence) / 2
-    intervals = np.full((2, values.shape[1]), np.nan)
-    for column in np.flatnonzero((counts > 0).sum(axis=0) > 1):
-        intervals[:, column] = np.nanquantile(means[:, column], (tail, 1 - tail))
-    return intervals[0], intervals[1]
+    low, high = np.nanquantile(resampled, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def sign_flip_test(differences: NDArray, clusters: NDArray, *, flips: int, seed: int) -> Floats:
+    """Two-sided p-values (K,) of paired `differences` (N, K): could each prompt as well have had the other sign?
+
+    Under the hypothesis that the two models are alike, the sum of a prompt's differences is as likely to be positive
+    as negative (Fisher's randomisation test, prompts as units). All 2^n sign patterns are counted where there are at
+    most `flips` of them, else `flips` random ones, of which p = (1 + as extreme) / (1 + flips) (Phipson and Smyth
+    2010): it is never below 1 / (1 + flips). All columns share their patterns. NaN without a difference at all.
+    """
+    _require(differences, clusters)
+    present = ~np.isnan(differences)
+    sizes, inverse = _cluster_sizes(clusters)
+    sums = _cluster_sums(np.where(present, differences, 0.0), inverse, len(sizes))
+    observed = np.abs(sums.sum(axis=0)) * (1 - ROUNDING)
+    exact = 2 ** len(sizes) <= flips
+    patterns = _all_signs(len(sizes)) if exact else _random_signs(len(sizes), flips, seed)
+    extreme = sum((np.abs(block @ sums) >= observed).sum(axis=0) for block in patterns)
+    values = extreme / 2 ** len(sizes) if exact else (1 + extreme) / (1 + flips)
+    return np.where(present.any(axis=0), values, np.nan)
+
+
+def _all_signs(count: int) -> Iterator[Floats]:
+    """Every pattern of `count` signs, (2^count, count), in one block."""
+    bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    yield 1.0 - 2.0 * bits
+
+
+def _random_signs(count: int, flips: int, seed: int) -> Iterator[Floats]:
+    """Blocks (b, count) of random signs, `flips` rows in all."""
+    generator = np.random.default_rng(seed)
+    step = max(1, BLOCK // count)
+    for start in range(0, flips, step):
+        rows = min(step, flips - start)
+        yield 1.0 - 2.0 * generator.integers(2, size=(rows, count), dtype=np.int8).astype(np.float64)
 
 
 def compare_pairs(base: NDArray, tuned: NDArray) -> tuple[NDArray, NDArray, NDArray]:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.diversity import CLIP, DIVERSITY, PIXELS, clip_spec, diversity_folder
-from tgo_pipeline.evaluation.stage import PURPOSE, SPLIT, Side, Target, evaluation_rewards, read_test_prompts
+from tgo_pipeline.evaluation.sides import PURPOSE, SPLIT, Side, evaluation_rewards, read_test_prompts
 from tgo_pipeline.evaluation.statistics import bootstrap_means
+from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import TARGET_COMBINATIONS, EvaluateParams, GuidanceParams, Params
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.shards import atomic

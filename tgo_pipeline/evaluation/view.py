@@ -13,6 +13,56 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
+    from tgo_pipeline.evaluation.sheets import Sheet
+
+
+def view(name: str, path: Path) -> Group:
+    """A table of the evaluation for `rich`'s console: `evaluation`, `models`, `matrix` or `hacking`.
+
+    `path` is `evaluation.parquet`; the others lie in the folder `evaluation` beside it. Raises `TgoError` for another
+    name or a missing table.
+    """
+    from rich.console import Group
+
+    from tgo_pipeline.evaluation.export import document
+
+    if name == "evaluation":
+        return show(path)
+    shown = document(name, _source(name, path))
+    return Group(*(part for sheet in shown.sheets for part in _sheet(sheet)))
+
+
+def text(name: str, path: Path, form: str) -> str:
+    """The same as `md`, `tex` or `csv`, with its legend (but in csv). Raises `TgoError` for another format."""
+    from tgo_pipeline.evaluation import export
+
+    return export.text(name, _source(name, path), form)
+
+
+def _source(name: str, path: Path) -> Path:
+    from tgo_pipeline.evaluation.export import source
+
+    return source(name, path, path.parent / "evaluation")
+
+
+def _sheet(sheet: Sheet) -> list[Table | str]:
+    """A sheet as a table, and its note below."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tgo_pipeline.evaluation.plain import one_line
+    from tgo_pipeline.evaluation.sheets import Strong
+
+    table = Table(title=escape(one_line(sheet.title, None)), title_justify="left")
+    for place, column in enumerate(sheet.columns):
+        table.add_column(escape(one_line(column)), justify="left" if place < sheet.labels else "right")
+    for row in sheet.rows:
+        cells = [escape(one_line(cell)) for cell in row]
+        table.add_row(
+            *(f"[bold]{c}[/]" if isinstance(r, Strong) else c for c, r in zip(cells, row, strict=True))
+        )
+    return [table, *([escape(sheet.note)] if sheet.note else [])]
+
 
 def show(path: Path) -> Group:
     """One table per test set of `evaluation.parquet`, for `rich`'s console. Raises `TgoError` if it is missing."""

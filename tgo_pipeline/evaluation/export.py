@@ -1,0 +1,124 @@
+"""The tables of an evaluation to be read and cited: Markdown, LaTeX, csv and Parquet, each with its legend."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation import latex, markdown, published
+from tgo_pipeline.evaluation.compare import EVALUATION
+from tgo_pipeline.evaluation.hacking import HACKING
+from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
+from tgo_pipeline.evaluation.matrix import MATRIX
+from tgo_pipeline.evaluation.models import MODELS
+from tgo_pipeline.evaluation.sheets import SHEETS, TITLES, Sheet
+from tgo_pipeline.shards import atomic
+from tgo_pipeline.tables import read_metadata, read_table, write_table
+
+SCHEMAS = {"evaluation": EVALUATION, "models": MODELS, "matrix": MATRIX, "hacking": HACKING}
+NOTHING = (
+    "The target is feedback that new images have none of, or no other reward is evaluated (evaluate.rewards)."
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything about one table that is shown; the legend is a line of facts for each named thing, by section."""
+
+    title: str
+    sheets: list[Sheet]
+    legend: dict[str, list[tuple[str, str]]]
+
+
+def source(name: str, table: Path, folder: Path) -> Path:
+    """Where the evaluation wrote a table: `table` itself for base against tuned, `folder` for the others."""
+    if name not in SCHEMAS:
+        raise TgoError(f"{name!r} is no table of the evaluation: it must be one of {', '.join(SCHEMAS)}.")
+    return table if name == "evaluation" else folder / f"{name}.parquet"
+
+
+def document(name: str, path: Path) -> Document:
+    """What is shown of a table that the evaluation wrote. Raises `TgoError` if it is missing or of another schema."""
+    rows = read_table(path, SCHEMAS[name]).to_pylist()
+    metadata = read_metadata(path)
+    sheets = SHEETS[name](rows, metadata["confidence"])
+    if not sheets:
+        sheets = [Sheet("Nothing to compare", ("Why",), [[NOTHING]])]
+    legend = metadata.get("legend", {})
+    if metadata.get("published"):
+        sheets += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])
+    return Document(TITLES[name], sheets, _lines(legend))
+
+
+def _lines(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[tuple[str, str]]]:
+    return {
+        title: [(thing, facts_text(facts)) for thing, facts in legend[section].items()]
+        for section, title in SECTIONS.items()
+        if legend.get(section)
+    }
+
+
+def text(name: str, path: Path, form: str) -> str:
+    """A table as `md`, `tex` or `csv`. Raises `TgoError` for another format."""
+    if form not in FORMATS:
+        raise TgoError(f"the format is {form!r}: it must be one of {', '.join(FORMATS)}.")
+    return FORMATS[form](name, path)
+
+
+def _markdown(name: str, path: Path) -> str:
+    return markdown.render(document(name, path))
+
+
+def _latex(name: str, path: Path) -> str:
+    return latex.render(document(name, path))
+
+
+def _csv(name: str, path: Path) -> str:
+    """All rows and columns with all digits; null is empty."""
+    table = read_table(path, SCHEMAS[name])
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, table.column_names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.to_pylist())
+    return stream.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[str, Path], str]] = {"md": _markdown, "tex": _latex, "csv": _csv}
+
+
+def export(table: Path, folder: Path, output: Path) -> None:
+    """Write every table to `output` as .md, .tex, .csv (legend in .legend.json beside it) and .parquet (legend inside).
+
+    `table` and `folder` are what the evaluation wrote: base against tuned, and where the others lie.
+    """
+    for name in SCHEMAS:
+        path = source(name, table, folder)
+        for form in FORMATS:
+            _write(output / f"{name}.{form}", text(name, path, form))
+        metadata = read_metadata(path)
+        _write(output / f"{name}.legend.json", _json(metadata["legend"]))
+        with atomic(output / f"{name}.parquet") as temporary:
+            write_table(_plain(read_table(path)), temporary, metadata)
+
+
+def _write(path: Path, content: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(content, encoding="utf-8", newline="")
+
+
+def _json(legend: Mapping[str, Any]) -> str:
+    return json.dumps(legend, indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with the metadata of its features alone; `write_table` adds the rest."""
+    kept = {key: value for key, value in (table.schema.metadata or {}).items() if key == b"huggingface"}
+    return table.replace_schema_metadata(kept)

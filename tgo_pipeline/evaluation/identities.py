@@ -1,0 +1,59 @@
+"""What exactly a model of an evaluation is, from its files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def model_identity(model: str, revision: str | None) -> dict[str, Any]:
+    """Name, revision, fingerprint, pipeline class and scheduler of a model; with its adapter or guidance if it has one.
+
+    Loads nothing and asks no network: a hub id whose index is not in the local cache has no class and no scheduler.
+    """
+    from tgo_pipeline.generators.guidance import described_guidance
+    from tgo_pipeline.generators.pipelines import description, locate, model_fingerprint, sampling_hints
+
+    identity: dict[str, Any] = {"model": model, "revision": revision}
+    if described := described_guidance(model):
+        base, base_revision, guidance = described
+        identity["guidance"] = {
+            "base": base,
+            "revision": base_revision,
+            "kind": guidance.kind,
+            "strength": guidance.strength,
+        }
+        location = locate(base, base_revision)
+    else:
+        location = locate(model, revision)
+        if location.hub_id is not None and location.adapter is None and revision is None:
+            identity["revision"] = "not pinned"
+    if location.adapter is not None:
+        tuned = description(location.adapter)
+        identity["adapter of"] = {"base": tuned.get("base"), "revision": tuned.get("revision")}
+    index = _index(location.folder, location.hub_id, location.revision)
+    return identity | {
+        "fingerprint": model_fingerprint(model, revision),
+        "pipeline": index.get("_class_name"),
+        "scheduler": _scheduler(index),
+        "prompt words": dict(sampling_hints(model)),
+    }
+
+
+def _index(folder: Path | None, hub_id: str | None, revision: str | None) -> dict[str, Any]:
+    from huggingface_hub import try_to_load_from_cache
+
+    from tgo_pipeline.generators.pipelines import INDEX
+
+    if folder is None:
+        cached = try_to_load_from_cache(str(hub_id), INDEX, revision=revision)
+        if not isinstance(cached, str):
+            return {}
+        folder = Path(cached).parent
+    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+
+
+def _scheduler(index: dict[str, Any]) -> str | None:
+    part = index.get("scheduler")
+    return part[1] if isinstance(part, list) and len(part) == 2 else None
