@@ -87,7 +87,7 @@ def write(params: PromptsParams, seed: int, output: Path, metrics: Path) -> None
     if near["train_prompts"]:
         log.warning("%d train prompts nearly repeat a test prompt: see %s", near["train_prompts"], metrics)
     with atomic(output) as temporary:
-        write_table(built.table, temporary, {"fingerprint": mark})
+        write_table(built.table, temporary, {"fingerprint": mark, "test": built.metrics["test"]})
     with atomic(metrics) as temporary:
         temporary.write_text(json.dumps(built.metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
