@@ -89,8 +89,8 @@ class ImageRewardDB(Dataset):
     def dates(self, uids: Sequence[str]) -> list[Any] | None:
         if not isinstance(self.place, Folder):
             return None
-        place, paths = self.place, {row.uid: (row.image_path, f"{row.folder}.zip") for row in self._rows}
-        return [place.date(paths[uid][0]) or place.date(paths[uid][1]) for uid in uids]
+        rows = [self._by_uid[uid] for uid in uids]
+        return [self.place.date(row.image_path) or self.place.date(f"{row.folder}.zip") for row in rows]
 
     @cached_property
     def _file(self) -> str:
@@ -113,6 +113,10 @@ class ImageRewardDB(Dataset):
             for values in zip(*(batch[name].to_pylist() for name in COLUMNS), strict=True)
         ]
         return sorted(rows, key=lambda row: row.folder)
+
+    @cached_property
+    def _by_uid(self) -> dict[str, Row]:
+        return {row.uid: row for row in self._rows}
 
     def _pictures(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         for folder, group in itertools.groupby(rows, key=lambda row: row.folder):
