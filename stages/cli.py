@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage
+from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage, sharing
 from tgo_pipeline import __version__, paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.help import SCORE
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 demo = typer.Typer(no_args_is_help=True, help="The embedded small world.")
 app.add_typer(demo, name="demo")
+sharing.add_to(app)
 
 WIDE = 110
 """Columns of a table that goes to a file or a pipe."""
@@ -152,8 +153,19 @@ def status(params: Path = PARAMS) -> None:
 
 
 @app.command()
-def thresholds(path: Path = typer.Argument(paths.THRESHOLDS, help="The thresholds table.")) -> None:
+def thresholds(
+    path: Path = typer.Argument(paths.THRESHOLDS, help="The thresholds table."),
+    explain: bool = typer.Option(False, "--explain", help="Say whether one threshold is enough, and why."),
+    reward: str = typer.Option(
+        None, metavar="NAME", help="With --explain: the reward to explain, if not the target."
+    ),
+) -> None:
     """Print the threshold statistics of every reward."""
+    if explain or reward is not None:
+        from tgo_pipeline.thresholds.adequacy_view import show as show_adequacy
+
+        _show(show_adequacy(path.with_name(paths.ADEQUACY.name), reward), width=100)
+        return
     from tgo_pipeline.thresholds.view import show
 
     _show(show(path))

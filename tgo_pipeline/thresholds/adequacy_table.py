@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
@@ -29,6 +29,7 @@ BASELINES = {
 STATISTICS = {
     "verdict": "adequate, inadequate or undecided (in `baseline`), and the sentence that says it (in `note`)",
     "advice": "what to do about it (in `note`)",
+    "target": "this is the target that samples are split on",
     "tolerance": "flip rate that still counts as one tau being enough",
     "needed_prompts": "prompts that would decide, each with `at` samples",
     "samples": "finite scores",
@@ -63,6 +64,9 @@ STATISTICS = {
     "soft_ess_low": "share of prompts with fewer than 5 of them",
     "soft_bias": "bias of the soft baseline from few samples, by the jackknife, mean over prompts",
     "oracle_percentile": "Phi(sigma / 2 beta), the percentile that is the soft threshold of normal scores",
+    "score_share": "share of scores from `low` to `high`, for a picture of them",
+    "baseline_share": "share of samples whose baseline, as it is estimated, is from `low` to `high`",
+    "true_baseline_share": "the same of the true baselines: drawn to their mean until the noise is gone",
     "stability": "labels that change when the percentile is `at` in place of the chosen one",
     "heterogeneity_at": "`heterogeneity` at percentile `at`",
     "weight_ess": "(sum w)^2 / sum w^2 of the label weights, share of the samples",
@@ -125,8 +129,8 @@ def read_adequacy(path: Path) -> pl.DataFrame:
 class Statistics:
     """The rows of one reward, looked up by statistic."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self.rows = [Row(**{name: value for name, value in row.items() if name != "reward"}) for row in rows]
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
 
     def all(self, statistic: str, baseline: str | None = None) -> Iterator[Row]:
         """Its rows in the order of the table; of one baseline, if that is named."""
@@ -141,5 +145,7 @@ class Statistics:
 
 def by_reward(frame: pl.DataFrame) -> dict[str, Statistics]:
     """The statistics of every reward of the table, in its order."""
-    parts = frame.partition_by("reward", maintain_order=True, as_dict=True)
-    return {str(name): Statistics(part.to_dicts()) for (name,), part in parts.items()}
+    found: dict[str, list[Row]] = {}
+    for row in frame.iter_rows(named=True):
+        found.setdefault(row.pop("reward"), []).append(Row(**row))
+    return {reward: Statistics(rows) for reward, rows in found.items()}

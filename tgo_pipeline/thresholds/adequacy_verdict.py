@@ -11,6 +11,7 @@ tell V = Var_x F_x(tau) without bias, as the between-prompt variance of the labe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -83,19 +84,20 @@ def heterogeneity(negatives: np.ndarray, sizes: np.ndarray, confidence: float) -
     if labels.log_f is None:
         labels = _without_jackknife(labels, negatives[repeated], sizes[repeated], negative, confidence)
     ratio = labels.ratio
-    ends = [None if end is None else mean_deviation(end, negative) for end in (ratio.low, ratio.high)]
     return Heterogeneity(
         negative,
         known.prompts,
         size,
         labels,
-        Interval(mean_deviation(ratio.value, negative), *ends),
-        Interval(*(_root(end, negative) for end in (ratio.value, ratio.low, ratio.high))),  # type: ignore[arg-type]
+        _mapped(ratio, lambda part: mean_deviation(part, negative)),
+        _mapped(ratio, lambda part: math.sqrt(part * negative * (1 - negative))),
     )
 
 
-def _root(ratio: float | None, q: float) -> float | None:
-    return None if ratio is None else math.sqrt(ratio * q * (1 - q))
+def _mapped(interval: Interval, change: Callable[[float], float]) -> Interval:
+    """The interval of an increasing function of what it is for."""
+    ends = [None if end is None else change(end) for end in (interval.low, interval.high)]
+    return Interval(change(interval.value), ends[0], ends[1])
 
 
 def _without_jackknife(
@@ -132,14 +134,14 @@ def decide(found: Heterogeneity, tolerance: float, confidence: float) -> Decisio
     level, most, least = f"{100 * confidence:g} %", found.bound.high, found.flips.low
     if most is not None and most <= tolerance:
         sentence = (
-            f"One tau is enough: the prompts' own thresholds would flip {_percent(most)} of the labels at most "
-            f"({level} confidence, whatever the distribution); {_percent(tolerance)} is tolerated."
+            f"One tau is enough: the prompts' own thresholds would flip {percent(most)} of the labels at most "
+            f"({level} confidence, whatever the distribution); {percent(tolerance)} is tolerated."
         )
         return Decision("adequate", sentence)
     if least is not None and least > tolerance:
         sentence = (
-            f"One tau is not enough: the prompts' own thresholds would flip about {_percent(found.flips.value)} of the "
-            f"labels, {_percent(least)} at least ({level} confidence); {_percent(tolerance)} is tolerated."
+            f"One tau is not enough: the prompts' own thresholds would flip about {percent(found.flips.value)} of the "
+            f"labels, {percent(least)} at least ({level} confidence); {percent(tolerance)} is tolerated."
         )
         return Decision("inadequate", sentence)
     return _undecided(found, found.flips, tolerance, confidence)
@@ -164,13 +166,11 @@ def _too_few(found: Heterogeneity, planned: int, size: int) -> str:
     )
 
 
-def _undecided(found: Heterogeneity, tolerance: float, confidence: float) -> Decision:
-    assert found.flips is not None and found.labels is not None
-    flips = found.flips
-    ends = f"from {_percent(flips.low or 0)} to {_percent(1 if flips.high is None else flips.high)}"
+def _undecided(found: Heterogeneity, flips: Interval, tolerance: float, confidence: float) -> Decision:
+    ends = f"from {percent(flips.low or 0)} to {percent(1 if flips.high is None else flips.high)}"
     sentence = (
-        f"Undecided: the prompts' own thresholds would flip about {_percent(flips.value)} of the labels, but anything "
-        f"{ends} fits ({100 * confidence:g} % confidence); {_percent(tolerance)} is tolerated."
+        f"Undecided: the prompts' own thresholds would flip about {percent(flips.value)} of the labels, but anything "
+        f"{ends} fits ({100 * confidence:g} % confidence); {percent(tolerance)} is tolerated."
     )
     needed = _needed_prompts(found, tolerance, confidence)
     if needed is None:
@@ -213,5 +213,6 @@ def _ratio_of_deviation(deviation: float, q: float) -> float | None:
     return high
 
 
-def _percent(share_of_labels: float) -> str:
-    return f"{100 * share_of_labels:.1f} %" if share_of_labels < 0.9995 else "100 %"
+def percent(part: float) -> str:
+    """A share to three digits."""
+    return f"{100 * part:.3g} %"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import Params, ThresholdParams
-from tgo_pipeline.paths import BASELINES
+from tgo_pipeline.paths import ADEQUACY, BASELINES
 from tgo_pipeline.shards import atomic
 from tgo_pipeline.targets import (
     finite,
@@ -50,13 +50,15 @@ def fit_folder(
     plots: Path,
     sources: Sources = PROJECT,
 ) -> None:
-    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, beside it `baselines.parquet`,
-    `metrics` (JSON), `plots/scores.csv` and `plots/thresholds/<reward>.{vl.json,svg}`.
+    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, beside it `baselines.parquet`
+    and `adequacy.parquet`, `metrics` (JSON), `plots/scores.csv`, and `<reward>.{vl.json,svg}` in `plots/thresholds` and
+    `plots/adequacy`.
 
     Groups (`threshold.group`) are looked up in `sources`. Raises `TgoError`, before anything is written, for scores
     that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
     from tgo_pipeline.tables import write_table
+    from tgo_pipeline.thresholds.adequacy_stage import write_report
     from tgo_pipeline.thresholds.fit import fit
 
     folder = reference_folder(params.threshold, scores)
@@ -80,8 +82,17 @@ def fit_folder(
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
         log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
+    verdicts = write_report(
+        params,
+        frame,
+        table.to_pylist(),
+        path=thresholds.with_name(ADEQUACY.name),
+        plots=plots / "adequacy",
+        fingerprint=mark["fingerprint"],
+    )
+    numbers = {name: _metrics(row) | verdicts[name] for name, row in rows.items()}
     with atomic(metrics) as temporary:
-        temporary.write_text(json.dumps({name: _metrics(row) for name, row in rows.items()}, indent=2) + "\n")
+        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     _plot(params, frame, rows, plots)
 
 
