@@ -1,0 +1,138 @@
+"""What cards say, read from the tables of a run and never from memory of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tgo_pipeline import paths
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import EMBEDDED, Params
+from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
+
+PAPER = "https://arxiv.org/abs/2605.04653"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the stages wrote what cards are made of."""
+
+    prompts: Path = paths.PROMPTS
+    generations: Path = paths.GENERATIONS
+    scores: Path = paths.SCORES
+    thresholds: Path = paths.THRESHOLDS
+    labels: Path = paths.LABELS
+    model: Path = paths.MODEL
+    evaluation: Path = paths.EVALUATION
+    evaluation_images: Path = paths.EVALUATION_IMAGES
+
+    def side(self, name: str, kind: str) -> Path:
+        """The `generations` or `scores` of the evaluation's base or tuned side."""
+        return self.evaluation_images / name / kind
+
+
+@dataclass(frozen=True)
+class RewardFact:
+    """A score column and what exactly gave its numbers; unknown parts are None."""
+
+    column: str
+    reward: str
+    version: str | None
+    scale: str | None
+    source: str | None
+    sha256: str | None
+    dtype: str | None
+
+
+def described_rewards(params: Params, *folders: Path) -> list[RewardFact]:
+    """Every score column of the folders, as the shards say; feedback columns as the parameters say."""
+    stored: dict[str, Mapping[str, Any]] = {}
+    for folder in folders:
+        for path in shards(folder):
+            stored = {**read_metadata(path).get("rewards", {}), **stored}
+    given = {**params.score.rewards, **params.evaluate.rewards}
+    columns = dict.fromkeys([*given, *stored, *params.score.feedback])
+    return [_reward(name, stored.get(name, {}), params) for name in columns]
+
+
+def _reward(column: str, stored: Mapping[str, Any], params: Params) -> RewardFact:
+    feedback = params.score.feedback.get(column)
+    if feedback is not None:
+        kind = f"feedback ({feedback.kind})"
+        return RewardFact(column, kind, None, None, feedback.source, stored.get("sha256"), None)
+    given = {**params.score.rewards, **params.evaluate.rewards}.get(column)
+    return RewardFact(
+        column,
+        str(stored.get("reward", column)),
+        stored.get("version"),
+        stored.get("scale"),
+        stored.get("source") or given or "the official checkpoint",
+        stored.get("sha256"),
+        stored.get("dtype"),
+    )
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A test set: how many prompts, and the sha256 of its sorted texts, each ended by a newline."""
+
+    name: str
+    prompts: int
+    sha256: str
+
+
+def prompt_sets(path: Path) -> list[PromptSet]:
+    """The test sets of the prompts table, in its order; none if there is no table."""
+    if not path.is_file():
+        return []
+    sets: dict[str, list[str]] = {}
+    for row in read_table(path, PROMPTS, ["prompt", "split", "source"]).to_pylist():
+        if row["split"] == "test":
+            sets.setdefault(row["source"], []).append(row["prompt"])
+    return [PromptSet(name, len(texts), _sha256(texts)) for name, texts in sets.items()]
+
+
+def _sha256(texts: Sequence[str]) -> str:
+    return hashlib.sha256("".join(f"{text}\n" for text in sorted(texts)).encode()).hexdigest()
+
+
+def shards(folder: Path) -> list[Path]:
+    """The Parquet shards of a folder in order, none if it does not exist."""
+    return sorted(folder.glob("[!.]*.parquet"))
+
+
+def hub_id(model: str) -> str | None:
+    """The model as an id of the hub; None for a folder of this machine and for an embedded model."""
+    return None if model in EMBEDDED or Path(model).expanduser().exists() else model
+
+
+def shown_model(model: str) -> str:
+    """What a card calls a model: a folder of this machine by its last name alone, which is nobody else's business."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if model not in EMBEDDED and folder.exists() else model
+
+
+def tracked(params: Params) -> dict[str, Any]:
+    """All parameters that change numbers, as plain data, with folders of this machine by their last names."""
+    sections = {key: value for key, value in dataclasses.asdict(params).items() if key != "runtime"}
+    return _without_places(sections)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_places(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each) for each in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return Path(value).name
+    return value
+
+
+def require_file(path: Path, stage: str) -> None:
+    """Raise `TgoError` naming the stage to run if a table or folder is missing."""
+    if not path.exists():
+        raise TgoError(f"{path} does not exist: run the {stage} stage first (`tgo run {stage}`).")

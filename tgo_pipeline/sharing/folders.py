@@ -1,0 +1,99 @@
+"""The folders that are shared: files of the run as hard links beside their card, which is all that is new on the disk.
+
+A file of a run is never written into, only replaced, so that a link stays what it was. Where links cannot be made (to
+another disk) files are copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.shards import TEMPORARY, atomic_folder, lock, stored_fingerprint, sweep_temporaries
+from tgo_pipeline.sharing.facts import Places, shards
+
+MARK = ".tgo-share"
+CARD = "README.md"
+MODEL, DATASET = "model", "dataset"
+DATASET_PARTS = ("generations", "scores", "labels")
+IGNORED_FOLDERS = ("checkpoints", "__pycache__", "encoded")
+IGNORED_SUFFIXES = (".lock", ".tmp", ".part", ".incomplete", ".pyc")
+
+
+def is_shared(path: Path, folder: Path) -> bool:
+    """Whether a file belongs to what is shared: no temporary, lock, checkpoint or hidden file."""
+    parts = path.relative_to(folder).parts
+    hidden = any(part.startswith((".", TEMPORARY)) for part in parts)
+    left_over = any(part in IGNORED_FOLDERS for part in parts[:-1]) or path.suffix in IGNORED_SUFFIXES
+    return path.is_file() and not hidden and not left_over
+
+
+def shared_files(folder: Path) -> list[Path]:
+    """The files of a folder that are shared, in order."""
+    return sorted(path for path in folder.rglob("*") if is_shared(path, folder))
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, kind: str, state: str) -> Iterator[Path]:
+    """Yield a temporary folder that takes the place of `folder` at the end, marked with what it was made of.
+
+    Raises `TgoError` if `folder` holds something that no earlier call wrote.
+    """
+    _require_ours(folder)
+    with lock(folder):
+        sweep_temporaries(folder)
+        with atomic_folder(folder) as temporary:
+            yield temporary
+            (temporary / MARK).write_text(json.dumps({"kind": kind, "state": state}) + "\n")
+
+
+def _require_ours(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise TgoError(f"{folder} is a file: name a folder with --to.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise TgoError(
+            f"{folder} holds files that `tgo card` did not write, and would replace: move them, or name another "
+            "folder with --to."
+        )
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Put what is shared of `source` into `target` under the same names."""
+    for path in shared_files(source):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _link(path, place)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)  # DVC may have made the file a link into its cache
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def state_of(kind: str, places: Places) -> str:
+    """What a shared folder depends on, without reading pictures: it is out of date when this has changed."""
+    if kind == MODEL:
+        return content_fingerprint(places.model) if places.model.is_dir() else "none"
+    folders = {name: getattr(places, name) for name in DATASET_PARTS}
+    return fingerprint(
+        **{
+            name: [[p.name, stored_fingerprint(p)] for p in shards(folder)]
+            for name, folder in folders.items()
+        }
+    )
+
+
+def stored_state(folder: Path) -> dict[str, str]:
+    """The kind of a shared folder and the state it was made of; empty if `tgo card` did not write it."""
+    try:
+        return json.loads((folder / MARK).read_text())
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,226 @@
+"""Upload a shared folder to the model hub: only what is missing there, in commits that a broken line costs little of.
+
+What the repository holds is compared by hash first. A repository that holds nothing but files of this folder is an
+upload that was broken off, and is gone on with; any other one is written into only if that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.sharing import hub
+from tgo_pipeline.sharing.facts import Places
+from tgo_pipeline.sharing.folders import (
+    CARD,
+    DATASET,
+    DATASET_PARTS,
+    MODEL,
+    shared_files,
+    state_of,
+    stored_state,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+log = logging.getLogger("tgo")
+Kind = Literal["model", "dataset"]
+COMMIT_FILES, COMMIT_BYTES = 100, 4 * 1024**3
+"""At most so many files, and about so many bytes, go into one commit."""
+REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+KEPT = (".gitattributes",)
+"""Files that the hub makes by itself."""
+STALE = {MODEL: (".safetensors", ".json"), DATASET: (".parquet",)}
+"""What would still be read if it stayed from an earlier push: other files are left alone."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A local file and its name in the repository."""
+
+    path: Path
+    name: str
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is uploaded, to where."""
+
+    kind: Kind
+    repo: str
+    revision: str | None
+    files: list[File]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a push did: the address of the repository, and how many files and bytes were sent, kept and removed."""
+
+    address: str
+    sent: int
+    sent_bytes: int
+    kept: int
+    removed: int
+
+
+def plan(
+    kind: Kind, repo: str, folder: Path, revision: str | None = None, places: Places | None = None
+) -> Plan:
+    """The files of a shared folder; touches no network.
+
+    Raises `TgoError` if the name is none, the folder lacks its card, or the run has changed since (`places` given).
+    """
+    if not REPO.fullmatch(repo):
+        raise TgoError(
+            f"{repo!r} is no name of a repository: it is ORG/NAME, of letters, digits, '.', '_' and '-', such as "
+            "my-name/sd15-tgo."
+        )
+    if not (folder / CARD).is_file():
+        raise TgoError(
+            f"{folder} has no {CARD}: run `tgo card {kind}` first, it makes the folder with its card."
+        )
+    stored = stored_state(folder)
+    if stored and stored.get("kind") != kind:
+        raise TgoError(
+            f"{folder} holds a {stored.get('kind')}, not a {kind}: name another folder with --from."
+        )
+    if stored and places is not None and stored.get("state") != state_of(kind, places):
+        raise TgoError(
+            f"{folder} was made of another run than the one that is here now: run `tgo card {kind}` again, or name "
+            "the folder with --from to push it as it is."
+        )
+    files = [File(path, path.relative_to(folder).as_posix()) for path in shared_files(folder)]
+    return Plan(kind, repo, revision, files)
+
+
+def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outcome:
+    """Create the repository if need be and upload what it lacks; `update` writes into one that holds other files.
+
+    Raises `TgoError` for a missing token or permission, no network, a repository that holds something else, and a
+    public one where `private` is asked for.
+    """
+    with hub.explained(planned.repo, planned.kind):
+        api = hub.connect()
+        _check_card(planned)
+        hub.create(api, planned.repo, planned.kind, private=private, revision=planned.revision)
+        remote = hub.remote_files(api, planned.repo, planned.kind, planned.revision)
+        missing = [file for file in planned.files if not _is_there(file, remote)]
+        stale = _stale(planned, remote)
+        _require_ours(planned, remote, missing, update)
+        _upload(api, planned, missing, stale)
+    return Outcome(
+        hub.address(planned.repo, planned.kind),
+        len(missing),
+        sum(file.size for file in missing),
+        len(planned.files) - len(missing),
+        len(stale),
+    )
+
+
+def _check_card(planned: Plan) -> None:
+    """Ask the hub what it thinks of the card's front matter before anything is sent."""
+    from huggingface_hub import RepoCard
+
+    card = next(file for file in planned.files if file.name == CARD)
+    try:
+        RepoCard.load(card.path).validate(planned.kind)
+    except ValueError as error:
+        raise TgoError(
+            f"the hub refuses the front matter of {card.path} ({hub.one_line(error)}): mend it there, or run `tgo card "
+            f"{planned.kind}` again."
+        ) from error
+
+
+def _is_there(file: File, remote: Mapping[str, hub.Remote]) -> bool:
+    """Whether the repository has this content under this name, by size and then by hash."""
+    found = remote.get(file.name)
+    if found is None or found.size != file.size:
+        return False
+    return _digest(file, found) == found.digest
+
+
+def _digest(file: File, found: hub.Remote) -> str:
+    """sha256 of a large file, git's sha1 of another, as the hub states them."""
+    with file.path.open("rb") as stream:
+        if found.large:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.sha1(b"blob %d\0" % file.size + stream.read(), usedforsecurity=False).hexdigest()
+
+
+def _stale(planned: Plan, remote: Mapping[str, hub.Remote]) -> list[str]:
+    """Files of an earlier push that would be read along with the new ones."""
+    wanted = {file.name for file in planned.files}
+    return sorted(
+        name
+        for name in remote
+        if name not in wanted
+        and name.endswith(STALE[planned.kind])
+        and (planned.kind == MODEL or name.startswith(tuple(f"{part}/" for part in DATASET_PARTS)))
+    )
+
+
+def _require_ours(
+    planned: Plan, remote: Mapping[str, hub.Remote], missing: Sequence[File], update: bool
+) -> None:
+    to_send = {file.name for file in missing}
+    wanted = {file.name for file in planned.files}
+    other = sorted(name for name in remote if name not in KEPT and (name not in wanted or name in to_send))
+    if not other or update:
+        return
+    shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+    raise TgoError(
+        f"{planned.repo} exists already and holds files that are not those of this {planned.kind} ({shown}): choose "
+        "another name, or give --update to replace them."
+    )
+
+
+def _upload(api: HfApi, planned: Plan, missing: Sequence[File], stale: Sequence[str]) -> None:
+    """Commit by commit, the card last: it describes what is complete by then."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    batches = list(_batches(sorted(missing, key=lambda file: file.name == CARD)))
+    if stale and not batches:
+        batches = [[]]
+    for number, batch in enumerate(batches, 1):
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(file.name, file.path) for file in batch
+        ]
+        if number == len(batches):
+            operations += [CommitOperationDelete(name) for name in stale]
+        size = sum(file.size for file in batch)
+        log.info("commit %d of %d: %d files, %s", number, len(batches), len(batch), hub.size(size))
+        api.create_commit(
+            planned.repo,
+            operations,
+            commit_message=f"Upload {planned.kind} with tgo-pipeline"
+            + (f" ({number} of {len(batches)})" if len(batches) > 1 else ""),
+            repo_type=planned.kind,
+            revision=planned.revision,
+        )
+
+
+def _batches(files: Sequence[File]) -> Iterator[list[File]]:
+    batch: list[File] = []
+    for file in files:
+        if batch and (len(batch) == COMMIT_FILES or sum(f.size for f in batch) + file.size > COMMIT_BYTES):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
