@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.thresholds.adequacy_table import Row, Statistics
+from tgo_pipeline.thresholds.adequacy_table import BASELINES, Row, Statistics
 from tgo_pipeline.thresholds.plots import TAU_COLOUR, write_charts
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 SCORES, ESTIMATED, TRUE = "scores", "prompts' means as estimated", "prompts' true means"
 COLOURS = {SCORES: "#b9b9bf", ESTIMATED: "#c98a3c", TRUE: "#2f7f86"}
 MOVED, WRONG = "labels that move", "flips against prompts' own percentiles"
-CURVES = {MOVED: "#b9b9bf", WRONG: "#2f7f86"}
+CURVES = {WRONG: "#2f7f86", MOVED: "#b9b9bf"}
+HIGHEST_BOUND = 2
 VERDICTS = {"adequate": "#2f7f86", "inadequate": "#b3412e", "undecided": "#8a6d1f"}
 WIDTH, HEIGHT = 260, 180
 
@@ -32,7 +33,8 @@ def chart(reward: str, found: Statistics) -> dict[str, Any]:
         subtitleColor="#555",
     )
     panels = alt.hconcat(*(panel for panel in (_spread(found), _stability(found), _margin(found)) if panel))
-    return panels.properties(title=title).configure_view(stroke=None).configure_axis(grid=False).to_dict()
+    whole = panels.resolve_scale(color="independent").properties(title=title)
+    return whole.configure_view(stroke=None).configure_axis(grid=False).to_dict()
 
 
 def write(rewards: dict[str, Statistics], folder: Path) -> None:
@@ -48,10 +50,16 @@ def _wrapped(text: str, width: int = 110) -> list[str]:
     return textwrap.wrap(text, width)
 
 
+def _heading(text: str) -> alt.TitleParams:
+    import altair as alt
+
+    return alt.TitleParams(text, anchor="start", fontSize=11, fontWeight="normal")
+
+
 def _legend() -> alt.Legend:
     import altair as alt
 
-    return alt.Legend(orient="bottom", direction="vertical", title=None, labelLimit=WIDTH)
+    return alt.Legend(orient="bottom", direction="vertical", title=None, labelLimit=WIDTH, symbolOpacity=1)
 
 
 def _spread(found: Statistics) -> alt.LayerChart | alt.FacetChart | None:
@@ -81,14 +89,16 @@ def _spread(found: Statistics) -> alt.LayerChart | alt.FacetChart | None:
         .mark_rule(color=TAU_COLOUR, strokeWidth=1.5)
         .encode(x="tau:Q")
     )
-    return alt.layer(shape, rule).properties(width=WIDTH, height=HEIGHT, title="Prompts against tau (black)")
+    return alt.layer(shape, rule).properties(
+        width=WIDTH, height=HEIGHT, title=_heading("Prompts against tau (black)")
+    )
 
 
 def _stability(found: Statistics) -> alt.LayerChart | alt.FacetChart:
     """At other percentiles: labels that move, and flips against the prompts' own."""
     import altair as alt
 
-    values = _points(found, {MOVED: "stability", WRONG: "heterogeneity_at"})
+    values = _points(found, {WRONG: "heterogeneity_at", MOVED: "stability"})
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X("at:Q", title="percentile", axis=alt.Axis(format="%")), color=_colours("of", CURVES)
     )
@@ -102,7 +112,7 @@ def _stability(found: Statistics) -> alt.LayerChart | alt.FacetChart:
         .mark_rule(color=TAU_COLOUR, strokeDash=[3, 3])
         .encode(y="tolerance:Q")
     )
-    title = "Other percentiles; tolerance dashed"
+    title = _heading("Other percentiles; tolerance dashed")
     return alt.layer(band, line, limit).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
@@ -111,24 +121,23 @@ def _margin(found: Statistics) -> alt.Chart | None:
     import altair as alt
 
     values = [
-        {"margin": row.at, "bound": row.value, "of": row.baseline}
+        {"margin": row.at, "bound": row.value, "of": BASELINES[row.baseline or ""]}
         for row in found.all("margin_curve")
-        if row.value is not None and row.value <= 2
+        if row.value is not None and row.value <= HIGHEST_BOUND
     ]
     if not values:
         return None
+    colours = dict(zip(dict.fromkeys(point["of"] for point in values), CURVES.values(), strict=False))
     return (
         alt.Chart(alt.InlineData(values=values))
         .mark_line(strokeWidth=1.5)
         .encode(
             x=alt.X("margin:Q", title="margin h, score units"),
             y=alt.Y("bound:Q", title="bound on flips", axis=alt.Axis(format="%"), scale=alt.Scale(zero=True)),
-            color=alt.Color(
-                "of:N", legend=_legend(), scale=alt.Scale(range=[COLOURS[TRUE], COLOURS[ESTIMATED]])
-            ),
+            color=_colours("of", colours),
             tooltip=["of:N", "margin:Q", "bound:Q"],
         )
-        .properties(width=WIDTH, height=HEIGHT, title="Margin bound (above 100 % it says nothing)")
+        .properties(width=WIDTH, height=HEIGHT, title=_heading("Margin bound; above 100 % it says nothing"))
     )
 
 
