@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.datasets.places import Place
+from tgo_pipeline.datasets.places import Place, first_line
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def opened(place: Place, name: str) -> Iterator[pq.ParquetFile]:
             with pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
-            raise TgoError(f"{place.where(name)} cannot be read as Parquet: {error}.{place.hint}") from error
+            raise TgoError(
+                f"{place.where(name)} cannot be read as Parquet: {first_line(error)}.{place.hint}"
+            ) from error
 
 
 def require(where: str, wanted: Sequence[str], found: Sequence[str]) -> None:
@@ -75,4 +77,13 @@ def columns(place: Place, name: str, wanted: Sequence[str], rows: int) -> Iterat
     """Batches of at most `rows` rows of the wanted columns. Raises `TgoError` as `opened` and `require` do."""
     with opened(place, name) as file:
         require(place.where(name), wanted, file.schema_arrow.names)
-        yield from file.iter_batches(batch_size=rows, columns=list(wanted))
+        for group in range(file.num_row_groups):
+            yield from stream(file, wanted, rows, group)
+
+
+def stream(file: pq.ParquetFile, wanted: Sequence[str], rows: int, group: int) -> Iterator[pa.RecordBatch]:
+    """Batches of one row group, column after column.
+
+    Several threads, or a batch of several row groups, would jump about in a file of the hub.
+    """
+    yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(wanted), use_threads=False)

@@ -110,14 +110,17 @@ class PickAPic(Dataset):
             with parquet.opened(self.place, name) as file:
                 parquet.require(self.place.where(name), LISTED, file.schema_arrow.names)
                 for group in range(file.num_row_groups):
-                    yield file, group, list(_new(file.read_row_group(group, columns=list(LISTED)), seen))
+                    yield (
+                        file,
+                        group,
+                        list(_new(file.read_row_group(group, list(LISTED), use_threads=False), seen)),
+                    )
 
     def _pictures(self, file: pq.ParquetFile, group: int, wanted: list[Image]) -> Iterator[pa.RecordBatch]:
         self._check_pictures(file.schema_arrow)
         waiting = {image.at: image for image in wanted}
-        stream = file.iter_batches(batch_size=IMAGE_PAIRS, row_groups=[group], columns=list(PICTURES))
         row = 0
-        for pairs in stream:
+        for pairs in parquet.stream(file, PICTURES, IMAGE_PAIRS, group):
             places = [Place(row + i, side) for i in range(pairs.num_rows) for side in range(len(PICTURES))]
             rows = [
                 image._asdict()

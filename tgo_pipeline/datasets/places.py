@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.hub import Unavailable, require_route
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileSystem
@@ -41,7 +42,7 @@ class Place(ABC):
 
     def where(self, name: str) -> str:
         """A file in words."""
-        return f"{self.name}/{name}"
+        return f"{self.name}/{name}".rstrip("/")
 
 
 class Folder(Place):
@@ -116,12 +117,13 @@ class Hub(Place):
     def _files(self) -> HfFileSystem:
         from huggingface_hub import HfFileSystem, constants
 
+        require_route(constants.ENDPOINT)
         return HfFileSystem(endpoint=constants.ENDPOINT, skip_instance_cache=True)
 
     @cached_property
     def _names(self) -> list[str]:
         root = self._path("")
-        with self._explained("its list of files"):
+        with self._explained(""):
             return sorted(name.removeprefix(root) for name in self._files.find(root))
 
     def _path(self, name: str) -> str:
@@ -130,17 +132,21 @@ class Hub(Place):
         return f"datasets/{self.repository}@{quote(self.revision, safe='')}/{name}"
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
+    def _explained(self, name: str) -> Iterator[None]:
         """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`."""
-        import httpx
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx, or of httpx2: as the release has it
+            OfflineModeIsEnabled,
+        )
 
         try:
             yield
         except FileNotFoundError as error:
             raise TgoError(
-                f"{self.name} has no {what}: the data set, the revision or the file is not there, or you may not read "
-                "it (log in with `hf auth login`)."
+                f"{self.where(name)} is not on the hub, or you may not read it: check the names and the revision, or "
+                "log in with `hf auth login`."
             ) from error
         except GatedRepoError as error:
             raise TgoError(
@@ -148,6 +154,10 @@ class Hub(Place):
             ) from error
         except OfflineModeIsEnabled as error:
             raise TgoError(f"{self.name} cannot be read: HF_HUB_OFFLINE forbids downloads.") from error
-        except (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError) as error:
-            reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
-            raise TgoError(f"{self.where(what)} cannot be read: {reason}.{self.hint}") from error
+        except (HfHubHTTPError, HTTPError, Unavailable, ConnectionError, TimeoutError) as error:
+            raise TgoError(f"{self.where(name)} cannot be read: {first_line(error)}.{self.hint}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the lines of advice that the hub's library adds."""
+    return next((line.rstrip(".") for line in str(error).splitlines() if line), type(error).__name__)

@@ -110,7 +110,7 @@ def _download(place: Hub, file: str) -> Path | None:
         return Path(cached)
     if cached is not None:  # the hub said earlier that there is none
         return None
-    _require_route(hf_hub_url(place.repo, file, revision=place.revision))
+    require_route(hf_hub_url(place.repo, file, revision=place.revision))
     try:
         with explain_full_disk(Path(file)):
             log.info("asking the model hub for %s of %s", file, place)
@@ -149,7 +149,7 @@ def _fetch_url(url: str, official: Official) -> Path:
     if path.is_file():
         check_download(path, official)
         return path
-    _require_route(url)
+    require_route(url)
     log.info("downloading %s", url)
     with atomic(path) as temporary:
         try:
@@ -161,7 +161,7 @@ def _fetch_url(url: str, official: Official) -> Path:
     return path
 
 
-def _require_route(url: str) -> None:
+def require_route(url: str) -> None:
     """Raise `Unreachable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
     from huggingface_hub import constants
 
