@@ -1,5 +1,6 @@
 """Intervals against published values, closed forms and seeded simulations."""
 
+import itertools
 import math
 import time
 from statistics import NormalDist
@@ -10,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics import bootstrap_means, compare_pairs, effective_size, wilson_interval
+from tgo_pipeline.evaluation.statistics import (
+    bootstrap_means,
+    compare_pairs,
+    effective_size,
+    sign_flip_test,
+    wilson_interval,
+)
 
 NEWCOMBE_1998 = [  # Statistics in Medicine 17, table I, method 3
     (81, 263, 0.2553, 0.3662),
@@ -179,3 +186,73 @@ def test_wilson_on_the_effective_size_covers_the_truth_where_images_share_a_prom
         low, high = wilson_interval(wins.mean(), wins.size, 0.95)
         naive += low <= 0.6 <= high
     assert naive / trials < 0.91 < 0.925 < covered / trials
+
+
+def _exact(differences: np.ndarray, clusters: np.ndarray) -> float:
+    """The sign-flip test by its definition: a loop over all patterns of signs of the prompts."""
+    sums = [differences[clusters == name].sum() for name in np.unique(clusters)]
+    observed = abs(sum(sums))
+    patterns = list(itertools.product((-1, 1), repeat=len(sums)))
+    return sum(
+        abs(sum(s * v for s, v in zip(signs, sums, strict=True))) >= observed - 1e-9 for signs in patterns
+    ) / len(patterns)
+
+
+def _flip(differences: np.ndarray, clusters: np.ndarray, flips: int = 19_999) -> float:
+    return float(sign_flip_test(differences[:, None], clusters, flips=flips, seed=1)[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(0, 10_000), st.booleans())
+def test_sign_flips_of_few_prompts_are_counted_one_by_one(
+    prompts: int, images: int, seed: int, whole: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    differences = rng.integers(-2, 3, prompts * images) if whole else rng.normal(0.5, 1, prompts * images)
+    clusters = rng.permutation(np.repeat(np.arange(prompts), images))
+    assert _flip(differences.astype(float), clusters) == pytest.approx(_exact(differences, clusters))
+
+
+def test_random_sign_flips_approach_the_exact_value() -> None:
+    differences = np.random.default_rng(4).normal(0.4, 1, 13)
+    exact = _flip(differences, np.arange(13))
+    sampled = _flip(differences, np.arange(13), flips=8000)
+    assert 0.02 < exact < 0.9
+    assert sampled == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 8000))
+
+
+def test_sign_flips_find_as_much_in_either_direction() -> None:
+    differences, clusters = np.random.default_rng(0).normal(0.3, 1, 90), np.repeat(np.arange(30), 3)
+    assert _flip(differences, clusters) == _flip(-differences, clusters)
+    assert _flip(differences * 0, clusters) == 1
+    assert _flip(np.ones(90), clusters) == 1 / 20_000
+
+
+def test_sign_flips_of_nothing_say_nothing() -> None:
+    found = sign_flip_test(
+        np.array([[1.0, np.nan], [2.0, np.nan]]), np.array(["a", "b"]), flips=100, seed=0
+    )
+    assert found[0] == 0.5 and np.isnan(found[1])
+
+
+def test_sign_flips_keep_their_level_where_images_share_a_prompt() -> None:
+    """Prompts that differ at random: 5 % of the tests may find something, where images as units find far more."""
+    rng, trials, images = np.random.default_rng(5), 600, 4
+    prompts = np.repeat(np.arange(25), images)
+    differences = rng.normal(size=(25, trials))[prompts] + 0.3 * rng.normal(size=(25 * images, trials))
+    found = sign_flip_test(differences, prompts, flips=999, seed=2)
+    assert (found < 0.05).mean() == pytest.approx(0.05, abs=0.028)
+    naive = sign_flip_test(differences, np.arange(25 * images), flips=999, seed=2)
+    assert (naive < 0.05).mean() > 0.2
+
+
+def test_clustered_bootstrap_covers_the_truth_where_images_share_a_prompt() -> None:
+    rng, prompts, images, trials = np.random.default_rng(7), 50, 4, 300
+    clusters = np.repeat(np.arange(prompts), images)
+    values = (
+        0.2 + rng.normal(size=(prompts, trials))[clusters] + 0.5 * rng.normal(size=(prompts * images, trials))
+    )
+    low, high = bootstrap_means(values, clusters, resamples=600, confidence=0.95, seed=3)
+    assert 0.90 <= ((low <= 0.2) & (high >= 0.2)).mean() <= 0.98
+    low, high = bootstrap_means(values, np.arange(len(values)), resamples=600, confidence=0.95, seed=3)
+    assert ((low <= 0.2) & (high >= 0.2)).mean() < 0.8

@@ -44,7 +44,8 @@ _SPECIAL = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    "–": "--",
+    "`": r"\textasciigrave{}",
+    "–": r"\textendash{}",
     "…": r"\dots{}",
     "±": r"$\pm$",
     "×": r"$\times$",
@@ -58,7 +59,8 @@ _LATIN = range(0xC0, 0x100)
 
 def escape(text: str, limit: int | None = 160) -> str:
     """Text that stands for itself; a character that a plain TeX installation lacks is named by its code."""
-    return "".join(map(_escaped, one_line(text, limit)))
+    escaped = "".join(map(_escaped, one_line(text, limit)))
+    return escaped.replace("--", "-{}-").replace("''", "'{}'").replace(",,", ",{},")
 
 
 def _escaped(character: str) -> str:

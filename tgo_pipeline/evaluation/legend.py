@@ -5,7 +5,6 @@ A legend is plain JSON: sections of named things, each with its facts. It goes i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,24 +89,21 @@ def _target(params: Params, scores: Path) -> dict[str, Facts]:
 
 
 def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, Facts]:
+    """Source, size and hash of each test set (the hash of `metrics/prompts.json`), and how it was counted."""
+    from tgo_pipeline.prompts.normalise import set_hash
     from tgo_pipeline.tables import read_metadata
 
     counts = read_metadata(prompts).get("test", {})
-    return {
-        name: {
+    found = {}
+    for name in dict.fromkeys(test["source"].to_list()):
+        counted = {key.replace("_", " "): value for key, value in counts.get(name, {}).items()}
+        found[name] = {
             "source": params.prompts.test.get(name, params.prompts.train),
-            "prompts": len(texts),
-            "sha256": texts_hash(texts),
-            **{key: value for key, value in counts.get(name, {}).items() if key != "kept"},
+            **counted,
+            "kept": test.filter(test["source"] == name).height,
+            "hash": set_hash(test.filter(test["source"] == name)["prompt_id"]),
         }
-        for name in dict.fromkeys(test["source"].to_list())
-        for texts in [test.filter(test["source"] == name)["prompt"].to_list()]
-    }
-
-
-def texts_hash(texts: Sequence[str]) -> str:
-    """sha256 of the normalised prompts, sorted and with a line feed after each: whatever their order in the source."""
-    return hashlib.sha256("".join(f"{text}\n" for text in sorted(texts)).encode()).hexdigest()
+    return found
 
 
 def _sampling(params: Params, side: Side) -> Facts:
