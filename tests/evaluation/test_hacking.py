@@ -48,7 +48,9 @@ def test_gains_are_in_standard_deviations_of_the_base() -> None:
         assert row["role"] == HELD_OUT
     together = found["tuned", "mean"]
     assert together["role"] == TOGETHER
-    assert together["gain"] == pytest.approx((found["tuned", "held"]["gain"] + found["tuned", "oracle"]["gain"]) / 2)
+    assert together["gain"] == pytest.approx(
+        (found["tuned", "held"]["gain"] + found["tuned", "oracle"]["gain"]) / 2
+    )
     assert not any(model == "base" for model, _ in found)
 
 

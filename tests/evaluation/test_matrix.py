@@ -76,7 +76,9 @@ def test_counts_are_those_of_a_loop(world: Scores, found: dict[Key, dict]) -> No
         assert row["n_prompts"] == len(differences)
         assert row["win_rate"] == pytest.approx(wins / n)
         assert row["win_tie_rate"] == pytest.approx((wins + ties / 2) / n)
-        assert row["difference"] == pytest.approx(np.mean(sum(differences.values(), [])), abs=1e-12)
+        assert row["difference"] == pytest.approx(
+            np.mean(np.concatenate(list(differences.values()))), abs=1e-12
+        )
 
 
 def test_the_other_side_of_a_pair_is_its_mirror_image(found: dict[Key, dict]) -> None:
@@ -90,9 +92,7 @@ def test_the_other_side_of_a_pair_is_its_mirror_image(found: dict[Key, dict]) ->
             assert row[name] == other[name]
 
 
-def test_the_order_of_the_models_changes_nothing_but_the_order(
-    world: Scores, found: dict[Key, dict]
-) -> None:
+def test_the_order_of_the_models_changes_nothing_but_the_order(world: Scores, found: dict[Key, dict]) -> None:
     turned = dataclasses.replace(world, models=world.models[::-1], values=world.values[::-1])
     other = rows(turned)
     assert other.keys() == found.keys()
@@ -139,7 +139,9 @@ def test_one_test_set_is_one_hypothesis_with_everything_together(world: Scores) 
         "category": 18,
         "challenge": 9,
     }
-    by_set = {name: [r for r in table if r["test_set"] == name and r["category"] is None] for name in (ALL, "only")}
+    by_set = {
+        name: [r for r in table if r["test_set"] == name and r["category"] is None] for name in (ALL, "only")
+    }
     assert [r["p_adjusted"] for r in by_set[ALL]] == [r["p_adjusted"] for r in by_set["only"]]
 
 
@@ -148,7 +150,15 @@ def test_a_pair_without_a_common_score_has_no_numbers(world: Scores) -> None:
     values[2, :, 1] = np.nan
     row = rows(dataclasses.replace(world, values=values))["other", "base", ALL, None, "held"]
     assert row["n"] == row["wins"] == row["n_prompts"] == 0
-    empty = ("win_rate", "win_rate_low", "difference", "difference_high", "p_value", "p_adjusted", "significant")
+    empty = (
+        "win_rate",
+        "win_rate_low",
+        "difference",
+        "difference_high",
+        "p_value",
+        "p_adjusted",
+        "significant",
+    )
     assert [row[name] for name in empty] == [None] * len(empty)
 
 

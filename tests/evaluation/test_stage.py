@@ -1,22 +1,31 @@
 """The whole evaluation with tiny real models: sampling, scoring, pairing, resuming, errors."""
 
 import dataclasses
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from PIL import Image
 
+from tests.evaluation.worlds import scores
 from tests.rewards import tiny as rewards
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation import stage
 from tgo_pipeline.evaluation.compare import EVALUATION
+from tgo_pipeline.evaluation.hacking import HACKING, Roles, hacking_table
+from tgo_pipeline.evaluation.matrix import MATRIX, matrix_table
+from tgo_pipeline.evaluation.models import MODELS
 from tgo_pipeline.evaluation.pairs import SAMPLES
-from tgo_pipeline.params import Params, parse
+from tgo_pipeline.fingerprints import content_fingerprint
+from tgo_pipeline.params import EvaluateParams, Params, parse
+from tgo_pipeline.prompts.normalise import set_hash
 from tgo_pipeline.shards import status
 from tgo_pipeline.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
 
@@ -253,6 +262,109 @@ def test_the_plan_counts_scores_of_pictures_that_are_not_drawn_as_not_done(world
     assert counts == [(2, 0, 1), (0, 3, 0), (3, 0, 0), (0, 0, 3), (0, 0, 3), (0, 0, 3)]
 
 
+def _with_evaluate(world: World, **changes: object) -> None:
+    world.params = dataclasses.replace(
+        world.params, evaluate=dataclasses.replace(world.params.evaluate, **changes)
+    )
+
+
+def _guided(world: World) -> Path:
+    """A result of guidance of strength 0, which draws what its base draws."""
+    folder = world.root / "guided"
+    folder.mkdir()
+    description = {"method": "guidance", "base": str(world.root / "base"), "kind": "pgd", "strength": 0.0}
+    (folder / "tgo.json").write_text(json.dumps(description | {"positive": "../tuned"}))
+    return folder
+
+
+def test_further_models_stand_beside_base_and_tuned_until_they_are_not_named_any_more(world: World) -> None:
+    models = {"a/copy": str(world.root / "base"), "guided": str(_guided(world))}
+    _with_evaluate(world, models=models, aggregate="median")
+    before = world.shards("base") | world.shards("tuned")
+    rows = world.evaluate()
+    assert [row["n"] for row in rows if row["is_target"]] == [5, 3, 2]
+    assert world.shards("base") | world.shards("tuned") == before
+    matrix = pl.DataFrame(read_table(world.root / "sides/matrix.parquet", MATRIX))
+    assert set(matrix["model_a"]) == {"base", "tuned", *models}
+    for name in models:
+        same = matrix.filter((pl.col("model_a") == name) & (pl.col("model_b") == "base"))
+        assert same["ties"].equals(same["n"]) and (same["p_value"] == 1).all() and (same["n"] > 0).all()
+    _check_legend(read_metadata(world.root / "sides/models.parquet")["legend"], world.root)
+    for name in ("evaluation", "models", "matrix", "hacking"):
+        for form in ("md", "tex", "csv", "parquet", "legend.json"):
+            assert (world.root / f"tables/{name}.{form}").stat().st_size
+    plan = stage.plan(world.params, **world.inputs)
+    assert len(plan) == 4 * 3
+    assert all(status(folder, shards).done == len(shards) for folder, shards in plan.items())
+    _with_evaluate(world, models={"guided": models["guided"]})
+    world.evaluate()
+    assert sorted(path.name for path in (world.root / "sides").iterdir() if path.is_dir()) == [
+        *("base", "guided", "tuned")
+    ]
+
+
+def _check_legend(legend: dict, root: Path) -> None:
+    assert list(legend["models"]) == ["base", "tuned", "a/copy", "guided"]
+    base, copy = legend["models"]["base"], legend["models"]["a/copy"]
+    assert base == copy and base["scheduler"] == "DDIMScheduler"
+    assert base["fingerprint"] == content_fingerprint(root / "base")
+    assert legend["models"]["guided"]["guidance"]["kind"] == "pgd"
+    assert legend["rewards"]["clip"]["sha256"] and legend["rewards"]["clip"]["scale"]
+    assert legend["target"]["mean_z"]["of"] == ["clip", "pickscore"]
+    assert legend["test_sets"]["plain"]["kept"] == 3
+    assert legend["test_sets"]["plain"]["hash"] == set_hash(["a-red-cat", "a-blue-cat", "a-cat"])
+    sampling = legend["sampling"]["images"]
+    assert (sampling["steps"], sampling["size"], sampling["images per prompt"]) == (1, "32 x 32 pixels", 2)
+
+
+def test_diversity_is_that_of_the_pictures(finished: World) -> None:
+    models = pl.DataFrame(read_table(finished.root / "sides/models.parquet", MODELS))
+    pictures = read_folder(finished.root / "sides/tuned/generations").sort("sample_id")
+    arrays = [
+        np.asarray(Image.open(io.BytesIO(data)), float) / 255 for data in pictures["image"].struct["bytes"]
+    ]
+    distances = [
+        np.sqrt(((one - other) ** 2).mean()) for one, other in zip(arrays[::2], arrays[1::2], strict=True)
+    ]
+    row = models.filter((pl.col("model") == "tuned") & (pl.col("test_set") == "all")).row(0, named=True)
+    assert row["pixel_distance"] == pytest.approx(np.mean(distances), abs=1e-6)
+    assert 0 < row["clip_distance"] < 2
+
+
+def test_a_target_of_feedback_leaves_the_comparison_to_the_rewards(world: World) -> None:
+    rewards = {name: str(world.root / "rewards" / name) for name in ("clip", "aesthetic")}
+    world.params = _params(
+        world.root,
+        score={"feedback": {"stars": {"kind": "rating", "source": "stars.csv"}}},
+        target={"reward": "stars"},
+        evaluate={"images_per_prompt": 1, "bootstrap": 50, "rewards": rewards},
+    )
+    shutil.rmtree(world.root / "scores")
+    rows = world.evaluate()
+    assert [row["reward"] for row in rows] == ["clip", "aesthetic"] * 3
+    assert not any(row["is_target"] for row in rows)
+    assert not read_table(world.root / "sides/hacking.parquet", HACKING).num_rows
+    metrics = json.loads((world.root / "metrics/evaluate.json").read_text())
+    assert list(metrics["all"]) == ["clip", "aesthetic"]
+    assert "is feedback" in (world.root / "tables/hacking.md").read_text()
+    legend = read_metadata(world.root / "sides/models.parquet")["legend"]
+    assert "feedback" in legend["target"]["stars"]["note"]
+
+
+def test_a_gain_that_stays_with_the_target_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    world_scores = scores({"tuned": [1, -0.5, 0]}, noise=0.1)
+    settings = EvaluateParams(bootstrap=100)
+    made = {
+        stage.MATRIX: matrix_table(world_scores, "target", settings, 0),
+        stage.HACKING: hacking_table(world_scores, Roles("target", [], ["held"]), settings, 0),
+    }
+    with caplog.at_level("INFO", logger="tgo"):
+        stage._log_results(made)
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 1 and "look at the pictures" in warned[0] and "at its cost" in warned[0]
+    assert "target of tuned: +0.99" in caplog.text and "target of other: " in caplog.text
+
+
 def _without_model(world: World) -> None:
     shutil.rmtree(world.root / "tuned")
 
@@ -268,6 +380,15 @@ def _with_a_prompt_in_two_sets(world: World) -> None:
 def _with_two_sources(world: World) -> None:
     other = dataclasses.replace(world.params.evaluate, rewards={"clip": "elsewhere"})
     world.params = dataclasses.replace(world.params, evaluate=other)
+
+
+def _with_a_model_that_is_not_there(world: World) -> None:
+    _with_evaluate(world, models={"mine": "no such/folder at all"})
+
+
+def _with_feedback_alone(world: World) -> None:
+    feedback = {"stars": {"kind": "rating", "source": "stars.csv"}}
+    world.params = _params(world.root, score={"feedback": feedback}, target={"reward": "stars"}, evaluate={})
 
 
 def _with_a_reward_without_files(world: World) -> None:
@@ -290,6 +411,8 @@ def _without_thresholds(world: World) -> None:
         (_without_test_prompts, "holds no test prompt"),
         (_with_a_prompt_in_two_sets, r"'a cat' is in several test sets \(plain, more\)"),
         (_with_two_sources, "one reward has one source"),
+        (_with_a_model_that_is_not_there, "the model 'mine' of the evaluation"),
+        (_with_feedback_alone, "no reward to evaluate with"),
         (_with_a_reward_without_files, "pickscore"),
         (_without_training_scores, "score"),
         (_without_thresholds, "run the stage"),

@@ -229,9 +229,7 @@ def test_sign_flips_find_as_much_in_either_direction() -> None:
 
 
 def test_sign_flips_of_nothing_say_nothing() -> None:
-    found = sign_flip_test(
-        np.array([[1.0, np.nan], [2.0, np.nan]]), np.array(["a", "b"]), flips=100, seed=0
-    )
+    found = sign_flip_test(np.array([[1.0, np.nan], [2.0, np.nan]]), np.array(["a", "b"]), flips=100, seed=0)
     assert found[0] == 0.5 and np.isnan(found[1])
 
 

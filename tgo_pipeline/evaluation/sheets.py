@@ -91,8 +91,8 @@ def _evaluation_row(row: Row) -> list[str]:
         reward_name(row),
         f"{row['base_mean']:.{places}f}",
         f"{row['tuned_mean']:.{places}f}",
-        interval(row, "difference", f"+.{places}f"),
-        number(row["effect"], "+.2f"),
+        interval(row, "difference", f"+z.{places}f"),
+        number(row["effect"], "+z.2f"),
         interval(row, "win_rate", ".1%"),
         interval(row, "win_tie_rate", ".1%"),
         f"{row['wins']} / {row['ties']} / {row['losses']}",
@@ -233,7 +233,7 @@ def _pairs(rows: Sequence[Row], name: str, confidence: float) -> Sheet:
             *("Wins / ties / losses", f"Difference {level}", "p", "p adjusted"),
         ),
         rows=[
-            _pair_row(row, f"+.{_places(row)}f")
+            _pair_row(row, f"+z.{_places(row)}f")
             for part in split(rows, "reward").values()
             for row in _once(part)
         ],
@@ -313,8 +313,8 @@ def hacking_sheets(rows: Sequence[Row], confidence: float) -> list[Sheet]:
                     row["reward"],
                     row["role"],
                     row["verdict"],
-                    interval(row, "target_gain", "+.2f"),
-                    interval(row, "gain", "+.2f"),
+                    interval(row, "target_gain", "+z.2f"),
+                    interval(row, "gain", "+z.2f"),
                     interval(row, "share", ".0%"),
                     interval(row, "against", ".1%"),
                 ]
