@@ -14,11 +14,13 @@ def run(params: Params) -> None:
         generations=paths.GENERATIONS,
         scores=paths.SCORES,
         thresholds=paths.THRESHOLDS,
+        adequacy=paths.ADEQUACY,
         labels=paths.LABELS,
         evaluation=paths.EVALUATION,
         evaluation_images=paths.EVALUATION_IMAGES,
         training=paths.TRAINING,
         plots=paths.PLOTS,
+        metrics=paths.METRICS,
     )
     build(params, sources, paths.REPORT)
 

@@ -252,8 +252,8 @@ class Page:
     def place(self, selector: str, share: float = 0.5) -> tuple[float, float]:
         """A point in the window: the middle line of an element, at a share of its width; scrolls it into view."""
         x, y = self.run(
-            f"(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); const b = e.getBoundingClientRect(); "
-            f"return [b.left + {share} * b.width, b.top + b.height / 2]; }})"
+            f"(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); "
+            f"const b = e.getBoundingClientRect(); return [b.left + {share} * b.width, b.top + b.height / 2]; }})"
             f"(document.querySelector({json.dumps(selector)}))"
         )
         return x, y
@@ -276,9 +276,16 @@ class Page:
             points = [] if kind == "touchEnd" else [{"x": x, "y": y}]
             self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
 
-    def screenshot(self, picture: Path, whole: bool = False) -> None:
-        """Write a PNG of the window, or of the whole page."""
-        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, picture: Path, selector: str = "", height: int = 0) -> None:
+        """Write a PNG of the window, or of one element, of `height` CSS pixels at most."""
+        clip = {}
+        if selector:
+            box = self.run(
+                f"(b => ({{x: b.left + scrollX, y: b.top + scrollY, width: b.width, height: b.height, scale: 1}}))"
+                f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+            )
+            clip = {"clip": box | ({"height": min(height, box["height"])} if height else {})}
+        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=bool(clip), **clip)
         picture.write_bytes(base64.b64decode(taken["data"]))
 
     def pdf(self) -> bytes:

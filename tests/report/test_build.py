@@ -13,10 +13,9 @@ from tests.report.conftest import NOW
 from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_workspace
 from tgo_pipeline import paths
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import build, render
 from tgo_pipeline.report.collect import Sources
-
-MEGABYTE = 1_000_000
 
 
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
@@ -69,11 +68,31 @@ def test_the_page_states_the_result_and_the_run(page: str) -> None:
     assert "192 scored pictures, 1 failed" in text
 
 
-def test_the_size_is_bounded(workspace: Workspace, tmp_path: Path) -> None:
-    assert workspace.report.stat().st_size < 2 * MEGABYTE
-    large = write_workspace(tmp_path, image_size=280, train_prompts=12)
-    build(large.params, large.sources, large.report, now=NOW)
-    assert large.report.stat().st_size < 3 * MEGABYTE
+def _at_most(workspace: Workspace, megabytes: float) -> str:
+    report = dataclasses.replace(workspace.params.report, max_mb=megabytes)
+    return render(dataclasses.replace(workspace.params, report=report), workspace.sources, NOW)
+
+
+def test_the_size_is_bounded_and_stated(workspace: Workspace, page: str) -> None:
+    whole = len(page.encode())
+    assert "336 of the 336 samples" in page.replace("\u202f", "")
+    smaller = _at_most(workspace, (whole - 200_000) / 1e6)
+    assert whole - 300_000 < len(smaller.encode()) <= whole - 200_000
+    assert "of <code>report.max_mb</code>" in smaller
+    shown = re.search(r"<p>(\d+) of the 336 samples", smaller)
+    assert shown and 100 < int(shown[1]) < 336
+
+
+def test_a_limit_that_nothing_fits_into_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(TgoError, match=r"report\.max_mb is 0\.5, but the page takes .* MB"):
+        _at_most(workspace, 0.5)
+
+
+def test_a_switched_off_gallery_says_so(workspace: Workspace) -> None:
+    report = dataclasses.replace(workspace.params.report, gallery=0)
+    page = render(dataclasses.replace(workspace.params, report=report), workspace.sources, NOW)
+    assert "The gallery is switched off" in page
+    assert 'id="gallery-data"' not in page
 
 
 def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> None:
@@ -91,6 +110,7 @@ NAMES = [field.name for field in dataclasses.fields(Sources)]
         ("generations", "Labelled pictures are not there yet"),
         ("scores", "nothing yet"),
         ("thresholds", "The table of thresholds is not there yet"),
+        ("adequacy", "The adequacy of one threshold is not there yet"),
         ("labels", "Labels are not there yet"),
         ("evaluation", "The evaluation is not there yet"),
         ("evaluation_images", "Pairs of pictures are not there yet"),
@@ -110,7 +130,7 @@ def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
     sources = Sources(**{name: tmp_path / name for name in NAMES})
     text = render(parameters(), sources, NOW)
     assert "This run has not been evaluated yet." in text
-    assert text.count("not there yet") == 7
+    assert text.count("not there yet") == 8
 
 
 def test_a_run_that_did_not_help_is_reported_so(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tgo_pipeline import tables
 from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import SAMPLES, Pairs
+from tgo_pipeline.evaluation.hacking import Roles, hacking_table
+from tgo_pipeline.evaluation.matrix import matrix_table
+from tgo_pipeline.evaluation.models import models_table
+from tgo_pipeline.evaluation.pairs import Scores, samples_table
 from tgo_pipeline.labels import label_folder
 from tgo_pipeline.params import Params, parse
 from tgo_pipeline.report.collect import Sources
@@ -66,7 +69,7 @@ def parameters(**sections: object) -> Params:
         "score": {"rewards": dict.fromkeys(REWARDS, "demo")},
         "threshold": {"bootstrap": 200},
         "fine_tune": {"steps": 78, "batch_size": 64, "temperature": 0.01, "learning_rate": 1e-4},
-        "evaluate": {"rewards": {"oracle": "demo"}, "bootstrap": 400},
+        "evaluate": {"rewards": {"oracle": "demo"}, "models": {"early": "models/early"}, "bootstrap": 400},
         **sections,
     }
     return parse(Params, raw)
@@ -83,11 +86,13 @@ def write_workspace(
         generations=data / "generations",
         scores=data / "scores",
         thresholds=data / "thresholds.parquet",
+        adequacy=data / "adequacy.parquet",
         labels=data / "labels",
         evaluation=data / "evaluation.parquet",
         evaluation_images=data / "evaluation",
         training=folder / "training",
         plots=folder / "plots",
+        metrics=folder / "metrics",
     )
     rng = np.random.default_rng(params.seed)
     train, tested = _captions(train_prompts, rng), iter(_captions(sum(TEST_SETS.values()), rng))
@@ -95,12 +100,11 @@ def write_workspace(
     train[3], test["plain"][5], test["sized"][2] = LONG, HOSTILE, LONG
     _write_prompts(sources.prompts, train, test)
     _write_training_set(params, sources, train, rng, image_size)
-    metrics = folder / "metrics"
     fit_folder(
         params,
         scores=sources.scores,
         thresholds=sources.thresholds,
-        metrics=metrics / "threshold.json",
+        metrics=sources.metrics / "threshold.json",
         plots=sources.plots,
     )
     label_folder(
@@ -108,7 +112,7 @@ def write_workspace(
         scores=sources.scores,
         thresholds=sources.thresholds,
         labels=sources.labels,
-        metrics=metrics / "label.json",
+        metrics=sources.metrics / "label.json",
         plots=sources.plots,
     )
     _write_evaluation(params, sources, test, rng, gain, image_size)
@@ -161,6 +165,7 @@ def _write_prompts(path: Path, train: list[str], test: dict[str, list[str]]) -> 
     rows += [(prompt, "test", name) for name, prompts in test.items() for prompt in prompts]
     columns = [
         {"prompt_id": _prompt_id(prompt), "prompt": prompt, "split": split, "source": source}
+        | {"category": _category(prompt)}
         for prompt, split, source in rows
     ]
     path.parent.mkdir(parents=True)
@@ -240,49 +245,68 @@ def _write_evaluation(
     gain: float,
     size: int,
 ) -> None:
-    names = (*REWARDS, params.target.reward, "oracle")
-    sides: dict[str, list[dict]] = {"base": [], "tuned": []}
-    values: dict[str, list[list[float]]] = {"base": [], "tuned": []}
+    """Pictures and scores of base, tuned model and one between them, with every table that the evaluation writes."""
+    target = params.target.reward if params.target_is_scored_anywhere else None
+    names = tuple(dict.fromkeys([*([target] if target else []), *params.score.rewards, "oracle"]))
+    sides: dict[str, list[dict]] = {name: [] for name in ("base", "tuned", *params.evaluate.models)}
+    values: dict[str, list[list[float]]] = {name: [] for name in sides}
     flat = [(source, prompt) for source, prompts in test.items() for prompt in prompts]
     for _, prompt in flat:
         quality = float(rng.beta(2, 2))
         better = float(np.clip(quality + rng.normal(0.22 * gain, 0.16), 0, 1))
         if HOSTILE in prompt:
             quality, better = 0.05, 1.0
-        for side, level in (("base", quality), ("tuned", better)):
+        for side, level in zip(sides, (quality, better, (quality + better) / 2), strict=False):
             sides[side].append(_generation(prompt, 0, level, params.seed, size))
             scores = _score(level, rng)
             mean_z = np.mean([(scores[name] - mean) / std for name, (mean, std) in REWARDS.items()])
-            values[side].append([*scores.values(), float(mean_z), level])
+            values[side].append(
+                [{**scores, "mean_z": float(mean_z), "oracle": level}[name] for name in names]
+            )
     for side, rows in sides.items():
         _write_shards(sources.side(side), "test", rows, tables.GENERATIONS)
-    pairs = Pairs(
+        scored = [
+            {
+                "sample_id": row["sample_id"],
+                "prompt_id": row["prompt_id"],
+                **dict(zip(names, found, strict=True)),
+            }
+            for row, found in zip(rows, values[side], strict=True)
+        ]
+        drawn = [name for name in names if name != "mean_z"]
+        _write_shards(sources.side(side).parent / "scores", "test", scored, tables.scores_schema(drawn))
+    joined = Scores(
         sample_ids=np.array([row["sample_id"] for row in sides["base"]]),
         prompt_ids=np.array([row["prompt_id"] for row in sides["base"]]),
         prompts=np.array([prompt for _, prompt in flat]),
         test_sets=np.array([source for source, _ in flat]),
+        groupings={"category": np.array([_category(prompt) for _, prompt in flat], dtype=object)},
+        models=tuple(sides),
         rewards=names,
-        base=np.array(values["base"]),
-        tuned=np.array(values["tuned"]),
+        values=np.array(list(values.values())),
     )
-    table = evaluation_table(pairs, params.target.reward, params.evaluate, params.seed)
-    tables.write_table(table, sources.evaluation, {"fingerprint": "evaluation"})
-    rows = [
-        {
-            "sample_id": row["sample_id"],
-            "prompt_id": row["prompt_id"],
-            "prompt": prompt,
-            "test_set": source,
-            "reward": name,
-            "base": values["base"][place][column],
-            "tuned": values["tuned"][place][column],
-        }
-        for place, ((source, prompt), row) in enumerate(zip(flat, sides["base"], strict=True))
-        for column, name in enumerate(names)
-    ]
-    tables.write_table(
-        pa.Table.from_pylist(rows, schema=SAMPLES), sources.samples, {"fingerprint": "samples"}
-    )
+    _write_comparisons(params, sources, joined, target)
+
+
+def _write_comparisons(params: Params, sources: Sources, joined: Scores, target: str | None) -> None:
+    settings, seed = params.evaluate, params.seed
+    roles = Roles.of(target, params.target_rewards, joined.rewards) if target else None
+    pairs = joined.pairs("base", "tuned")
+    made = {
+        sources.evaluation: evaluation_table(pairs, target, settings, seed),
+        sources.samples: samples_table(pairs),
+        sources.evaluation_images / "models.parquet": models_table(joined, target, settings, seed),
+        sources.evaluation_images / "matrix.parquet": matrix_table(joined, target, settings, seed),
+        sources.evaluation_images / "hacking.parquet": hacking_table(joined, roles, settings, seed),
+    }
+    legend = {"models": {name: {"model": f"demo, {name}"} for name in joined.models}}
+    for path, table in made.items():
+        metadata = {"fingerprint": path.stem, "confidence": settings.confidence, "legend": legend}
+        tables.write_table(table, path, metadata)
+
+
+def _category(prompt: str) -> str | None:
+    return next((shape for shape in SHAPES if shape in prompt), None)
 
 
 def _write_training(folder: Path, steps: int, rng: np.random.Generator) -> None:

@@ -16,9 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.report import sections, text
+from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.report.examples import examples
 from tgo_pipeline.report.gallery import prepare
+from tgo_pipeline.report.models import models
 from tgo_pipeline.report.pictures import BUDGET_BYTES, Album
 from tgo_pipeline.report.run import describe, minute
 from tgo_pipeline.shards import atomic
@@ -64,8 +66,8 @@ def render(params: Params, sources: Sources, now: float) -> str:
     without = len(page(0).encode())
     if without > limit:
         raise TgoError(
-            f"report.max_mb is {params.report.max_mb:g}, but the page takes {text.size(without)} before a single sample "
-            "is in its gallery: give more, or lower report.examples and report.pairs."
+            f"report.max_mb is {params.report.max_mb:g}, but the page takes {text.size(without)} before a single "
+            "sample is in its gallery: give more, or lower report.examples and report.pairs."
         )
     return page(limit - without - RESERVE_BYTES)
 
@@ -77,7 +79,9 @@ def _sections(params: Params, sources: Sources, album: Album) -> dict[str, Any]:
         "params": params,
         "run": describe(params, sources),
         "evaluation": evaluation,
+        "models": models(sources, evaluation.roles) if evaluation else None,
         "scores": sections.scores(params, sources),
+        "adequacy": adequacy(params, sources.adequacy),
         "labels": sections.labels(sources),
         "training": sections.training_curves(sources),
         "pairs": sections.before_after(params, sources, evaluation, album),

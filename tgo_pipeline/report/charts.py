@@ -54,19 +54,19 @@ CONFIG: Spec = {
 }
 
 
-def _finish(chart: Drawing, description: str, height: int) -> Spec:
+def finish(chart: Drawing, description: str, height: int) -> Spec:
     spec = chart.properties(width="container", height=height, description=description).to_dict()
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["config"] = CONFIG
     return spec
 
 
-def _data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
+def data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
     return alt.Data(values=[dict(row) for row in rows])
 
 
-def _rule_at(value: float, **style: Any) -> alt.Chart:
-    return alt.Chart(_data([{"at": value}])).mark_rule(**style).encode(x=alt.X("at:Q"))
+def rule_at(value: float, **style: Any) -> alt.Chart:
+    return alt.Chart(data([{"at": value}])).mark_rule(**style).encode(x=alt.X("at:Q"))
 
 
 def score_histogram(bins: Sequence[Bin], threshold: ThresholdRow | None) -> Spec:
@@ -82,7 +82,7 @@ def score_histogram(bins: Sequence[Bin], threshold: ThresholdRow | None) -> Spec
         for part in bins
     ]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_bar(binSpacing=0.5)
         .encode(
             x=alt.X("low:Q", bin="binned", title="score", scale=alt.Scale(zero=False, nice=False)),
@@ -97,14 +97,14 @@ def score_histogram(bins: Sequence[Bin], threshold: ThresholdRow | None) -> Spec
         )
     )
     if threshold is None or tau is None:
-        return _finish(bars, "Histogram of scores", 150)
-    layers = [bars, _rule_at(tau, color=INK, strokeWidth=1.5)]
+        return finish(bars, "Histogram of scores", 150)
+    layers = [bars, rule_at(tau, color=INK, strokeWidth=1.5)]
     if finite(threshold.tau_low) is not None and finite(threshold.tau_high) is not None:
-        band = _data([{"low": threshold.tau_low, "high": threshold.tau_high}])
+        band = data([{"low": threshold.tau_low, "high": threshold.tau_high}])
         layers.insert(
             1, alt.Chart(band).mark_rect(color=INK, opacity=0.18).encode(x=alt.X("low:Q"), x2="high:Q")
         )
-    return _finish(alt.layer(*layers), f"Histogram of {threshold.reward} scores with tau", 150)
+    return finish(alt.layer(*layers), f"Histogram of {threshold.reward} scores with tau", 150)
 
 
 def label_balance(labels: LabelSummary) -> Spec:
@@ -116,7 +116,7 @@ def label_balance(labels: LabelSummary) -> Spec:
         for order, (label, share) in enumerate((("positive", positive), ("negative", 1 - positive)))
     ]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_bar(height=22)
         .encode(
             y=alt.Y("how:N", title=None, sort=list(shares), axis=alt.Axis(labelColor=INK, labelFontSize=12)),
@@ -126,8 +126,8 @@ def label_balance(labels: LabelSummary) -> Spec:
             tooltip=["how:N", "label:N", alt.Tooltip("share:Q", format=".1%")],
         )
     )
-    middle = _rule_at(0.5, color=INK, strokeDash=[3, 3])
-    return _finish(
+    middle = rule_at(0.5, color=INK, strokeDash=[3, 3])
+    return finish(
         alt.layer(bars, middle), "Share of positive labels by count and by weight", 34 * len(shares)
     )
 
@@ -140,7 +140,7 @@ def weight_histogram(labels: LabelSummary) -> Spec:
         for part in parts
     ]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_bar(binSpacing=0.5)
         .encode(
             x=alt.X("low:Q", bin="binned", title="weight", scale=alt.Scale(zero=False, nice=False)),
@@ -155,8 +155,8 @@ def weight_histogram(labels: LabelSummary) -> Spec:
             ],
         )
     )
-    mean = _rule_at(labels.mean_weight, color=INK, strokeWidth=1.5)
-    return _finish(alt.layer(bars, mean), "Histogram of the confidence weights by label", 170)
+    mean = rule_at(labels.mean_weight, color=INK, strokeWidth=1.5)
+    return finish(alt.layer(bars, mean), "Histogram of the confidence weights by label", 170)
 
 
 def forest(
@@ -218,7 +218,7 @@ def _intervals(
         "value": "normal",
     }
     names = alt.Axis(labelFontWeight=weight, labelColor=INK, labelFontSize=12, grid=True)  # type: ignore[arg-type]
-    base = alt.Chart(_data(values)).encode(
+    base = alt.Chart(data(values)).encode(
         y=alt.Y("reward:N", title=None, sort=order, axis=names),
         color=alt.Color("role:N", scale=ROLE_COLOURS, legend=None),
         tooltip=[
@@ -229,14 +229,14 @@ def _intervals(
         ],
     )
     layers = [
-        alt.Chart(_data([{"at": neutral}])).mark_rule(color=INK).encode(x=alt.X("at:Q", **axis)),
+        alt.Chart(data([{"at": neutral}])).mark_rule(color=INK).encode(x=alt.X("at:Q", **axis)),
         base.mark_rule(strokeWidth=2.5, strokeCap="round").encode(x=alt.X("low:Q", **axis), x2="high:Q"),
         base.mark_point(filled=True, size=75, opacity=1).encode(x=alt.X("middle:Q", **axis)),
     ]
     if any(value.get("with_ties") is not None for value in values):
         diamond = base.mark_point(shape="diamond", size=60, opacity=1)
         layers.append(diamond.encode(x=alt.X("with_ties:Q", **axis)))
-    return _finish(alt.layer(*layers), description, 26 * len(order))
+    return finish(alt.layer(*layers), description, 26 * len(order))
 
 
 def difference_histogram(differences: Sequence[float], colour: str) -> Spec:
@@ -249,7 +249,7 @@ def difference_histogram(differences: Sequence[float], colour: str) -> Spec:
         for low, high, n in zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True)
     ]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_bar(binSpacing=0.5, color=colour)
         .encode(
             x=alt.X("low:Q", bin="binned", title="tuned − base, score units", scale=alt.Scale(nice=False)),
@@ -263,8 +263,8 @@ def difference_histogram(differences: Sequence[float], colour: str) -> Spec:
             ],
         )
     )
-    layers = alt.layer(bars, _rule_at(0.0, color=INK, strokeWidth=1.5))
-    return _finish(layers, "Histogram of paired differences around zero", 150)
+    layers = alt.layer(bars, rule_at(0.0, color=INK, strokeWidth=1.5))
+    return finish(layers, "Histogram of paired differences around zero", 150)
 
 
 def _around_zero(differences: Sequence[float], half: int = 15) -> list[float]:
@@ -286,14 +286,14 @@ def curves(panel: Panel) -> Spec:
         for step, value in zip(curve.steps, curve.values, strict=True)
     ]
     colour, dash = _curve_styles(names)
-    base = alt.Chart(_data(rows)).encode(x=alt.X("step:Q", title="step"), color=colour)
+    base = alt.Chart(data(rows)).encode(x=alt.X("step:Q", title="step"), color=colour)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~g"))
     tips = ["series:N", "step:Q", alt.Tooltip("value:Q", format=".4~g")]
     description = f"{panel.title} over training steps"
     longest = max(len(curve.values) for curve in panel.curves)
     if longest < SMOOTHED_FROM or all(curve.monotone for curve in panel.curves):
         line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash, tooltip=tips)
-        return _finish(line, description, 170)
+        return finish(line, description, 170)
     reach = longest // 25 + 1
     raw = base.mark_line(strokeWidth=1, opacity=0.3).encode(y=y, tooltip=tips)
     smooth = (
@@ -301,7 +301,7 @@ def curves(panel: Panel) -> Spec:
         .mark_line(strokeWidth=2)
         .encode(y=alt.Y("smooth:Q"), strokeDash=dash)
     )
-    return _finish(alt.layer(raw, smooth), description, 170)
+    return finish(alt.layer(raw, smooth), description, 170)
 
 
 def _curve_styles(names: Sequence[str]) -> tuple[alt.Color, alt.StrokeDash]:
@@ -325,7 +325,7 @@ def log_ratio_histogram(log_ratios: LogRatios) -> Spec:
         for low, high, count in bars
     ]
     bars = (
-        alt.Chart(_data(rows))
+        alt.Chart(data(rows))
         .mark_bar(binSpacing=0, opacity=0.6)
         .encode(
             x=alt.X("low:Q", bin="binned", title="log-ratio", scale=alt.Scale(nice=False)),
@@ -335,5 +335,5 @@ def log_ratio_histogram(log_ratios: LogRatios) -> Spec:
             tooltip=["label:N", "low:Q", "high:Q", "count:Q"],
         )
     )
-    layers = alt.layer(bars, _rule_at(0.0, color=INK, strokeWidth=1.5))
-    return _finish(layers, f"Histogram of the log-ratios at step {log_ratios.step}", 170)
+    layers = alt.layer(bars, rule_at(0.0, color=INK, strokeWidth=1.5))
+    return finish(layers, f"Histogram of the log-ratios at step {log_ratios.step}", 170)

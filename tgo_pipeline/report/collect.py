@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,13 @@ class Sources:
     generations: Path
     scores: Path
     thresholds: Path
+    adequacy: Path
     labels: Path
     evaluation: Path
     evaluation_images: Path
     training: Path
     plots: Path
+    metrics: Path
 
     @property
     def samples(self) -> Path:
@@ -245,6 +248,15 @@ def _weight_histogram(frame: pl.LazyFrame, low: float, high: float) -> dict[str,
         part = Bin(low + place_ * width, low + (place_ + 1) * width, n)
         histogram[tables.LABEL_NAMES[label]].append(part)
     return histogram
+
+
+def feedback_counts(metrics: Path, columns: Iterable[str]) -> dict[str, dict[str, float]]:
+    """What the score stage counted in each column of feedback; empty where it wrote nothing."""
+    path = metrics / "score.json"
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    return {name: content[name] for name in columns if name in content}
 
 
 def scan_labels(folder: Path) -> pl.LazyFrame | None:

@@ -57,7 +57,7 @@ class Exhibition:
         self._entries = _entries(found.frame, rows, folders, params.report.thumbnail)
 
     def hang(self, budget: int) -> Gallery:
-        """The gallery whose island takes `budget` bytes at most: units in the order of their priority until it is full."""
+        """The gallery whose island takes `budget` bytes at most: units by their priority until it is full."""
         kept = _while_they_fit([self._size(unit) for unit in self._units], budget)
         while True:
             rows = sorted(row for unit in self._units[:kept] for row in unit)

@@ -56,9 +56,13 @@ def evaluation(params: Params, sources: Sources) -> Evaluation | None:
 
 @dataclass(frozen=True)
 class Scores:
-    """Thresholds and, per reward, the histogram of its scores; the target comes first."""
+    """Thresholds and, per reward, the histogram of its scores; the target comes first.
+
+    `feedback` has what was counted in each column that people gave.
+    """
 
     target: str
+    feedback: Mapping[str, Mapping[str, float]]
     rows: list[collect.ThresholdRow]
     charts: Mapping[str, charts.Spec]
 
@@ -76,7 +80,8 @@ def scores(params: Params, sources: Sources) -> Scores | None:
         for row in rows
         if row.reward in histograms
     }
-    return Scores(target, rows, drawn)
+    feedback = collect.feedback_counts(sources.metrics, params.score.feedback)
+    return Scores(target, feedback, rows, drawn)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def spread_order(n: int) -> np.ndarray:
-    """A permutation of the ranks 0 to n - 1, every prefix of which covers them evenly: both ends, then the gaps' middles.
+    """A permutation of the ranks 0 to n - 1, every prefix of which covers them evenly.
 
-    The middle of the widest gaps comes first (the bits of the rank reversed, as in van der Corput's sequence).
+    Both ends come first, then the middles of the widest gaps (the bits of the rank reversed, as in van der Corput's
+    sequence).
     """
     if n < 3:
         return np.arange(n)

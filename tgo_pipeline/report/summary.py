@@ -69,7 +69,10 @@ _SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
 def headline(found: Sequence[Finding], objective: str) -> str:
     """One sentence that says whether alignment worked, and no more than the intervals allow."""
     if not found or found[0].role != "target":
-        return "This run holds no evaluation of its target yet."
+        said = (
+            "The target is feedback, which new pictures have none of: the rewards alone compare the models."
+        )
+        return said + _held_out_clause(found)
     target, held_out = found[0], list(found[1:])
     name = _SPELLING.get(objective, objective.upper())
     if target.direction == "unclear":

@@ -1,0 +1,255 @@
+"""The section "is one tau enough?": the verdict on the target first, then what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tgo_pipeline.params import Params
+from tgo_pipeline.report import charts_adequacy as charts
+from tgo_pipeline.report.charts import Spec
+from tgo_pipeline.report.text import count, decimals, fixed, number, percent
+from tgo_pipeline.thresholds.adequacy_table import BASELINES, Row, Statistics, by_reward, read_adequacy
+
+
+@dataclass(frozen=True)
+class BaselineLine:
+    """One instance baseline of the target: its flips, as counted, by chance alone and with the noise taken out."""
+
+    name: str
+    meaning: str
+    at: float | None
+    flips: Row
+    chance: Row
+    corrected: Row
+    ratio: Row
+    offset: Row
+    distance: Row
+    note: str | None
+
+    @property
+    def setting(self) -> str:
+        """What it depends on besides the scores: the soft baseline's beta, or the percentile."""
+        if self.at is None:
+            return ""
+        return f"β {number(self.at, 2)}" if self.name.startswith("prompt_soft") else f"at {self.at:g}"
+
+
+@dataclass(frozen=True)
+class SoftLine:
+    """The soft baseline at one beta: the effective samples behind it, and the warning if they are too few."""
+
+    beta: float
+    ess: Row
+    low_share: Row
+    bias: Row
+    oracle: Row
+
+    @property
+    def warned(self) -> bool:
+        """Whether the stage says more of it than that its beta is a what-if."""
+        return not (self.ess.note or "what if").startswith("what if")
+
+
+@dataclass(frozen=True)
+class RewardLine:
+    """The verdict on one reward with the numbers that it rests on."""
+
+    reward: str
+    verdict: Row
+    ratio: Row
+    heterogeneity: Row
+    bound: Row
+    sampling: Row
+    samples_per_prompt: Row
+
+
+@dataclass(frozen=True)
+class Adequacy:
+    """What the section shows. `verdict` is adequate, inadequate or undecided; `sentence` says why."""
+
+    reward: str
+    verdict: str
+    sentence: str
+    advice: list[str]
+    facts: list[tuple[str, str, str]]
+    decimals: int
+    baselines: list[BaselineLine]
+    soft: list[SoftLine]
+    rewards: list[RewardLine]
+    charts: Mapping[str, tuple[Spec, str]]
+
+
+def adequacy(params: Params, path: Path) -> Adequacy | None:
+    """The section's facts and charts, or None if the threshold stage has not written the table.
+
+    Raises `TgoError` for a table of the wrong schema.
+    """
+    if not path.is_file():
+        return None
+    every = by_reward(read_adequacy(path))
+    if not every:
+        return None
+    target = params.target.reward if params.target.reward in every else next(iter(every))
+    found = every[target]
+    verdict = found.first("verdict")
+    lines = _baselines(found)
+    return Adequacy(
+        reward=target,
+        verdict=verdict.baseline or "undecided",
+        sentence=verdict.note or "",
+        advice=[row.note for row in found.all("advice") if row.note],
+        facts=_facts(found),
+        decimals=decimals(_spread(found)),
+        baselines=lines,
+        soft=_soft(found),
+        rewards=[_reward(name, every[name]) for name in sorted(every, key=lambda name: name != target)],
+        charts=_charts(found, lines),
+    )
+
+
+def _spread(found: Statistics) -> float | None:
+    variances = [found.first(name).value for name in ("between_variance", "within_variance")]
+    known = [value for value in variances if value is not None]
+    return sum(known) ** 0.5 if known else None
+
+
+def _facts(found: Statistics) -> list[tuple[str, str, str]]:
+    """(what, its value, what it says) of the target."""
+    first = found.first
+    ties, samples = first("ties").value, first("samples").value
+    tied = None if ties is None or samples is None else count(round(ties * samples))
+    facts = [
+        (
+            "Labels that prompts' own thresholds would flip",
+            _interval(first("heterogeneity")),
+            "noise taken out",
+        ),
+        ("At most, whatever the distribution", _interval(first("heterogeneity_bound")), ""),
+        ("Tolerated", percent(first("tolerance").value), ""),
+        (
+            "R: variance between prompts",
+            _interval(first("ratio")),
+            "0 is one tau for all, 1 one score a prompt",
+        ),
+        (
+            "Variance between and within prompts",
+            f"{number(first('between_variance').value)} and {number(first('within_variance').value)}",
+            "",
+        ),
+        (
+            "Labels that another draw of prompts would flip",
+            percent(first("sampling_flip_rate").value, 1),
+            "what the sampling error of τ amounts to",
+        ),
+        (
+            "Samples",
+            f"{_count(samples)} of {_count(first('prompts').value)} prompts",
+            f"{_count(first('samples_per_prompt').value)} a prompt",
+        ),
+        (
+            "Effective share of the label weights",
+            percent(first("weight_ess").value),
+            first("weight_ess").note or "",
+        ),
+        ("Samples tied at τ", tied or "", ""),
+    ]
+    return [(name, value, note) for name, value, note in facts if value and not value.startswith("–")]
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else count(round(value)) if value == round(value) else number(value)
+
+
+def _interval(row: Row) -> str:
+    """A share with its interval."""
+    if row.low is None or row.high is None:
+        return percent(row.value, 1)
+    return f"{percent(row.value, 1)} ({fixed(100 * row.low, 1)} to {percent(row.high, 1)})"
+
+
+def _baselines(found: Statistics) -> list[BaselineLine]:
+    def at(statistic: str, flips: Row) -> Row:
+        rows = found.all(statistic, flips.baseline)
+        return next((row for row in rows if flips.at in (None, row.at)), Row(statistic=statistic))
+
+    return [
+        BaselineLine(
+            name=flips.baseline or "",
+            meaning=BASELINES.get(flips.baseline or "", ""),
+            at=flips.at,
+            flips=flips,
+            chance=at("flip_rate_null", flips),
+            corrected=at("flip_rate_corrected", flips),
+            ratio=at("ratio", flips),
+            offset=at("baseline_offset", flips),
+            distance=found.first("weighted_distance", flips.baseline),
+            note=flips.note,
+        )
+        for flips in found.all("flip_rate")
+    ]
+
+
+def _soft(found: Statistics) -> list[SoftLine]:
+    return [
+        SoftLine(
+            beta=row.at,
+            ess=row,
+            **{
+                name: next(
+                    (other for other in found.all(statistic) if other.at == row.at), Row(statistic=statistic)
+                )
+                for name, statistic in (
+                    ("low_share", "soft_ess_low"),
+                    ("bias", "soft_bias"),
+                    ("oracle", "oracle_percentile"),
+                )
+            },
+        )
+        for row in found.all("soft_ess")
+        if row.at is not None
+    ]
+
+
+def _reward(name: str, found: Statistics) -> RewardLine:
+    shown = (
+        "verdict",
+        "ratio",
+        "heterogeneity",
+        "heterogeneity_bound",
+        "sampling_flip_rate",
+        "samples_per_prompt",
+    )
+    return RewardLine(name, *(found.first(statistic) for statistic in shown))
+
+
+def _charts(found: Statistics, lines: list[BaselineLine]) -> dict[str, tuple[Spec, str]]:
+    """Title to chart and caption; what the table has no rows for is left out."""
+    tolerance, made = found.first("tolerance").value, {}
+    if lines:
+        named = [(_named(line), line.flips, line.chance, line.corrected) for line in lines]
+        made["Flips by baseline"] = (
+            charts.flip_rates(named, tolerance),
+            "Dot and line: labels that flip against the estimated baseline, with interval. Tick: the same with scores "
+            "shuffled over prompts, which is chance alone. Diamond: noise taken out. Dashes: tolerated.",
+        )
+    stability, differing = list(found.all("stability")), list(found.all("heterogeneity_at"))
+    if stability or differing:
+        made["Over percentiles"] = (
+            charts.percentiles(stability, differing, found.first("tau").at, tolerance),
+            "Whether another percentile would do better. The line stands at the chosen one, dashes at what is tolerated.",
+        )
+    curve, best = list(found.all("margin_curve")), found.first("margin_bound")
+    if curve and best.at is not None and best.value is not None:
+        baseline = BASELINES.get(curve[0].baseline or "", curve[0].baseline or "")
+        made["Margin bound"] = (
+            charts.margin_bound(curve, best),
+            f"P(|s − τ| ≤ h) + E(b − τ)² / h² bounds the flips against the {baseline}, here as estimated; least at the "
+            "dot. A bound of 100 % or more says nothing.",
+        )
+    return made
+
+
+def _named(line: BaselineLine) -> str:
+    return f"{line.name}, {line.setting}" if line.setting else line.name
