@@ -313,6 +313,8 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
             output=folder / "model",
             training=folder / "training",
             prompts=job.prompts,
+            scores=job.scores,
+            thresholds=job.thresholds,
         )
     return str(folder / "model"), last_metrics(folder / "training")
 

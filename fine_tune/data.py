@@ -156,9 +156,10 @@ class TrainingData:
                 f"{missing[0]}: the labels are not those of these generations. Run score, threshold and label again."
             )
         self._labels = labels
-        self._encoded = encoded
+        self.encoded = encoded
         self._sampling = sampling
         self._pairs = pairs
+        self._relabelled: Mapping[int, Labels] = {}
         self._units = np.arange(len(labels))[:, None] if pairs is None else pairs
         is_positive = labels.positive[self._units[:, 0]]
         self._sides = [np.flatnonzero(~is_positive), np.flatnonzero(is_positive)]
@@ -186,6 +187,15 @@ class TrainingData:
         epoch, offset = divmod(number, len(self))
         return Place(int(self._permutation(epoch)[offset]), str(epoch))
 
+    def epochs_of(self, step: int) -> range:
+        """The epochs, from 0, that the batch of a step, counted from 0, has units of."""
+        first = step * self._sampling.batch_size
+        return range(first // len(self), (first + self._sampling.batch_size - 1) // len(self) + 1)
+
+    def relabel(self, by_epoch: Mapping[int, Labels]) -> None:
+        """Take label, weight and score of the units of these epochs from other labels of the same samples."""
+        self._relabelled = by_epoch
+
     def epochs(self, step: int) -> float:
         """How often the data has been passed over after `step` steps."""
         return step * self._sampling.batch_size / len(self)
@@ -201,21 +211,29 @@ class TrainingData:
     def _batch(self, places: Sequence[Place], others: Sequence[Place]) -> TrainingBatch:
         rows = self._rows(places)
         ids = [self._labels.sample_ids[row] for row in rows]
-        label = self._labels.label[rows].astype(np.float32)
+        label = self._values("label", places)
         if self._pairs is not None:
             label = np.tile(np.array([1, 0], np.float32), len(places))
         return TrainingBatch(
-            self._encoded.images(ids),
-            self._encoded.conditions(self._prompts(places)),
-            self._encoded.conditions(self._prompts(others)) if others else {},
+            self.encoded.images(ids),
+            self.encoded.conditions(self._prompts(places)),
+            self.encoded.conditions(self._prompts(others)) if others else {},
             torch.from_numpy(label),
-            torch.from_numpy(self._labels.weight[rows].astype(np.float32)),
-            torch.from_numpy(self._labels.score[rows].astype(np.float32)),
+            torch.from_numpy(self._values("weight", places)),
+            torch.from_numpy(self._values("score", places)),
             [seeds for place in places for seeds in [self._seeds(place)] * self.members],
         )
 
     def _rows(self, places: Sequence[Place]) -> np.ndarray:
         return np.concatenate([self._units[place.unit] for place in places])
+
+    def _values(self, name: str, places: Sequence[Place]) -> np.ndarray:
+        """A number of each sample, float32, as the labels of its epoch have it."""
+        values = [getattr(self._labels_of(place), name)[self._units[place.unit]] for place in places]
+        return np.concatenate(values).astype(np.float32)
+
+    def _labels_of(self, place: Place) -> Labels:
+        return self._relabelled.get(int(place.turn), self._labels) if self._relabelled else self._labels
 
     def _prompts(self, places: Sequence[Place]) -> list[str]:
         """The prompt of every sample: empty where it is dropped, else with its side's prefix."""
@@ -224,8 +242,8 @@ class TrainingData:
         for place in places:
             dropped = self._drops(place)
             for row in self._units[place.unit]:
-                prefix = prefixes.get(int(self._labels.positive[row]), "")
-                prompt = self._encoded.prompt(self._labels.sample_ids[row])
+                prefix = prefixes.get(int(self._labels_of(place).label[row] >= 0.5), "")
+                prompt = self.encoded.prompt(self._labels.sample_ids[row])
                 texts.append("" if dropped else prefix + prompt)
         return texts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import result
+from fine_tune import reestimate, result
 from fine_tune.checkpoints import latest_step
 from fine_tune.encode import Source
 from fine_tune.encode import plan as plan_encoding
@@ -51,6 +51,8 @@ class Job:
     prompts: Path
     group: Group = dataclasses.field(default_factory=Group)
     runs: Path = paths.RUNS
+    scores: Path = paths.SCORES
+    thresholds: Path = paths.THRESHOLDS
 
     @property
     def planned(self) -> list[Shard]:
@@ -60,7 +62,9 @@ class Job:
     @property
     def mark(self) -> str:
         """Its fingerprint."""
-        return _fingerprint(self.params, self.labels, self.planned)
+        anew = reestimate.mark(self.params, self.scores, self.thresholds)
+        own = {} if anew is None else {"reestimate": anew}
+        return _fingerprint(self.params, self.labels, self.planned, **own)
 
 
 def module_jobs(job: Job) -> list[Job]:
@@ -124,8 +128,9 @@ def _prefixes(params: Params) -> Mapping[int, str]:
     return {} if modules(params) else make_objective(params.fine_tune).prefixes
 
 
-def _fingerprint(params: Params, labels: Labels, planned: Sequence[Shard]) -> str:
+def _fingerprint(params: Params, labels: Labels, planned: Sequence[Shard], **own: str) -> str:
     return fingerprint(
+        **own,
         version=VERSION,
         seed=params.seed,
         fine_tune=_numbers(params.fine_tune),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fine_tune.checkpoints import Checkpoints
     from fine_tune.group import Group
     from fine_tune.log import TrainingLog
+    from fine_tune.reestimate import Reestimation
     from fine_tune.trainer import Trainer, Update
     from fine_tune.validation import Validation
     from tgo_pipeline.params import FineTuneParams
@@ -31,6 +32,7 @@ def fit(
     validation: Validation | None,
     stop: Stop,
     group: Group,
+    thresholds: Reestimation | None = None,
 ) -> None:
     """Train to the last step. Raises `Interrupted` after a signal, with a checkpoint of the last finished step.
 
@@ -38,7 +40,8 @@ def fit(
     them stops all after the same step.
 
     What a step says (metrics, histogram, picture) is written before its checkpoint: on resuming it is there up to
-    the checkpoint, and what came after is written again.
+    the checkpoint, and what came after is written again. `thresholds` labels each epoch anew, if the parameters ask
+    for it.
     """
 
     def draw() -> None:
@@ -53,7 +56,11 @@ def fit(
     with Bar("fine-tuning", params.steps) as bar:
         bar.advance(trainer.step)
         while trainer.step < params.steps:
+            if thresholds is not None:
+                thresholds.advance()
             update = trainer.update()
+            if thresholds is not None:
+                update.metrics["threshold"] = thresholds.tau
             bar.advance()
             if training is not None:
                 _report(trainer.step, params, update, training)

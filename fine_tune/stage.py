@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import result
+from fine_tune import reestimate, result
 from fine_tune.checkpoints import Checkpoints
 from fine_tune.encode import encode_folder, generation_shards
 from fine_tune.group import joined
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fine_tune.log import TrainingLog
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
+    from fine_tune.reestimate import Reestimation
+    from fine_tune.trainer import Trainer
     from fine_tune.validation import Validation
     from tgo_pipeline.params import Params
 
@@ -52,12 +54,15 @@ def run(
     training: Path,
     prompts: Path,
     runs: Path = paths.RUNS,
+    scores: Path = paths.SCORES,
+    thresholds: Path = paths.THRESHOLDS,
 ) -> None:
     """Fine-tune `params.model` on the labelled generations and write the result to `output`.
 
     Resumes exactly from the newest checkpoint of the same parameters and data; does nothing if `output` is their
     result already. Raises `TgoError` for inputs that cannot be trained on and for a training that diverges, and
     `Interrupted` after a signal, with a checkpoint of the last finished step. Processes of a launcher share the work.
+    `scores` and `thresholds` are read where tau is estimated anew.
     """
     from fine_tune.labels import read_labels
 
@@ -66,9 +71,23 @@ def run(
         group.on_main(lambda: require(params.runtime.trackers))
         params = dataclasses.replace(params, runtime=runtime)
         _check_base(params)
+        reestimate.check(params)
         labelled = read_labels(labels)
         _check_join(labelled, labels, generations)
-        job = Job(params, labelled, generations, encoded, checkpoints, output, training, prompts, group, runs)
+        job = Job(
+            params,
+            labelled,
+            generations,
+            encoded,
+            checkpoints,
+            output,
+            training,
+            prompts,
+            group=group,
+            runs=runs,
+            scores=scores,
+            thresholds=thresholds,
+        )
         if NEGATIVE not in modules(params):
             group.on_main(
                 lambda: shutil.rmtree(training / NEGATIVE, ignore_errors=True)
@@ -208,10 +227,28 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
             validation=group.agree(lambda: _validation(job, base.pipeline, objective)),
             stop=stop,
             group=group,
+            thresholds=group.agree(lambda: _reestimation(job, base.pipeline, objective, trainer, data)),
         )
     with trainer.averaged():
         weights = trainer.weights() if group.sharded else {}
         group.on_main(lambda: _write(job, objective, base.policy, weights))
+
+
+def _reestimation(
+    job: Job, pipeline: Any, objective: Objective, trainer: Trainer, data: TrainingData
+) -> Reestimation | None:
+    params, labels = job.params, job.labels
+    if params.fine_tune.reestimate is None:
+        return None
+    prompts = reestimate.choose_prompts(labels, data.encoded, params)
+    return reestimate.Reestimation(
+        trainer,
+        data,
+        reestimate.Estimator(pipeline, prompts, params, job.scores, objective.sampling),
+        relabel=lambda tau: reestimate.relabelled(labels, tau, params, objective),
+        first=reestimate.first_tau(params, job.thresholds),
+        group=job.group,
+    )
 
 
 def _log(job: Job, step: int) -> TrainingLog:
@@ -267,11 +304,12 @@ def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str,
 
 
 def _load_base(params: Params, device: torch.device | None) -> Any:
-    """The pipeline on a device (none given: the CPU), adapters fused; VAE and text encoder only for validation."""
+    """The pipeline on a device (none given: the CPU), adapters fused; VAE and text encoder only to draw with."""
     from fine_tune.policies.base import ENCODING_PARTS
     from tgo_pipeline.generators import load_pipeline
 
-    without = () if params.fine_tune.validation.every else ENCODING_PARTS
+    draws = params.fine_tune.validation.every or params.fine_tune.reestimate
+    without = () if draws else ENCODING_PARTS
     pipeline = load_pipeline(params.model, params.revision, device or "cpu", without)
     result.fuse_adapters(pipeline, params)
     return pipeline

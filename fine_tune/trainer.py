@@ -27,7 +27,7 @@ from fine_tune.spread import Spread, placed, whole
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
-POINT, GUARD = "reference_point", "guard"
+POINT, GUARD, THRESHOLDS = "reference_point", "guard", "thresholds"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Trainer:
         Raises `TgoError` for a batch that they cannot share out equally.
         """
         self.step = 0
+        self.thresholds: list[float] = []
+        """tau by epoch, where it is estimated anew."""
         self._group = group or Group()
         self._forward = Forward(policy, objective, params, accelerator)
         self._objective = objective
@@ -213,6 +215,7 @@ class Trainer:
         moments = whole(named_state(self._optimizer, self._trained), keep)
         scaler = self._accelerator.scaler
         memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
+        memory |= {THRESHOLDS: list(self.thresholds)} if self.thresholds else {}
         return State(self.step, weights, moments, scaler.state_dict() if scaler else {}, average, memory)
 
     def load_state(self, state: State) -> None:
@@ -222,6 +225,7 @@ class Trainer:
             self._average[name].copy_(placed(value, self._average[name]))
         self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
         self._guard.load_state(state.memory[GUARD])
+        self.thresholds = list(state.memory.get(THRESHOLDS, []))
         load_named_state(self._optimizer, self._trained, state.optimizer)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
