@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from tests.report.workspace import write_workspace
 from tgo_pipeline import demo
+from tgo_pipeline.generators.pipelines import model_fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.tables import read_metadata
@@ -34,6 +35,7 @@ def finish(folder: Path, method: str = "full", **sections: Any) -> Params:
     params = write_workspace(folder, train_prompts=12, **sections).params
     _describe_rewards(folder)
     write_tuned(folder / "models/tuned", params, method)
+    _write_legend(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
     return params
 
@@ -61,6 +63,8 @@ def write_tuned(model: Path, params: Params, method: str) -> None:
         "seed": params.seed,
         "fingerprint": "0123456789abcdef",
     }
+    if method == "guidance":
+        description |= {"kind": "cpgd", "strength": 1.0, "positive": "positive", "negative": "negative"}
     (model / "tgo.json").write_text(json.dumps(description))
 
 
@@ -75,7 +79,25 @@ def _adapter(folder: Path) -> None:
 def _describe_rewards(folder: Path) -> None:
     """Put into the score shards what scoring with loaded rewards puts there."""
     for path in (folder / "data/scores").glob("*.parquet"):
-        table = pq.read_table(path)
-        metadata = {**read_metadata(path), "rewards": {"hpsv2.1": DESCRIBED}}
-        stored = {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
-        pq.write_table(table.replace_schema_metadata(stored), path)
+        _add_metadata(path, rewards={"hpsv2.1": DESCRIBED})
+
+
+def _write_legend(folder: Path) -> None:
+    """Put into the evaluation table what evaluating this model puts there, as far as cards show it."""
+    model = str(folder / "models/tuned")
+    legend = {
+        "rewards": {"hpsv2.1": DESCRIBED},
+        "test_sets": {"plain": {"source": "/home/someone/plain.txt", "kept": 16, "hash": "cd" * 8}},
+        "models": {"tuned": {"model": model, "fingerprint": model_fingerprint(model)}},
+        "sampling": {"images": {"steps": 12, "guidance scale": 1.0, "seed of an image": "of its sample id"}},
+    }
+    _add_metadata(folder / "data/evaluation.parquet", legend=legend)
+
+
+def _add_metadata(path: Path, **entries: Any) -> None:
+    table = pq.read_table(path)
+    stored = {
+        **(table.schema.metadata or {}),
+        b"tgo": json.dumps({**read_metadata(path), **entries}).encode(),
+    }
+    pq.write_table(table.replace_schema_metadata(stored), path)

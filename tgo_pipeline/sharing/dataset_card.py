@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ from tgo_pipeline.sharing.facts import (
     shards,
     shown_model,
     tracked,
+    without_places,
 )
 from tgo_pipeline.sharing.folders import CARD, DATASET, DATASET_PARTS, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.sharing.results import IDENTITY_HEADER, identity_cells
 from tgo_pipeline.tables import read_table
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ def _opening(params: Params, about: About, configurations: Sequence[Configuratio
 
 def _loading(name: str, configurations: Sequence[Configuration]) -> str:
     lines = ["from datasets import load_dataset", ""]
-    lines += [f"{each.name} = load_dataset({name!r}, {each.name!r})" for each in configurations]
+    lines += [
+        f"{each.name} = load_dataset({json.dumps(name)}, {json.dumps(each.name)})" for each in configurations
+    ]
     rows = [
         [f"`{each.name}`", f"`{split.name}`", f"{split.examples:,}", f"{split.data_bytes:,}"]
         for each in configurations
@@ -188,6 +191,18 @@ def _loading(name: str, configurations: Sequence[Configuration]) -> str:
     ]
     shape = markdown.table(("configuration", "split", "rows", "bytes"), rows, (2, 3))
     return f"## How to load it\n\n{markdown.fenced(chr(10).join(lines), 'python')}\n\n{shape}"
+
+
+IDENTITY = ("reward", "model and version", "scale", "source", "sha256 of the weights")
+_HASH_SHOWN = 16
+
+
+def _identity(fact: RewardFact) -> list[str]:
+    """A row of what exactly gives a column's scores."""
+    model = " ".join(str(part) for part in (fact.reward, fact.version, fact.dtype) if part)
+    digest = markdown.code(fact.sha256[:_HASH_SHOWN]) if fact.sha256 else "–"
+    source, scale = (markdown.text(without_places(each) or "–") for each in (fact.source, fact.scale))
+    return [markdown.code(fact.column), markdown.text(model), scale, source, digest]
 
 
 def _columns(configurations: Sequence[Configuration], rewards: Sequence[RewardFact]) -> str:
@@ -228,7 +243,7 @@ def _labels(params: Params, places: Places, rewards: Sequence[RewardFact]) -> st
     ]
     import yaml
 
-    made = markdown.table(IDENTITY_HEADER, [identity_cells(fact) for fact in rewards])
+    made = markdown.table(IDENTITY, [_identity(fact) for fact in rewards])
     sections = {
         key: tracked(params)[key]
         for key in ("seed", "prompts", "generate", "score", "target", "threshold", "label")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import EMBEDDED, Params
-from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
+from tgo_pipeline.tables import read_metadata
 
 PAPER = "https://arxiv.org/abs/2605.04653"
 
@@ -76,30 +75,6 @@ def _reward(column: str, stored: Mapping[str, Any], params: Params) -> RewardFac
     )
 
 
-@dataclass(frozen=True)
-class PromptSet:
-    """A test set: how many prompts, and the sha256 of its sorted texts, each ended by a newline."""
-
-    name: str
-    prompts: int
-    sha256: str
-
-
-def prompt_sets(path: Path) -> list[PromptSet]:
-    """The test sets of the prompts table, in its order; none if there is no table."""
-    if not path.is_file():
-        return []
-    sets: dict[str, list[str]] = {}
-    for row in read_table(path, PROMPTS, ["prompt", "split", "source"]).to_pylist():
-        if row["split"] == "test":
-            sets.setdefault(row["source"], []).append(row["prompt"])
-    return [PromptSet(name, len(texts), _sha256(texts)) for name, texts in sets.items()]
-
-
-def _sha256(texts: Sequence[str]) -> str:
-    return hashlib.sha256("".join(f"{text}\n" for text in sorted(texts)).encode()).hexdigest()
-
-
 def shards(folder: Path) -> list[Path]:
     """The Parquet shards of a folder in order, none if it does not exist."""
     return sorted(folder.glob("[!.]*.parquet"))
@@ -119,14 +94,15 @@ def shown_model(model: str) -> str:
 def tracked(params: Params) -> dict[str, Any]:
     """All parameters that change numbers, as plain data, with folders of this machine by their last names."""
     sections = {key: value for key, value in dataclasses.asdict(params).items() if key != "runtime"}
-    return _without_places(sections)
+    return without_places(sections)
 
 
-def _without_places(value: Any) -> Any:
+def without_places(value: Any) -> Any:
+    """Plain data with every absolute path cut to its last name: where things lie here is nobody else's business."""
     if isinstance(value, dict):
-        return {key: _without_places(each) for key, each in value.items()}
+        return {key: without_places(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_without_places(each) for each in value]
+        return [without_places(each) for each in value]
     if isinstance(value, str) and value.startswith(("/", "~")):
         return Path(value).name
     return value

@@ -23,7 +23,7 @@ _IDS = (
     "cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 "
     "cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl "
     "gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl "
-    "apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 openrail-m ofl-1.1 osl-3.0 postgresql ncsa unlicense zlib "
+    "apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 ofl-1.1 osl-3.0 postgresql ncsa unlicense zlib "
     "pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 "
     "llama3.2 llama3.3 llama4 gemma unknown other"
 )

@@ -37,13 +37,13 @@ def _pipeline(model: Path, name: str, draw: Mapping[str, Any]) -> Loading:
         lines = [
             "from tgo_pipeline.generators.meissonic import MeissonicPipeline",
             "",
-            f"pipeline = MeissonicPipeline.from_pretrained({name!r})",
+            f"pipeline = MeissonicPipeline.from_pretrained({_quoted(name)})",
         ]
         return Loading([*lines, _call(draw)], "tgo-pipeline")
     lines = [
         "from diffusers import DiffusionPipeline",
         "",
-        f"pipeline = DiffusionPipeline.from_pretrained({name!r})",
+        f"pipeline = DiffusionPipeline.from_pretrained({_quoted(name)})",
     ]
     return Loading([*lines, _call(draw)])
 
@@ -52,12 +52,12 @@ def _adapter(description: Mapping[str, Any], model: Path, name: str, draw: Mappi
     base, revision = str(description.get("base")), description.get("revision")
     if base in EMBEDDED or not _is_pipeline_adapter(model):
         return Loading([*_by_this_package(name), _call(draw)], "tgo-pipeline")
-    pinned = f", revision={revision!r}" if revision else ""
+    pinned = f", revision={_quoted(str(revision))}" if revision else ""
     lines = [
         "from diffusers import DiffusionPipeline",
         "",
-        f"pipeline = DiffusionPipeline.from_pretrained({_shown(base)!r}{pinned})",
-        f"pipeline.load_lora_weights({name!r})",
+        f"pipeline = DiffusionPipeline.from_pretrained({_quoted(_shown(base))}{pinned})",
+        f"pipeline.load_lora_weights({_quoted(name)})",
     ]
     return Loading([*lines, _call(draw)])
 
@@ -73,20 +73,26 @@ def _by_this_package(name: str) -> list[str]:
         return [
             "from tgo_pipeline.generators import load_pipeline",
             "",
-            f"pipeline = load_pipeline({name!r})",
+            f"pipeline = load_pipeline({_quoted(name)})",
         ]
     return [
         "from huggingface_hub import snapshot_download",
         "from tgo_pipeline.generators import load_pipeline",
         "",
-        f"pipeline = load_pipeline(snapshot_download({name!r}))",
+        f"pipeline = load_pipeline(snapshot_download({_quoted(name)}))",
     ]
 
 
 def _call(draw: Mapping[str, Any]) -> str:
     prompt = f"{draw.get('prompt_prefix', '')}{PROMPT}"
-    arguments = [repr(prompt), *(f"{key}={value!r}" for key, value in draw.items() if key != "prompt_prefix")]
+    options = {key: value for key, value in draw.items() if key != "prompt_prefix"}
+    arguments = [_quoted(prompt), *(f"{key}={_quoted(value)}" for key, value in options.items())]
     return f"picture = pipeline({', '.join(arguments)}).images[0]"
+
+
+def _quoted(value: Any) -> str:
+    """A text or number as Python, which is its JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _with_hints(description: Mapping[str, Any], draw: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def model_card(
         _opening(params, described, about, found),
         _pictures(grid),
         _loading(params, described, about, model, name),
-        _evaluation(params, described, about, found, model),
+        _evaluation(found),
         _training(params, described, about),
         _limits(params, found, model),
         _licence(about),
@@ -213,23 +213,10 @@ def _loading(params: Params, described: Mapping[str, Any], about: About, model: 
     return f"## How to load it\n\n{markdown.fenced(chr(10).join(how.lines), 'python')}{needs}"
 
 
-def _evaluation(
-    params: Params, described: Mapping[str, Any], about: About, found: Results | None, model: Path
-) -> str:
+def _evaluation(found: Results | None) -> str:
     if found is None:
         return ""
-    revision = f" at revision {markdown.code(params.revision)}" if params.revision else ""
-    identity = [
-        f"base: {markdown.code(_base(described, about))}{revision}.",
-        f"tuned: this model, fingerprint {markdown.code(described['fingerprint'])}{_scheduler(model)}.",
-    ]
-    legend = results.legend(found, identity)
-    return f"## Evaluation\n\n{results.tables(found)}\n\n### What the names mean\n\n{legend}"
-
-
-def _scheduler(model: Path) -> str:
-    part = index_of(model).get("scheduler")
-    return f", sampler {markdown.code(part[1])}" if isinstance(part, list) and part[1] else ""
+    return f"## Evaluation\n\n{results.tables(found)}\n\n### What the names mean\n\n{results.legend(found)}"
 
 
 def _training(params: Params, described: Mapping[str, Any], about: About) -> str:

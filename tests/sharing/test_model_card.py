@@ -1,0 +1,207 @@
+"""The card of a tuned model: read back by the hub's own library, and checked against the tables it was made of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from tests.report.workspace import HOSTILE, LONG
+from tests.sharing.conftest import Run
+from tests.sharing.finished import write_tuned
+from tests.sharing.test_markdown import Page
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.sharing.licences import given
+from tgo_pipeline.sharing.model_card import About, model_card, write_model
+from tgo_pipeline.sharing.pictures import Grid, before_after
+from tgo_pipeline.tables import read_table
+
+LICENCE = given("openrail++")
+ABOUT = About(LICENCE, repo="me/fox", dataset="me/fox-data")
+
+
+@pytest.fixture(scope="module")
+def shared(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shared folder of the run."""
+    folder = tmp_path_factory.mktemp("model") / "share/model"
+    write_model(run.params, run.places, ABOUT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def card(shared: Path) -> ModelCard:
+    return ModelCard.load(shared / "README.md")
+
+
+def test_the_front_matter_says_what_the_hub_sorts_by(card: ModelCard) -> None:
+    data = card.data.to_dict()
+    assert data["license"] == "openrail++"
+    assert data["library_name"] == "diffusers"
+    assert data["pipeline_tag"] == "text-to-image"
+    assert data["datasets"] == ["me/fox-data"]
+    assert {"text-to-image", "tgo", "tgo-pipeline"} <= set(data["tags"])
+    assert "base_model" not in data  # the embedded model is on no hub
+
+
+def test_the_model_index_has_the_numbers_of_the_evaluation_table(card: ModelCard, run: Run) -> None:
+    rows = [row for row in read_table(run.places.evaluation).to_pylist() if row["test_set"] != "all"]
+    assert len(card.data.eval_results) == 2 * len(rows)
+    found = {(each.dataset_name, each.metric_name): each for each in card.data.eval_results}
+    for row in rows:
+        won = found[row["test_set"], f"{row['reward']}: win rate against the base model"]
+        mean = found[row["test_set"], f"{row['reward']}: mean score"]
+        assert won.metric_value == pytest.approx(row["win_rate"], abs=1e-6)
+        assert won.metric_args["low"] == pytest.approx(row["win_rate_low"], abs=1e-6)
+        assert mean.metric_value == pytest.approx(row["tuned_mean"], abs=1e-6)
+        assert won.task_type == "text-to-image"
+
+
+def test_the_tables_show_every_reward_with_its_interval_and_its_part(card: ModelCard, run: Run) -> None:
+    row = next(
+        row
+        for row in read_table(run.places.evaluation).to_pylist()
+        if (row["test_set"], row["reward"]) == ("all", "oracle")
+    )
+    words = Page(card.text).words
+    assert f"{row['win_rate']:.1%} [{row['win_rate_low']:.1%}, {row['win_rate_high']:.1%}]" in words
+    assert "oracle (held out)" in words
+    assert "mean_z (target)" in words
+    assert "pickscore (part of the target)" in words
+
+
+def test_the_legend_is_the_evaluation_s_without_the_folders_of_this_machine(card: ModelCard) -> None:
+    words = Page(card.text).words
+    assert "reward hpsv2.1; version 1; source hpsv2.1; sha256 abababababababab" in words
+    assert "source plain.txt; kept 16; hash cdcdcdcdcdcdcdcd" in words
+    for private in ("/somewhere", "/home/someone", str(Path.cwd())):
+        assert private not in str(card)
+
+
+def test_the_shared_folder_is_the_model_with_its_card_and_no_second_copy(shared: Path, run: Run) -> None:
+    for path in run.places.model.rglob("*"):
+        if path.is_file():
+            assert (shared / path.relative_to(run.places.model)).samefile(path)
+    assert {path.name for path in shared.iterdir() if not path.name.startswith(".")} == {
+        "README.md",
+        "before_after.png",
+        *(path.name for path in run.places.model.iterdir()),
+    }
+
+
+def test_the_lines_on_the_card_load_the_model_and_draw(run: Run, tmp_path: Path) -> None:
+    written = write_model(run.params, run.places, About(LICENCE), tmp_path / "share")
+    lines = ModelCard.load(written).text.split("```python\n")[1].split("```")[0]
+    scope: dict = {}
+    exec(lines, scope)
+    assert scope["picture"].size == (32, 32)
+
+
+def test_the_grid_has_the_base_above_the_tuned_model(shared: Path, run: Run) -> None:
+    from tgo_pipeline.report.pictures import read_images
+    from tgo_pipeline.rewards.images import decode
+
+    grid = before_after(run.places, run.params.seed)
+    assert grid is not None
+    saved = np.asarray(Image.open(shared / "before_after.png"))
+    assert (saved == np.asarray(grid.image)).all()
+    for row, side in enumerate(("base", "tuned")):
+        folder = run.places.side(side, "generations")
+        ids = read_table(next(folder.glob("*.parquet")), columns=["sample_id", "prompt"]).to_pylist()
+        wanted = next(each["sample_id"] for each in ids if each["prompt"] == grid.prompts[0])
+        original = np.asarray(decode(read_images(folder, [wanted])[wanted][1]))
+        corner = saved[row * 196 : row * 196 + 192 : 6, 0:192:6]
+        assert (corner == original).all()
+
+
+def test_a_hostile_title_and_hostile_prompts_are_text(run: Run) -> None:
+    grid = Grid([HOSTILE, LONG], Image.new("RGB", (8, 8)))
+    described = json.loads((run.places.model / "tgo.json").read_text())
+    about = replace(ABOUT, title=f"{HOSTILE}\n---\nlicense: mit")
+    content = model_card(run.params, described, about, None, grid, run.places.model, "me/fox")
+    card = ModelCard(content)
+    assert card.data.license == "openrail++"
+    page = Page(card.text)
+    assert not set(page.tags) & {"script", "iframe", "style", "svg"}
+    assert [value for name, value in page.attributes if name == "src"] == ["before_after.png"]
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "<script>document.documentElement" in page.words
+
+
+def test_a_run_without_evaluation_says_so_and_has_no_model_index(run: Run, tmp_path: Path) -> None:
+    bare = replace(run.places, evaluation=tmp_path / "none", evaluation_images=tmp_path / "none")
+    card = ModelCard.load(write_model(run.params, bare, ABOUT, tmp_path / "share"))
+    assert "It was not evaluated." in card.text
+    assert card.data.eval_results is None
+    assert not (tmp_path / "share/before_after.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "lines"),
+    [
+        (
+            "lora",
+            ['DiffusionPipeline.from_pretrained("org/base", revision="abc")', 'load_lora_weights("me/fox")'],
+        ),
+        ("guidance", ['load_pipeline(snapshot_download("me/fox"))', "pipeline.guidance.strength = 1.0"]),
+    ],
+)
+def test_adapters_and_modules_are_loaded_in_their_own_way(
+    run: Run, tmp_path: Path, method: str, lines: list[str]
+) -> None:
+    params = replace(run.params, model="org/base", revision="abc")
+    write_tuned(tmp_path / "tuned", params, method)
+    bare = replace(run.places, model=tmp_path / "tuned", evaluation=tmp_path / "none")
+    card = ModelCard.load(write_model(params, bare, ABOUT, tmp_path / "share"))
+    for line in lines:
+        assert line in card.text
+    data = card.data.to_dict()
+    assert (data["base_model"], data["base_model_relation"]) == ("org/base", "adapter")
+    assert ("lora" in data["tags"]) == (method == "lora")
+
+
+def test_parameters_that_the_result_was_not_made_with_are_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="was made with seed 7, and the parameters say 8"):
+        write_model(replace(run.params, seed=8), run.places, ABOUT, tmp_path / "share")
+    assert not (tmp_path / "share").exists()
+
+
+def test_numbers_of_another_model_are_refused(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "tuned"
+    shutil.copytree(run.places.model, other)
+    (other / "scheduler/scheduler_config.json").write_text("{}")
+    with pytest.raises(TgoError, match="is of another model than .*: run the evaluate stage again"):
+        write_model(run.params, replace(run.places, model=other), ABOUT, tmp_path / "share")
+
+
+def test_what_is_missing_is_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="run the fine_tune stage first"):
+        write_model(run.params, replace(run.places, model=tmp_path / "none"), ABOUT, tmp_path / "share")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TgoError, match="no tgo.json"):
+        write_model(run.params, replace(run.places, model=tmp_path / "empty"), ABOUT, tmp_path / "share")
+
+
+def test_a_folder_of_other_files_is_never_replaced(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    with pytest.raises(TgoError, match="holds files that `tgo card` did not write"):
+        write_model(run.params, run.places, ABOUT, tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def test_a_card_written_again_replaces_the_earlier_one_whole(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    write_model(run.params, run.places, ABOUT, folder)
+    (folder / "left-over.safetensors").touch()
+    write_model(run.params, run.places, replace(ABOUT, title="Second"), folder)
+    assert not (folder / "left-over.safetensors").exists()
+    assert "# Second" in (folder / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")] == []
+    shutil.rmtree(folder)
+    assert (run.places.model / "model_index.json").is_file()
