@@ -183,13 +183,13 @@ def evaluation(
     ),
 ) -> None:
     """Print the tuned model against the base model, or another table of the evaluation, with intervals."""
-    from tgo_pipeline.evaluation.view import text, view
+    from tgo_pipeline.evaluation.view import WIDTHS, text, view
 
     name = "matrix" if matrix else table
     if form is not None:
         typer.echo(text(name, path, form), nl=False)
     else:
-        _show(view(name, path))
+        _show(view(name, path), WIDTHS.get(name, WIDE))
 
 
 @app.command()

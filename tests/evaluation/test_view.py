@@ -4,12 +4,15 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, Group
+from typer.testing import CliRunner
 
+from stages.cli import app
 from tests.evaluation.test_compare import BASE, PARAMS, TUNED, pairs_of
+from tests.evaluation.test_export import write
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.view import decimals, show
+from tgo_pipeline.evaluation.view import decimals, show, view
 from tgo_pipeline.tables import write_table
 
 
@@ -40,3 +43,27 @@ def test_decimals_show_a_thousandth_of_the_spread(base_std: float, places: int) 
 def test_show_of_nothing_says_which_stage_to_run(tmp_path: Path) -> None:
     with pytest.raises(TgoError, match="run the stage"):
         show(tmp_path / "evaluation.parquet")
+
+
+def test_every_table_is_shown_in_a_terminal_with_its_notes(tmp_path: Path) -> None:
+    write(tmp_path)
+    for name, column in (("models", "Median"), ("matrix", "against"), ("hacking", "Verdict")):
+        text = io.StringIO()
+        Console(file=text, width=200).print(view(name, tmp_path / "evaluation.parquet"))
+        assert column in text.getvalue() and "tuned" in text.getvalue()
+        assert "\x1b" not in text.getvalue() and "\u202e" not in text.getvalue()
+    assert isinstance(view("evaluation", tmp_path / "evaluation.parquet"), Group)
+    with pytest.raises(TgoError, match="is no table of the evaluation"):
+        view("ratings", tmp_path / "evaluation.parquet")
+
+
+def test_the_command_prints_tables_in_every_format(tmp_path: Path) -> None:
+    tables = write(tmp_path, models=("base", "tuned"))
+    path = str(tmp_path / "evaluation.parquet")
+    for arguments, name in ((["--matrix"], "matrix"), (["--table", "hacking"], "hacking"), ([], "evaluation")):
+        for form in ("md", "tex", "csv"):
+            done = CliRunner().invoke(app, ["evaluation", path, *arguments, "--format", form])
+            assert done.exit_code == 0
+            assert done.stdout == (tables / f"{name}.{form}").read_text(encoding="utf-8")
+    shown = CliRunner().invoke(app, ["evaluation", path])
+    assert "win rate" in shown.stdout and "all (prompts: 20, pairs: 60)" in shown.stdout

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.evaluation.sheets import Sheet
 
+WIDTHS = {"models": 140, "matrix": 180, "hacking": 180}
+"""Columns of a table that goes to a file or a pipe, where they are more than usual."""
+
 
 def view(name: str, path: Path) -> Group:
     """A table of the evaluation for `rich`'s console: `evaluation`, `models`, `matrix` or `hacking`.
