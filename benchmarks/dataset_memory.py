@@ -3,10 +3,10 @@
 python -m benchmarks.dataset_memory                     # 2 GB of images, generated, read and deleted; writes the json
 python -m benchmarks.dataset_memory --megabytes 20      # the same in seconds
 
-The set has the columns of Pick-a-Pic v2 that are read, images of 350 kB and row groups of 1000 rows
-(700 MB with images). Each task runs in a process of its own; what is measured is its highest resident memory above
-what it had after the imports. Afterwards an import is killed after some shards and started again: the shards must be
-the same bytes.
+The set has the columns of Pick-a-Pic v2 that are read, images of 350 kB, and row groups of 1000 rows (700 MB; each
+column of images is then one page, as pyarrow writes it by default) or of 100. Each task runs in a process of its own;
+what is measured is its highest resident memory above what it had after the imports. Afterwards an import is killed
+after some shards and started again: the shards must be the same bytes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tgo_pipeline.params import GenerateParams
 
 RESULT = Path(__file__).with_suffix(".json")
 IMAGE_BYTES = 350_000
-GROUP_ROWS = 1000
+GROUP_ROWS = (1000, 100)
 FILE_ROWS = 2000
 MIB = 2**20
 
 
-def generate(root: Path, images: int) -> int:
+def generate(root: Path, images: int, group_rows: int) -> int:
     """Write `images` / 2 comparisons in files of `FILE_ROWS` rows below `root`; returns the bytes of the files."""
     folder = root / "set" / "data"
     folder.mkdir(parents=True)
@@ -49,17 +49,16 @@ def generate(root: Path, images: int) -> int:
     for file in range(files):
         path = folder / f"train-{file:05d}-of-{files:05d}-0123456789abcdef.parquet"
         first, last = file * FILE_ROWS, min(rows, (file + 1) * FILE_ROWS)
-        _write(path, range(first, last))
+        _write(path, range(first, last), group_rows)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _write(path: Path, rows: range) -> None:
-    """Row groups of `GROUP_ROWS`, so that one row group with images is larger than what reading may take."""
+def _write(path: Path, rows: range, group_rows: int) -> None:
     writer = None
-    for start in range(rows.start, rows.stop, GROUP_ROWS):
-        table = _rows(range(start, min(start + GROUP_ROWS, rows.stop)))
+    for start in range(rows.start, rows.stop, group_rows):
+        table = _rows(range(start, min(start + group_rows, rows.stop)))
         writer = writer or pq.ParquetWriter(path, table.schema, compression="NONE")
-        writer.write_table(table, row_group_size=GROUP_ROWS)
+        writer.write_table(table)
     if writer is not None:
         writer.close()
 
@@ -176,27 +175,31 @@ def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
             yield path.name, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def main() -> None:
-    """Generate, measure, write the row and delete what was generated."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=int, default=2000)
-    parser.add_argument(
-        "--folder", type=Path, help="where to generate (three times the size; default: temporary)"
-    )
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+def measure_set(images: int, group_rows: int, parent: Path | None) -> dict[str, Any]:
+    """Generate a set below `parent` (default: a temporary folder), measure every task, and delete it."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         root = Path(folder)
-        size = generate(root, images=arguments.megabytes * 1_000_000 // IMAGE_BYTES)
-        row = {
+        size = generate(root, images, group_rows)
+        return {
             "set_bytes": size,
-            "image_bytes": IMAGE_BYTES,
-            "row_group_rows": GROUP_ROWS,
+            "images": images,
+            "row_group_rows": group_rows,
+            "row_group_mib": round(2 * IMAGE_BYTES * min(group_rows, images // 2) / MIB),
             "tasks": {task: measured(task, root) for task in TASKS},
             "resumed": killed_and_resumed(root),
-            "hardware": hardware(),
         }
-    arguments.output.write_text(json.dumps(row, indent=1) + "\n")
+
+
+def main() -> None:
+    """Measure sets of both kinds and write the json."""
+    parser = argparse.ArgumentParser(description="Memory of reading and importing a Pick-a-Pic-like set.")
+    parser.add_argument("--megabytes", type=int, default=2000)
+    parser.add_argument("--folder", type=Path, help="where to generate: three times the size is needed")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    images = arguments.megabytes * 1_000_000 // IMAGE_BYTES
+    sets = [measure_set(images, group_rows, arguments.folder) for group_rows in GROUP_ROWS]
+    arguments.output.write_text(json.dumps({"sets": sets, "hardware": hardware()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
