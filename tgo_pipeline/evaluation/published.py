@@ -88,7 +88,8 @@ BLOCKS: tuple[Block, ...] = (
         title="Diffusion-KTO, SD 1.5 on Pick-a-Pic v2: mean scores",
         source=f"{KTO}, Table 2 (full text)",
         caveats="500 prompts with 5 images each. The headers of ImageReward and HPS are evidently swapped in the paper "
-        "(ImageReward about .33, HPS from .10 to .62): columns stand here as printed.",
+        "(ImageReward about .33, HPS from .10 to .62): columns stand here as printed. "
+        "CLIP is printed times 100, and is a raw cosine in our columns.",
         columns=tuple(
             ("Pick-a-Pic", name)
             for name in ("aesthetic", "pickscore", "imagereward (as printed)", "clip", "hpsv2 (as printed)")
