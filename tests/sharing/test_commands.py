@@ -62,7 +62,7 @@ def test_a_push_after_another_training_asks_for_new_cards(folder: Path) -> None:
         (("card", "poster"), "'poster' is nothing to make a card of: it must be model, dataset or both"),
         (("card", "--license", "apache2"), "Did you mean apache-2.0?"),
         (("card", "--params", "none.yaml"), "none.yaml does not exist"),
-        (("card", "model", "--to", "params.yaml"), "params.yaml"),
+        (("card", "model", "--to", "params.yaml"), "params.yaml is a file: name a folder with --to"),
         (("push", "poster", "me/fox"), "'poster' is nothing to push: it must be model or dataset"),
         (("push", "model", "me/fox"), "has no README.md: run `tgo card model` first"),
     ],

@@ -175,7 +175,7 @@ def test_numbers_of_another_model_are_refused(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "tuned"
     shutil.copytree(run.places.model, other)
     (other / "scheduler/scheduler_config.json").write_text("{}")
-    with pytest.raises(TgoError, match="is of another model than .*: run the evaluate stage again"):
+    with pytest.raises(TgoError, match=r"is of another model than .*: run the evaluate stage again"):
         write_model(run.params, replace(run.places, model=other), ABOUT, tmp_path / "share")
 
 
@@ -183,7 +183,7 @@ def test_what_is_missing_is_named(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TgoError, match="run the fine_tune stage first"):
         write_model(run.params, replace(run.places, model=tmp_path / "none"), ABOUT, tmp_path / "share")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TgoError, match="no tgo.json"):
+    with pytest.raises(TgoError, match=r"no tgo\.json"):
         write_model(run.params, replace(run.places, model=tmp_path / "empty"), ABOUT, tmp_path / "share")
 
 

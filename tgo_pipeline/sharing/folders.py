@@ -54,8 +54,9 @@ def new_folder(folder: Path, kind: str, state: str) -> Iterator[Path]:
 
 
 def _require_ours(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise TgoError(f"{folder} is a file: name a folder with --to.")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise TgoError(f"{place} is a file: name a folder with --to.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise TgoError(
             f"{folder} holds files that `tgo card` did not write, and would replace: move them, or name another "
