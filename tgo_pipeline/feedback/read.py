@@ -28,6 +28,8 @@ DOWN = ("down", "false", "no", "dislike", "disliked", "thumbs_down", "-1", "0", 
 """What a thumb may be, in any case of letters. 0 and -1 in one column are refused: one of them would be neither."""
 RATINGS = ("image", "value", "rater")
 COMPARISONS = ("first", "second", "choice", "rater")
+SIDES = {"image_0_uid": "first", "image_1_uid": "second", "label_0": "choice", "label_1": "against"}
+"""The columns of a data set's comparisons, and what they are called here."""
 
 
 def identity(source: str) -> str:
@@ -83,12 +85,21 @@ def _from_dataset(params: FeedbackParams) -> pl.DataFrame:
     """All rows of a data set; raters count where every row names one."""
     dataset = open_dataset(params.source)
     if params.kind == "pair":
-        names = {"image_0_uid": "first", "image_1_uid": "second", "label_0": "choice", "rater": "rater"}
-        rows = _collect(dataset.comparisons(), names)
+        rows = _collect(dataset.comparisons(), {**SIDES, "rater": "rater"})
+        _require_one_choice(rows, params)
     else:
         names = {"image_uid": "image", "value": "value", "rater": "rater"}
         rows = _collect(dataset.ratings(), names)
     return rows.drop("rater") if rows["rater"].null_count() else rows
+
+
+def _require_one_choice(rows: pl.DataFrame, params: FeedbackParams) -> None:
+    wrong = rows.with_row_index("row", offset=1).filter(pl.col("choice") + pl.col("against") != 1)
+    if not wrong.is_empty():
+        raise TgoError(
+            f"{params.source}, comparison {wrong['row'][0]}: the labels are {wrong['choice'][0]:g} and "
+            f"{wrong['against'][0]:g}, and must be 1 and 0, 0 and 1, or 0.5 twice ({wrong.height} rows are like this)."
+        )
 
 
 def _collect(batches: Iterable[pa.RecordBatch], names: dict[str, str]) -> pl.DataFrame:
