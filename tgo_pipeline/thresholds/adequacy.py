@@ -45,7 +45,7 @@ def adequacy(frame: pl.DataFrame, rows: Iterable[Mapping[str, Any]], params: Par
     """The adequacy table of a scores frame and the `rows` of its thresholds table."""
     import polars as pl
 
-    prompts = frame["prompt_id"].cast(pl.Categorical).to_physical().to_numpy().astype(np.int64)
+    prompts = frame["prompt_id"].cast(pl.Categorical).to_physical().to_numpy().astype(np.int32)
     rows = list(rows)
     taus = {row["reward"]: row["tau"] for row in rows if row["tau"] is not None}
     found: list[tuple[str, Row]] = []

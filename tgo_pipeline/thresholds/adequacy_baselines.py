@@ -22,6 +22,7 @@ from tgo_pipeline.thresholds.adequacy_flips import (
     Shuffled,
     Ties,
     above,
+    chunks,
     flip_rate,
     jackknife_noise,
     true_baselines,
@@ -29,7 +30,7 @@ from tgo_pipeline.thresholds.adequacy_flips import (
 )
 from tgo_pipeline.thresholds.adequacy_intervals import standard_error, t_quantile
 from tgo_pipeline.thresholds.adequacy_table import Row
-from tgo_pipeline.thresholds.baselines import soft_ess, soft_jackknife, tau_q
+from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
 from tgo_pipeline.thresholds.moments import Groups
 
 WHAT_IF = (0.5, 1.0, 2.0)
@@ -129,7 +130,10 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[Row]:
     flips = flip_rate(sample.groups, sample.label, other, sample.confidence)
     del other
     distance = values - sample.tau
-    offset, squared = sample.mean(distance), sample.mean(distance**2)
+    offset = sample.mean(distance)
+    np.square(distance, out=distance)
+    squared = sample.mean(distance)
+    del distance
 
     def row(statistic: str, value: float | None, low: float | None = None, high: float | None = None) -> Row:
         return Row(statistic=statistic, value=value, low=low, high=high, baseline=name, at=at, note=note)
@@ -159,12 +163,12 @@ def _noise(sample: Sample, baseline: Baseline) -> float | None:
 
 def _soft(sample: Sample, baseline: Baseline, values: np.ndarray, note: str | None) -> Iterator[Row]:
     name, beta = baseline.name, baseline.beta
-    ess = soft_ess(sample.groups, beta)
+    ess = np.concatenate([soft_ess(part, beta) for part in chunks(sample.groups)])
     median, low = float(np.median(ess)), float(np.mean(ess < LOW_ESS))
     few = None
     if median < LOW_ESS:
         few = "too few: the soft baseline is nearer the prompt's largest score than an average"
-    bias = float(np.mean(values - soft_jackknife(sample.groups, beta)))
+    bias = float(np.mean(values - Baseline("prompt_soft_jackknife", beta).values(sample.groups)))
     together = "; ".join(text for text in (few, note) if text) or None
     yield Row(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
     yield Row(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
@@ -218,7 +222,8 @@ def _weighted(sample: Sample, baseline: Baseline, values: np.ndarray) -> Iterato
         weights = np.add.reduceat(weights, starts)
     best = weighted_median(values, weights)
     for statistic, threshold in (("weighted_distance", sample.tau), ("weighted_distance_least", best)):
-        distances = np.abs(values - threshold)
+        distances = values - threshold
+        np.abs(distances, out=distances)
         distances *= weights
         totals = np.add.reduceat(distances, starts) if baseline.per_sample else distances
         mean, reach = float(totals.sum() / sizes.sum()), sample.reach(totals)

@@ -8,6 +8,7 @@ baselines is taken out. (Flips do not add: a count of 19 % where shuffling gives
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.adequacy_intervals import Interval, share
 from tgo_pipeline.thresholds.moments import Groups
 
+CHUNK = 500_000
 SHUFFLED = 300_000
 """About how many samples are drawn to shuffle."""
 MOST_SHUFFLES = 500
@@ -51,6 +53,9 @@ class Baseline:
 
     def values(self, groups: Groups) -> np.ndarray:
         """In score units, of each group (G,), or of each sample (N,) where a sample is left out."""
+        return np.concatenate([self._values(part) for part in chunks(groups)])
+
+    def _values(self, groups: Groups) -> np.ndarray:
         match self.name:
             case "prompt_mean":
                 return groups.means()
@@ -73,8 +78,22 @@ class Baseline:
     def positive(self, groups: Groups, values: np.ndarray, ties: Ties) -> np.ndarray:
         """The labels (N,) that it gives, from its `values`."""
         if self.name == "prompt_quantile":
-            return above(baselines.quantiles(groups), self.beta, ties)
+            return np.concatenate(
+                [above(baselines.quantiles(part), self.beta, ties) for part in chunks(groups)]
+            )
         return above(groups.values, values if self.per_sample else groups.spread(values), ties)
+
+
+def chunks(groups: Groups, samples: int = CHUNK) -> Iterator[Groups]:
+    """The same groups in parts of about so many samples, whose temporary arrays fit beside the scores."""
+    ends = groups.starts + groups.sizes
+    first = 0
+    while first < ends.size:
+        start = groups.starts[first]
+        last = max(first + 1, int(ends.searchsorted(start + samples, side="right")))
+        values = groups.values[start : ends[last - 1]]
+        yield Groups(values, groups.starts[first:last] - start, groups.sizes[first:last])
+        first = last
 
 
 def above(scores: np.ndarray, threshold: np.ndarray | float, ties: Ties) -> np.ndarray:
@@ -131,11 +150,12 @@ class Shuffled:
 def jackknife_noise(groups: Groups, beta: float) -> float:
     """Mean over samples of the sampling variance of `soft` by the jackknife, (K - 1)^2 / K times the variance of its
     leave-one-out values. An underestimate where `soft_ess` is low."""
-    without = baselines.leave_one_out(groups, "soft", beta)
-    centre = groups.spread(np.add.reduceat(without, groups.starts) / groups.sizes)
-    without -= centre
-    np.square(without, out=without)
-    return float(np.sum(np.add.reduceat(without, groups.starts) * (groups.sizes - 1)) / groups.values.size)
+    total = 0.0
+    for part in chunks(groups):
+        without = baselines.leave_one_out(part, "soft", beta)
+        without -= part.spread(np.add.reduceat(without, part.starts) / part.sizes)
+        total += float(np.add.reduceat(without**2, part.starts) @ (part.sizes - 1))
+    return total / groups.values.size
 
 
 def weighted_variance(values: np.ndarray, sizes: np.ndarray) -> float:
@@ -155,6 +175,16 @@ def true_baselines(values: np.ndarray, sizes: np.ndarray, noise: float) -> np.nd
     return centre + np.sqrt(1 - noise / variance) * (values - centre)
 
 
+def _some(groups: Groups, samples: int, rng: np.random.Generator) -> Groups:
+    """Random groups with about so many samples together."""
+    part = rng.permutation(groups.sizes.size)
+    part = np.sort(part[: max(2, int(np.searchsorted(np.cumsum(groups.sizes[part]), samples)))])
+    sizes = groups.sizes[part]
+    starts = np.cumsum(sizes) - sizes
+    place = np.arange(sizes.sum()) + np.repeat(groups.starts[part] - starts, sizes)
+    return Groups(groups.values[place], starts, sizes)
+
+
 @dataclass(frozen=True)
 class Residuals:
     """Deviations of scores from the true mean of their prompt, sorted: s - mean, stretched by sqrt(K / (K - 1))."""
@@ -163,11 +193,11 @@ class Residuals:
 
     @classmethod
     def of(cls, groups: Groups, rng: np.random.Generator) -> Residuals:
-        """Of groups of two or more; of many samples a random part."""
+        """Of groups of two or more; of many groups a random part."""
+        if groups.values.size > MOST_RESIDUALS:
+            groups = _some(groups, MOST_RESIDUALS, rng)
         values = groups.values - groups.spread(groups.means())
         values *= groups.spread(np.sqrt(groups.sizes / np.maximum(groups.sizes - 1, 1)))
-        if values.size > MOST_RESIDUALS:
-            values = values[rng.integers(0, values.size, MOST_RESIDUALS)]
         return cls(np.sort(values))
 
     def below(self, points: np.ndarray) -> np.ndarray:

@@ -172,17 +172,17 @@ def _undecided(found: Heterogeneity, flips: Interval, tolerance: float, confiden
         f"Undecided: the prompts' own thresholds would flip about {percent(flips.value)} of the labels, but anything "
         f"{ends} fits ({100 * confidence:g} % confidence); {percent(tolerance)} is tolerated."
     )
-    needed = _needed_prompts(found, tolerance, confidence)
-    if needed is None:
-        sentence += " The estimate is too near the tolerance for more samples to settle it."
-        return Decision("undecided", sentence)
     size = max(2, round(found.size))
-    return Decision(
-        "undecided",
-        sentence + f" About {needed:,} prompts with {size} images each would decide.",
-        needed,
-        size,
+    needed = _needed_prompts(found, tolerance, confidence)
+    if needed is None:  # the estimate is near the tolerance: by chance, if there is little data, or truly
+        needed = planned_prompts(found.negative, size, tolerance, confidence)
+        if needed <= found.prompts:
+            sentence += " That is too near what is tolerated for more samples to settle it."
+            return Decision("undecided", sentence)
+    sentence += (
+        f" About {needed:,} prompts with {size} images each would decide, or fewer prompts with more images."
     )
+    return Decision("undecided", sentence, needed, size)
 
 
 def _needed_prompts(found: Heterogeneity, tolerance: float, confidence: float) -> int | None:
