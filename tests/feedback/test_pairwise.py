@@ -10,7 +10,8 @@ from tgo_pipeline.feedback.pairwise import any_win, tally, win_rate, wins, wins_
 
 IMAGES = 5
 games = st.lists(
-    st.tuples(st.integers(0, IMAGES - 1), st.integers(1, IMAGES - 1), st.sampled_from([0.0, 0.5, 1.0])), min_size=1
+    st.tuples(st.integers(0, IMAGES - 1), st.integers(1, IMAGES - 1), st.sampled_from([0.0, 0.5, 1.0])),
+    min_size=1,
 )
 
 

@@ -11,7 +11,9 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.ratings import effects, mean, median
 
 rows = st.lists(
-    st.tuples(st.floats(-5, 5, allow_subnormal=False), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30
+    st.tuples(st.floats(-5, 5, allow_subnormal=False), st.integers(0, 4), st.integers(0, 3)),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -59,7 +61,9 @@ def test_shrunk_effects_solve_the_mixed_model_equations(
 def test_without_raters_it_is_the_closed_form_of_shrinkage_to_the_mean() -> None:
     values, images, shrinkage = np.array([5.0, 5, 4, 1, 3, 3]), np.array([0, 0, 0, 1, 2, 2]), 2.0
     counts, means = np.array([3, 1, 2]), np.array([14 / 3, 1, 3])
-    shares = counts / (counts + shrinkage)  # b = share x (mean of the image - m); m weighs means by their precision
+    shares = counts / (
+        counts + shrinkage
+    )  # b = share x (mean of the image - m); m weighs means by their precision
     middle = (shares * means).sum() / shares.sum()
     found = effects(values, images, None, shrinkage)
     assert found.mean == pytest.approx(middle)

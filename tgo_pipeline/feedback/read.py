@@ -44,16 +44,18 @@ def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
     one. A thumb is 1 (up) or 0 (down). Raises `TgoError` for a missing file or column, or a value that cannot be.
     """
     rows = _rows(params).with_row_index("row", offset=1)
-    texts = ["first", "second"] if params.kind == "pair" else ["image"]
     value = "choice" if params.kind == "pair" else "value"
-    rows = rows.with_columns(_number(rows, value, params))
+    names = [name for name in ("first", "second", "image", "rater") if name in rows.columns]
+    rows = rows.with_columns(
+        _number(rows, value, params), *(_text(rows[name], params, name) for name in names)
+    )
     said = rows.filter(pl.col(value).is_not_null())
     if said.is_empty():
         raise TgoError(
             f"{params.source} holds no row of feedback: {_column(params, value)} is empty everywhere."
         )
-    for name in [*texts, *(["rater"] if "rater" in said.columns else [])]:
-        _require_text(said, name, params)
+    for name in names:
+        _require_name(said, name, params)
     _check_values(said, value, params)
     return said.drop("row"), rows.height - said.height
 
@@ -149,7 +151,7 @@ def _number(rows: pl.DataFrame, name: str, params: FeedbackParams) -> pl.Series:
         return _thumb(rows, params)
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return column.cast(pl.Float64).fill_nan(None)
-    text = _text(column, params, name)
+    text = _text(column, params, name).str.strip_chars()
     number = text.cast(pl.Float64, strict=False)
     wrong = rows.filter(text.is_not_null() & number.is_null())
     if not wrong.is_empty():
@@ -158,7 +160,7 @@ def _number(rows: pl.DataFrame, name: str, params: FeedbackParams) -> pl.Series:
 
 
 def _thumb(rows: pl.DataFrame, params: FeedbackParams) -> pl.Series:
-    text = _text(rows["value"], params, "value").str.to_lowercase()
+    text = _text(rows["value"], params, "value").str.strip_chars().str.to_lowercase()
     up, down = text.is_in(UP), text.is_in(DOWN)
     wrong = rows.filter(text.is_not_null() & ~(up | down))
     if not wrong.is_empty():
@@ -172,16 +174,16 @@ def _thumb(rows: pl.DataFrame, params: FeedbackParams) -> pl.Series:
 
 
 def _text(column: pl.Series, params: FeedbackParams, name: str) -> pl.Series:
-    """A column as text without spaces around it, null where that is empty."""
+    """A column as text, null where it is empty or blank."""
     if column.dtype.is_nested() or column.dtype == pl.Binary:
         raise TgoError(
             f"{params.source}: column {_column(params, name)!r} is {column.dtype}, neither text nor number."
         )
-    text = column.cast(pl.String).str.strip_chars()
-    return text.set(text == "", None)
+    text = column.cast(pl.String)
+    return text.set(text.str.strip_chars() == "", None)
 
 
-def _require_text(rows: pl.DataFrame, name: str, params: FeedbackParams) -> None:
+def _require_name(rows: pl.DataFrame, name: str, params: FeedbackParams) -> None:
     empty = rows.filter(pl.col(name).is_null())
     if not empty.is_empty():
         advice = (
