@@ -238,7 +238,7 @@ def _charts(found: Statistics, lines: list[BaselineLine]) -> dict[str, tuple[Spe
     if stability or differing:
         made["Over percentiles"] = (
             charts.percentiles(stability, differing, found.first("tau").at, tolerance),
-            "Whether another percentile would do better. The line stands at the chosen one, dashes at what is tolerated.",
+            "Whether another percentile would do better. The line stands at the chosen one; dashes: tolerated.",
         )
     curve, best = list(found.all("margin_curve")), found.first("margin_bound")
     if curve and best.at is not None and best.value is not None:

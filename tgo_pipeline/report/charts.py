@@ -55,7 +55,7 @@ CONFIG: Spec = {
 
 
 def finish(chart: Drawing, description: str, height: int) -> Spec:
-    spec = chart.properties(width="container", height=height, description=description).to_dict()
+    spec = chart.properties(width="container", height=height, description=description).to_dict(validate=False)
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["config"] = CONFIG
     return spec

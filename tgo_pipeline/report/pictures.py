@@ -81,7 +81,11 @@ def thumbnail(image: Image, side: int) -> bytes:
     stream = io.BytesIO()
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    small.save(stream, "WEBP", quality=QUALITY, method=4, lossless=max(image.size) <= LOSSLESS_SIDE)
+    lossless = max(image.size) <= LOSSLESS_SIDE
+    effort = (
+        0 if lossless else QUALITY
+    )  # without loss it is not quality but the time to spend: more saves nothing
+    small.save(stream, "WEBP", quality=effort, method=4, lossless=lossless)
     return stream.getvalue()
 
 

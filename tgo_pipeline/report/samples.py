@@ -127,7 +127,6 @@ def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] |
 
     if not sources.samples.is_file():
         return []
-    target = params.target.reward
     samples = pl.DataFrame(tables.read_table(sources.samples, SAMPLES))
     sets = samples.select("prompt_id", split="test_set").unique("prompt_id")
     parts = []
@@ -136,14 +135,33 @@ def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] |
         if not shards:
             continue
         frame = _scores(shards).collect().join(sets, on="prompt_id", how="left", maintain_order="left")
-        if target not in frame.columns and name in samples.columns:
-            combined = samples.filter(pl.col("reward") == target).select(
-                "sample_id", pl.col(name).alias(target)
-            )
-            frame = frame.join(combined, on="sample_id", how="left", maintain_order="left")
+        frame = _with_target(frame, name, samples, params, sources)
         frame = frame.with_columns(pl.col("split").fill_null("test"), model=pl.lit(name))
         parts.append((frame, frame.height))
     return parts
+
+
+def _with_target(
+    frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, sources: Sources
+) -> pl.DataFrame:
+    """The scores of a model with its target score, where there is one and it is no reward itself.
+
+    Of base and tuned model the evaluation has it; of a further model it is combined as the evaluation does.
+    """
+    import polars as pl
+
+    from tgo_pipeline.evaluation.target import Target
+
+    target = params.target.reward
+    if target in frame.columns or not params.target_is_scored_anywhere:
+        return frame
+    if model in samples.columns:
+        known = samples.filter(pl.col("reward") == target).select("sample_id", pl.col(model).alias(target))
+        return frame.join(known, on="sample_id", how="left", maintain_order="left")
+    if not (sources.thresholds.is_file() and any(sources.scores.glob("*.parquet"))):
+        return frame
+    combined = Target.read(params, scores=sources.scores, thresholds=sources.thresholds).add_to(frame)
+    return combined.with_columns(pl.col(target).fill_nan(None))
 
 
 def _disagreement(rewards: Sequence[str]) -> pl.Expr:

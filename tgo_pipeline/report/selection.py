@@ -18,7 +18,7 @@ def spread_order(n: int) -> np.ndarray:
     sequence).
     """
     if n < 3:
-        return np.arange(n)
+        return np.arange(n)[::-1]
     bits = int(n - 1).bit_length()
     codes = np.arange(2**bits)
     reversed_ = np.zeros_like(codes)
@@ -49,8 +49,8 @@ def priority(groups: Mapping[str, Sequence[float | None]]) -> list[tuple[str, in
 def ranked_units(frame: pl.DataFrame, by: str) -> list[list[int]]:
     """The rows of a frame of candidates in units that are shown together, most worth showing first.
 
-    A unit is one training picture, or what all models made of one test sample; it stands at the last model's score `by`
-    in its group: the split, with the failures apart. Ties of turn are settled by the order of the run.
+    A unit is one training picture, or what all models made of one test sample; it stands at the score `by`
+    of the last model that has one, in its group: the split, with the failures apart.
     """
     units: dict[tuple[str, str], list[int]] = {}
     failed: dict[tuple[str, str], bool] = {}
@@ -60,7 +60,7 @@ def ranked_units(frame: pl.DataFrame, by: str) -> list[list[int]]:
         unit = (split, sample_id)
         units.setdefault(unit, []).append(row)
         failed[unit] = failed.get(unit, False) or error is not None
-        values[unit] = value
+        values[unit] = values.get(unit) if value is None else value
     groups: dict[str, list[tuple[str, str]]] = {}
     for unit in units:
         groups.setdefault(f"{unit[0]}\0{failed[unit]}", []).append(unit)
