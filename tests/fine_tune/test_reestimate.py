@@ -54,7 +54,11 @@ def scored(source: Path) -> dict[str, Path]:
     places = {"scores": source / "anew/scores", "thresholds": source / "anew/thresholds.parquet"}
     write_scores(places["scores"], {"clip": labels.score}, per_prompt=world.PER_PROMPT)
     fit_folder(
-        params(source / "model"), **places, metrics=source / "anew/metrics.json", plots=source / "anew/plots"
+        params(source / "model"),
+        scores=places["scores"],
+        thresholds=places["thresholds"],
+        metrics=source / "anew/metrics.json",
+        plots=source / "anew/plots",
     )
     return places
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgo_pipeline.thresholds import baselines
+from tgo_pipeline.thresholds.baselines import Kind
 from tgo_pipeline.thresholds.moments import Groups
 
+KINDS: tuple[Kind, ...] = ("mean", "median", "soft")
 BETAS = (1e-3, 0.1, 1.0, 1e4)
 ROWS = st.lists(
     st.tuples(st.integers(0, 4), st.floats(-5, 5, width=32).map(lambda x: round(x, 1))),
@@ -53,14 +56,14 @@ def of_others(lists: list[list[float]], value: Callable[[list[float]], float]) -
 @given(ROWS, st.sampled_from(BETAS))
 def test_soft_baselines_are_those_of_a_loop(rows: list[tuple[int, float]], beta: float) -> None:
     groups, lists = grouped(rows)
-    close = {"rtol": 1e-9, "atol": 1e-9 * max(1, beta)}
-    np.testing.assert_allclose(baselines.soft(groups, beta), [soft(v, beta) for v in lists], **close)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9 * max(1, beta))
+    close(baselines.soft(groups, beta), [soft(v, beta) for v in lists])
     found = baselines.soft_jackknife(groups, beta)
-    np.testing.assert_allclose(found, [jackknife(v, beta) for v in lists], **close)
+    close(found, [jackknife(v, beta) for v in lists])
     others = of_others(lists, lambda rest: soft(rest, beta))
-    np.testing.assert_allclose(baselines.leave_one_out(groups, "soft", beta), others, **close)
+    close(baselines.leave_one_out(groups, "soft", beta), others)
     corrected = of_others(lists, lambda rest: jackknife(rest, beta))
-    np.testing.assert_allclose(baselines.leave_one_out_jackknife(groups, beta), corrected, **close)
+    close(baselines.leave_one_out_jackknife(groups, beta), corrected)
     relative = [[math.exp((v - max(values)) / beta) for v in values] for values in lists]
     ess = [sum(e) ** 2 / sum(x * x for x in e) for e in relative]
     np.testing.assert_allclose(baselines.soft_ess(groups, beta), ess, rtol=1e-9)
@@ -69,7 +72,11 @@ def test_soft_baselines_are_those_of_a_loop(rows: list[tuple[int, float]], beta:
 @given(ROWS)
 def test_means_and_medians_of_others_are_those_of_a_loop(rows: list[tuple[int, float]]) -> None:
     groups, lists = grouped(rows)
-    for kind, value in (("mean", statistics.fmean), ("median", statistics.median)):
+    averages: dict[Kind, Callable[[list[float]], float]] = {
+        "mean": statistics.fmean,
+        "median": statistics.median,
+    }
+    for kind, value in averages.items():
         expected = of_others(lists, value)
         np.testing.assert_allclose(baselines.leave_one_out(groups, kind), expected, atol=1e-12)
 
@@ -91,7 +98,7 @@ def test_equal_scores_are_their_own_baseline_exactly() -> None:
     groups = Groups.of(np.full(21, 0.1), np.repeat([0, 1], [1, 20]))
     for values in (baselines.soft(groups, 0.3), baselines.soft_jackknife(groups, 0.3)[1:], groups.means()):
         np.testing.assert_allclose(values, 0.1, rtol=1e-14)
-    for kind in ("mean", "median", "soft"):
+    for kind in KINDS:
         assert set(baselines.leave_one_out(groups, kind, 0.3)[1:].tolist()) == {0.1}
 
 
@@ -158,7 +165,7 @@ def test_leaving_the_own_score_out_moves_no_label_of_mean_and_soft(
 ) -> None:
     """A score is above an average (of itself, or of its exponential) exactly if it is above that of the others."""
     groups, _ = grouped(rows)
-    whole = {"mean": groups.means(), "soft": baselines.soft(groups, beta)}
+    whole: dict[Kind, np.ndarray] = {"mean": groups.means(), "soft": baselines.soft(groups, beta)}
     for kind, baseline in whole.items():
         above = groups.values - groups.spread(baseline)
         above_others = groups.values - baselines.leave_one_out(groups, kind, beta)
