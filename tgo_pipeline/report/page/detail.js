@@ -130,12 +130,9 @@ class Detail {
         sides ? make("td", { class: gain > 0 ? "gain" : gain < 0 ? "loss" : null }, signed(gain, decimals)) : null,
       );
     });
-    return make(
-      "table",
-      { class: "values" },
-      make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, isolated(text))))),
-      make("tbody", {}, ...lines),
-    );
+    const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, isolated(text))));
+    const table = make("table", { class: "values" }, make("thead", {}, head), make("tbody", {}, ...lines));
+    return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" }, table);
   }
 }
 
