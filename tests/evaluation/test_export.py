@@ -195,7 +195,7 @@ def test_facts_are_a_line_without_what_is_unknown() -> None:
         "guidance": {"kind": "pgd", "strength": 2.0},
         "of": ["a", "b"],
     }
-    assert facts_text(facts) == "model x; guidance (kind pgd; strength 2.0); of a, b"
+    assert facts_text(facts) == "model: x; guidance: (kind: pgd; strength: 2.0); of: a, b"
 
 
 def test_escapes_leave_plain_names_alone() -> None:

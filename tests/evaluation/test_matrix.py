@@ -82,8 +82,8 @@ def test_counts_are_those_of_a_loop(world: Scores, found: dict[Key, dict]) -> No
 
 
 def test_the_other_side_of_a_pair_is_its_mirror_image(found: dict[Key, dict]) -> None:
-    for (a, b, *rest), row in found.items():
-        other = found[b, a, *rest]
+    for (a, b, test_set, category, reward), row in found.items():
+        other = found[b, a, test_set, category, reward]
         assert (row["wins"], row["ties"]) == (other["losses"], other["ties"])
         assert row["difference"] == pytest.approx(-other["difference"], abs=1e-15)
         assert row["difference_low"] == pytest.approx(-other["difference_high"], abs=1e-15)

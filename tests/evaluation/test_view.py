@@ -60,7 +60,11 @@ def test_every_table_is_shown_in_a_terminal_with_its_notes(tmp_path: Path) -> No
 def test_the_command_prints_tables_in_every_format(tmp_path: Path) -> None:
     tables = write(tmp_path, models=("base", "tuned"))
     path = str(tmp_path / "evaluation.parquet")
-    for arguments, name in ((["--matrix"], "matrix"), (["--table", "hacking"], "hacking"), ([], "evaluation")):
+    for arguments, name in (
+        (["--matrix"], "matrix"),
+        (["--table", "hacking"], "hacking"),
+        ([], "evaluation"),
+    ):
         for form in ("md", "tex", "csv"):
             done = CliRunner().invoke(app, ["evaluation", path, *arguments, "--format", form])
             assert done.exit_code == 0

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+TUNED = ("method", "objective", "steps", "base", "revision")
+"""What a legend says of the description that fine_tune leaves beside its result."""
+
 
 def model_identity(model: str, revision: str | None) -> dict[str, Any]:
-    """Name, revision, fingerprint, pipeline class and scheduler of a model; with its adapter or guidance if it has one.
+    """Name, revision, fingerprint, pipeline class and scheduler of a model; how it was tuned or is guided, if it is.
 
     Loads nothing and asks no network: a hub id whose index is not in the local cache has no class and no scheduler.
     """
@@ -29,9 +32,9 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
         location = locate(model, revision)
         if location.hub_id is not None and location.adapter is None and revision is None:
             identity["revision"] = "not pinned"
-    if location.adapter is not None:
-        tuned = description(location.adapter)
-        identity["adapter of"] = {"base": tuned.get("base"), "revision": tuned.get("revision")}
+    place = location.adapter or location.folder
+    tuned = description(place) if place is not None else {}
+    identity["tuned"] = {key: tuned[key] for key in TUNED if tuned.get(key) is not None}
     index = _index(location.folder, location.hub_id, location.revision)
     return identity | {
         "fingerprint": model_fingerprint(model, revision),

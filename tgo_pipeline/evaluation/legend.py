@@ -31,8 +31,8 @@ SECTIONS = {
 }
 """The sections of a legend in their order, with their titles."""
 SEEDS = (
-    "the first 63 bits of sha256(run seed, sample id, purpose), sample id = prompt id and number of the image: equal "
-    "for all models, independent of batches and processes"
+    "63 bits of sha256(run seed, sample id, purpose), where a sample id is the prompt's id and the image's number; "
+    "equal for all models, whatever the batches and processes"
 )
 AGGREGATES = {
     "single": "image by image, equal seeds",
@@ -96,10 +96,9 @@ def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, F
     counts = read_metadata(prompts).get("test", {})
     found = {}
     for name in dict.fromkeys(test["source"].to_list()):
-        counted = {key.replace("_", " "): value for key, value in counts.get(name, {}).items()}
         found[name] = {
             "source": params.prompts.test.get(name, params.prompts.train),
-            **counted,
+            **counts.get(name, {}),
             "kept": test.filter(test["source"] == name).height,
             "hash": set_hash(test.filter(test["source"] == name)["prompt_id"]),
         }
@@ -144,7 +143,7 @@ def _statistics(params: Params) -> Facts:
 def facts_text(facts: Mapping[str, Any]) -> str:
     """The facts of one thing in a line; a hash is cut to 16 digits (whole in the metadata of the tables)."""
     shown = [(key, value) for key, value in facts.items() if value not in (None, "", [], {})]
-    return "; ".join(f"{key} {_value(value)}" for key, value in shown)
+    return "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in shown)
 
 
 def _value(value: Any) -> str:

@@ -19,6 +19,9 @@ TGO, KTO, HPS = (
 PGD = "arXiv 2602.18799 (PGD)"
 SECOND_HAND = "read from pages about the paper, not from its own table"
 
+WIDE = 7
+"""Columns that a sheet of a block has at most, unless they are all of one test set."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -187,7 +190,7 @@ BLOCKS: tuple[Block, ...] = (
         source=f"{PGD}, {SECOND_HAND}",
         caveats="An average over rewards and test sets that is not defined further; the paper's code mixes two "
         "timesteps into its baseline. Not comparable with a single column of ours.",
-        columns=(("all", "average of rewards"),),
+        columns=(("all sets:", "average of rewards"),),
         values={"PGD-merge": (76.9,), "DPO": (66.3,)},
         digits=(1,),
     ),
@@ -201,7 +204,15 @@ def sheets(table: str, rewards: Sequence[str]) -> list[Sheet]:
     columns may be meant; columns of rewards that are not evaluated are left out.
     """
     blocks = [(block, _places(block, rewards)) for block in BLOCKS if block.table == table]
-    return [_sheet(block, places) for block, places in blocks if places]
+    return [_sheet(block, part) for block, places in blocks for part in _parts(block, places)]
+
+
+def _parts(block: Block, places: Sequence[int]) -> list[list[int]]:
+    """The columns of a block as one sheet, or one for each test set where they are many."""
+    if len(places) <= WIDE:
+        return [list(places)] if places else []
+    sets = dict.fromkeys(block.columns[place][0] for place in places)
+    return [[place for place in places if block.columns[place][0] == name] for name in sets]
 
 
 def _places(block: Block, rewards: Sequence[str]) -> list[int]:

@@ -233,7 +233,7 @@ def _pairs(rows: Sequence[Row], name: str, confidence: float) -> Sheet:
             *("Wins / ties / losses", f"Difference {level}", "p", "p adjusted"),
         ),
         rows=[
-            _pair_row(row, f"+z.{_places(row)}f")
+            _pair_row(row, f"+z.{max(map(_places, part))}f")
             for part in split(rows, "reward").values()
             for row in _once(part)
         ],
@@ -255,9 +255,9 @@ def _once(rows: Iterable[Row]) -> list[Row]:
 
 
 def _places(row: Row) -> int:
-    """Decimals that show the interval of a difference, or the difference itself, with three digits."""
+    """Decimals that show a hundredth of the interval of a difference, or of the difference itself."""
     low, high = row["difference_low"], row["difference_high"]
-    return decimals(abs(row["difference"] or 0.0) if low is None else high - low)
+    return decimals(10 * (abs(row["difference"] or 0.0) if low is None else high - low))
 
 
 def _pair_row(row: Row, style: str) -> list[str]:
