@@ -3,8 +3,9 @@
 python -m benchmarks.dataset_memory                     # 2 GB of images, generated, read and deleted; writes the json
 python -m benchmarks.dataset_memory --megabytes 20      # the same in seconds
 
-The set has the columns of Pick-a-Pic v2 that are read, images of 350 kB, and row groups of 1000 rows (700 MB; each
-column of images is then one page, as pyarrow writes it by default) or of 100. Each task runs in a process of its own;
+The sets have the columns of Pick-a-Pic v2 that are read, images of 350 kB, and row groups of 100 rows (70 MB; each
+column of images in them is one page, as pyarrow writes it by default), a fifth of the size and the whole, then of
+1000. Each task runs in a process of its own;
 what is measured is its highest resident memory above what it had after the imports. Afterwards an import is killed
 after some shards and started again: the shards must be the same bytes.
 """
@@ -35,7 +36,8 @@ from tgo_pipeline.params import GenerateParams
 
 RESULT = Path(__file__).with_suffix(".json")
 IMAGE_BYTES = 350_000
-GROUP_ROWS = (1000, 100)
+SETS = ((0.2, 100), (1, 100), (1, 1000))
+"""Share of the size, and rows of a row group."""
 FILE_ROWS = 2000
 MIB = 2**20
 
@@ -191,14 +193,14 @@ def measure_set(images: int, group_rows: int, parent: Path | None) -> dict[str, 
 
 
 def main() -> None:
-    """Measure sets of both kinds and write the json."""
+    """Measure every set and write the json."""
     parser = argparse.ArgumentParser(description="Memory of reading and importing a Pick-a-Pic-like set.")
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--folder", type=Path, help="where to generate: three times the size is needed")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     images = arguments.megabytes * 1_000_000 // IMAGE_BYTES
-    sets = [measure_set(images, group_rows, arguments.folder) for group_rows in GROUP_ROWS]
+    sets = [measure_set(int(share * images), group_rows, arguments.folder) for share, group_rows in SETS]
     arguments.output.write_text(json.dumps({"sets": sets, "hardware": hardware()}, indent=1) + "\n")
 
 

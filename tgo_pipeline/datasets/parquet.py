@@ -52,7 +52,7 @@ def opened(place: Place, name: str) -> Iterator[pq.ParquetFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with place.open(name) as stream:
+    with place.open_arrow(name) as stream:
         try:
             with pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
                 yield file

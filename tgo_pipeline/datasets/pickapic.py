@@ -49,7 +49,7 @@ class PickAPic(Dataset):
     """Comparisons, and images where the variant has them."""
 
     title = "Pick-a-Pic"
-    markers = parquet.PATTERNS
+    markers = ("*.parquet", "*/*.parquet")
 
     def files(self) -> list[str]:
         return self._files
@@ -71,7 +71,8 @@ class PickAPic(Dataset):
                 self._cast(chosen, RENAMED.get(field.name, str(field.name)), field.type)
                 for field in COMPARISONS
             ]
-            yield pa.RecordBatch.from_arrays(columns, schema=COMPARISONS)
+            if chosen.num_rows:
+                yield pa.RecordBatch.from_arrays(columns, schema=COMPARISONS)
 
     def listing(self) -> Iterator[pa.RecordBatch]:
         rows = (image._asdict() for _, _, images in self._groups() for image in images)
