@@ -11,8 +11,17 @@ import polars as pl
 import pytest
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.cells import cells
 from tgo_pipeline.evaluation.compare import EVALUATION, evaluation_table, metrics, win_rates_csv
-from tgo_pipeline.evaluation.pairs import ALL, SAMPLES, Pairs, pair_scores, pairs_from_samples, samples_table
+from tgo_pipeline.evaluation.pairs import (
+    ALL,
+    SAMPLES,
+    Pairs,
+    join_scores,
+    pair_scores,
+    pairs_from_samples,
+    samples_table,
+)
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=500)
@@ -178,3 +187,15 @@ def test_win_rates_csv_survives_awkward_names() -> None:
     rows = list(csv.DictReader(io.StringIO(win_rates_csv(evaluation_table(pairs, "r", PARAMS)))))
     assert [row["test_set"] for row in rows] == [ALL, 'big, "new" set']
     assert float(rows[0]["win_rate"]) == pytest.approx(4 / 6)
+
+
+def test_categories_come_with_the_prompts() -> None:
+    prompts = PROMPTS.with_columns(
+        category=pl.Series(["anime", None, "photo"]), challenge=pl.Series([None] * 3, dtype=pl.String)
+    )
+    frames = {name: _scores({"r": values}) for name, values in {"x": BASE, "y": TUNED, "z": BASE}.items()}
+    joined = join_scores(frames, prompts, ["r"])
+    assert joined.models == ("x", "y", "z") and joined.values.shape == (3, 6, 1)
+    assert joined.groupings["category"].tolist() == ["anime", "anime", None, None, "photo", "photo"]
+    assert joined.groupings["challenge"].tolist() == [None] * 6
+    assert [cell.category for cell in cells(joined)] == [None, None, "anime", None, "photo"]
