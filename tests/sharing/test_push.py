@@ -87,6 +87,14 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in shared_files(folder)}
 
 
+def test_a_model_goes_to_the_models(hub: HubServer, folder: Path) -> None:
+    process = start(hub.endpoint, "model", "me/foxes", "--from", str(folder))
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    assert out.startswith(f"{hub.endpoint}/me/foxes: 8 files sent")
+    assert hub.files("model", "me/foxes") == content(folder)
+
+
 def test_what_arrives_is_what_was_sent_and_nothing_is_sent_twice(hub: HubServer, folder: Path) -> None:
     code, said = push(hub.endpoint, folder)
     assert code == 0, said

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
@@ -22,6 +23,9 @@ MARK = ".tgo-share"
 CARD = "README.md"
 MODEL, DATASET = "model", "dataset"
 DATASET_PARTS = ("generations", "scores", "labels")
+DESCRIPTIONS = ("tgo.json", "model_index.json", "config.json")
+PLACES = ("base", "_name_or_path")
+"""Keys of descriptions that may name a folder of this machine."""
 IGNORED_FOLDERS = ("checkpoints", "__pycache__", "encoded")
 IGNORED_SUFFIXES = (".lock", ".tmp", ".part", ".incomplete", ".pyc")
 
@@ -64,12 +68,33 @@ def _require_ours(folder: Path) -> None:
         )
 
 
-def link_files(source: Path, target: Path) -> None:
-    """Put what is shared of `source` into `target` under the same names."""
+def link_files(source: Path, target: Path, base_model: str | None = None) -> None:
+    """Put what is shared of `source` into `target` under the same names.
+
+    Where a model's description names a folder of this machine, a copy says `base_model` or the folder's last name.
+    """
     for path in shared_files(source):
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        _link(path, place)
+        if path.name in DESCRIPTIONS and (content := _without_folders(path, base_model)):
+            place.write_text(content)
+        else:
+            _link(path, place)
+
+
+def _without_folders(path: Path, base_model: str | None) -> str | None:
+    """The description as it is shared; None if it can stay as it is."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    named = {key: value for key, value in content.items() if key in PLACES and _is_folder(value)}
+    if not named:
+        return None
+    shown = {key: base_model or Path(value).name for key, value in named.items()}
+    return json.dumps({**content, **shown}, indent=2) + "\n"
+
+
+def _is_folder(value: Any) -> bool:
+    """Whether a value is a folder of this machine rather than an id of the hub, or a module beside the description."""
+    return isinstance(value, str) and (Path(value).is_absolute() or Path(value).expanduser().is_dir())
 
 
 def _link(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tgo_pipeline.params import EMBEDDED
 
-INDEX = "model_index.json"
+INDEX, PACKAGE = "model_index.json", "tgo-pipeline"
 PROMPT = "a photo of a fox in the snow"
 
 
@@ -22,69 +22,78 @@ class Loading:
     needs: str | None = None
 
 
-def loading(description: Mapping[str, Any], model: Path, name: str, draw: Mapping[str, Any]) -> Loading:
-    """Lines for the result in `model` under the name that it is loaded by; `draw` are arguments of a call."""
+@dataclass(frozen=True)
+class Place:
+    """Where a result is loaded from: a name of the hub, or a folder."""
+
+    name: str
+    on_hub: bool
+
+
+def loading(
+    description: Mapping[str, Any], model: Path, place: Place, draw: Mapping[str, Any], prompt: str = PROMPT
+) -> Loading:
+    """Lines for the result in `model`, loaded from `place`; `draw` are arguments of a call with `prompt`."""
+    loaded = _loaded(description, model, place)
+    return Loading([*loaded.lines, _call(prompt, {**draw, **description.get("sampling", {})})], loaded.needs)
+
+
+def _loaded(description: Mapping[str, Any], model: Path, place: Place) -> Loading:
     method = description.get("method")
     if method == "guidance":
-        return _guided(name, draw)
-    if method == "lora":
-        return _adapter(description, model, name, _with_hints(description, draw))
-    return _pipeline(model, name, _with_hints(description, draw))
+        strength = "pipeline.guidance.strength = 1.0  # 0 is the base model"
+        return Loading([*_by_this_package(place), strength], PACKAGE)
+    return _adapter(description, model, place) if method == "lora" else _pipeline(model, place.name)
 
 
-def _pipeline(model: Path, name: str, draw: Mapping[str, Any]) -> Loading:
+def _pipeline(model: Path, name: str) -> Loading:
     if _is_meissonic(model):
         lines = [
             "from tgo_pipeline.generators.meissonic import MeissonicPipeline",
             "",
             f"pipeline = MeissonicPipeline.from_pretrained({_quoted(name)})",
         ]
-        return Loading([*lines, _call(draw)], "tgo-pipeline")
+        return Loading(lines, PACKAGE)
     lines = [
         "from diffusers import DiffusionPipeline",
         "",
         f"pipeline = DiffusionPipeline.from_pretrained({_quoted(name)})",
     ]
-    return Loading([*lines, _call(draw)])
+    return Loading(lines)
 
 
-def _adapter(description: Mapping[str, Any], model: Path, name: str, draw: Mapping[str, Any]) -> Loading:
+def _adapter(description: Mapping[str, Any], model: Path, place: Place) -> Loading:
     base, revision = str(description.get("base")), description.get("revision")
     if base in EMBEDDED or not _is_pipeline_adapter(model):
-        return Loading([*_by_this_package(name), _call(draw)], "tgo-pipeline")
+        return Loading(_by_this_package(place), PACKAGE)
     pinned = f", revision={_quoted(str(revision))}" if revision else ""
     lines = [
         "from diffusers import DiffusionPipeline",
         "",
         f"pipeline = DiffusionPipeline.from_pretrained({_quoted(_shown(base))}{pinned})",
-        f"pipeline.load_lora_weights({_quoted(name)})",
+        f"pipeline.load_lora_weights({_quoted(place.name)})",
     ]
-    return Loading([*lines, _call(draw)])
+    return Loading(lines)
 
 
-def _guided(name: str, draw: Mapping[str, Any]) -> Loading:
-    lines = [*_by_this_package(name), "pipeline.guidance.strength = 1.0  # 0 is the base model"]
-    return Loading([*lines, _call(draw)], "tgo-pipeline")
-
-
-def _by_this_package(name: str) -> list[str]:
+def _by_this_package(place: Place) -> list[str]:
     """This package's loader reads folders: what is on the hub is downloaded first."""
-    if Path(name).is_dir():
+    if not place.on_hub:
         return [
             "from tgo_pipeline.generators import load_pipeline",
             "",
-            f"pipeline = load_pipeline({_quoted(name)})",
+            f"pipeline = load_pipeline({_quoted(place.name)})",
         ]
     return [
         "from huggingface_hub import snapshot_download",
         "from tgo_pipeline.generators import load_pipeline",
         "",
-        f"pipeline = load_pipeline(snapshot_download({_quoted(name)}))",
+        f"pipeline = load_pipeline(snapshot_download({_quoted(place.name)}))",
     ]
 
 
-def _call(draw: Mapping[str, Any]) -> str:
-    prompt = f"{draw.get('prompt_prefix', '')}{PROMPT}"
+def _call(prompt: str, draw: Mapping[str, Any]) -> str:
+    prompt = f"{draw.get('prompt_prefix', '')}{prompt}"
     options = {key: value for key, value in draw.items() if key != "prompt_prefix"}
     arguments = [_quoted(prompt), *(f"{key}={_quoted(value)}" for key, value in options.items())]
     return f"picture = pipeline({', '.join(arguments)}).images[0]"
@@ -93,10 +102,6 @@ def _call(draw: Mapping[str, Any]) -> str:
 def _quoted(value: Any) -> str:
     """A text or number as Python, which is its JSON."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _with_hints(description: Mapping[str, Any], draw: Mapping[str, Any]) -> dict[str, Any]:
-    return {**draw, **description.get("sampling", {})}
 
 
 def _shown(base: str) -> str:
@@ -109,7 +114,7 @@ def _is_pipeline_adapter(model: Path) -> bool:
     from safetensors import safe_open
 
     for path in sorted(model.glob("*.safetensors")):
-        with safe_open(path, "pt") as stream:
+        with safe_open(path, "np") as stream:
             return all(key.startswith(("unet.", "transformer.")) for key in stream.keys())  # noqa: SIM118
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,14 @@ from tgo_pipeline.sharing import markdown, results
 from tgo_pipeline.sharing.facts import PAPER, Places, hub_id, shown_model, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.sharing.loading import index_of, loading
+from tgo_pipeline.sharing.loading import PROMPT, Place, index_of, loading
 from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.sharing.results import Results
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
+log = logging.getLogger("tgo")
 GRID = "before_after.png"
 TASK = results.TASK
 RELATIONS = {"full": "finetune", "lora": "adapter", "guidance": "adapter"}
@@ -47,13 +49,14 @@ def write_model(params: Params, places: Places, about: About, to: Path) -> Path:
     described = _described(places.model)
     _require_same_run(params, described, places.model)
     found, grid = Results.read(params, places), before_after(places, params.seed)
+    _mention_local_base(described, about)
     state = state_of(MODEL, places)
-    name = about.repo or str(to)
+    place = Place(about.repo or str(to), on_hub=about.repo is not None)
     with new_folder(to, MODEL, state) as folder:
-        link_files(places.model, folder)
+        link_files(places.model, folder, about.base_model)
         if grid is not None:
             grid.image.save(folder / GRID, optimize=True)
-        content = model_card(params, described, about, found, grid, places.model, name)
+        content = model_card(params, described, about, found, grid, places.model, place)
         (folder / CARD).write_text(content, encoding="utf-8")
     return to / CARD
 
@@ -65,6 +68,16 @@ def _described(model: Path) -> dict[str, Any]:
     if not described:
         raise TgoError(f"{model} has no tgo.json, so it is no result of fine_tune: run that stage first.")
     return described
+
+
+def _mention_local_base(described: Mapping[str, Any], about: About) -> None:
+    base = str(described["base"])
+    if described["method"] != "full" and not about.base_model and base not in EMBEDDED and not hub_id(base):
+        log.warning(
+            "the base model is the folder %s, which others do not have: give --base-model ORG/NAME, so that they can "
+            "load this on top of it",
+            base,
+        )
 
 
 def _require_same_run(params: Params, described: Mapping[str, Any], model: Path) -> None:
@@ -91,15 +104,15 @@ def model_card(
     found: Results | None,
     grid: Grid | None,
     model: Path,
-    name: str,
+    place: Place,
 ) -> str:
-    """The whole card; `name` is what the result is loaded by. Checked as the hub's library reads it."""
+    """The whole card; `place` is what the result is loaded from. Checked as the hub's library reads it."""
     from huggingface_hub import ModelCard
 
     sections = [
         _opening(params, described, about, found),
         _pictures(grid),
-        _loading(params, described, about, model, name),
+        _loading(params, described, about, model, place, grid),
         _evaluation(found),
         _training(params, described, about),
         _limits(params, found, model),
@@ -205,10 +218,18 @@ def _pictures(grid: Grid | None) -> str:
     )
 
 
-def _loading(params: Params, described: Mapping[str, Any], about: About, model: Path, name: str) -> str:
+def _example(grid: Grid | None) -> str:
+    """A prompt to draw: the first of the pictures' that is short and plain."""
+    shown = grid.prompts if grid else []
+    return next((each for each in shown if len(each) <= 80 and each.isascii() and each.isprintable()), PROMPT)
+
+
+def _loading(
+    params: Params, described: Mapping[str, Any], about: About, model: Path, place: Place, grid: Grid | None
+) -> str:
     draw = {"num_inference_steps": params.generate.steps, "guidance_scale": params.generate.guidance_scale}
     base = {"base": about.base_model} if about.base_model else {}
-    how = loading({**described, **base}, model, name, draw)
+    how = loading({**described, **base}, model, place, draw, _example(grid))
     needs = f"\n\nNeeds `{how.needs}` besides diffusers." if how.needs else ""
     return f"## How to load it\n\n{markdown.fenced(chr(10).join(how.lines), 'python')}{needs}"
 
