@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.evaluation.plain import one_line
+from tgo_pipeline.evaluation.plain import LIMIT, one_line
 from tgo_pipeline.evaluation.sheets import Sheet, Strong
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _LATIN = range(0xC0, 0x100)
 """Accented letters, which `inputenc` knows without further packages."""
 
 
-def escape(text: str, limit: int | None = 160) -> str:
+def escape(text: str, limit: int | None = LIMIT) -> str:
     """Text that stands for itself; a character that a plain TeX installation lacks is named by its code."""
     escaped = "".join(map(_escaped, one_line(text, limit)))
     return escaped.replace("--", "-{}-").replace("''", "'{}'").replace(",,", ",{},")

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_<>|~$&]|\](?=[(\[]))")
 
 
 def escape(text: str) -> str:
-    """Text that stands for itself: no mark-up, no HTML, no end of a cell, no line break; at most 160 characters."""
+    """Text that stands for itself: no mark-up, no HTML, no end of a cell, no line break; cut to `LIMIT`."""
     return _SPECIAL.sub(_escaped, one_line(text))
 
 

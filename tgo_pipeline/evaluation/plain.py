@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-LIMIT = 160
+LIMIT = 80
 """Characters of a name that are shown; the data keep all of it."""
 
 
