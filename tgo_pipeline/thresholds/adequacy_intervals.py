@@ -77,8 +77,8 @@ def wilson(value: float, count: float, freedom: int, confidence: float) -> tuple
     z2 = t_quantile((1 + confidence) / 2, freedom) ** 2
     centre = value + z2 / (2 * count)
     reach = np.sqrt(z2 * (value * (1 - value) + z2 / (4 * count)) / count)
-    ends = (centre - reach) / (1 + z2 / count), (centre + reach) / (1 + z2 / count)
-    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))
+    low, high = float(centre - reach) / (1 + z2 / count), float(centre + reach) / (1 + z2 / count)
+    return max(0.0, min(low, value)), min(1.0, max(high, value))  # rounding may cross 0, 1 or the share
 
 
 def components(

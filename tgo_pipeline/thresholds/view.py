@@ -45,7 +45,8 @@ def show(path: Path) -> Group:
 _LEGEND = (
     "samples: exact interval from order statistics, as if samples were independent; prompts: bootstrap that draws "
     "whole prompts. between: share of the variance that lies between prompts; flips: labels that would change with the "
-    "prompt's own mean or median in place of tau."
+    "prompt's own mean or median in place of tau, many of them by chance alone where samples of a prompt are few: "
+    "`tgo thresholds --explain` tells them apart."
 )
 _SOURCES = {"dataset": "data set", "proxy": "proxy set"}
 
