@@ -12,18 +12,14 @@ from tests.fine_tune import world
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model, prompts, generations and labels; tests read it only."""
+    """Model, prompts, generations, scores, thresholds and labels; tests read it only."""
     return world.build(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture
 def places(source: Path, tmp_path: Path) -> dict[str, Path]:
     """Inputs from `source`, outputs in a fresh folder."""
-    inputs = ("labels", "generations", "prompts")
-    return {
-        name: (world.places(source) if name in inputs else world.places(tmp_path))[name]
-        for name in world.places(source)
-    }
+    return world.joined_places(source, tmp_path)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
         "sharded": True,
     },
     "adapter-on-shards": {"fine_tune": {**SHORT, "method": "lora", "draws": 2}, "sharded": True},
+    "tau-anew": {"fine_tune": {**SHORT, "reestimate": {"prompts": 2}}, "sharded": True},
     "one-then-two": {"fine_tune": LONG, "sharded": True},
     "two-then-one": {"fine_tune": LONG, "sharded": True, "signalled": 1},
     "broken": {"fine_tune": {**SHORT, **PICTURES}, "sharded": True, "breaks": 1},

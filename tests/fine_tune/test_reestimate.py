@@ -20,7 +20,6 @@ from fine_tune.labels import Labels, read_labels
 from fine_tune.objectives import make_objective
 from fine_tune.reestimate import Estimator, Reestimation, check, choose_prompts, mark, relabelled
 from tests.fine_tune import training, world
-from tests.thresholds.shards import write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.params import (
@@ -34,7 +33,6 @@ from tgo_pipeline.params import (
     parse,
 )
 from tgo_pipeline.targets import combine
-from tgo_pipeline.thresholds.stage import fit_folder
 from tgo_pipeline.tuning_params import ReestimateParams
 
 Settings = dict[str, Any]
@@ -44,27 +42,17 @@ ANEW = {"reestimate": {"prompts": 3, "images_per_prompt": 2}, "batch_size": 10, 
 
 def params(model: Path, target: Settings | None = None, **fine_tune: Any) -> Params:
     raw = world.raw_params(model, **(ANEW | fine_tune))
-    return parse(Params, raw | {"target": target or {"reward": "clip"}, "threshold": {"bootstrap": 10}})
+    return parse(Params, raw | {"target": target or {"reward": "clip"}})
 
 
 @pytest.fixture(scope="module")
 def scored(source: Path) -> dict[str, Path]:
     """Scores and thresholds of the tiny data set."""
-    labels = read_labels(source / "labels")
-    places = {"scores": source / "anew/scores", "thresholds": source / "anew/thresholds.parquet"}
-    write_scores(places["scores"], {"clip": labels.score}, per_prompt=world.PER_PROMPT)
-    fit_folder(
-        params(source / "model"),
-        scores=places["scores"],
-        thresholds=places["thresholds"],
-        metrics=source / "anew/metrics.json",
-        plots=source / "anew/plots",
-    )
-    return places
+    return {name: world.places(source)[name] for name in ("scores", "thresholds")}
 
 
-def train(source: Path, root: Path, scored: dict[str, Path], **fine_tune: Any) -> Path:
-    stage.run(params(source / "model", **fine_tune), **world.joined_places(source, root), **scored)
+def train(source: Path, root: Path, **fine_tune: Any) -> Path:
+    stage.run(params(source / "model", **fine_tune), **world.joined_places(source, root))
     return root
 
 
@@ -74,8 +62,8 @@ def taus(root: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def whole(source: Path, scored: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(source, tmp_path_factory.mktemp("whole"), scored)
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(source, tmp_path_factory.mktemp("whole"))
 
 
 def test_tau_changes_at_the_first_step_of_every_epoch_and_is_logged(
@@ -98,12 +86,7 @@ def test_the_training_is_another_than_with_one_tau(whole: Path, source: Path, tm
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_a_training_that_was_stopped_goes_on_exactly(
-    whole: Path,
-    source: Path,
-    scored: dict[str, Path],
-    tmp_path: Path,
-    steps: int,
-    monkeypatch: pytest.MonkeyPatch,
+    whole: Path, source: Path, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped where the second epoch is about to begin, and in the middle of it."""
     from fine_tune.trainer import Trainer
@@ -119,8 +102,8 @@ def test_a_training_that_was_stopped_goes_on_exactly(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "update", stop_after)
         with pytest.raises(Interrupted):
-            train(source, tmp_path, scored, checkpoint_every=1)
-    train(source, tmp_path, scored, checkpoint_every=1)
+            train(source, tmp_path, checkpoint_every=1)
+    train(source, tmp_path, checkpoint_every=1)
     assert taus(tmp_path) == taus(whole)
     assert training.trajectory(tmp_path) == training.trajectory(whole)
     for name, tensor in training.results(whole).items():
@@ -334,9 +317,9 @@ def test_objectives_that_read_labels_are_taken(source: Path, objective: str) -> 
     check(params(source / "model", objective=objective))
 
 
-def test_the_refusal_comes_before_any_work(source: Path, scored: dict[str, Path], tmp_path: Path) -> None:
+def test_the_refusal_comes_before_any_work(source: Path, tmp_path: Path) -> None:
     with pytest.raises(TgoError, match="dpo does not label samples"):
-        train(source, tmp_path, scored, objective="dpo")
+        train(source, tmp_path, objective="dpo")
     assert not (tmp_path / "encoded").exists()
 
 

@@ -17,7 +17,7 @@ from fine_tune.tensors import read_tensors
 from tests.fine_tune import world
 from tgo_pipeline.shards import Interrupted
 
-COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "weight_ess")
+COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "weight_ess", "threshold")
 
 
 def train(source: Path, root: Path, fine_tune: dict[str, Any]) -> Path:

@@ -10,24 +10,27 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from tests.thresholds.shards import score_frame, write_scores
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
-from tgo_pipeline.params import Params, parse
+from tgo_pipeline.params import Params, ThresholdParams, parse
 from tgo_pipeline.tables import GENERATIONS, LABELS, PROMPTS, write_table
+from tgo_pipeline.thresholds.fit import fit
 
+INPUTS = ("labels", "generations", "prompts", "scores", "thresholds")
 PROMPT_COUNT, PER_PROMPT, SHARDS = 6, 4, 2
 SAMPLES = PROMPT_COUNT * PER_PROMPT
 
 
 def places(root: Path) -> dict[str, Path]:
     """The keyword arguments of `fine_tune.stage.run` below one folder."""
-    names = ("labels", "generations", "encoded", "checkpoints", "output", "training")
-    return {name: root / name for name in names} | {"prompts": root / "prompts.parquet"}
+    names = ("labels", "generations", "scores", "encoded", "checkpoints", "output", "training")
+    tables = {name: root / f"{name}.parquet" for name in ("prompts", "thresholds")}
+    return {name: root / name for name in names} | tables
 
 
 def joined_places(source: Path, root: Path) -> dict[str, Path]:
     """Inputs from `source`, outputs below `root`."""
-    inputs = ("labels", "generations", "prompts")
-    return {name: (places(source) if name in inputs else places(root))[name] for name in places(source)}
+    return {name: (places(source) if name in INPUTS else places(root))[name] for name in places(source)}
 
 
 def params(model: Path, generate: dict[str, Any] | None = None, **fine_tune: Any) -> Params:
@@ -44,13 +47,14 @@ def raw_params(model: Path, generate: dict[str, Any] | None = None, **fine_tune:
         "prompts": {"test": {"plain": "tests.txt"}},
         "generate": {"guidance_scale": 1.0, "steps": 2, **(generate or {})},
         "score": {"rewards": {"clip": "demo"}},
+        "target": {"reward": "clip"},
         "fine_tune": small | fine_tune,
         "runtime": {"device": "cpu"},
     }
 
 
 def build(root: Path, prediction_type: Any = "epsilon") -> Path:
-    """Write model, prompts, generations and labels; returns `root`."""
+    """Write model, prompts, generations, scores, thresholds and labels; returns `root`."""
     tiny_diffusion_pipeline(root / "model", prediction_type)
     prompts = [f"picture number {number}" for number in range(PROMPT_COUNT)]
     write_prompts(root / "prompts.parquet", prompts)
@@ -63,7 +67,24 @@ def build(root: Path, prediction_type: Any = "epsilon") -> Path:
             _label(row, shard * size + i) for i, row in enumerate(rows[shard * size : (shard + 1) * size])
         ]
         write_labels(root / "labels" / name, labels)
+    _write_thresholds(root)
     return root
+
+
+def _write_thresholds(root: Path) -> None:
+    """Scores like those of the labels, and the thresholds fitted to them."""
+    scores = {"clip": [_score(number) for number in range(SAMPLES)]}
+    write_scores(root / "scores", scores, per_prompt=PER_PROMPT)
+    table = fit(
+        score_frame(scores, PER_PROMPT),
+        rewards=["clip"],
+        target="mean_z",
+        target_rewards=["clip"],
+        params=ThresholdParams(bootstrap=10),
+        seed=3,
+        scores_fingerprint="scores",
+    )
+    write_table(table, root / "thresholds.parquet", {"fingerprint": "thresholds"})
 
 
 def write_prompts(path: Path, prompts: list[str]) -> None:
@@ -116,7 +137,7 @@ def generation(number: int, index: int) -> dict[str, Any]:
 
 
 def _label(row: dict[str, Any], number: int) -> dict[str, Any]:
-    score = float(np.sin(1.7 * number))
+    score = _score(number)
     return {
         "sample_id": row["sample_id"],
         "prompt_id": row["prompt_id"],
@@ -126,3 +147,7 @@ def _label(row: dict[str, Any], number: int) -> dict[str, Any]:
         "label": int(score >= 0),
         "weight": 1 + 5 * abs(score),
     }
+
+
+def _score(number: int) -> float:
+    return float(np.float32(np.sin(1.7 * number)))
