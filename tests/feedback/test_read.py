@@ -153,13 +153,13 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, messa
 
 def test_a_nested_column_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "f.parquet", {"file_name": ["a"], "rating": [[1, 2]]})
-    with pytest.raises(TgoError, match="column 'rating' is List.*neither text nor number"):
+    with pytest.raises(TgoError, match=r"column 'rating' is List.*neither text nor number"):
         read(params(source))
 
 
 def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
     for work in (identity, lambda source: read(params(source))):
-        with pytest.raises(TgoError, match="nothing.csv does not exist"):
+        with pytest.raises(TgoError, match=r"nothing\.csv does not exist"):
             work(str(tmp_path / "nothing.csv"))
 
 
