@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages import prompts as prompts_stage
+from tests.datasets.public import write_hpdv2_prompts, write_parti, write_pickapic
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, PromptsParams, parse
 from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id, set_hash
@@ -115,3 +116,30 @@ def test_the_stage_writes_table_and_metrics_or_nothing() -> None:
     assert read_metadata(table)["fingerprint"] == planned_fingerprint(params.prompts, params.seed)
     metrics = json.loads(Path("metrics/prompts.json").read_text())
     assert metrics["train"]["kept"] + metrics["test"]["held_out"]["kept"] == 400
+
+
+def test_public_sets_bring_category_and_challenge_and_are_counted(tmp_path: Path) -> None:
+    parti = f"parti:{write_parti(tmp_path / 'parti')}"
+    styles = f"hpdv2-prompts:{write_hpdv2_prompts(tmp_path / 'styles')}"
+    pick = f"pickapic:{write_pickapic(tmp_path / 'pick')}"
+    params = PromptsParams(
+        train=f"{pick}/train", test={"pick": f"{pick}/test_unique", "parti": parti, "hpdv2": styles}
+    )
+    built = build(params, seed=0)
+    rows = {row["prompt"]: row for row in built.table.to_pylist()}
+    assert (rows["bond"]["category"], rows["bond"]["challenge"]) == ("Abstract", "Basic")
+    assert (rows["photo two"]["category"], rows["photo two"]["challenge"]) == ("photo", None)
+    assert (rows["a cat"]["split"], rows["a cat"]["category"]) == ("train", None)
+    assert built.metrics["train"] | {"hash": ""} == {
+        "read": 5, "empty": 0, "duplicates": 2, "in_test": 1, "beyond_limit": 0, "kept": 2, "hash": "",
+    }  # fmt: skip
+    kept = {name: counts["kept"] for name, counts in built.metrics["test"].items()}
+    assert kept == {"pick": 1, "parti": 3, "hpdv2": 8}
+    for name, counts in built.metrics["test"].items():
+        assert counts["hash"] == set_hash(r["prompt_id"] for r in rows.values() if r["source"] == name)
+
+
+def test_the_hash_of_a_set_follows_its_prompts_and_not_their_order() -> None:
+    ids = [prompt_id(text) for text in MANY[:5]]
+    assert set_hash(ids) == set_hash(reversed(ids))
+    assert set_hash(ids) != set_hash(ids[1:])

@@ -1,14 +1,17 @@
 """Every kind of source gives the same prompts; everything else is refused in words that help."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.datasets.public import write_parti
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.prompts import sources
+from tgo_pipeline.prompts.sources import Prompt
 
 PROMPTS = ['a "red" fox, running', "  Füchse im Schnee ", "狐", "", "two  spaces"]
 
@@ -148,3 +151,34 @@ def test_an_empty_table_has_no_column_names(tmp_path: Path) -> None:
     for name in ("p.csv", "p.jsonl"):
         (tmp_path / name).touch()
         assert sources.column_names(tmp_path / name) == []
+
+
+def test_a_table_may_have_category_and_challenge(tmp_path: Path) -> None:
+    expected = [Prompt("a cat", "Animals", "Basic"), Prompt("a red square", None, "7")]
+    (tmp_path / "p.csv").write_text("challenge,prompt,category\nBasic,a cat,Animals\n7,a red square,\n")
+    lines = [
+        {"prompt": "a cat", "category": "Animals", "challenge": "Basic"},
+        {"prompt": "a red square", "challenge": 7},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    columns = {
+        "prompt": ["a cat", "a red square"],
+        "category": ["Animals", None],
+        "challenge": ["Basic", "7"],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        assert list(sources.prompts(str(tmp_path / name), "prompt")) == expected
+    pq.write_table(pa.table({"prompt": ["a cat"], "category": [3]}), tmp_path / "p.parquet")
+    assert list(sources.prompts(str(tmp_path / "p.parquet"), "prompt")) == [Prompt("a cat", "3")]
+
+
+def test_prompts_of_a_data_set(tmp_path: Path) -> None:
+    parti = f"parti:{write_parti(tmp_path / 'parti')}"
+    assert list(sources.prompts(parti, "ignored"))[0] == Prompt("bond", "Abstract", "Basic")
+    before = sources.identity(parti)
+    os.utime(tmp_path / "parti" / "PartiPrompts.tsv", ns=(1, 1))
+    assert sources.identity(parti) != before
+    assert list(sources.prompts("demo:train", ""))[0].category is None
+    with pytest.raises(TgoError, match="does not exist"):
+        list(sources.prompts(f"parti:{tmp_path}/nosuch/file", "prompt"))

@@ -75,8 +75,8 @@ class PickAPic(Dataset):
                 yield pa.RecordBatch.from_arrays(columns, schema=COMPARISONS)
 
     def listing(self) -> Iterator[pa.RecordBatch]:
-        rows = (image._asdict() for _, _, images in self._groups() for image in images)
-        return self._batches(rows, LISTING)
+        for _, _, images in self._groups():
+            yield from self._batches((image._asdict() for image in images), LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
         position = 0
