@@ -175,10 +175,10 @@ def test_a_table_may_have_category_and_challenge(tmp_path: Path) -> None:
 
 def test_prompts_of_a_data_set(tmp_path: Path) -> None:
     parti = f"parti:{write_parti(tmp_path / 'parti')}"
-    assert list(sources.prompts(parti, "ignored"))[0] == Prompt("bond", "Abstract", "Basic")
+    assert next(sources.prompts(parti, "ignored")) == Prompt("bond", "Abstract", "Basic")
     before = sources.identity(parti)
     os.utime(tmp_path / "parti" / "PartiPrompts.tsv", ns=(1, 1))
     assert sources.identity(parti) != before
-    assert list(sources.prompts("demo:train", ""))[0].category is None
+    assert next(sources.prompts("demo:train", "")).category is None
     with pytest.raises(TgoError, match="does not exist"):
         list(sources.prompts(f"parti:{tmp_path}/nosuch/file", "prompt"))
