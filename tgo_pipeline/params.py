@@ -38,7 +38,7 @@ def _rewards(rewards: Mapping[str, str | None]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptsParams:
-    """Where prompts come from; a source is `demo:<family>` or a .txt, .csv, .jsonl or .parquet file."""
+    """Where prompts come from: `demo:<family>`, a .txt, .csv, .jsonl or .parquet file, or a public data set."""
 
     train: str = "demo:train"
     test: dict[str, str] = field(default_factory=dict)
