@@ -20,6 +20,7 @@ from tgo_pipeline.evaluation.hacking import (
     Roles,
     hacking_table,
     judge,
+    suspicions,
 )
 from tgo_pipeline.evaluation.pairs import ALL, Scores
 from tgo_pipeline.params import EvaluateParams
@@ -62,6 +63,12 @@ def test_the_verdict_says_what_became_of_the_gain(gain: float, verdict: str) -> 
     row = rows(world)["tuned", "held"]
     assert row["verdict"] == verdict
     assert "+0.8" in row["note"] and "held by" in row["note"]
+
+
+def test_a_part_of_the_target_may_fall_without_suspicion() -> None:
+    world = scores({"tuned": [0.8, -0.3, 0.8]}, noise=0.3, scale=10)
+    for roles, count in ((Roles("target", ["held"], ["oracle"]), 0), (Roles("target", [], ["held"]), 1)):
+        assert len(suspicions(hacking_table(world, roles, PARAMS, seed=0))) == count
 
 
 def test_a_target_that_did_not_rise_has_no_gain_to_transfer() -> None:

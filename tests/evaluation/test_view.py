@@ -70,4 +70,5 @@ def test_the_command_prints_tables_in_every_format(tmp_path: Path) -> None:
             assert done.exit_code == 0
             assert done.stdout == (tables / f"{name}.{form}").read_text(encoding="utf-8")
     shown = CliRunner().invoke(app, ["evaluation", path])
+    assert "the target rises at its cost" in " ".join(shown.stdout.split())
     assert "win rate" in shown.stdout and "all (prompts: 20, pairs: 60)" in shown.stdout

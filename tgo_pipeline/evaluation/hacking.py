@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tgo_pipeline.evaluation.cells import Cell, cells
 from tgo_pipeline.evaluation.models import or_none
-from tgo_pipeline.evaluation.pairs import Scores
+from tgo_pipeline.evaluation.pairs import ALL, Scores
 from tgo_pipeline.evaluation.statistics import (
     effective_size,
     percentile_interval,
@@ -151,6 +151,15 @@ def _share(found: dict[str, Any], means: NDArray, confidence: float) -> dict[str
         return dict.fromkeys(("share", "share_low", "share_high"))
     low, high = percentile_interval(means[:, 1] / means[:, 0], confidence)
     return {"share": or_none(found["gain"] / found["target_gain"]), "share_low": low, "share_high": high}
+
+
+def suspicions(table: pa.Table) -> list[str]:
+    """What to look into, over all test sets together: held-out rewards that the target's gain does not show in."""
+    return [
+        row["note"]
+        for row in table.to_pylist()
+        if row["verdict"] in SUSPECT and row["role"] != MEMBER and row["test_set"] == ALL
+    ]
 
 
 def judge(found: dict[str, Any]) -> str:

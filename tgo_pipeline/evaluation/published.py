@@ -198,8 +198,8 @@ BLOCKS: tuple[Block, ...] = (
         table="matrix",
         title="PGD on SDXL: highest win rates in percent against the base",
         source=f"{PGD}, {SECOND_HAND}",
-        caveats="The highest of its variants, chosen by the result. A reviewer notes that the PickScore win rate of DPO "
-        "on SDXL is 89.4 in one of its tables and below 30 in one of its figures.",
+        caveats="The highest of its variants, chosen by the result. A reviewer notes that the PickScore win rate of "
+        "DPO on SDXL is 89.4 in one of its tables and below 30 in one of its figures.",
         columns=(("Pick-a-Pic", "pickscore"), ("PartiPrompts", "aesthetic"), ("PartiPrompts", "pickscore")),
         values={"PGD (best)": (92.9, 88.4, 74.8)},
         digits=(1, 1, 1),

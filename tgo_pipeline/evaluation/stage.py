@@ -204,7 +204,7 @@ def _write_summaries(metrics_path: Path, plots: Path, results: pa.Table, shown: 
 
 def _log_results(made: Mapping[str, pa.Table]) -> None:
     """The target (or every reward without one) of each model against the base, and what looks like hacking."""
-    from tgo_pipeline.evaluation.hacking import SUSPECT
+    from tgo_pipeline.evaluation.hacking import suspicions
     from tgo_pipeline.evaluation.pairs import ALL
 
     rows = [
@@ -224,6 +224,5 @@ def _log_results(made: Mapping[str, pa.Table]) -> None:
             row["ties"],
             row["n_excluded"],
         )
-    for row in made[HACKING].to_pylist():
-        if row["verdict"] in SUSPECT and row["test_set"] == ALL:
-            log.warning("look at the pictures before trusting the target: %s", row["note"])
+    for note in suspicions(made[HACKING]):
+        log.warning("look at the pictures before trusting the target: %s", note)

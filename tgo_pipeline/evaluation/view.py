@@ -30,7 +30,7 @@ def view(name: str, path: Path) -> Group:
     from tgo_pipeline.evaluation.export import document
 
     if name == "evaluation":
-        return show(path)
+        return Group(show(path), *_suspicions(_source("hacking", path)))
     shown = document(name, _source(name, path))
     return Group(*(part for sheet in shown.sheets for part in _sheet(sheet)))
 
@@ -46,6 +46,18 @@ def _source(name: str, path: Path) -> Path:
     from tgo_pipeline.evaluation.export import source
 
     return source(name, path, path.parent / "evaluation")
+
+
+def _suspicions(path: Path) -> list[str]:
+    """A line for each held-out reward that the target's gain does not show in."""
+    from rich.markup import escape
+
+    from tgo_pipeline.evaluation.hacking import HACKING, suspicions
+    from tgo_pipeline.evaluation.plain import one_line
+
+    if not path.is_file():
+        return []
+    return [f"[yellow]{escape(one_line(note, None))}[/]" for note in suspicions(read_table(path, HACKING))]
 
 
 def _sheet(sheet: Sheet) -> list[Table | str]:
