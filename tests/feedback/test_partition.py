@@ -37,6 +37,17 @@ def test_images_that_won_at_least_once_are_positive(project: Path) -> None:
     generations = pl.read_parquet(project / "data/generations/*.parquet", columns=["sample_id", "image_uid"])
     labels = pl.read_parquet(project / "data/labels/*.parquet")
     found = generations.join(labels, on="sample_id", how="left")
-    expected = {0: 1, 1: 0, 2: 1, 3: 0, 4: 0, 5: 1, 6: None, 7: None}  # 0 also lost, 3 only tied, 6 and 7: nobody chose
-    assert dict(found.select("image_uid", "label").iter_rows()) == {uid(i): label for i, label in expected.items()}
+    expected = {
+        0: 1,
+        1: 0,
+        2: 1,
+        3: 0,
+        4: 0,
+        5: 1,
+        6: None,
+        7: None,
+    }  # 0 also lost, 3 only tied, 6 and 7: nobody chose
+    assert dict(found.select("image_uid", "label").iter_rows()) == {
+        uid(i): label for i, label in expected.items()
+    }
     assert found["weight"].drop_nulls().to_list() == [1.0] * 6

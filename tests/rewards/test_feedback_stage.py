@@ -75,7 +75,7 @@ def test_feedback_alone_scores_without_any_model(generations: Path, tmp_path: Pa
         "images_not_generated": 0,
     }
     described = read_metadata(tmp_path / "scores" / shard(0))["rewards"]["stars"]
-    assert described["kind"] == "rating" and described["aggregate"] == "mean"
+    assert (described["reward"], described["aggregate"]) == ("feedback (rating)", "mean")
 
 
 def test_columns_come_side_by_side_and_others_are_kept_bit_for_bit(

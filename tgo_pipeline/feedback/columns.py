@@ -30,8 +30,16 @@ def fingerprint(params: FeedbackParams) -> str:
 
 
 def description(params: FeedbackParams) -> dict[str, Any]:
-    """What the scores of a column are, for whoever opens a table of them later."""
-    return {"feedback": params.source, **params.settings}
+    """What the scores of a column are, under the keys that rewards have for it; an open scale is left out."""
+    ends = {"from": params.low, "to": params.high}
+    scale = " ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+    return {
+        "reward": f"feedback ({params.kind})",
+        "source": params.source,
+        **({"scale": scale} if scale else {}),
+        **params.settings,
+        "fingerprint": fingerprint(params),
+    }
 
 
 @dataclass(frozen=True)
