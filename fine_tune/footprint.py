@@ -1,0 +1,220 @@
+"""What a training takes: one update of the real policy, objective and optimiser, imagined on tensors without content.
+
+Mirrors `Trainer.update`; tests hold it to what that function measures on real weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fine_tune.data import TrainingBatch
+from fine_tune.forward import Forward
+from fine_tune.objectives import make_objective
+from fine_tune.objectives.base import Batch, Objective
+from fine_tune.policies import POLICIES
+from fine_tune.policies.base import Policy
+from fine_tune.policies.latent import LATENTS, Noised
+from fine_tune.policies.masked import POOLED, STATES, TOKENS, Masked
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators.meissonic import micro_conditions
+from tgo_pipeline.params import FineTuneParams, Params
+from tgo_pipeline.planning.families import Family
+from tgo_pipeline.planning.meter import Meter, imagined
+from tgo_pipeline.planning.sampling import Encoding
+
+PARTS = 2
+"""Micro-batches that are imagined of an update: the second has the first one's gradients beside it."""
+Tensors = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """An update's operations over all processes, and what one process holds in bytes."""
+
+    flops_per_step: float
+    weight_bytes: int
+    reference_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    average_bytes: int
+    peak_bytes: int
+    trained: Tensors
+    optimizer: Tensors
+
+    @property
+    def state_bytes(self) -> int:
+        """What is held from update to update: weights, reference, optimiser, moving average."""
+        return self.weight_bytes + self.reference_bytes + self.optimizer_bytes + self.average_bytes
+
+    @property
+    def activation_bytes(self) -> int:
+        """The batch and what a forward pass keeps for the backward pass: the peak without everything else."""
+        return self.peak_bytes - self.state_bytes - self.gradient_bytes
+
+
+def training(family: Family, encoded: Encoding, params: Params, processes: int = 1) -> Footprint:
+    """What one of `processes` that share every batch takes (whole copies: DDP).
+
+    Raises `TgoError` for a family that cannot be fine-tuned, and for parameters that do not fit it.
+    """
+    with imagined():
+        return _training(family, encoded, params, processes)
+
+
+def _training(family: Family, encoded: Encoding, params: Params, processes: int) -> Footprint:
+    tuning, runtime = params.fine_tune, params.runtime
+    objective = make_objective(tuning)
+    meter = Meter()
+    policy = _policy(family, tuning, objective)
+    if runtime.gradient_checkpointing:
+        policy.save_memory()
+    weights = meter.hold(policy.network)
+    reference = meter.hold(*policy.networks)
+    trained = policy.trainable()
+    state = _optimizer_state(_shapes(trained), tuning)
+    share = max(1, tuning.batch_size // processes) * (2 if objective.pairs else 1)
+    part = min(share, (runtime.micro_batch_size or share) * (2 if objective.pairs else 1))
+    with meter:
+        average = [torch.empty_like(p) for p in trained.values()] if tuning.ema else []
+        batch = _batch(encoded, objective, share, tuning.draws)
+        forward = Forward(policy, objective, tuning, _Precision(tuning.precision))  # type: ignore[arg-type]
+        moments = [torch.empty(shape, dtype=dtype) for shape, dtype in state.values()]
+        rows = _update(forward, objective, tuning, batch, part)
+    gradients = _bytes(p.grad for p in trained.values() if p.grad is not None)
+    return Footprint(
+        flops_per_step=meter.flops * share / rows * processes,
+        weight_bytes=weights,
+        reference_bytes=reference,
+        gradient_bytes=gradients,
+        optimizer_bytes=_bytes(moments),
+        average_bytes=_bytes(average),
+        peak_bytes=meter.peak_bytes,
+        trained=_shapes(trained),
+        optimizer=state,
+    )
+
+
+def _optimizer_state(trained: Tensors, tuning: FineTuneParams) -> Tensors:
+    """What `make_optimizer`'s optimisers keep after an update, as `named_state` names it."""
+    state: Tensors = {}
+    for name, (shape, dtype) in trained.items():
+        if tuning.optimizer == "adamw":
+            state |= {f"step.{name}": ((), torch.float32)}
+            state |= {f"{moment}.{name}": (shape, dtype) for moment in ("exp_avg", "exp_avg_sq")}
+            continue
+        state |= {f"step.{name}": ((), torch.int64), f"RMS.{name}": ((), torch.float32)}
+        if len(shape) < 2:
+            state |= {f"exp_avg_sq.{name}": (shape, dtype)}
+        else:
+            state |= {f"exp_avg_sq_row.{name}": (shape[:-1], dtype)}
+            state |= {f"exp_avg_sq_col.{name}": ((*shape[:-2], shape[-1]), dtype)}
+    return state
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """The autocast that an accelerator gives."""
+
+    precision: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.precision not in kinds:
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", kinds[self.precision])
+
+
+def _policy(family: Family, tuning: FineTuneParams, objective: Objective) -> Policy:
+    """The policy of the family on an imagined network, its corruptions drawn without looking at any number."""
+    kind = family.blueprint.kind
+    if kind not in POLICIES:
+        raise TgoError(f"the model is a {kind}, which cannot be fine-tuned here: {', '.join(POLICIES)}.")
+    module, _, name = POLICIES[kind].partition(":")
+    chosen = getattr(importlib.import_module(module), name)
+    network = family.blueprint.build(family.component)
+    network.float = lambda: network  # it is float32; the library's way there needs weights with content
+    pipeline = SimpleNamespace(**{family.component: network}, scheduler=family.blueprint.scheduler())
+    policy = chosen.build(pipeline, tuning, seed=0, with_reference=objective.needs_reference)
+    for each in policy.networks:
+        del each.float  # type: ignore[misc]  # it names itself: as a cycle it would outlive this call
+    masked = family.vae == "vqvae"
+    policy.corrupt = functools.partial(_masked if masked else _noised, family.component == "transformer")
+    return policy
+
+
+def _noised(
+    flow: bool, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], _: Sequence[int]
+) -> Noised:
+    latents = images[LATENTS]
+    noise = torch.randn_like(latents)
+    timesteps = torch.zeros(len(latents), dtype=torch.float32 if flow else torch.long)
+    extra = {name: rows for name, rows in images.items() if name != LATENTS}
+    target = noise - latents if flow else noise
+    return Noised(latents + noise, timesteps, target, torch.ones(len(latents)), {**conditions, **extra})
+
+
+def _masked(
+    _: bool, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], __: Sequence[int]
+) -> Masked:
+    target = images[TOKENS].long()
+    mask = torch.zeros_like(target, dtype=torch.bool)
+    return Masked(
+        tokens=target.masked_fill(mask, 0),
+        mask=mask,
+        target=target,
+        noise_level=torch.rand(len(target)),
+        states=conditions[STATES],
+        pooled=conditions[POOLED],
+        micro_conditions=micro_conditions(len(target), 0, 0, target.device),
+    )
+
+
+def _batch(encoded: Encoding, objective: Objective, rows: int, draws: int) -> TrainingBatch:
+    images = {name: torch.zeros(rows, *shape, dtype=dtype) for name, (shape, dtype) in encoded.image.items()}
+    conditions, others = (
+        {name: torch.zeros(rows, *shape, dtype=dtype) for name, (shape, dtype) in encoded.prompt.items()}
+        for _ in range(2)
+    )
+    point = objective.reference_point
+    if point is None or not point.mismatched:
+        others = {}
+    numbers = [torch.zeros(rows) for _ in range(3)]
+    return TrainingBatch(images, conditions, others, *numbers, [[0] * draws] * rows)
+
+
+def _update(
+    forward: Forward, objective: Objective, tuning: FineTuneParams, batch: TrainingBatch, part: int
+) -> int:
+    """Forward and backward of up to `PARTS` micro-batches, as `Trainer._gradient` does; how many rows they were."""
+    parts = list(batch.split(part))
+    alone = len(parts) == 1
+    parts = parts[:PARTS]
+    point = objective.reference_point
+    if point is not None and (point.mismatched or not alone):
+        for each in parts:
+            forward.log_ratio(each, point.mismatched)
+    for each in parts:
+        likelihoods = forward.likelihoods(each)
+        given = Batch(
+            each.label, each.weight, each.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
+        )
+        loss, _ = objective.loss(likelihoods.policy, likelihoods.reference, given)
+        (loss.sum() / len(batch)).backward()
+    return sum(map(len, parts))
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

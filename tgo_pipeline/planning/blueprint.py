@@ -1,0 +1,128 @@
+"""A pipeline from its configuration files alone: which networks it has, of which sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators.pipelines import INDEX, MEISSONIC, Location, locate
+
+CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+"""What a part's configuration file is called, by the beginning of the part's name; a network's is config.json."""
+NETWORKS = ("unet", "transformer", "vae", "vqvae", "text_encoder", "text_encoder_2", "text_encoder_3")
+Reader = Any
+"""From a file's name inside the model to its content: a mapping, or None if the model has no such file."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """The configurations of a pipeline's parts, by the names that its index gives them."""
+
+    model: str
+    kind: str
+    """The class of the pipeline."""
+    classes: Mapping[str, str]
+    configs: Mapping[str, Mapping[str, Any]]
+    index: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    """Where the files are; None for a model on the hub."""
+
+    @property
+    def networks(self) -> list[str]:
+        """The names of its networks."""
+        return [name for name in NETWORKS if name in self.classes]
+
+    def build(self, name: str) -> Any:
+        """One of its networks; call it inside `imagined()`, or it takes the memory of real weights."""
+        config, kind = dict(self.configs[name]), self.classes[name]
+        if name == "transformer" and self.kind == "MeissonicPipeline":
+            from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
+
+            return MeissonicTransformer2DModel.from_config(config).eval()
+        if name.startswith("text_encoder"):
+            return _text_encoder(kind, config).eval()
+        return _diffusers(kind).from_config(config).eval()
+
+    def scheduler(self) -> Any:
+        """Its scheduler; it holds no weights."""
+        return _diffusers(self.classes["scheduler"]).from_config(dict(self.configs["scheduler"]))
+
+    def tokens(self, name: str, default: int) -> int:
+        """How many tokens the tokenizer of this name cuts and pads a prompt to."""
+        length = self.configs.get(name, {}).get("model_max_length")
+        return length if isinstance(length, int) and length < 100_000 else default
+
+
+def read_blueprint(model: str, revision: str | None = None) -> Blueprint:
+    """The configurations of `model`; of a hub id only those files are fetched, and no weights.
+
+    An adapter's is that of its base. Raises `TgoError` if they cannot be had, or name a class that is not known.
+    """
+    location = locate(model, revision)
+    read = _folder_reader(location.folder) if location.folder else _hub_reader(location)
+    index = read(INDEX)
+    if index is None:
+        raise TgoError(f"{location} has no {INDEX}: it is no pipeline of diffusers.")
+    kind = index["_class_name"]
+    parts = {name: part for name, part in index.items() if isinstance(part, list) and None not in part}
+    kind = "MeissonicPipeline" if kind in MEISSONIC and "vqvae" in parts else kind
+    wanted = [name for name in parts if name in NETWORKS or name.startswith(tuple(CONFIGS))]
+    configs = {name: read(f"{name}/{_config_file(name)}") or {} for name in wanted}
+    classes = {name: parts[name][1] for name in wanted}
+    return Blueprint(model, kind, classes, configs, index, location.folder)
+
+
+def _config_file(name: str) -> str:
+    return next((file for start, file in CONFIGS.items() if name.startswith(start)), "config.json")
+
+
+def _folder_reader(folder: Path) -> Reader:
+    def read(file: str) -> dict[str, Any] | None:
+        path = folder / file
+        return _json(path) if path.is_file() else None
+
+    return read
+
+
+def _hub_reader(location: Location) -> Reader:
+    from tgo_pipeline.planning.access import fetch
+
+    def read(file: str) -> dict[str, Any] | None:
+        path = fetch(str(location.hub_id), file, location.revision)
+        return None if path is None else _json(path)
+
+    return read
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
+
+
+def _diffusers(kind: str) -> Any:
+    import diffusers
+
+    try:
+        return getattr(diffusers, kind)
+    except AttributeError as error:
+        raise TgoError(
+            f"the installed diffusers has no class {kind}, which the model names: update it."
+        ) from error
+
+
+def _text_encoder(kind: str, config: dict[str, Any]) -> Any:
+    import transformers
+
+    try:
+        network = getattr(transformers, kind)
+    except AttributeError as error:
+        raise TgoError(
+            f"the installed transformers has no class {kind}, which the model names: update it."
+        ) from error
+    return network(network.config_class(**config))

@@ -1,0 +1,119 @@
+"""What drawing and encoding pictures takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tgo_pipeline.params import GenerateParams
+from tgo_pipeline.planning.families import Family
+from tgo_pipeline.planning.meter import Cost, Meter, imagined
+
+STEPS = 2
+"""Steps that are imagined: in the second, what the first left behind is there too."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What drawing takes on one device; bytes at the peak are the weights' and those on top."""
+
+    flops_per_image: float
+    weight_bytes: int
+    peak_bytes: int
+
+    @property
+    def activation_bytes(self) -> int:
+        """The peak without the weights."""
+        return self.peak_bytes - self.weight_bytes
+
+
+def drawing(family: Family, generate: GenerateParams, batch: int) -> Drawing:
+    """What it takes to draw batches of `batch` pictures in float32, all networks on the device.
+
+    Preference guidance runs the network once more for each module, and holds a module's own weights.
+    """
+    guidance = generate.guidance
+    modules = 0 if guidance is None else (2 if guidance.kind == "cpgd" else 1)
+    meter = Meter()
+    with torch.no_grad(), imagined():
+        parts = _networks(family)
+        own = meter.hold(*parts.values())
+        text, step, decoding = _draw(family, parts, batch, family.guided(generate.guidance_scale), meter)
+    added = modules * _bytes_of(parts[family.component])
+    flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
+    return Drawing(flops / batch, own + added, meter.peak_bytes + added)
+
+
+def _draw(
+    family: Family, parts: dict[str, Any], batch: int, guided: bool, meter: Meter
+) -> tuple[float, float, float]:
+    """Operations of the text encoders, of one step, and of decoding.
+
+    What a pipeline still holds when a step begins again, or decoding does, is still held here: it is one function, as
+    the pipelines are, and takes two steps.
+    """
+    marks = []
+    with meter:
+        conditions = family.conditions(parts, batch)
+        if guided:
+            negative = family.conditions(parts, batch) if family.encodes_negative else None
+            negative = negative or {name: torch.zeros_like(t) for name, t in conditions.items()}
+            conditions = {name: torch.cat([negative[name], t]) for name, t in conditions.items()}
+        x = family.start(batch)
+        marks.append(meter.flops)
+        for _ in range(STEPS):
+            rows = torch.cat([x, x]) if guided else x
+            prediction = family.call(parts[family.component], rows, conditions)
+            if guided:
+                without, with_prompt = prediction.chunk(2)
+                prediction = without + 2.0 * (with_prompt - without)
+            x = family.step(prediction, x)
+        marks.append(meter.flops)
+        family.decode(parts, x)
+        marks.append(meter.flops)
+    return marks[0], (marks[1] - marks[0]) / STEPS, marks[2] - marks[1]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What filling the cache of encoded samples takes, and the tensors that it holds (shape without the row, dtype)."""
+
+    per_image: Cost
+    per_prompt: Cost
+    image: dict[str, tuple[tuple[int, ...], torch.dtype]]
+    prompt: dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+def encoding(family: Family, batch: int) -> Encoding:
+    """What encoding takes in batches of `batch` pictures and prompts, all networks of the pipeline on the device."""
+    with torch.no_grad(), imagined():
+        parts = _networks(family)
+        images, image = _measured(parts, lambda: family.encode(parts, batch))
+        prompts, prompt = _measured(parts, lambda: family.conditions(parts, batch))
+    return Encoding(
+        Cost(images.flops / batch, images.peak_bytes),
+        Cost(prompts.flops / batch, prompts.peak_bytes),
+        image,
+        prompt,
+    )
+
+
+def _measured(
+    parts: dict[str, Any], work: Any
+) -> tuple[Cost, dict[str, tuple[tuple[int, ...], torch.dtype]]]:
+    meter = Meter()
+    meter.hold(*parts.values())
+    with meter:
+        made = work()
+    return meter.cost, {name: (tuple(t.shape[1:]), t.dtype) for name, t in made.items()}
+
+
+def _networks(family: Family) -> dict[str, Any]:
+    """All networks of the pipeline in float32, as the stages load them."""
+    return {name: family.blueprint.build(name) for name in family.blueprint.networks}
+
+
+def _bytes_of(network: Any) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
