@@ -60,7 +60,7 @@ def value(found: Statistics, statistic: str, baseline: str | None = None) -> flo
 def test_a_homogeneous_world_is_said_to_need_one_tau() -> None:
     found = world(0.0, 600, 8)
     assert found.first("verdict").baseline == "adequate"
-    assert "Leave threshold.baseline at global" in (found.first("advice").note or "")
+    assert "Use threshold.baseline: global" in (found.first("advice").note or "")
     assert value(found, "heterogeneity") < 0.05 and value(found, "ratio") < 0.03
     assert value(found, "flip_rate", "prompt_mean") == pytest.approx(
         value(found, "flip_rate_null", "prompt_mean"), abs=0.02
@@ -71,7 +71,7 @@ def test_a_homogeneous_world_is_said_to_need_one_tau() -> None:
 def test_a_heterogeneous_world_is_warned_of_and_told_what_to_set() -> None:
     found = world(0.4, 600, 16)
     assert found.first("verdict").baseline == "inadequate"
-    assert (found.first("advice").note or "").startswith("Set threshold.baseline to prompt_mean")
+    assert (found.first("advice").note or "").startswith("Use threshold.baseline: prompt_mean")
     assert value(found, "heterogeneity") == pytest.approx(flips(0.4), abs=0.02)
     assert value(found, "ratio") == pytest.approx(0.4, abs=0.05)
     assert value(found, "flip_rate_corrected", "prompt_mean") == pytest.approx(flips(0.4), abs=0.02)
@@ -146,6 +146,16 @@ def test_a_declared_beta_is_the_targets_and_a_what_if_elsewhere() -> None:
     others = list(found["aesthetic"].all("soft_ess"))
     assert len(others) == 3 and all("what if" in (row.note or "") for row in others)
     assert found["clip"].first("target").value == 1 and found["aesthetic"].first("target").value is None
+
+
+def test_prompts_that_differ_in_spread_alone_differ_in_their_soft_thresholds() -> None:
+    """tau* = sigma^2 / 2 beta: variance (0.375 / 2)^2 for sigmas of 0.5 and 1 in equal parts and beta = 1."""
+    rng = np.random.default_rng(0)
+    scores = np.repeat([0.5, 1.0], 400)[:, None] * rng.normal(size=(800, 64))
+    found = report({"clip": scores.ravel()}, 64, threshold={"beta": 1.0, "bootstrap": 20})["clip"]
+    assert value(found, "ratio") < 0.005
+    assert value(found, "ratio", "prompt_soft") == pytest.approx((0.375 / 2) ** 2 / 0.625, rel=0.1)
+    assert found.first("verdict").baseline == "adequate"
 
 
 def test_few_samples_behind_a_soft_baseline_are_flagged() -> None:

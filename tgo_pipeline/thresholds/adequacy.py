@@ -258,7 +258,7 @@ def advice(decision: Decision, found: Heterogeneity, compared: Iterable[Row]) ->
     shuffled scores flip. They are better than tau where that is less than the flips of the true ones.
     """
     if decision.verdict == "undecided" or found.flips is None:
-        return "Keep threshold.baseline at global until it is decided: sample more images per prompt, or more prompts."
+        return "Use threshold.baseline: global until it is decided, and sample more images per prompt, or more prompts."
     rows = Statistics(compared)
     noise, wrong = rows.first("flip_rate_null", "prompt_median").value or 0.0, found.flips.value
     by_chance = (
@@ -266,12 +266,12 @@ def advice(decision: Decision, found: Heterogeneity, compared: Iterable[Row]) ->
     )
     if decision.verdict == "adequate":
         why = "thresholds per prompt would change few labels" if noise < wrong else by_chance
-        return f"Leave threshold.baseline at global: {why}."
+        return f"Use threshold.baseline: global, because {why}."
     if noise < wrong:
-        return f"Set threshold.baseline to prompt_mean or prompt_median: {by_chance}, tau {percent(wrong)}."
+        return f"Use threshold.baseline: prompt_mean or prompt_median, because {by_chance}, tau {percent(wrong)}."
     enough = math.ceil(found.size * (noise / wrong) ** 2)
     return (
-        f"Sample about {max(enough, round(found.size) + 1)} images a prompt or more, then set threshold.baseline "
-        f"to prompt_mean or prompt_median; until then {by_chance}, no less than the {percent(wrong)} of tau. If "
+        f"Sample about {max(enough, round(found.size) + 1)} images a prompt or more, then use threshold.baseline: "
+        f"prompt_mean or prompt_median; until then {by_chance}, no less than the {percent(wrong)} of tau. If "
         "prompts have sources or categories, threshold.baseline: group needs no more samples."
     )
