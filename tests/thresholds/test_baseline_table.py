@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.thresholds.test_baselines import jackknife, soft
@@ -28,7 +29,7 @@ def rows(
         "mean_z",
         SCORES,
         PROMPTS,
-        Members(level, list(names), [np.asarray(members)]),
+        Members(level, pl.Series(list(names)), [np.asarray(members)]),
         ThresholdParams(**{"bootstrap": 50, **options}),
         tau=4.0,
         seed=0,
@@ -86,7 +87,9 @@ def test_groups_have_taus_with_intervals() -> None:
         "clip",
         scores,
         prompts,
-        Members("source", ["x", "y"], [np.where(prompts < 60, 0, np.where(prompts < 90, 1, NOWHERE))]),
+        Members(
+            "source", pl.Series(["x", "y"]), [np.where(prompts < 60, 0, np.where(prompts < 90, 1, NOWHERE))]
+        ),
         ThresholdParams(baseline="group", group="source", bootstrap=200, percentile=0.3),
         tau=0.0,
         seed=0,
@@ -116,7 +119,13 @@ def test_the_table_opens_in_datasets_and_a_file_of_another_schema_is_refused(tmp
     features = json.loads(BASELINES.metadata[b"huggingface"])["info"]["features"]
     assert set(features) == set(BASELINES.names)
     table = baseline_table(
-        "clip", SCORES, PROMPTS, Members("prompt", list("abc"), [PROMPTS]), ThresholdParams(), tau=4.0, seed=0
+        "clip",
+        SCORES,
+        PROMPTS,
+        Members("prompt", pl.Series(list("abc")), [PROMPTS]),
+        ThresholdParams(),
+        tau=4.0,
+        seed=0,
     )
     write_table(table, tmp_path / "b.parquet", {})
     assert read_baselines(tmp_path / "b.parquet")["mean"].to_list() == [3, 4, 9]

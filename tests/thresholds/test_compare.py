@@ -149,14 +149,17 @@ def write_sources(folder: Path) -> Sources:
 def test_samples_are_numbered_by_prompt_source_category_and_model(tmp_path: Path) -> None:
     sources = write_sources(tmp_path)
     found = members([frame("aabbcz"), frame("cz")], ThresholdParams(), NOTHING)
-    assert (found.level, found.names) == ("prompt", ["a", "b", "c", "z"])
+    assert (found.level, found.names.to_list()) == ("prompt", ["a", "b", "c", "z"])
     assert [numbers.tolist() for numbers in found.numbers] == [[0, 0, 1, 1, 2, 3], [2, 3]]
     by: dict[str, Any] = {
         group: members([frame("aabbcz")], ThresholdParams(baseline="group", group=group), sources)
         for group in ("source", "category", "model")
     }
     assert by["source"].numbers[0].tolist() == [0, 0, 1, 1, 2, NOWHERE]
-    assert (by["category"].names, by["category"].numbers[0].tolist()) == (["animals"], [0, 0, 0, 0, -1, -1])
+    assert (by["category"].names.to_list(), by["category"].numbers[0].tolist()) == (
+        ["animals"],
+        [0, 0, 0, 0, -1, -1],
+    )
     assert by["model"].numbers[0].tolist() == [0, 1] * 3
     assert by["model"].level == "model"
 

@@ -65,9 +65,9 @@ def baseline_table(
     columns: dict[str, Any] = {
         "reward": pa.repeat(name, numbers.size),
         "level": pa.repeat(members.level, numbers.size),
-        "key": pa.array(members.names).take(pa.array(numbers)),
+        "key": members.names.gather(numbers).to_arrow().cast(pa.string()),
         "n": groups.sizes,
-        "n_prompts": _prompts_of(groups, prompts[order]),
+        "n_prompts": _prompts_of(groups, prompts[order]) if params.group else np.ones(numbers.size, np.int64),
         "n_distinct": np.add.reduceat(_is_new(groups), groups.starts),
         "mean": groups.means(),
         "median": groups.medians(),

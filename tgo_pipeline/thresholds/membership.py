@@ -47,7 +47,7 @@ class Members:
 
     level: str
     """prompt, source, category or model."""
-    names: list[str]
+    names: pl.Series
     numbers: list[np.ndarray]
 
 
@@ -64,7 +64,7 @@ def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: So
         level, columns = params.group, [_groups(frame, params.group, sources) for frame in frames]
     whole = pl.concat(columns)
     ranks = (whole.rank("dense").cast(pl.Int64) - 1).fill_null(NOWHERE).to_numpy()
-    names = whole.drop_nulls().unique().sort().to_list()
+    names = whole.drop_nulls().unique().sort()
     edges = np.cumsum([len(column) for column in columns])[:-1]
     return Members(level, names, np.split(ranks, edges))
 
