@@ -36,7 +36,11 @@ def card(
     base_model: str = typer.Option(
         None, metavar=REPO, help="The base model's name on the hub, if it lies in a folder."
     ),
-    title: str = typer.Option(None, metavar="TEXT", help="The title of the card."),
+    title: str = typer.Option(
+        None,
+        metavar="TEXT",
+        help="The title of the model's card, or of the data set's if that is made alone.",
+    ),
     to: Path = typer.Option(paths.SHARE, metavar="FOLDER", help="Writes FOLDER/model and FOLDER/dataset."),
     params: Path = typer.Option(Path("params.yaml"), "--params", help="The parameter file."),
 ) -> None:

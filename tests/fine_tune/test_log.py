@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fine_tune.log import TrainingLog, rewind, summarise
+from fine_tune.log import TrainingLog, Written, picture, rewind, summarise
 
 
 def write(folder: Path, first: int, last: int) -> None:
@@ -62,6 +62,22 @@ def test_a_new_training_starts_an_empty_log(tmp_path: Path) -> None:
     assert steps(tmp_path / "plots/metrics/train/loss.tsv") == [1, 2]
     assert set(steps(tmp_path / "log_ratios.csv")) == {1, 2}
     assert not (tmp_path / "images").exists()
+
+
+def test_pictures_after_the_checkpoint_go_and_earlier_ones_stay(tmp_path: Path) -> None:
+    write(tmp_path, 1, 7)
+    for step in (0, 4, 6):
+        picture(tmp_path, step).parent.mkdir(exist_ok=True)
+        picture(tmp_path, step).touch()
+    write(tmp_path, 5, 5)
+    assert sorted(Written(tmp_path).images()) == [0, 4]
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    write(tmp_path, 1, 3)
+    assert list(Written(tmp_path).rows()) == [
+        (step, {"train/loss": step / 2, "train/accuracy": 1.0}) for step in (1, 2, 3)
+    ]
 
 
 def test_rewinding_nothing_is_no_error(tmp_path: Path) -> None:

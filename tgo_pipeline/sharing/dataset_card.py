@@ -128,11 +128,11 @@ def dataset_card(
     rewards = described_rewards(params, places.scores)
     rewards = [fact for fact in rewards if fact.column in configurations[1].features]
     sections = [
-        _opening(params, about, configurations),
+        _opening(params, about, configurations[0].examples, len(rewards)),
         _loading(name, configurations),
         _columns(configurations, rewards),
         _labels(params, places, rewards),
-        _limits(params),
+        _limits(),
         _licence(about.licence),
     ]
     data = card_data(about, configurations)
@@ -165,17 +165,16 @@ def _title(about: About) -> str:
     return about.title or (about.repo or "scored and labelled images").rsplit("/", 1)[-1]
 
 
-def _opening(params: Params, about: About, configurations: Sequence[Configuration]) -> str:
+def _opening(params: Params, about: About, images: int, scores: int) -> str:
     made = (
-        f"{configurations[0].examples:,} images, drawn by {markdown.code(shown_model(params.model))}"
+        f"{images:,} images, drawn by {markdown.code(shown_model(params.model))}"
         if params.generate.source == "model"
-        else f"{configurations[0].examples:,} images, taken from "
+        else f"{images:,} images, taken from "
         f"{markdown.code(shown_model(params.generate.images or 'a folder'))}"
     )
     return (
-        f"# {markdown.text(_title(about))}\n\n{made}, each scored by {len(configurations[1].features) - 3} "
-        "rewards and labelled on its own as positive or negative, without pairs, for [Threshold-Guided "
-        f"Optimization]({PAPER}). Made with tgo-pipeline {__version__}."
+        f"# {markdown.text(_title(about))}\n\n{made}, each with {scores} scores and labelled on its own as positive or "
+        f"negative, without pairs, for [Threshold-Guided Optimization]({PAPER}). Made with tgo-pipeline {__version__}."
     )
 
 
@@ -209,8 +208,9 @@ def _columns(configurations: Sequence[Configuration], rewards: Sequence[RewardFa
     scores = {fact.column: _meaning(fact) for fact in rewards}
     parts = []
     for each in configurations:
+        meanings = {**MEANINGS, **scores} if each.name == "scores" else MEANINGS
         rows = [
-            [markdown.code(name), _type(entry), {**MEANINGS, **scores}.get(name, "–")]
+            [markdown.code(name), _type(entry), meanings.get(name, "–")]
             for name, entry in each.features.items()
         ]
         parts.append(f"**{each.name}**\n\n{markdown.table(('column', 'type', 'meaning'), rows)}")
@@ -294,7 +294,7 @@ def _threshold(params: Params, places: Places) -> str:
     )
 
 
-def _limits(params: Params) -> str:
+def _limits() -> str:
     said = [
         "Scores are a reward model's opinion, not a person's, unless a column is marked as feedback; labels are made "
         "from them and share their biases.",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.shards import TEMPORARY, atomic_folder, lock, stored_fingerprint, sweep_temporaries
 from tgo_pipeline.sharing.facts import Places, shards
 
@@ -105,9 +105,11 @@ def _link(source: Path, target: Path) -> None:
 
 
 def state_of(kind: str, places: Places) -> str:
-    """What a shared folder depends on, without reading pictures: it is out of date when this has changed."""
+    """What a shared folder depends on, without reading pictures or weights: it is out of date when this changes."""
     if kind == MODEL:
-        return content_fingerprint(places.model) if places.model.is_dir() else "none"
+        described = places.model / "tgo.json"
+        sizes = [[str(p.relative_to(places.model)), p.stat().st_size] for p in shared_files(places.model)]
+        return fingerprint(files=sizes, described=described.read_text() if described.is_file() else None)
     folders = {name: getattr(places, name) for name in DATASET_PARTS}
     return fingerprint(
         **{

@@ -170,10 +170,11 @@ def _opening(params: Params, described: Mapping[str, Any], about: About, found: 
     }[str(described["method"])]
     base = markdown.code(_base(described, about))
     embedded = " (the small world that ships with tgo-pipeline)" if described["base"] in EMBEDDED else ""
-    objective = _spelled(str(described["objective"]))
+    objective = str(described["objective"])
+    method = f" and split at a threshold, without paired data ([Threshold-Guided Optimization]({PAPER}))"
     said = (
-        f"{what} {base}{embedded}, aligned with preference by **{objective}** on images that were scored by "
-        f"{_target(params)} and split at a threshold, without paired data ([Threshold-Guided Optimization]({PAPER}))."
+        f"{what} {base}{embedded}, aligned with preference by **{_spelled(objective)}** on images that were scored by "
+        f"{_target(params)}{method if objective == 'tgo' else ''}."
     )
     return f"# {markdown.text(_title(described, about))}\n\n{said}\n\n{_finding(params, found)}"
 
