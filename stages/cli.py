@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage, sharing
+from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, recipes, run_command, run_stage, sharing
+from stages.console import WIDE
+from stages.console import show as show_table
 from tgo_pipeline import __version__, paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.help import SCORE
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from tgo_pipeline.scoring.call import Call
 
 app = typer.Typer(
@@ -27,20 +27,10 @@ app = typer.Typer(
 )
 demo = typer.Typer(no_args_is_help=True, help="The embedded small world.")
 app.add_typer(demo, name="demo")
+app.add_typer(recipes.app, name="recipe")
 sharing.add_to(app)
 
-WIDE = 110
-"""Columns of a table that goes to a file or a pipe."""
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
-
-
-def _show(renderable: RenderableType, width: int = WIDE) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = width
-    console.print(renderable)
 
 
 def _version(value: bool) -> None:
@@ -128,7 +118,7 @@ def _score(call: Call) -> int:
         sys.stderr.write("tgo score: interrupted; what was finished is kept, make the same call to go on.\n")
         return INTERRUPTED
     scores = summary.summarise(call.out)
-    _show(summary.show(scores, outcome), summary.WIDE)
+    show_table(summary.show(scores, outcome), summary.WIDE)
     return UNSCORED if scores.failed else 0
 
 
@@ -149,7 +139,7 @@ def status(params: Path = PARAMS) -> None:
     from stages.status import table
     from tgo_pipeline.params import load_params
 
-    _show(table(load_params(params)))
+    show_table(table(load_params(params)))
 
 
 @app.command()
@@ -164,11 +154,11 @@ def thresholds(
     if explain or reward is not None:
         from tgo_pipeline.thresholds.adequacy_view import show as show_adequacy
 
-        _show(show_adequacy(path.with_name(paths.ADEQUACY.name), reward), width=100)
+        show_table(show_adequacy(path.with_name(paths.ADEQUACY.name), reward), width=100)
         return
     from tgo_pipeline.thresholds.view import show
 
-    _show(show(path))
+    show_table(show(path))
 
 
 @app.command()
@@ -189,7 +179,7 @@ def evaluation(
     if form is not None:
         typer.echo(text(name, path, form), nl=False)
     else:
-        _show(view(name, path), WIDTHS.get(name, WIDE))
+        show_table(view(name, path), WIDTHS.get(name, WIDE))
 
 
 @app.command()
@@ -197,7 +187,7 @@ def presets() -> None:
     """Print the published values of every objective by model, and the paper or code that each is from."""
     from tgo_pipeline.presets import table
 
-    _show(table())
+    show_table(table())
 
 
 @app.command()
@@ -212,7 +202,7 @@ def sweep(
     from tgo_pipeline.params import load_params
 
     run_command("sweep", lambda: run(load_params(params), strengths, images_per_prompt))
-    _show(show(paths.SWEEP), WIDE)
+    show_table(show(paths.SWEEP), WIDE)
 
 
 @demo.command("train")

@@ -1,0 +1,1 @@
+"""Parameter files for real models, with the papers' settings: `tgo recipe list`."""

@@ -1,0 +1,42 @@
+"""`tgo recipe`: parameter files for real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, with the papers' settings.")
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """Print every recipe and what it is."""
+    from stages.console import show
+    from tgo_pipeline.recipes import table
+
+    show(table())
+
+
+@app.command("show")
+def show_recipe(name: str = typer.Argument(help="A name of `tgo recipe list`.")) -> None:
+    """Print a recipe with the sources of its values."""
+    from tgo_pipeline.recipes import recipe
+
+    typer.echo(recipe(name).text, nl=False)
+
+
+@app.command("use")
+def use_recipe(
+    name: str = typer.Argument(help="A name of `tgo recipe list`."),
+    to: Path = typer.Option(Path("params.yaml"), metavar="FILE", help="The parameter file to write."),
+    force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
+) -> None:
+    """Write a recipe as the parameter file, and say what is to be filled in."""
+    from tgo_pipeline.recipes import PLACEHOLDER, use
+
+    lines = use(name, to, replace=force).to_fill()
+    typer.echo(f"{to} is written. Replace {PLACEHOLDER} by the commits that you pin:")
+    for number, line in lines:
+        typer.echo(f"  line {number}: {line}")
+    typer.echo("Then: tgo doctor, tgo plan, dvc repro.")

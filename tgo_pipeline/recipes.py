@@ -1,0 +1,94 @@
+"""Recipes: complete parameter files for real models, which come with the package."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.shards import atomic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PLACEHOLDER = "COMMIT"
+"""What a recipe has where a revision is to be pinned."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One parameter file; `text` is its YAML with the comments that say where each value is from."""
+
+    name: str
+    text: str
+
+    @property
+    def summary(self) -> str:
+        """The first comment of the file, up to its first full stop."""
+        lines = []
+        for line in self.text.splitlines():
+            if not line.startswith("#"):
+                break
+            lines.append(line.lstrip("# "))
+        return _first_sentence(" ".join(lines))
+
+    def to_fill(self) -> list[tuple[int, str]]:
+        """Number (from 1) and text of every line that has a revision to be filled in."""
+        lines = enumerate(self.text.splitlines(), start=1)
+        return [(number, line.split("#")[0].strip()) for number, line in lines if PLACEHOLDER in line]
+
+
+def _first_sentence(text: str) -> str:
+    end = next(
+        (i for i, letter in enumerate(text) if letter == "." and text[i + 1 : i + 2] in ("", " ")), None
+    )
+    return text if end is None else text[: end + 1]
+
+
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name, in alphabetical order."""
+    files = (file for file in resources.files("recipes").iterdir() if file.name.endswith(".yaml"))
+    found = [
+        Recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
+        for file in sorted(files, key=lambda file: file.name)
+    ]
+    return {recipe.name: recipe for recipe in found}
+
+
+def recipe(name: str) -> Recipe:
+    """One recipe. Raises `TgoError` with the names that there are."""
+    known = recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise TgoError(f"{name!r} is no recipe.{hint} There are: {', '.join(known)}.")
+    return known[name]
+
+
+def use(name: str, to: Path, *, replace: bool) -> Recipe:
+    """Write a recipe to `to`. Raises `TgoError` if a file is there that `replace` does not allow to go."""
+    chosen = recipe(name)
+    if to.is_dir():
+        raise TgoError(f"{to} is a folder: name the file to write.")
+    if to.exists() and not replace:
+        raise TgoError(
+            f"{to} exists already: keep it by naming another file (--to FILE), or replace it (--force)."
+        )
+    with atomic(to) as temporary:
+        temporary.write_text(chosen.text, encoding="utf-8")
+    return chosen
+
+
+def table() -> Table:
+    """Name, model, objective and summary of every recipe."""
+    import yaml
+    from rich import box
+    from rich.table import Table
+
+    shown = Table("recipe", "model", "what it is", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    for each in recipes().values():
+        shown.add_row(each.name, yaml.safe_load(each.text)["model"], each.summary)
+    return shown
