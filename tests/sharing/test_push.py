@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCardData
 
 from tests.sharing.hub_server import HubServer, Repo
 from tgo_pipeline.errors import TgoError
@@ -195,12 +195,18 @@ def test_a_refusal_says_what_was_given_and_what_to_do(
     assert not hub.uploads
 
 
-def test_a_card_that_the_hub_refuses_is_named_before_anything_is_sent(hub: HubServer, folder: Path) -> None:
-    (folder / "README.md").write_text(str(DatasetCard("---\ntags: [a]\n---\n# No licence\n")))
+@pytest.mark.parametrize(
+    ("card", "reason"),
+    [("---\ntags: [a]\n---\n# No licence\n", "license"), ("---\ntags: [a\n---\n# Broken\n", "flow sequence")],
+)
+def test_a_card_that_the_hub_refuses_is_named_before_anything_is_sent(
+    hub: HubServer, folder: Path, card: str, reason: str
+) -> None:
+    (folder / "README.md").write_text(card)
     code, said = push(hub.endpoint, folder)
     assert code == REFUSED
     assert "the hub refuses the front matter" in said
-    assert "license" in said
+    assert reason in said
     assert hub.repos == {}
 
 

@@ -135,12 +135,13 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
 
 def _check_card(planned: Plan) -> None:
     """Ask the hub what it thinks of the card's front matter before anything is sent."""
+    import yaml
     from huggingface_hub import RepoCard
 
     card = next(file for file in planned.files if file.name == CARD)
     try:
         RepoCard.load(card.path).validate(planned.kind)
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise TgoError(
             f"the hub refuses the front matter of {card.path} ({hub.one_line(error)}): mend it there, or run `tgo card "
             f"{planned.kind}` again."
