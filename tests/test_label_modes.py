@@ -182,6 +182,6 @@ def test_another_rule_makes_thresholds_and_labels_stale_and_labels_follow_the_fi
 def test_one_side_alone_names_the_rule(tmp_path: Path) -> None:
     scores = np.repeat([1.0, 2.0, 3.0], 2)
     with pytest.raises(
-        TgoError, match=r"6 of 6 samples are positive at the prompt_mean of clip.*6 equal tau"
+        TgoError, match=r"6 of 6 samples are positive at each prompt's mean of clip.*6 equal tau"
     ):
         labelled(tmp_path, scores, 2, threshold={"baseline": "prompt_mean"})

@@ -45,6 +45,13 @@ MAD_TO_STD = (
     1.4826  # 1 / quantile of the normal distribution at 3/4: the MAD of normal scores becomes their std
 )
 WEIGHT_BINS = 40
+_OWN = {
+    "prompt_mean": "each prompt's mean",
+    "prompt_median": "each prompt's median",
+    "prompt_soft": "each prompt's soft baseline",
+    "prompt_quantile": "tau_q among each prompt's quantiles",
+    "group": "each group's tau",
+}
 Ties = Literal["positive", "negative"]
 Scale = Literal["raw", "std", "mad", "rank"]
 
@@ -281,7 +288,7 @@ def _require_both_sides(data_set: Labelled, ties: Ties) -> None:
 def _where(data_set: Labelled) -> str:
     if data_set.baseline == "global":
         return f"{data_set.reward} tau = {data_set.tau:.6g}"
-    return f"the {data_set.baseline} of {data_set.reward}"
+    return f"{_OWN[data_set.baseline]} of {data_set.reward}"
 
 
 def _write_shards(
