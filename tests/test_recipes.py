@@ -1,0 +1,147 @@
+"""Recipes: what is listed and written, and each run from prompts to a tuned model with its own classes at tiny size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from stages import fine_tune, generate, label, prompts, score, threshold
+from stages.cli import main
+from tests.datasets import public
+from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
+from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
+from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
+from tgo_pipeline import paths
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.params import Params, load_params
+from tgo_pipeline.presets import MODELS
+from tgo_pipeline.recipes import recipe, recipes
+
+PIPELINES: dict[str, Callable[[Path], Path]] = {
+    "amused": tiny_amused_pipeline,
+    "flux": tiny_flux_pipeline,
+    "meissonic": tiny_meissonic_pipeline,
+    "sd14": tiny_diffusion_pipeline,
+    "sd15": tiny_diffusion_pipeline,
+    "sd35-medium": tiny_sd3_pipeline,
+    "sdxl": tiny_sdxl_pipeline,
+}
+SETS: dict[str, Callable[[Path], Path]] = {
+    "pickapic": public.write_pickapic,
+    "hpdv2-prompts": public.write_hpdv2_prompts,
+    "parti": public.write_parti,
+}
+HUB = re.compile(r"(?P<reader>[\w-]+):hf:(?P<repository>[\w./-]+)@COMMIT(?P<split>/\w+)?")
+
+
+def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command."""
+    monkeypatch.setattr("sys.argv", ["tgo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(recipe(name).text)
+    params = load_params(path)
+    assert params.model in MODELS
+    assert params.prompts.test.keys() == {"pickapic", "hpsv2", "parti"}
+    lines = dict(recipe(name).to_fill())
+    assert {line for line in lines.values() if line.startswith("revision")} == {"revision: COMMIT"}
+    assert len(lines) == recipe(name).text.count("COMMIT")
+
+
+def test_recipes_are_listed_with_their_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    assert tgo("recipe", "list", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    for each in recipes().values():
+        assert each.name in shown
+        assert yaml.safe_load(each.text)["model"] in shown
+
+
+def test_a_recipe_is_written_as_shown_and_never_over_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    assert tgo("recipe", "show", "flux", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert tgo("recipe", "use", "flux", monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "params.yaml").read_text() == shown
+    assert "line 4: revision: COMMIT" in capsys.readouterr().out
+    assert tgo("recipe", "use", "sd15", monkeypatch=monkeypatch) == 2
+    assert "params.yaml exists already" in capsys.readouterr().err
+    assert (tmp_path / "params.yaml").read_text() == shown
+    assert tgo("recipe", "use", "sd15", "--force", monkeypatch=monkeypatch) == 0
+    assert (tmp_path / "params.yaml").read_text() == recipe("sd15").text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "sd5"), r"'sd5' is no recipe\. Did you mean sd15\? There are: amused, flux"),
+        (("use", "sd15", "--to", "."), r"\. is a folder: name the file to write"),
+    ],
+)
+def test_a_wrong_call_says_what_to_do(
+    arguments: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    assert tgo("recipe", *arguments, monkeypatch=monkeypatch) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Local copies of the public sets that the recipes name, with their own schemas."""
+    root = tmp_path_factory.mktemp("sets")
+    return {name: write(root / name) for name, write in SETS.items()}
+
+
+def shrunk(name: str, model: Path, sets: dict[str, Path]) -> dict[str, Any]:
+    """A recipe with local copies in the place of the hub, a tiny model, small pictures and two short updates."""
+    text = HUB.sub(
+        lambda found: f"{found['reader']}:{sets[found['reader']]}{found['split'] or ''}", recipe(name).text
+    )
+    content = yaml.safe_load(text)
+    content |= {"model": str(model), "revision": None}
+    content["generate"] |= {"width": IMAGE_SIZE, "height": IMAGE_SIZE, "steps": 2, "shard_size": 8}
+    content["score"]["rewards"] = dict.fromkeys(content["score"]["rewards"], "demo")
+    content["fine_tune"] |= {"steps": 2, "batch_size": 4, "precision": "fp32", "validation": {"every": 0}}
+    content["runtime"] = {"device": "cpu", "threads": 1, "gradient_checkpointing": False}
+    return content
+
+
+def parsed(content: dict[str, Any], folder: Path) -> Params:
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_params(path)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_recipe_runs_from_prompts_to_a_tuned_model(
+    name: str, sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    params = parsed(shrunk(name, PIPELINES[name](tmp_path / "base"), sets), tmp_path)
+    for stage in (prompts, generate, score, threshold, label, fine_tune):
+        stage.run(params)
+    tuned = paths.MODEL / "positive" if params.fine_tune.objective == "cpgd" else paths.MODEL
+    base, found = load_pipeline(params.model), load_pipeline(str(tuned))
+    component = "unet" if hasattr(base, "unet") else "transformer"
+    before, after = (dict(getattr(pipeline, component).named_parameters()) for pipeline in (base, found))
+    if params.fine_tune.method == "lora":
+        assert any("lora" in key and tensor.abs().max() > 0 for key, tensor in after.items())
+    else:
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[key], after[key]) for key in before)
