@@ -179,6 +179,16 @@ def test_another_rule_makes_thresholds_and_labels_stale_and_labels_follow_the_fi
     assert status(tmp_path / "labels", plan(other, **places)).stale == 2
 
 
+def test_samples_at_their_baseline_are_counted_and_go_where_ties_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = np.array([1.0, 1.0, 5.0, 5.0, 2.0, 4.0])
+    frame = labelled(tmp_path, scores, 2, threshold={"baseline": "prompt_mean"}, label={"ties": "negative"})
+    assert frame["label"].to_list() == [0, 0, 0, 0, 0, 1]
+    assert json.loads((tmp_path / "label.json").read_text())["at_baseline"] == 4
+    assert "4 of 6 samples are exactly at their baseline: label.ties (negative)" in caplog.text
+
+
 def test_one_side_alone_names_the_rule(tmp_path: Path) -> None:
     scores = np.repeat([1.0, 2.0, 3.0], 2)
     with pytest.raises(

@@ -45,6 +45,8 @@ MAD_TO_STD = (
     1.4826  # 1 / quantile of the normal distribution at 3/4: the MAD of normal scores becomes their std
 )
 WEIGHT_BINS = 40
+MANY_TIES = 0.01
+"""Share of samples at their baseline above which it is said; the threshold stage says it of the global tau."""
 _OWN = {
     "prompt_mean": "each prompt's mean",
     "prompt_median": "each prompt's median",
@@ -209,6 +211,13 @@ def label_folder(
         numbers["effective_sample_size"],
         numbers["labelled"],
     )
+    if data_set.baseline != "global" and numbers["at_baseline"] > MANY_TIES * numbers["labelled"]:
+        log.warning(
+            "%d of %d samples are exactly at their baseline: label.ties (%s) decides where they go",
+            numbers["at_baseline"],
+            numbers["labelled"],
+            params.label.ties,
+        )
     with atomic(metrics) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     _write_weights(data_set, plots / "weights.csv")
@@ -349,6 +358,7 @@ def summary(data_set: Labelled) -> dict[str, Any]:
         "baseline": data_set.baseline,
         "compared_with_global_tau": data_set.fallback,
         "other_than_global": data_set.moved / len(weight),
+        "at_baseline": int(np.sum(data_set.relative[scored] == 0)),
         "samples": len(scored),
         "labelled": len(weight),
         "unscored": len(scored) - len(weight),
