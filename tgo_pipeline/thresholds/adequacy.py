@@ -53,18 +53,13 @@ def adequacy(frame: pl.DataFrame, rows: Iterable[Mapping[str, Any]], params: Par
         name = row["reward"]
         members = params.target_rewards if name in TARGET_COMBINATIONS else [name]
         if row["tau"] is None:
-            found.append(
-                (name, Row(statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}."))
-            )
+            nothing = Row(statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}.")
+            found.append((name, nothing))
             continue
         values = target_scores(frame, name, members, frame, taus)
         known = np.isfinite(values)
-        if not known.all():
-            values, owners = values[known], prompts[known]
-        else:
-            owners = prompts
-        groups = Groups.of(values, owners)
-        del values, owners
+        groups = Groups.of(values, prompts) if known.all() else Groups.of(values[known], prompts[known])
+        del values
         found += [(name, statistic) for statistic in judge(groups, row, params)]
     return adequacy_table.table(found)
 
