@@ -7,9 +7,9 @@ from benchmarks import dataset_memory
 
 
 def test_reading_images_does_not_hold_the_set(tmp_path: Path) -> None:
-    size = dataset_memory.generate(tmp_path, images=400, group_rows=4)
+    size = dataset_memory.generate(tmp_path, images=700, group_rows=4)
     result = dataset_memory.measured("images", tmp_path)
-    assert result["count"] == 400
+    assert result["count"] == 700
     assert result["peak_mib"] * dataset_memory.MIB < size / 2
 
 
