@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from stages.report import run
 from tests.report.conftest import NOW
 from tests.report.document import Document
-from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_workspace
+from tests.report.workspace import HOSTILE, LONG, REWARDS, Workspace, parameters, write_workspace
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import render
@@ -139,6 +140,21 @@ def test_a_run_that_did_not_help_is_reported_so(tmp_path: Path) -> None:
     page = render(worse.params, worse.sources, NOW)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead and lead.group(1) == "TGO made the target worse. The held-out oracle fell."
+
+
+def test_a_target_that_people_gave_has_no_row_in_the_evaluation(tmp_path: Path) -> None:
+    stars = {"stars": {"source": "stars.csv", "kind": "rating"}}
+    score = {"rewards": dict.fromkeys(REWARDS, "demo"), "feedback": stars}
+    rated = write_workspace(tmp_path, train_prompts=24, score=score, target={"reward": "stars"})
+    counted = {"stars": {"n": 95, "null": 1, "mean": 3.25, "raters": 1234, "images_only_tied": 2}}
+    (rated.sources.metrics / "score.json").write_text(json.dumps(counted))
+    page = render(rated.params, rated.sources, NOW)
+    lead = re.search(r'<p class="lead">(.*?)</p>', page)
+    assert lead and lead[1].startswith("The target is feedback, which new pictures have none of")
+    assert "The held-out oracle rose." in lead[1]
+    assert "raters 1\u202f234, images only tied 2" in page
+    assert '"target":"stars"' in page
+    assert "Is the gain real?" not in page
 
 
 def test_the_stage_reads_the_projects_places(

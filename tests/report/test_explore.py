@@ -301,13 +301,16 @@ def test_on_a_phone_all_of_it_fits(browser: Browser, workspace: Workspace) -> No
 
 
 def test_on_paper_the_gallery_gives_way_and_colours_are_light(browser: Browser, workspace: Workspace) -> None:
-    with browser.open(workspace.report, scheme="dark", media="print") as page:
+    with browser.open(workspace.report, width=794, scheme="dark", media="print") as page:
         assert page.run("document.querySelector('#gallery-cards').offsetHeight") == 0
         assert page.run("document.querySelector('.on-paper').offsetHeight") > 0
         assert page.run("document.querySelector('.tools').offsetHeight") == 0
         ink = "getComputedStyle(document.querySelector('.drawing text')).fill"
         channels = [int(part) for part in re.findall(r"\d+", page.run(ink))[:3]]
         assert max(channels) < 130
+        names = page.run("[...document.querySelectorAll('.pairs .values th')].map(th => th.clientWidth)")
+        assert min(width for width in names if width) > 40
+        assert page.run("[...document.querySelectorAll('.card')].every(c => c.scrollWidth <= c.clientWidth)")
         assert page.pdf().startswith(b"%PDF")
 
 

@@ -229,12 +229,13 @@ def _write_training_set(
                     "prompt_id": row["prompt_id"],
                     "error": None,
                     **_score(quality, rng),
+                    **dict.fromkeys(params.score.feedback, float(np.clip(round(1 + 4 * quality), 1, 5))),
                 }
             )
     generations[5]["image"]["bytes"] = generations[5]["image"]["bytes"][:60]
-    scores[5] |= dict.fromkeys(REWARDS) | {"error": "OSError: image file is truncated"}
+    scores[5] |= dict.fromkeys(params.score.columns) | {"error": "OSError: image file is truncated"}
     _write_shards(sources.generations, "train", generations, tables.GENERATIONS)
-    _write_shards(sources.scores, "train", scores, tables.scores_schema(list(REWARDS)))
+    _write_shards(sources.scores, "train", scores, tables.scores_schema(params.score.columns))
 
 
 def _write_evaluation(

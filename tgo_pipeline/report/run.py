@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from tgo_pipeline import __version__
-from tgo_pipeline.params import FineTuneParams, Params
+from tgo_pipeline.params import FineTuneParams, Params, ThresholdParams
 from tgo_pipeline.report.collect import Sources, prompt_counts, shard_counts
 from tgo_pipeline.report.text import count
 
@@ -67,13 +67,24 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
         ("Model", f"{params.model}{revision}"),
         ("Pictures", pictures),
         ("Target", target),
-        ("Threshold", f"percentile {params.threshold.percentile:g} of the {params.threshold.source}"),
+        ("Threshold", _threshold(params.threshold)),
         ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}|s − τ|, scale {label.scale}"),
         ("Objective", _objective(tune)),
         ("Fine-tuning", f"{tune.method}, {count(tune.steps)} steps of {tune.batch_size}, {tune.precision}"),
         ("Optimiser", f"{tune.optimizer}, learning rate {tune.learning_rate:g}, {tune.schedule}"),
         ("Seed", str(params.seed)),
     ]
+
+
+def _threshold(threshold: ThresholdParams) -> str:
+    """The percentile, or what a sample is compared with in place of the one tau."""
+    text = f"percentile {threshold.percentile:g} of the {threshold.source}"
+    if threshold.baseline == "global":
+        return text
+    if threshold.baseline == "group":
+        return f"{text}, for each {threshold.group}"
+    beta = f", β {threshold.beta:g}" if threshold.beta is not None else ""
+    return f"{threshold.baseline}{beta}; beside it {text}"
 
 
 def _objective(tune: FineTuneParams) -> str:
