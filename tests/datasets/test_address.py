@@ -20,7 +20,7 @@ def test_only_known_names_are_data_sets() -> None:
         open_dataset("demo:x")
 
 
-@pytest.mark.parametrize("revision", ["main", "master", "HEAD"])
+@pytest.mark.parametrize("revision", ["main", "master", "HEAD", "refs%2Fconvert%2Fparquet"])
 def test_a_moving_revision_is_refused(revision: str) -> None:
     with pytest.raises(TgoError, match=r"may change at any time: pin a commit, hf:org/name@COMMIT"):
         open_dataset(f"pickapic:hf:org/name@{revision}/train")

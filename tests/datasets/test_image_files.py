@@ -46,6 +46,12 @@ def test_hpdv2_ranks_of_every_rater(tmp_path: Path) -> None:
         jpeg(6),
     ]
     record = json.loads((root / "test.json").read_text())[0]
+    renamed = record | {"raw_annotations": [{"rank": [1, 2, 3], "user": "1f0a"}]}
+    (root / "test.json").write_text(json.dumps([renamed]))
+    with pytest.raises(
+        TgoError, match=r"raw_annotations has no column 'user_hash'; its columns are: rank, user"
+    ):
+        _pairs(f"hpdv2:{root}/test")
     del record["raw_annotations"]
     (root / "test.json").write_text(json.dumps([record]))
     assert [pair[2:] for pair in _pairs(f"hpdv2:{root}/test")] == [(1.0, None)] * 3

@@ -40,14 +40,15 @@ def _hub(text: str, where: str) -> Address:
         raise TgoError(
             f"{text!r} pins no data set of the hub: write {FORM}, with a commit (or a tag) as the revision."
         )
-    if match["revision"] in MOVING:
+    revision = unquote(match["revision"])
+    if revision in MOVING or revision.startswith("refs/"):
         raise TgoError(
             f"{text} may change at any time: pin a commit, {HUB}{match['repository']}@COMMIT, so that its rows stay "
             "the same."
         )
     rest = match["rest"]
     is_file = rest is not None and "." in rest.rsplit("/", 1)[-1]
-    place = Hub(match["repository"], unquote(match["revision"]), rest if is_file else None)
+    place = Hub(match["repository"], revision, rest if is_file else None)
     return Address(place, None if is_file else rest)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import text
 from tgo_pipeline.datasets.image_files import ImageFiles, pairs
+from tgo_pipeline.datasets.parquet import require
 from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
 from tgo_pipeline.datasets.splits import json_of_split
 from tgo_pipeline.errors import TgoError
@@ -82,4 +83,7 @@ class HPDv2(ImageFiles):
             return
         everybody = [{"rank": record["rank"], "user_hash": None}]
         for annotation in record.get("raw_annotations") or everybody:
+            require(
+                f"{self.place.where(self._file)}, raw_annotations", ("rank", "user_hash"), list(annotation)
+            )
             yield annotation["user_hash"], record["image_path"], [-rank for rank in annotation["rank"]]

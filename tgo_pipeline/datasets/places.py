@@ -16,7 +16,7 @@ from tgo_pipeline.rewards.hub import Unavailable, require_route
 if TYPE_CHECKING:
     from huggingface_hub import HfFileSystem
 
-BLOCK_BYTES = 256 * 1024
+BLOCK_BYTES = 64 * 1024
 """What is read ahead from the hub: columns without images are short runs between long ones."""
 
 
