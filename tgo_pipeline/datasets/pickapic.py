@@ -29,7 +29,7 @@ IMAGE_PAIRS = 8
 """Rows with two images each that are decoded at a time."""
 
 
-class Place(NamedTuple):
+class Cell(NamedTuple):
     """An image's row in its row group, and which of the two columns it is in."""
 
     row: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 class Image(NamedTuple):
     """An image that no earlier row had with the same prompt."""
 
-    at: Place
+    cell: Cell
     image_uid: str
     prompt: str
     model: str | None
@@ -111,23 +111,20 @@ class PickAPic(Dataset):
             with parquet.opened(self.place, name) as file:
                 parquet.require(self.place.where(name), LISTED, file.schema_arrow.names)
                 for group in range(file.num_row_groups):
-                    yield (
-                        file,
-                        group,
-                        list(_new(file.read_row_group(group, list(LISTED), use_threads=False), seen)),
-                    )
+                    table = file.read_row_group(group, list(LISTED), use_threads=False)
+                    yield file, group, list(_new(table, seen))
 
     def _pictures(self, file: pq.ParquetFile, group: int, wanted: list[Image]) -> Iterator[pa.RecordBatch]:
         self._check_pictures(file.schema_arrow)
-        waiting = {image.at: image for image in wanted}
+        waiting = {image.cell: image for image in wanted}
         row = 0
         for pairs in parquet.stream(file, PICTURES, IMAGE_PAIRS, group):
-            places = [Place(row + i, side) for i in range(pairs.num_rows) for side in range(len(PICTURES))]
+            cells = [Cell(row + i, side) for i in range(pairs.num_rows) for side in range(len(PICTURES))]
             rows = [
                 image._asdict()
-                | {"image": _stored(image, pairs[PICTURES[place.side]][place.row - row].as_py())}
-                for place in places
-                if (image := waiting.pop(place, None)) is not None
+                | {"image": _stored(image, pairs[PICTURES[cell.side]][cell.row - row].as_py())}
+                for cell in cells
+                if (image := waiting.pop(cell, None)) is not None
             ]
             yield from self._batches(rows, IMAGE_ROWS)
             row += pairs.num_rows
@@ -155,7 +152,7 @@ def _new(table: pa.Table, seen: Seen) -> Iterator[Image]:
     for row, (prompt, *values) in enumerate(zip(prompts, *columns, strict=True)):
         for side, (uid, model) in enumerate(zip(values[:2], values[2:], strict=True)):
             if seen.add(uid, prompt):
-                yield Image(Place(row, side), uid, prompt, model)
+                yield Image(Cell(row, side), uid, prompt, model)
 
 
 def _stored(image: Image, data: bytes | None) -> dict[str, bytes | str] | None:

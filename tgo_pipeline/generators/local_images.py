@@ -85,8 +85,8 @@ def _parquet_files(source: Path) -> list[Path]:
     if not files or any(file.suffix != ".parquet" for file in files):
         raise TgoError(
             f"generate.images is {source}: it must be a folder with image files and one of {', '.join(METADATA)} "
-            f"(columns {FILE_NAME} and the prompt), or Parquet with an image column (a Hugging Face data set is "
-            "written so by `dataset.to_parquet`)."
+            f"(columns {FILE_NAME} and the prompt), such a table by itself, Parquet with an image column (a Hugging "
+            "Face data set is written so by `dataset.to_parquet`), or a data set as in docs/DATASETS.md."
         )
     return files
 
