@@ -5,7 +5,6 @@ Mirrors `Trainer.update`; tests hold it to what that function measures on real w
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import micro_conditions
 from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.planning.families import Family
-from tgo_pipeline.planning.meter import Meter, imagined
+from tgo_pipeline.planning.meter import Meter, backward, imagined, rounded
 from tgo_pipeline.planning.sampling import Encoding
 
 PARTS = 2
@@ -86,7 +85,8 @@ def _training(family: Family, encoded: Encoding, params: Params, processes: int)
     with meter:
         average = [torch.empty_like(p) for p in trained.values()] if tuning.ema else []
         batch = _batch(encoded, objective, share, tuning.draws)
-        forward = Forward(policy, objective, tuning, _Precision(tuning.precision))  # type: ignore[arg-type]
+        accelerator: Any = SimpleNamespace(autocast=lambda: rounded(tuning.precision))
+        forward = Forward(policy, objective, tuning, accelerator)
         moments = [torch.empty(shape, dtype=dtype) for shape, dtype in state.values()]
         rows = _update(forward, objective, tuning, batch, part)
     gradients = _bytes(p.grad for p in trained.values() if p.grad is not None)
@@ -120,19 +120,6 @@ def _optimizer_state(trained: Tensors, tuning: FineTuneParams) -> Tensors:
     return state
 
 
-@dataclass(frozen=True)
-class _Precision:
-    """The autocast that an accelerator gives."""
-
-    precision: str
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        if self.precision not in kinds:
-            return contextlib.nullcontext()
-        return torch.autocast("cpu", kinds[self.precision])
-
-
 def _policy(family: Family, tuning: FineTuneParams, objective: Objective) -> Policy:
     """The policy of the family on an imagined network, its corruptions drawn without looking at any number."""
     kind = family.blueprint.kind
@@ -141,11 +128,8 @@ def _policy(family: Family, tuning: FineTuneParams, objective: Objective) -> Pol
     module, _, name = POLICIES[kind].partition(":")
     chosen = getattr(importlib.import_module(module), name)
     network = family.blueprint.build(family.component)
-    network.float = lambda: network  # it is float32; the library's way there needs weights with content
     pipeline = SimpleNamespace(**{family.component: network}, scheduler=family.blueprint.scheduler())
     policy = chosen.build(pipeline, tuning, seed=0, with_reference=objective.needs_reference)
-    for each in policy.networks:
-        del each.float  # type: ignore[misc]  # it names itself: as a cycle it would outlive this call
     masked = family.vae == "vqvae"
     policy.corrupt = functools.partial(_masked if masked else _noised, family.component == "transformer")
     return policy
@@ -208,7 +192,7 @@ def _update(
             each.label, each.weight, each.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
         )
         loss, _ = objective.loss(likelihoods.policy, likelihoods.reference, given)
-        (loss.sum() / len(batch)).backward()
+        backward(loss.sum() / len(batch))
     return sum(map(len, parts))
 
 

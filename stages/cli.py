@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, recipes, run_command, run_stage, sharing
+from stages import (
+    INTERRUPTED,
+    STAGES,
+    UNSCORED,
+    USER_ERROR,
+    planning,
+    recipes,
+    run_command,
+    run_stage,
+    sharing,
+)
 from stages.console import WIDE
 from stages.console import show as show_table
 from tgo_pipeline import __version__, paths
@@ -29,6 +39,7 @@ demo = typer.Typer(no_args_is_help=True, help="The embedded small world.")
 app.add_typer(demo, name="demo")
 app.add_typer(recipes.app, name="recipe")
 sharing.add_to(app)
+planning.add_to(app)
 
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.pipelines import INDEX, MEISSONIC, Location, locate
 
@@ -37,19 +39,22 @@ class Blueprint:
         return [name for name in NETWORKS if name in self.classes]
 
     def build(self, name: str) -> Any:
-        """One of its networks; call it inside `imagined()`, or it takes the memory of real weights."""
+        """One of its networks in float32, without weights; call it inside `imagined()`."""
         config, kind = dict(self.configs[name]), self.classes[name]
         if name == "transformer" and self.kind == "MeissonicPipeline":
             from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
 
-            return MeissonicTransformer2DModel.from_config(config).eval()
-        if name.startswith("text_encoder"):
-            return _text_encoder(kind, config).eval()
-        return _diffusers(kind).from_config(config).eval()
+            network = MeissonicTransformer2DModel.from_config(config)
+        elif name.startswith("text_encoder"):
+            network = _text_encoder(kind, config)
+        else:
+            network = _diffusers(kind).from_config(config)
+        return network.to("meta").eval()
 
     def scheduler(self) -> Any:
-        """Its scheduler; it holds no weights."""
-        return _diffusers(self.classes["scheduler"]).from_config(dict(self.configs["scheduler"]))
+        """Its scheduler; it holds no weights, and computes with real numbers."""
+        with torch.device("cpu"):
+            return _diffusers(self.classes["scheduler"]).from_config(dict(self.configs["scheduler"]))
 
     def tokens(self, name: str, default: int) -> int:
         """How many tokens the tokenizer of this name cuts and pads a prompt to."""

@@ -221,8 +221,9 @@ class Masked(Family):
         """By the sampler's own scheduler: it sorts and sums over the whole vocabulary."""
         from tgo_pipeline.generators.masked import PictureScheduler
 
-        scheduler = PictureScheduler.from_config(dict(self.blueprint.configs["scheduler"]))
-        scheduler.timesteps, scheduler.temperatures = torch.zeros(2), torch.zeros(2)
+        scheduler: Any = PictureScheduler.from_config(dict(self.blueprint.configs["scheduler"]))
+        scheduler.timesteps, scheduler.temperatures = torch.zeros(2), [1.0, 0.0]
+        scheduler._mask_ratio = lambda _: 0.5
         generators = [torch.Generator() for _ in range(len(x))]
         return scheduler.step(prediction, 1, x, generator=generators, return_dict=False)[0]
 

@@ -1,19 +1,19 @@
-"""Count the floating-point operations and the bytes that are alive while torch runs, on real or on fake tensors."""
+"""Count the floating-point operations and the bytes that are alive while torch runs, really or in imagination."""
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
@@ -73,6 +73,10 @@ class Meter(TorchDispatchMode):
         return Cost(self.flops, self.peak_bytes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        with self:  # in inference mode, operations arrive that are made of others
+            out = func.decompose(*args, **(kwargs or {})) if _is_made_of_others(func) else NotImplemented
+        if out is not NotImplemented:
+            return out
         out = func(*args, **(kwargs or {}))
         count = _FLOPS.get(func._overloadpacket)
         if count is not None:
@@ -94,7 +98,7 @@ class Meter(TorchDispatchMode):
             self.peak_bytes = max(self.peak_bytes, self._bytes)
 
     def _sweep(self) -> None:
-        """Forget what is no longer alive; a callback would be told, but torch does not survive those on storages."""
+        """Forget what is no longer alive: torch 2.12 does not survive callbacks on storages, which would tell."""
         for key in [key for key, ref in self._known.items() if key not in self._held and ref.expired()]:
             del self._known[key]
             self._bytes -= self._sizes.pop(key)
@@ -102,17 +106,88 @@ class Meter(TorchDispatchMode):
 
 @contextlib.contextmanager
 def imagined() -> Iterator[None]:
-    """While it lasts, torch computes shapes and no numbers: tensors take no memory, whatever their size."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    mode.cache_enabled = False  # with its cache, torch 2.12 damages memory where storages are looked at
-    with warnings.catch_warnings(), mode:
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+    """While it lasts, new tensors have a shape and no content (torch's meta device): networks of any size fit.
+
+    Attention is the kernel that keeps no weights, which real devices choose by themselves.
+    """
+    with torch.device("meta"), _Attention():
         yield
 
 
-def parameter_count(module: nn.Module) -> int:
-    """The numbers that a network's parameters are."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def rounded(precision: str) -> contextlib.AbstractContextManager[object]:
+    """What torch's autocast does in `precision` (fp32: nothing), for the meta device, which has none."""
+    return _Rounded(_HALF[precision]) if precision in _HALF else contextlib.nullcontext()
+
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_ROUNDED = (
+    functional.linear,
+    functional.conv2d,
+    functional.scaled_dot_product_attention,
+    torch.matmul,
+    torch.bmm,
+)
+_EXACT = (functional.layer_norm, functional.group_norm, functional.softmax, torch.softmax)
+"""Functions that autocast computes in half precision, and in float32 (torch's lists for CUDA)."""
+
+
+class _Attention(TorchFunctionMode):
+    """Takes the fused kernel for attention."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            return _fused(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class _Rounded(TorchFunctionMode):
+    """Converts what functions are given; trained weights once, as autocast does."""
+
+    def __init__(self, half: torch.dtype) -> None:
+        super().__init__()
+        self._half = half
+        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _ROUNDED:
+            args, kwargs = tree_map(self._round, (args, kwargs))
+        elif func in _EXACT:
+            args, kwargs = tree_map(_single, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def _round(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.to(self._half)
+        if id(value) not in self._weights:
+            self._weights[id(value)] = (value, value.to(self._half))
+        return self._weights[id(value)][1]
+
+
+def _single(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in _HALF.values() else value
+
+
+def _fused(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *_: Any, **options: Any
+) -> Tensor:
+    mask = options.get("attn_mask", mask)
+    if mask is not None and mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype)
+    causal = bool(options.get("is_causal", False)) and mask is None
+    return aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, attn_mask=mask)[0]
+
+
+def backward(loss: Tensor) -> None:
+    """Gradients of an imagined loss, by the engine itself: a tensor's own method would leave `imagined` on the way."""
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, True)
+
+
+def _is_made_of_others(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:

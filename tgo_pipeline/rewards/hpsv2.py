@@ -65,7 +65,7 @@ class HPSv2(NetworkReward):
     def load(cls, name: str, files: Files, precision: Precision = "fp32") -> HPSv2:
         """Build from files. Raises `TgoError` if configuration, weights and vocabulary do not fit together."""
         path = files.optional(CONFIG)
-        config = _config(path)
+        config = network_config(path)
         text = config["text_cfg"]
         tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text["context_length"])
         check_vocabulary(name, tokenizer.vocabulary_size, text["vocab_size"])
@@ -123,7 +123,7 @@ class HPSv2(NetworkReward):
         self.tokenizer.save(folder)
 
 
-def _config(path: Path | None) -> dict[str, Any]:
+def network_config(path: Path | None) -> dict[str, Any]:
     """open_clip's `model_cfg` with the keys that this reward reads filled in; ViT-H-14 (GELU) without a file.
 
     Raises `TgoError` for a network that is not a plain CLIP of two transformers.
