@@ -60,9 +60,14 @@ def tensorboard(folder: Path):
 
 
 def records(folder: Path) -> Iterator:
-    """The records of the one W&B run, by the format of its file: blocks of a log, each record a protocol buffer."""
+    """The records of the one W&B run, by the format of its file: blocks of a log, each record a protocol buffer.
+
+    W&B's own process writes the file; it is whole when that has ended, as it does with the training's.
+    """
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
+    wandb.teardown()
     (path,) = (folder / "runs/wandb").glob("offline-run-*/*.wandb")
     data, position, pending = path.read_bytes(), IDENTITY_BYTES, b""
     while position + HEADER_BYTES <= len(data):
