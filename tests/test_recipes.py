@@ -37,7 +37,7 @@ SETS: dict[str, Callable[[Path], Path]] = {
     "hpdv2-prompts": public.write_hpdv2_prompts,
     "parti": public.write_parti,
 }
-HUB = re.compile(r"(?P<reader>[\w-]+):hf:(?P<repository>[\w./-]+)@COMMIT(?P<split>/\w+)?")
+HUB = re.compile(r"(?P<reader>[\w-]+):hf:(?P<repository>[\w./-]+)@\w+(?P<split>/\w+)?")
 
 
 def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -55,9 +55,10 @@ def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
     params = load_params(path)
     assert params.model in MODELS
     assert params.prompts.test.keys() == {"pickapic", "hpsv2", "parti"}
-    lines = dict(recipe(name).to_fill())
-    assert {line for line in lines.values() if line.startswith("revision")} == {"revision: COMMIT"}
-    assert len(lines) == recipe(name).text.count("COMMIT")
+    assert re.fullmatch("[0-9a-f]{40}|COMMIT", params.revision or "")
+    places = [line for _, line in recipe(name).to_fill()]
+    assert any(line.startswith("train: pickapic:hf:") for line in places)
+    assert len(places) == recipe(name).text.count("COMMIT")
 
 
 def test_recipes_are_listed_with_their_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
@@ -76,7 +77,10 @@ def test_a_recipe_is_written_as_shown_and_never_over_a_file(
     shown = capsys.readouterr().out
     assert tgo("recipe", "use", "flux", monkeypatch=monkeypatch) == 0
     assert (tmp_path / "params.yaml").read_text() == shown
-    assert "line 4: revision: COMMIT" in capsys.readouterr().out
+    assert (
+        "line 7: train: pickapic:hf:yuvalkirstain/pickapic_v2_no_images@COMMIT/train"
+        in capsys.readouterr().out
+    )
     assert tgo("recipe", "use", "sd15", monkeypatch=monkeypatch) == 2
     assert "params.yaml exists already" in capsys.readouterr().err
     assert (tmp_path / "params.yaml").read_text() == shown
