@@ -7,12 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.report import run
 from tests.report.conftest import NOW
 from tests.report.document import Document
-from tests.report.workspace import HOSTILE, LONG, REWARDS, Workspace, parameters, write_workspace
+from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_evaluation, write_workspace
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import render
@@ -105,27 +106,33 @@ NAMES = [field.name for field in dataclasses.fields(Sources)]
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    "missing",
     [
-        ("prompts", "nothing yet"),
-        ("generations", "Labelled pictures are not there yet"),
-        ("scores", "nothing yet"),
-        ("thresholds", "The table of thresholds is not there yet"),
-        ("adequacy", "The adequacy of one threshold is not there yet"),
-        ("labels", "Labels are not there yet"),
-        ("evaluation", "The evaluation is not there yet"),
-        ("evaluation_images", "Pairs of pictures are not there yet"),
-        ("training", "Training metrics are not there yet"),
-        ("plots", "Histograms are not there yet"),
+        {
+            "prompts": "<td>nothing yet</td>",
+            "adequacy": "The adequacy of one threshold is not there yet",
+            "training": "Training metrics are not there yet",
+        },
+        {
+            "generations": "Labelled pictures are not there yet",
+            "evaluation": "The evaluation is not there yet",
+            "plots": "Histograms are not there yet",
+        },
+        {"scores": "<td>nothing yet</td>", "labels": "Labels are not there yet"},
+        {
+            "thresholds": "The table of thresholds is not there yet",
+            "evaluation_images": "Pairs of pictures are not there yet",
+        },
     ],
+    ids=", ".join,
 )
 def test_a_section_without_its_input_says_so(
-    workspace: Workspace, tmp_path: Path, missing: str, said: str
+    workspace: Workspace, tmp_path: Path, missing: dict[str, str]
 ) -> None:
-    sources = dataclasses.replace(workspace.sources, **{missing: tmp_path / "absent"})
+    sources = dataclasses.replace(workspace.sources, **dict.fromkeys(missing, tmp_path / "absent"))
     quick = dataclasses.replace(workspace.params.report, gallery=1)
-    assert said in render(dataclasses.replace(workspace.params, report=quick), sources, NOW)
-    assert missing in NAMES
+    page = render(dataclasses.replace(workspace.params, report=quick), sources, NOW)
+    assert [said for said in missing.values() if said not in page] == []
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
@@ -135,16 +142,18 @@ def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
     assert text.count("not there yet") == 8
 
 
-def test_a_run_that_did_not_help_is_reported_so(tmp_path: Path) -> None:
-    worse = write_workspace(tmp_path, gain=-2.0)
-    page = render(worse.params, worse.sources, NOW)
-    lead = re.search(r'<p class="lead">(.*?)</p>', page)
-    assert lead and lead.group(1) == "TGO made the target worse. The held-out oracle fell."
+def test_a_run_that_did_not_help_is_reported_so(workspace: Workspace, tmp_path: Path) -> None:
+    sources = dataclasses.replace(
+        workspace.sources, evaluation=tmp_path / "evaluation.parquet", evaluation_images=tmp_path
+    )
+    write_evaluation(workspace.params, sources, workspace.test, np.random.default_rng(0), gain=-2.0)
+    lead = re.search(r'<p class="lead">(.*?)</p>', render(workspace.params, sources, NOW))
+    assert lead and lead[1] == "TGO made the target worse. The held-out oracle fell."
 
 
 def test_a_target_that_people_gave_has_no_row_in_the_evaluation(tmp_path: Path) -> None:
     stars = {"stars": {"source": "stars.csv", "kind": "rating"}}
-    score = {"rewards": dict.fromkeys(REWARDS, "demo"), "feedback": stars}
+    score = {"rewards": {"clip": "demo"}, "feedback": stars}
     rated = write_workspace(tmp_path, train_prompts=24, score=score, target={"reward": "stars"})
     counted = {"stars": {"n": 95, "null": 1, "mean": 3.25, "raters": 1234, "images_only_tied": 2}}
     (rated.sources.metrics / "score.json").write_text(json.dumps(counted))

@@ -12,8 +12,9 @@ from tests.report.workspace import Workspace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report import sections
 from tgo_pipeline.report.models import Models, models
+from tgo_pipeline.report.summary import Role
 
-ROLES = {"mean_z": "target", "oracle": "held out", "clip": "other"}
+ROLES: dict[str, Role] = {"mean_z": "target", "oracle": "held out", "clip": "other"}
 
 
 @pytest.fixture(scope="module")

@@ -51,12 +51,13 @@ TEST_SETS = {"plain": 16, "sized": 16, "placed": 16}
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where everything was written, and the parameters that go with it."""
+    """Where everything was written, the parameters that go with it, and the prompts of the test sets."""
 
     folder: Path
     params: Params
     sources: Sources
     report: Path
+    test: dict[str, list[str]]
 
 
 def parameters(**sections: object) -> Params:
@@ -76,9 +77,9 @@ def parameters(**sections: object) -> Params:
 
 
 def write_workspace(
-    folder: Path, gain: float = 1.0, image_size: int = 32, train_prompts: int = 48, **sections: object
+    folder: Path, image_size: int = 32, train_prompts: int = 48, **sections: object
 ) -> Workspace:
-    """Write a finished run; the higher `gain`, the better the tuned pictures are than those of the base model."""
+    """Write a finished run, in which the tuned pictures are better than those of the base model."""
     params = parameters(**sections)
     data = folder / "data"
     sources = Sources(
@@ -115,9 +116,9 @@ def write_workspace(
         metrics=sources.metrics / "label.json",
         plots=sources.plots,
     )
-    _write_evaluation(params, sources, test, rng, gain, image_size)
+    write_evaluation(params, sources, test, rng, size=image_size)
     _write_training(sources.training, params.fine_tune.steps, rng)
-    return Workspace(folder, params, sources, folder / "report.html")
+    return Workspace(folder, params, sources, folder / "report.html", test)
 
 
 def _captions(how_many: int, rng: np.random.Generator) -> list[str]:
@@ -238,17 +239,21 @@ def _write_training_set(
     _write_shards(sources.scores, "train", scores, tables.scores_schema(params.score.columns))
 
 
-def _write_evaluation(
+def write_evaluation(
     params: Params,
     sources: Sources,
     test: dict[str, list[str]],
     rng: np.random.Generator,
-    gain: float,
-    size: int,
+    gain: float = 1.0,
+    size: int = 32,
 ) -> None:
-    """Pictures and scores of base, tuned model and one between them, with every table that the evaluation writes."""
+    """Pictures and scores of base, tuned model and one between them, with every table that the evaluation writes.
+
+    The higher `gain`, the better are the tuned pictures; below zero they are worse.
+    """
     target = params.target.reward if params.target_is_scored_anywhere else None
-    names = tuple(dict.fromkeys([*([target] if target else []), *params.score.rewards, "oracle"]))
+    shown: list[str] = [*([target] if target else []), *params.score.rewards, "oracle"]
+    names = tuple(dict.fromkeys(shown))
     sides: dict[str, list[dict]] = {name: [] for name in ("base", "tuned", *params.evaluate.models)}
     values: dict[str, list[list[float]]] = {name: [] for name in sides}
     flat = [(source, prompt) for source, prompts in test.items() for prompt in prompts]

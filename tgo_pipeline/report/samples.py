@@ -114,12 +114,12 @@ def _thinned(scores: pl.LazyFrame, labels: pl.LazyFrame | None, total: int, gall
     """An even stride over the run with the samples at both ends of the target, so that no extreme is lost."""
     import polars as pl
 
-    kept = pl.int_range(pl.len()) % (total // CANDIDATES + 1) == 0
+    kept = pl.col("row") % (total // CANDIDATES + 1) == 0
     if labels is not None:
         ends = (labels.bottom_k(gallery, by=order) for order in ("score", -pl.col("score")))
         ids = pl.concat([end.select("sample_id") for end in ends]).collect(engine="streaming")["sample_id"]
         kept = kept | pl.col("sample_id").is_in(ids.implode())
-    return scores.filter(kept)
+    return scores.with_row_index("row").filter(kept).drop("row")
 
 
 def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] | None]:
