@@ -227,7 +227,8 @@ def test_a_pair_of_the_text_opens_in_the_same_view(page: Page) -> None:
     page.click("[data-compare]")
     assert is_open(page)
     assert page.text("#detail h2") == "Before and after"
-    assert "mean_z" in page.text("#detail table")
+    assert "mean_z" in page.text("#detail table") and "difference" in page.text("#detail thead")
+    assert page.run("document.querySelectorAll('#detail .compare .pixelated').length") == 2
     page.key("ArrowRight", "Escape")
     assert not is_open(page)
     assert page.run("document.activeElement.matches('[data-compare]')")

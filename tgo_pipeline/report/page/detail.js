@@ -29,11 +29,14 @@ class Detail {
   // A pair of the section "Before and after": its own pictures, which are larger, and its own table.
   openPair(card, from) {
     const [base, tuned] = card.querySelectorAll(".sides img");
-    const prompt = card.querySelector(".prompt > bdi").cloneNode(true);
+    const prompt = card.querySelector(".prompt > bdi").textContent;
+    const table = card.querySelector("table").cloneNode(true);
+    table.tHead.classList.remove("hidden");
     this.title.textContent = "Before and after";
+    const size = [base.naturalWidth, base.naturalHeight];
     this.body.replaceChildren(
-      make("div", { class: "stage" }, compare(base.src, tuned.src, ["base", "tuned"], [base.width, base.height])),
-      make("div", { class: "about" }, make("p", { class: "prompt" }, prompt), card.querySelector("table").cloneNode(true)),
+      make("div", { class: "stage" }, compare(base.src, tuned.src, ["base", "tuned"], size)),
+      make("div", { class: "about" }, promptOf(prompt), table),
     );
     this.from = from;
     this.show(false);
@@ -76,7 +79,7 @@ class Detail {
       make(
         "div",
         { class: "about" },
-        make("p", { class: "prompt" }, isolated(samples.promptOf(row))),
+        promptOf(samples.promptOf(row)),
         this.facts(row),
         this.scores(row, sides),
       ),
@@ -134,6 +137,11 @@ class Detail {
     const table = make("table", { class: "values" }, make("thead", {}, head), make("tbody", {}, ...lines));
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" }, table);
   }
+}
+
+// A prompt in full; one that has to be scrolled can be reached by keys.
+function promptOf(text) {
+  return make("p", { class: "prompt", tabindex: text.length > 300 ? 0 : null }, isolated(text));
 }
 
 // Two pictures over each other, parted by a line that a range input moves: by pointer, touch and keys alike.

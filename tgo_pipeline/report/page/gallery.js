@@ -35,8 +35,11 @@ class Gallery {
 
   fillControls() {
     const { samples, controls } = this;
-    const fill = (name, entries) => controls.elements[name].append(...entries.map(([value, text]) => option(value, text)));
-    fill("reward", samples.rewards.map(({ name }, place) => [place, name === samples.target ? name + " (target)" : name]));
+    const fill = (name, entries) => {
+      controls.elements[name].append(...entries.map(([value, text]) => make("option", { value }, text)));
+    };
+    const marked = (name) => (name === samples.target ? name + " (target)" : name);
+    fill("reward", samples.rewards.map(({ name }, place) => [place, marked(name)]));
     fill("split", samples.splits.map((name) => [name, name === samples.training ? "training" : "test: " + name]));
     fill("model", samples.models.filter(Boolean).map((name) => [name, name]));
     const offered = {
@@ -159,8 +162,6 @@ class Gallery {
     ];
   }
 }
-
-const option = (value, text) => make("option", { value }, text);
 
 function labelOf(samples, row) {
   if (samples.label[row] === null) return null;
