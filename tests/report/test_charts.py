@@ -4,13 +4,16 @@ import dataclasses
 import json
 import re
 
+import altair as alt
 import pytest
 import vl_convert
 
 from tests.report.test_summary import UNCLEAR, UP, row
 from tests.report.workspace import Workspace
 from tgo_pipeline.report import charts, sections
+from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.build import HERE
+from tgo_pipeline.report.models import models
 from tgo_pipeline.report.pictures import Album
 
 
@@ -22,6 +25,8 @@ def specs(workspace: Workspace) -> dict[str, charts.Spec]:
     labels, training = sections.labels(sources), sections.training_curves(sources)
     pairs = sections.before_after(params, sources, evaluation, Album())
     assert evaluation and scores and labels and training and pairs and training.log_ratios
+    adequate, compared = adequacy(params, sources.adequacy), models(sources, evaluation.roles)
+    assert adequate and adequate.charts and compared and compared.categories
     return {
         "differences": evaluation.differences,
         "win rates": evaluation.win_rates,
@@ -32,7 +37,14 @@ def specs(workspace: Workspace) -> dict[str, charts.Spec]:
         **{panel.title: spec for panel, spec in training.panels},
         "log-ratios": training.log_ratios,
         **{f"{name} pairs": spec for name, spec in pairs.charts.items()},
+        **{name: spec for name, (spec, _) in adequate.charts.items()},
+        **compared.categories,
     }
+
+
+def test_every_chart_keeps_to_the_schema_of_its_grammar(specs: dict[str, charts.Spec]) -> None:
+    for spec in specs.values():
+        alt.Chart.from_dict(spec, validate=True)
 
 
 def test_every_chart_renders_with_another_runtime_and_fetches_nothing(specs: dict[str, charts.Spec]) -> None:

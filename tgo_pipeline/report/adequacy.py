@@ -131,7 +131,7 @@ def _facts(found: Statistics) -> list[tuple[str, str, str]]:
         (
             "R: variance between prompts",
             _interval(first("ratio")),
-            "0 is one tau for all, 1 one score a prompt",
+            "at 0 all prompts share their baseline",
         ),
         (
             "Variance between and within prompts",
