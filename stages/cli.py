@@ -14,6 +14,7 @@ from stages import (
     STAGES,
     UNSCORED,
     USER_ERROR,
+    doctor,
     planning,
     recipes,
     run_command,
@@ -40,6 +41,7 @@ app.add_typer(demo, name="demo")
 app.add_typer(recipes.app, name="recipe")
 sharing.add_to(app)
 planning.add_to(app)
+doctor.add_to(app)
 
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 

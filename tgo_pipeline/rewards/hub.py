@@ -161,7 +161,7 @@ def _fetch_url(url: str, official: Official) -> Path:
     return path
 
 
-def require_route(url: str) -> None:
+def require_route(url: str, timeout_s: float = TIMEOUT_S) -> None:
     """Raise `Unreachable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
     from huggingface_hub import constants
 
@@ -172,6 +172,6 @@ def require_route(url: str) -> None:
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return
     try:
-        socket.create_connection((host, parts.port or PORTS[parts.scheme]), TIMEOUT_S).close()
+        socket.create_connection((host, parts.port or PORTS[parts.scheme]), timeout_s).close()
     except OSError as error:
         raise Unreachable(f"{host} is out of reach: {error.strerror or error}") from error

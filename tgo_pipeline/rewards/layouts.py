@@ -162,7 +162,7 @@ def locate(name: str, source: str | None = None) -> Files:
         return Files(name, Path())
     if source is None:
         files = _official(name, layout)
-    elif place := _hub_place(name, source):
+    elif place := hub_place(name, source):
         files = _from_hub(name, layout, place)
     else:
         files = _local(name, layout, source)
@@ -182,7 +182,7 @@ def fingerprint(name: str, source: str | None = None) -> str:
     layout = _layout(name)
     if layout.weights and source is None:
         contents = {file: official.identity for file, official in layout.official.items()}
-    elif source is not None and (place := _hub_place(name, source)):
+    elif source is not None and (place := hub_place(name, source)):
         contents = {"hub": str(place)}
     elif layout.weights and source is not None:
         contents = _contents(layout, _local(name, layout, source))
@@ -248,7 +248,7 @@ def _missing_tower(layout: Layout, files: Files) -> dict[str, Official]:
     return {file: layout.official[file] for file in layout.tower}
 
 
-def _hub_place(name: str, source: str) -> Hub | None:
+def hub_place(name: str, source: str) -> Hub | None:
     """The hub repository `org/name@revision` that a source names, None for anything else.
 
     Raises `TgoError` for a revision that moves.

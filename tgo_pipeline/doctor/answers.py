@@ -1,0 +1,159 @@
+"""What the hub's answer about a repository means for what is wanted of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from tgo_pipeline.datasets import open_dataset
+from tgo_pipeline.datasets.places import Place
+from tgo_pipeline.doctor import cached
+from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.resources import gigabytes
+from tgo_pipeline.doctor.sources import Source, moves
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.planning.access import explain
+from tgo_pipeline.recipes import PLACEHOLDER
+
+if TYPE_CHECKING:
+    from tgo_pipeline.doctor.hub import Answer
+    from tgo_pipeline.rewards.releases import Official
+
+SUFFIX, PICKLE = ".safetensors", ".bin"
+
+
+def about(source: Source, answer: Answer) -> Iterator[Finding]:
+    """Whether a repository is there, may be read, has the revision, and holds what is wanted."""
+    if answer.error is not None:
+        page = f"datasets/{source.repository}" if source.kind == "dataset" else source.repository
+        reason = explain(page, answer.error)
+        if cached.complete(source):
+            yield warn(source.subject, f"{reason} Until then what is in the cache is used.")
+        else:
+            yield fail(source.subject, reason)
+        return
+    info = answer.info
+    if source.revision == PLACEHOLDER or moves(source.revision):
+        yield note(source.subject, f"the newest commit of {source.repository} is {info.sha}.")
+    files = {each.rfilename: each for each in info.siblings or ()}
+    if source.address is not None:
+        yield from _dataset(source, source.address, list(files))
+    elif source.files or source.weights:
+        yield from _reward(source, files)
+    else:
+        yield from _pipeline(source, files)
+
+
+def _dataset(source: Source, address: str, names: list[str]) -> Iterator[Finding]:
+    dataset = open_dataset(address)
+    dataset.place = Listed(str(source), getattr(dataset.place, "only", None), names)
+    count = len(dataset.files())
+    if dataset.place.only is not None and dataset.place.only not in names:
+        raise TgoError(f"{source} has no file {dataset.place.only}.")
+    yield ok(source.subject, f"{source}: {count} file(s), streamed when they are read.")
+
+
+class Listed(Place):
+    """A repository of which only the names of its files are known."""
+
+    def __init__(self, name: str, only: str | None, names: Sequence[str]) -> None:
+        self.name = name
+        self.only = only
+        self._names = sorted(names)
+
+    def find(self, *patterns: str) -> list[str]:
+        if self.only is not None:
+            return [self.only]
+        return [name for name in self._names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+    def open(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        raise TgoError(f"{self.where(name)} is not read by this check.")
+
+    def identity(self, names: Sequence[str]) -> list[str]:
+        return [self.name, *names]
+
+
+def _reward(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
+    if not cached.missing(source):
+        yield from cached.whole(source)
+        return
+    wanted = [each.file for each in source.files.values()]
+    lacking = [name for name in wanted if name not in files]
+    if source.weights and not any(name in files for name in source.weights):
+        lacking.append(" or ".join(source.weights))
+    if lacking:
+        yield fail(
+            source.subject, f"{source} has no {', '.join(lacking)}: name the repository of this reward."
+        )
+        return
+    for known in source.files.values():
+        _compare(known, files[known.file])
+    yield ok(source.subject, f"{source}: {gigabytes(_size(files, _needed(source, files)))} to download.")
+
+
+def _compare(known: Official, stated: Any) -> None:
+    """Raise `TgoError` if the hub states another size or sha256 than was recorded for a release."""
+    if stated.size is not None and known.size_bytes not in (None, stated.size):
+        raise TgoError(
+            f"{known.file} of {known.place} has {stated.size:,} bytes, and {known.size_bytes:,} were expected: it "
+            "is not the file of the release."
+        )
+    found = stated.lfs.sha256 if stated.lfs else None
+    if found is not None and known.sha256 not in (None, found):
+        raise TgoError(
+            f"{known.file} of {known.place} has the sha256 {found}, and {known.sha256} was expected: it is not "
+            "the file of the release."
+        )
+
+
+def _pipeline(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
+    from tgo_pipeline.doctor.files import pipeline
+
+    if INDEX not in files:
+        yield fail(
+            source.subject,
+            f"{source} has no {INDEX}, so it is no pipeline of diffusers: name the repository that has one.",
+        )
+    elif folder := cached.pipeline_folder(source.repository, source.revision):
+        yield from pipeline(f"{source.subject} (in the cache)", folder)
+    else:
+        size = _size(files, _needed(source, files))
+        yield ok(source.subject, f"{source}: about {gigabytes(size)} to download.")
+
+
+def to_download(source: Source, answer: Answer) -> int:
+    """Bytes of what the hub has and the cache lacks; a data set is not kept."""
+    if answer.error is not None or source.address is not None or cached.complete(source):
+        return 0
+    files = {each.rfilename: each for each in answer.info.siblings or ()}
+    return _size(files, _needed(source, files))
+
+
+def _needed(source: Source, files: Mapping[str, Any]) -> list[str]:
+    """The files of a repository that are read; of a reward's weights the first that there are."""
+    if not source.files and not source.weights:
+        return pipeline_files(list(files))
+    weights = [name for name in source.weights if name in files]
+    return [*(each.file for each in source.files.values()), *weights[:1]]
+
+
+def _size(files: Mapping[str, Any], names: Sequence[str]) -> int:
+    return sum(files[name].size or 0 for name in names if name in files)
+
+
+def pipeline_files(names: list[str]) -> list[str]:
+    """The weight files that a pipeline is loaded from: safetensors without variant, pickles where there are none."""
+    weights = [name for name in names if name.count("/") == 1 and _plain(name)]
+    safe = [name for name in weights if name.endswith(SUFFIX)]
+    with_safe = {name.split("/")[0] for name in safe}
+    pickles = [name for name in weights if name.endswith(PICKLE) and name.split("/")[0] not in with_safe]
+    return [name for name in (*safe, *pickles) if not name.startswith("safety_checker/")]
+
+
+def _plain(name: str) -> bool:
+    """Whether a file is no variant such as `.fp16.`, nor of another library."""
+    file = name.split("/")[1]
+    return file.startswith(("diffusion_pytorch_model", "model", "pytorch_model")) and file.count(".") == 1

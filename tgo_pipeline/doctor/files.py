@@ -1,0 +1,228 @@
+"""Whether what the parameters name is there and whole, as far as it lies on this machine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.doctor import weights
+from tgo_pipeline.doctor.case import Case
+from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.sources import models, rewards
+from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
+
+if TYPE_CHECKING:
+    from tgo_pipeline.datasets import Dataset
+    from tgo_pipeline.doctor.examine import Check
+    from tgo_pipeline.feedback_params import FeedbackParams
+    from tgo_pipeline.rewards.specs import Spec
+
+LOOKED_AT = 1000
+"""So many of the images that a table names are looked for."""
+
+
+def checks(case: Case) -> Iterator[Check]:
+    """Models, rewards, prompts, images, feedback and the proxy set, each under the key that names it."""
+    params = case.params
+    if params is None:
+        yield "files", lambda: [note("files", "not looked at: the parameters that name them cannot be read.")]
+        return
+    for subject, model, revision in models(params):
+        yield subject, lambda s=subject, m=model, r=revision: _model(s, m, r)
+    for subject, spec in rewards(params).items():
+        yield subject, lambda s=subject, each=spec: _reward(s, each)
+    named = {"train": params.prompts.train}
+    named |= {f"test.{name}": source for name, source in params.prompts.test.items()}
+    for name, source in named.items():
+        yield f"prompts.{name}", lambda n=name, s=source: _prompts(f"prompts.{n}", s, params.prompts.column)
+    if params.generate.source == "images":
+        yield "generate.images", lambda: _images(params.generate)
+    for name, feedback in params.score.feedback.items():
+        yield f"score.feedback.{name}", lambda n=name, f=feedback: _feedback(f"score.feedback.{n}", f)
+    if params.threshold.source == "proxy":
+        yield "threshold.proxy", lambda: _proxy(params, params.threshold)
+
+
+def _model(subject: str, model: str, revision: str | None) -> Iterator[Finding]:
+    from tgo_pipeline.generators.adapters import adapter_file
+    from tgo_pipeline.generators.guidance import described_guidance
+    from tgo_pipeline.generators.pipelines import locate
+
+    if file := adapter_file(model):
+        yield ok(subject, f"{file}: an adapter of {weights.count(file):,} numbers.")
+        return
+    if described := described_guidance(model):
+        base, pinned, guidance = described
+        parts = {"base": base, "positive": guidance.positive, "negative": guidance.negative}
+        for role, part in parts.items():
+            if part is not None:
+                yield from _model(f"{subject}, {role}", part, pinned if role == "base" else None)
+        return
+    location = locate(model, revision)
+    if location.adapter is not None:
+        yield from _adapter(subject, location.adapter)
+    if location.folder is not None:
+        yield from pipeline(subject, location.folder)
+
+
+def _adapter(subject: str, folder: Path) -> Iterator[Finding]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        yield fail(subject, f"{folder} holds no adapter, although its tgo.json says so: run fine_tune again.")
+    for file in files:
+        yield ok(subject, f"{file}: an adapter of {weights.count(file):,} numbers.")
+
+
+def pipeline(subject: str, folder: Path) -> Iterator[Finding]:
+    """Whether every network of a pipeline folder is whole; one line if all are."""
+    from tgo_pipeline.errors import TgoError
+
+    counts: dict[str, int] = {}
+    broken = []
+    for name in weights.networks(folder):
+        try:
+            counts[name] = weights.numbers(folder / name)
+        except TgoError as error:
+            broken.append(fail(f"{subject}, {name}", str(error)))
+    yield from broken
+    if not broken:
+        parts = ", ".join(f"{name} {_short(number)}" for name, number in counts.items())
+        yield ok(subject, f"{folder}: {parts}.")
+
+
+def _short(number: int) -> str:
+    for unit, name in ((10**9, "billion"), (10**6, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name}"
+    return f"{number:,}"
+
+
+def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
+    from tgo_pipeline.rewards import fingerprint
+    from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, hub_place
+    from tgo_pipeline.rewards.specs import canonical
+
+    name = canonical(spec.reward)
+    identity = fingerprint(spec)
+    if name not in LAYOUTS:
+        yield ok(subject, f"{spec}: code of your own (fingerprint {identity}).")
+    elif spec.source == DEMO or not LAYOUTS[name].weights:
+        yield ok(subject, "the demo's, which comes with this package.")
+    elif spec.source is not None and not hub_place(name, spec.source):
+        for file in _weight_files(name, spec.source):
+            weights.count(file)
+        yield ok(subject, f"{spec.source} (fingerprint {identity}).")
+
+
+def _weight_files(name: str, source: str) -> list[Path]:
+    """Those of a local source that are there."""
+    from tgo_pipeline.rewards.layouts import LAYOUTS
+
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    layout = LAYOUTS[name]
+    own = next(path / file for file in layout.weights if (path / file).is_file())
+    tower = [path / file for file in layout.tower if file.endswith(".safetensors")]
+    return [own, *(file for file in tower if file.is_file())]
+
+
+def _prompts(subject: str, source: str, column: str) -> Iterator[Finding]:
+    from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.prompts.sources import DEMO, column_names, prompts
+
+    if is_dataset(source):
+        yield from _dataset(subject, open_dataset(source), "prompts")
+        return
+    path = Path(source).expanduser()
+    if not source.startswith(DEMO) and path.suffix.lower() != ".txt":
+        _require(path, [column], column_names(path))
+    if next((prompt for prompt in prompts(source, column) if prompt.text.strip()), None) is None:
+        yield fail(subject, f"{source} holds no prompt: give it at least one.")
+    else:
+        yield ok(subject, f"{source}.")
+
+
+def _require(path: Path, wanted: list[str], found: list[str]) -> None:
+    from tgo_pipeline.errors import TgoError
+
+    if missing := [name for name in wanted if name not in found]:
+        raise TgoError(
+            f"{path} has no column {missing[0]!r}; its columns are: {', '.join(found) or 'none'}. Name the right one."
+        )
+
+
+def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
+    """Read the first rows of one stream; a data set of the hub is left to the checks of the hub."""
+    from tgo_pipeline.datasets.places import Hub
+
+    if isinstance(dataset.place, Hub):
+        return
+    batch = next(iter(getattr(dataset, what)()), None)
+    if batch is None or not batch.num_rows:
+        yield fail(subject, f"{dataset.address} holds no {what}.")
+    else:
+        yield ok(subject, f"{dataset.address}: {len(dataset.files())} files; the first rows can be read.")
+
+
+def _images(params: GenerateParams) -> Iterator[Finding]:
+    from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.generators.image_sources import open_source
+
+    subject, images = "generate.images", params.images or ""
+    if is_dataset(images):
+        yield from _dataset(subject, open_dataset(images), "images")
+        return
+    source = open_source(images, params.image_column, params.prompt_column)
+    entries = list(itertools.islice(source.entries(), LOOKED_AT))
+    states = source.states(entries)
+    missing = [
+        entry.at.file for entry, state in zip(entries, states, strict=True) if None in (state[-1], state)
+    ]
+    if not entries:
+        yield fail(subject, f"{images} lists no image.")
+    elif len(missing) == len(entries):
+        yield fail(
+            subject, f"{images}: none of the images that it lists is there; the first is {missing[0]}."
+        )
+    elif missing:
+        yield warn(
+            subject,
+            f"{images}: {len(missing)} of the first {len(entries)} images are not there, the first is {missing[0]}: "
+            "their samples will fail.",
+        )
+    else:
+        more = " and more" if len(entries) == LOOKED_AT else ""
+        yield ok(subject, f"{images}: {len(entries)} images{more}.")
+
+
+def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
+    from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.prompts.sources import column_names
+
+    if is_dataset(params.source):
+        what = "comparisons" if params.kind == "pair" else "ratings"
+        yield from _dataset(subject, open_dataset(params.source), what)
+        return
+    keys = ["first", "second", "choice"] if params.kind == "pair" else ["image", "value"]
+    wanted = [getattr(params, key) for key in keys] + [name for name in (params.rater,) if name]
+    path = Path(params.source).expanduser()
+    _require(path, wanted, column_names(path))
+    yield ok(subject, f"{params.source}: {params.kind}s in {', '.join(wanted)}.")
+
+
+def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
+    from tgo_pipeline.prompts.sources import column_names
+    from tgo_pipeline.shards import SHARD_NAME
+
+    subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()
+    shards = [file for file in sorted(folder.glob("*.parquet")) if SHARD_NAME.fullmatch(file.name)]
+    if not shards:
+        yield fail(
+            subject, f"{folder} holds no shards of scores: name the folder data/scores of the other run."
+        )
+        return
+    _require(shards[0], ["prompt_id", *params.target_rewards], column_names(shards[0]))
+    yield ok(subject, f"{folder}: {len(shards)} shards of scores.")

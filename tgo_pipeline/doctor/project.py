@@ -1,0 +1,163 @@
+"""The working folder: git and DVC, who is writing in it, and what interrupted runs left."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline import paths
+from tgo_pipeline.doctor.case import Case
+from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.shards import TEMPORARY
+
+if TYPE_CHECKING:
+    from tgo_pipeline.doctor.examine import Check
+
+DVC, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
+_TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")
+
+
+def checks(_: Case) -> Iterator[Check]:
+    """Permission, git, DVC, locks and leftovers of the working folder."""
+    yield "folder", _writable
+    yield "git", _git
+    yield "dvc", _dvc
+    yield str(DVC), _stages
+    yield "lock", _locks
+    yield "leftovers", _leftovers
+
+
+def _outputs() -> list[Path]:
+    """The folders that stages write to."""
+    named = (
+        paths.GENERATIONS,
+        paths.EVALUATION_IMAGES,
+        paths.MODEL,
+        paths.METRICS,
+        paths.PLOTS,
+        paths.TRAINING,
+        paths.TABLES,
+        paths.SHARE,
+    )
+    return sorted({Path(path.parts[0]) for path in named})
+
+
+def _writable() -> Iterator[Finding]:
+    refused = [folder for folder in (Path(), *_outputs()) if folder.is_dir() and not _can_write(folder)]
+    for folder in refused:
+        yield fail("folder", f"{folder.resolve()} cannot be written: change its owner or permissions.")
+    if not refused:
+        yield ok("folder", f"{Path.cwd()} can be written.")
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _git(*arguments: str) -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield warn("git", f"is not installed, and `dvc repro` needs it; {STEP_BY_STEP}.")
+    elif _ask_git("rev-parse", "--is-inside-work-tree") is None:
+        yield warn(
+            "git", f"{Path.cwd()} is in no repository: `dvc repro` needs one (git init); {STEP_BY_STEP}."
+        )
+    elif changed := _ask_git("status", "--porcelain", "--", str(LOCK)):
+        state = "is new" if changed.startswith("?") else "has changed"
+        yield note(
+            str(LOCK), f"{state} and is not committed: commit it with params.yaml, to find this run again."
+        )
+    else:
+        yield ok("git", "a repository.")
+
+
+def _ask_git(*arguments: str) -> str | None:
+    """What git answers; None if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=20)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _dvc() -> Iterator[Finding]:
+    root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
+    if root is None:
+        yield warn("dvc", f"{Path.cwd()} is no project of DVC: `dvc init`, then `dvc repro`; {STEP_BY_STEP}.")
+    else:
+        yield ok("dvc", f"initialised in {root}.")
+
+
+def _stages() -> Iterator[Finding]:
+    import yaml
+    from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
+    from voluptuous import Invalid
+
+    if not DVC.is_file():
+        yield warn(str(DVC), f"is not here: `dvc repro` needs it (copy this project's); {STEP_BY_STEP}.")
+        return
+    try:
+        content = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, Invalid, UnicodeDecodeError) as error:
+        yield fail(str(DVC), f"cannot be used by DVC: {error}. Mend it, or `git checkout {DVC}`.")
+        return
+    yield ok(str(DVC), f"{len(content.get('stages', {}))} stages.")
+
+
+def _locks() -> Iterator[Finding]:
+    files = [file for folder in _outputs() for file in sorted(folder.rglob(".*.lock"))]
+    for file in (file for file in files if _held(file)):
+        folder = file.parent / file.name.removeprefix(".").removesuffix(".lock")
+        holder = file.read_text(errors="replace").strip() or "unknown"
+        yield warn("lock", f"process {holder} is writing {folder}: wait for it, or end it first.")
+
+
+def _held(file: Path) -> bool:
+    """Whether another process has locked a file; nothing is changed."""
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        return False
+
+
+def _leftovers() -> Iterator[Finding]:
+    found = [path for folder in _outputs() for path in sorted(folder.rglob(f"{TEMPORARY}*"))]
+    found += sorted(Path().glob(f"{TEMPORARY}*"))
+    left = [path for path in found if not _is_being_written(path)]
+    if left:
+        size = sum(file.stat().st_size for path in left for file in _files(path))
+        yield note(
+            "leftovers",
+            f"{len(left)} of interrupted runs, {size / 1e6:.1f} MB, such as {left[0]}: the stage that wrote them "
+            "removes them, and they may be deleted.",
+        )
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether the process whose number a temporary carries still runs."""
+    match = _TEMPORARY.match(path.name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match["process"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,202 @@
+"""Memory and disk that are free, beside what the run takes: at least by its weight files, or by a plan."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.doctor import weights
+from tgo_pipeline.doctor.case import Case, Needs
+from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.params import FineTuneParams, Params, RuntimeParams
+
+if TYPE_CHECKING:
+    from tgo_pipeline.doctor.examine import Check
+
+FLOAT_BYTES = 4
+"""Weights are sampled from and trained in float32."""
+CLOSE = 0.9
+"""Beyond this share of what is free it may not fit."""
+SHARED = Path("/dev/shm")
+SHARED_BYTES = 1 << 30
+"""What processes that hand each other batches can do with."""
+CONTAINER = {Path("/sys/fs/cgroup/memory.max"): Path("/sys/fs/cgroup/memory.current")}
+"""Where Linux says how much a container may have, and has."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that something takes, and in words what and how surely (`at least`, `at most`)."""
+
+    size_bytes: int
+    what: str
+
+
+def checks(case: Case) -> Iterator[Check]:
+    """Memory of the machine and of its GPUs, disk of the working folder, and what processes share."""
+    memory: list[Need] = []
+    disk: list[Need] = []
+    if params := case.params:
+        yield "needs", lambda: _needs(params, case, memory, disk)
+    yield "memory", lambda: _memory(case.runtime, memory)
+    yield "disk", lambda: _disk(disk)
+    yield str(SHARED), lambda: _shared(case.runtime, SHARED)
+
+
+def _needs(params: Params, case: Case, memory: list[Need], disk: list[Need]) -> Iterator[Finding]:
+    """Work out both needs, for the checks that follow."""
+    if case.plan is not None:
+        needs = case.plan(params)
+        memory.append(_largest(needs))
+        disk.append(Need(needs.disk_bytes, "the run writes at most"))
+        return
+    parts = networks(params)
+    if parts is None:
+        yield note(
+            "needs", "the model is not on this machine: `tgo doctor --plan` reckons by its configuration."
+        )
+        return
+    memory.append(training_memory(parts, params.fine_tune, params.runtime.processes))
+    disk.append(training_disk(parts, params.fine_tune))
+
+
+def _largest(needs: Needs) -> Need:
+    stage = max(needs.memory_bytes, key=lambda name: needs.memory_bytes[name])
+    return Need(needs.memory_bytes[stage], f"{stage} takes on one device")
+
+
+def networks(params: Params) -> dict[str, int] | None:
+    """How many numbers each network of the model has; None if it is on the hub alone. Raises `TgoError` if broken."""
+    from tgo_pipeline.doctor.cached import pipeline_folder
+    from tgo_pipeline.generators.guidance import described_guidance
+    from tgo_pipeline.generators.pipelines import locate
+
+    described = described_guidance(params.model)
+    location = locate(*described[:2]) if described else locate(params.model, params.revision)
+    folder = location.folder or pipeline_folder(location.hub_id or "", location.revision)
+    if folder is None:
+        return None
+    return {name: weights.numbers(folder / name) for name in weights.networks(folder)}
+
+
+def training_memory(parts: dict[str, int], tuning: FineTuneParams, processes: int) -> Need:
+    """What training holds at least: trained numbers with gradients and moments, which processes may share out.
+
+    Sampling holds all networks at once; the larger of both counts.
+    """
+    sampling = FLOAT_BYTES * sum(parts.values())
+    trained = _trained(parts) if tuning.method == "full" else 0
+    copies = 2 + (2 if tuning.optimizer == "adamw" else 0) + (tuning.ema is not None)
+    training = FLOAT_BYTES * trained * copies // processes
+    if training > sampling:
+        return Need(training, "weights, gradients and optimiser in training take at least")
+    return Need(sampling, "the model's weights take at least")
+
+
+def training_disk(parts: dict[str, int], tuning: FineTuneParams) -> Need:
+    """What training writes at least: two checkpoints for a moment, and the whole model as its result."""
+    if tuning.method != "full":
+        return Need(0, "the run writes pictures and adapters")
+    moments = 2 if tuning.optimizer == "adamw" else 0
+    checkpoint = _trained(parts) * (1 + moments + (tuning.ema is not None))
+    return Need(
+        FLOAT_BYTES * (2 * checkpoint + sum(parts.values())),
+        "checkpoints and the tuned model (pictures come on top) take at least",
+    )
+
+
+def _trained(parts: dict[str, int]) -> int:
+    return parts.get("unet") or parts.get("transformer") or 0
+
+
+def _memory(runtime: RuntimeParams, needs: list[Need]) -> Iterator[Finding]:
+    from tgo_pipeline.doctor.device import gpus
+
+    found = [] if runtime.device in ("cpu", "mps") else gpus()
+    free = available_bytes()
+    if found:
+        smallest = min(found, key=lambda gpu: gpu.free_bytes)
+        yield from compare("GPU memory", smallest.free_bytes, needs, _LESS_MEMORY)
+        needs = []
+    if free is not None:
+        yield from compare("memory", free, needs, _LESS_MEMORY)
+
+
+_LESS_MEMORY = (
+    "lower runtime.micro_batch_size and generate_batch_size, set runtime.gradient_checkpointing or fine_tune.method: "
+    "lora, or take a larger machine"
+)
+_LESS_DISK = "make room, or work on another disk"
+
+
+def _disk(needs: list[Need]) -> Iterator[Finding]:
+    yield from compare("disk", shutil.disk_usage(Path.cwd()).free, needs, _LESS_DISK)
+
+
+def compare(subject: str, free_bytes: int, needs: list[Need], advice: str) -> Iterator[Finding]:
+    """Free bytes beside what is needed: it does not fit, it may not, or it does."""
+    free = f"{gigabytes(free_bytes)} free"
+    if not needs:
+        yield ok(subject, f"{free}.")
+    for need in needs:
+        text = f"{free}; {need.what} {gigabytes(need.size_bytes)}"
+        if need.size_bytes > free_bytes:
+            yield fail(subject, f"{text}: {advice}.")
+        elif need.size_bytes > CLOSE * free_bytes:
+            yield warn(subject, f"{text}, which is close: {advice}.")
+        else:
+            yield ok(subject, f"{text}." if need.size_bytes else f"{free}.")
+
+
+def gigabytes(size_bytes: float) -> str:
+    """A size with its unit, for people."""
+    if size_bytes < 1e6:
+        return f"{size_bytes / 1e3:.3g} kB"
+    return f"{size_bytes / 1e9:.3g} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
+
+
+def available_bytes() -> int | None:
+    """Memory that programs can have without swapping, within what the container may have; None if nobody tells."""
+    found = [each for each in (_machine_bytes(), _container_bytes()) if each is not None]
+    return min(found, default=None)
+
+
+def _machine_bytes() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = (line.split() for line in meminfo.read_text().splitlines())
+        return next((1024 * int(words[1]) for words in lines if words[0] == "MemAvailable:"), None)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _container_bytes() -> int | None:
+    for most, now in CONTAINER.items():
+        try:
+            return max(0, int(most.read_text()) - int(now.read_text()))
+        except (OSError, ValueError):
+            continue  # there is no limit ("max"), or no container
+    return None
+
+
+def _shared(runtime: RuntimeParams, folder: Path) -> Iterator[Finding]:
+    """A container often has 64 MB of it, with which processes that share batches die of a bus error."""
+    if not folder.is_dir():
+        return
+    size = shutil.disk_usage(folder).free
+    if size >= SHARED_BYTES:
+        yield ok(str(folder), f"{gigabytes(size)} free.")
+    elif (runtime.workers or 0) > 0 or runtime.processes > 1 or runtime.device.startswith("cuda"):
+        yield warn(
+            str(folder),
+            f"only {gigabytes(size)} free, which processes of ours share: start the container with --shm-size=8g, or "
+            "set runtime.workers: 0.",
+        )
+    else:
+        yield note(str(folder), f"only {gigabytes(size)} free: enough for one process without workers.")
