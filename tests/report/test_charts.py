@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import altair as alt
 import pytest
@@ -44,7 +45,16 @@ def specs(workspace: Workspace) -> dict[str, charts.Spec]:
 
 def test_every_chart_keeps_to_the_schema_of_its_grammar(specs: dict[str, charts.Spec]) -> None:
     for spec in specs.values():
-        alt.Chart.from_dict(spec, validate=True)
+        alt.Chart.from_dict(_with_little_data(spec), validate=True)
+
+
+def _with_little_data(part: Any) -> Any:
+    """A chart with two points of each data set: the grammar asks no more of the others."""
+    if isinstance(part, list):
+        return [_with_little_data(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    return {name: value[:2] if name == "values" else _with_little_data(value) for name, value in part.items()}
 
 
 def test_every_chart_renders_with_another_runtime_and_fetches_nothing(specs: dict[str, charts.Spec]) -> None:
