@@ -182,3 +182,55 @@ def test_a_changed_csv_is_named(tmp_path: Path, old: str, new: str, message: str
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(TgoError, match=message):
         list(open_dataset(f"diffusion-kto:{root}").ratings())
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("train", {"file_path": "0.jpg"}, "'file_path' is '0.jpg': it must be a list of text"),
+        (
+            "train",
+            {"file_path": [None, "1.jpg"]},
+            r"'file_path' is \[None, '1.jpg'\]: it must be a list of text",
+        ),
+        ("train", {"human_preference": None}, "'human_preference' is None: it must be a list of numbers"),
+        ("train", {"human_preference": ["1", "0"]}, "it must be a list of numbers"),
+        ("test", {"rank": None, "raw_annotations": None}, "'rank' is None: it must be a list of numbers"),
+        (
+            "test",
+            {"raw_annotations": {"rank": [1]}},
+            "'raw_annotations' is {.*}: it must be a list of objects",
+        ),
+        (
+            "test",
+            {"raw_annotations": [{"rank": 1, "user_hash": "a"}]},
+            "'rank' is 1: it must be a list of numbers",
+        ),
+    ],
+)
+def test_values_of_another_kind_are_named(
+    tmp_path: Path, file: str, change: dict[str, object], message: str
+) -> None:
+    path = write_hpdv2(tmp_path / "set") / f"{file}.json"
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([first | change, *others]))
+    dataset = open_dataset(f"hpdv2:{path}")
+    with pytest.raises(TgoError, match=message):
+        rows(dataset.comparisons(), COMPARISONS)
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_an_image_without_a_file_name_is_named(tmp_path: Path, name: object) -> None:
+    path = write_hpdv3(tmp_path / "set") / "train.json"
+    first, *others = json.loads(path.read_text())
+    path.write_text(json.dumps([first | {"path1": name}, *others]))
+    with pytest.raises(TgoError, match=f"{name} names no image file"):
+        rows(open_dataset(f"hpdv3:{path}").images(), IMAGE_ROWS)
+
+
+def test_a_folder_in_the_place_of_an_image_is_null(tmp_path: Path) -> None:
+    root = write_hpdv3(tmp_path / "set")
+    (root / "images/0.jpg").unlink()
+    (root / "images/0.jpg").mkdir()
+    images = rows(open_dataset(f"hpdv3:{root}/train").images(), IMAGE_ROWS)
+    assert [row["image"] is None for row in images] == [True, False, False, False, False]

@@ -87,3 +87,36 @@ def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
     table = pq.read_table(root / "metadata-train.parquet")
     pq.write_table(pa.Table.from_batches([], table.schema), root / "metadata-train.parquet")
     assert list(open_dataset(f"imagerewarddb:{root}").images()) == []
+
+
+def _changed(root: Path, **columns: list) -> str:
+    """The data set with other values of some columns in its first rows."""
+    path = write_imagerewarddb(root) / "metadata-train.parquet"
+    table = pq.read_table(path)
+    for name, values in columns.items():
+        column = pa.array(values + table[name].to_pylist()[len(values) :])
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, path)
+    return f"imagerewarddb:{root}"
+
+
+def test_what_has_no_rank_is_not_compared_and_what_has_no_rating_is_empty(tmp_path: Path) -> None:
+    dataset = open_dataset(_changed(tmp_path / "set", rank=[None], overall_rating=[None]))
+    pairs = rows(dataset.comparisons(), COMPARISONS)
+    assert len(pairs) == 3 + 6
+    assert uid(0) not in {row[side] for row in pairs for side in ("image_0_uid", "image_1_uid")}
+    ratings = {row["image_uid"]: row["value"] for row in rows(dataset.ratings(), RATINGS)}
+    assert ratings[uid(0)] is None
+    assert ratings[uid(1)] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": ["first"] + ["1"] * 7}, "column 'rank' is string, which cannot be read as double"),
+        ({"image_path": [None]}, "an image has no image_path"),
+    ],
+)
+def test_values_of_another_kind_are_named(tmp_path: Path, change: dict[str, list], message: str) -> None:
+    with pytest.raises(TgoError, match=message):
+        rows(open_dataset(_changed(tmp_path / "set", **change)).comparisons(), COMPARISONS)

@@ -81,3 +81,11 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"a\n\xff\xfe\n")
     with pytest.raises(TgoError, match="is not text in UTF-8"):
         list(text.rows(Folder(tmp_path), "a.csv", ["a"]))
+
+
+def test_half_a_surrogate_pair_is_replaced_and_a_whole_one_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        r'["a \ud83d cat", "\uDE00", "\ud83d\ude00", {"p\udc00": ["\ud800x", 1]}, "a\\ud83d"]'
+    )
+    found = list(text.values(Folder(tmp_path), "a.json"))
+    assert found == ["a � cat", "�", "\U0001f600", {"p�": ["�x", 1]}, "a\\ud83d"]

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 TRAIN = ("prompt", "file_path", "human_preference")
 TEST = ("prompt", "image_path", "rank")
+KINDS: Mapping[str, tuple[str, type | tuple[type, ...]]] = {
+    "file_path": ("text", str),
+    "image_path": ("text", str),
+    "human_preference": ("numbers", (int, float)),
+    "rank": ("numbers", (int, float)),
+    "raw_annotations": ("objects", dict),
+}
+"""What the lists of a record hold."""
 
 
 class HPDv2(ImageFiles):
@@ -53,7 +61,7 @@ class HPDv2(ImageFiles):
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         column = "image_path" if self._is_test else "file_path"
         for record in self._records():
-            for name in record[column]:
+            for name in self._list(record, column):
                 yield {"image_uid": name, "prompt": record["prompt"]}
 
     @cached_property
@@ -79,11 +87,22 @@ class HPDv2(ImageFiles):
     def _choices(self, record: Mapping[str, Any]) -> Iterator[tuple[str | None, list[str], list[float]]]:
         """Rater, images, and a value for each: the higher, the better. Rank 1 is the best."""
         if not self._is_test:
-            yield None, record["file_path"], record["human_preference"]
+            yield None, self._list(record, "file_path"), self._list(record, "human_preference")
             return
-        everybody = [{"rank": record["rank"], "user_hash": None}]
-        for annotation in record.get("raw_annotations") or everybody:
+        names = self._list(record, "image_path")
+        if not record.get("raw_annotations"):
+            yield None, names, [-rank for rank in self._list(record, "rank")]
+            return
+        for annotation in self._list(record, "raw_annotations"):
             require(
                 f"{self.place.where(self._file)}, raw_annotations", ("rank", "user_hash"), list(annotation)
             )
-            yield annotation["user_hash"], record["image_path"], [-rank for rank in annotation["rank"]]
+            yield annotation["user_hash"], names, [-rank for rank in self._list(annotation, "rank")]
+
+    def _list(self, record: Mapping[str, Any], key: str) -> list[Any]:
+        value, (what, kind) = record[key], KINDS[key]
+        if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
+            raise TgoError(
+                f"{self.place.where(self._file)}: {key!r} is {value!r}: it must be a list of {what}."
+            )
+        return value

@@ -84,8 +84,8 @@ def _read(folder: Folder, below: str, uid: str) -> dict[str, Any] | None:
     return None if data is None else {"bytes": data, "path": PurePosixPath(uid).name}
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts:
+def _inside(name: Any) -> str:
+    path = PurePosixPath(name) if isinstance(name, str) and name else None
+    if path is None or path.is_absolute() or ".." in path.parts:
         raise TgoError(f"{name!r} names no image file below the folder of the data set.")
     return name

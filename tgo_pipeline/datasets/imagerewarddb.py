@@ -25,7 +25,15 @@ from tgo_pipeline.errors import TgoError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = ("image_path", "prompt_id", "prompt", "classification", "rank", "overall_rating")
+COLUMNS = {
+    "image_path": "string",
+    "prompt_id": "string",
+    "prompt": "string",
+    "classification": "string",
+    "rank": "double",
+    "overall_rating": "double",
+}
+"""Names, and Arrow types that they are read as."""
 MISSING = "Download images/ of THUDM/ImageRewardDB (zip archives) beside the metadata, or name the data set on the hub."
 
 
@@ -33,11 +41,11 @@ class Row(NamedTuple):
     """One image; rank 1 is the best of its prompt, ratings go from 1 to 7."""
 
     image_path: str
-    prompt_id: str
-    prompt: str
+    prompt_id: str | None
+    prompt: str | None
     classification: str | None
-    rank: int
-    overall_rating: float
+    rank: float | None
+    overall_rating: float | None
 
     @property
     def uid(self) -> str:
@@ -64,19 +72,19 @@ class ImageRewardDB(Dataset):
 
     def ratings(self) -> Iterator[pa.RecordBatch]:
         rows = (
-            {"image_uid": row.uid, "prompt": row.prompt, "value": float(row.overall_rating)}
-            for row in self._rows
+            {"image_uid": row.uid, "prompt": row.prompt, "value": row.overall_rating} for row in self._rows
         )
         return self._batches(rows, RATINGS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
-        prompts: dict[str, list[Row]] = defaultdict(list)
+        ranked: dict[str | None, list[tuple[Row, float]]] = defaultdict(list)
         for row in self._rows:
-            prompts[row.prompt_id].append(row)
+            if row.rank is not None:
+                ranked[row.prompt_id].append((row, row.rank))
         compared = (
-            pair | {"prompt": rows[0].prompt}
-            for rows in prompts.values()
-            for pair in pairs([row.uid for row in rows], [-row.rank for row in rows])
+            pair | {"prompt": group[0][0].prompt}
+            for group in ranked.values()
+            for pair in pairs([row.uid for row, _ in group], [-rank for _, rank in group])
         )
         return self._batches(compared, COMPARISONS)
 
@@ -109,10 +117,17 @@ class ImageRewardDB(Dataset):
         """All rows (62,600 at most), archive by archive."""
         rows = [
             Row(*values)
-            for batch in parquet.columns(self.place, self._file, COLUMNS, ROWS)
-            for values in zip(*(batch[name].to_pylist() for name in COLUMNS), strict=True)
+            for batch in parquet.columns(self.place, self._file, list(COLUMNS), ROWS)
+            for values in zip(*(self._values(batch, name) for name in COLUMNS), strict=True)
         ]
+        if not all(row.image_path for row in rows):
+            raise TgoError(f"{self.place.where(self._file)}: an image has no image_path.")
         return sorted(rows, key=lambda row: row.folder)
+
+    def _values(self, batch: pa.RecordBatch, name: str) -> list[Any]:
+        import pyarrow as pa
+
+        return parquet.cast(self.address, batch, name, pa.type_for_alias(COLUMNS[name])).to_pylist()
 
     @cached_property
     def _by_uid(self) -> dict[str, Row]:

@@ -81,6 +81,18 @@ def columns(place: Place, name: str, wanted: Sequence[str], rows: int) -> Iterat
             yield from stream(file, wanted, rows, group)
 
 
+def cast(address: str, batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+    """A column as another type. Raises `TgoError` with the column and what it is if it cannot be one."""
+    import pyarrow as pa
+
+    try:
+        return batch[name].cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TgoError(
+            f"{address}: column {name!r} is {batch[name].type}, which cannot be read as {kind}: {error}."
+        ) from error
+
+
 def stream(file: pq.ParquetFile, wanted: Sequence[str], rows: int, group: int) -> Iterator[pa.RecordBatch]:
     """Batches of one row group, column after column.
 

@@ -59,16 +59,16 @@ class PickAPic(Dataset):
 
         for batch in self._columns(["caption"]):
             nothing = pa.nulls(batch.num_rows, pa.string())
-            prompts = self._cast(batch, "caption", pa.string())
+            prompts = parquet.cast(self.address, batch, "caption", pa.string())
             yield pa.RecordBatch.from_arrays([prompts, nothing, nothing], schema=PROMPT_ROWS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         for batch in self._columns(CHOICE):
-            chosen = batch.filter(self._cast(batch, "has_label", pa.bool_()))
+            chosen = batch.filter(parquet.cast(self.address, batch, "has_label", pa.bool_()))
             columns = [
-                self._cast(chosen, RENAMED.get(field.name, str(field.name)), field.type)
+                parquet.cast(self.address, chosen, RENAMED.get(field.name, str(field.name)), field.type)
                 for field in COMPARISONS
             ]
             if chosen.num_rows:
@@ -93,16 +93,6 @@ class PickAPic(Dataset):
     def _columns(self, names: Iterable[str]) -> Iterator[pa.RecordBatch]:
         for name in self._files:
             yield from parquet.columns(self.place, name, list(names), ROWS)
-
-    def _cast(self, batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
-        import pyarrow as pa
-
-        try:
-            return batch[name].cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise TgoError(
-                f"{self.address}: column {name!r} is {batch[name].type}, which cannot be read as {kind}: {error}."
-            ) from error
 
     def _groups(self) -> Iterator[tuple[pq.ParquetFile, int, list[Image]]]:
         """Every row group with the images that are new in it; only small columns are read."""

@@ -81,11 +81,13 @@ class Folder(Place):
             yield stream
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if it is missing."""
+        """The content of a file; None if it is missing. Raises `TgoError` if it cannot be read."""
         try:
             return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            raise TgoError(f"{self.where(name)} cannot be read: {error.strerror or error}.") from error
 
     def identity(self, names: Sequence[str]) -> list[Any]:
         return [(name, *(self.date(name) or (None, None))) for name in names]

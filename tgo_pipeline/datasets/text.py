@@ -18,6 +18,8 @@ RECORD_CHARACTERS = 64 * 1024**2
 """A longer record of a JSON file is taken for damage."""
 _SPACE = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*,?\s*")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that may be half of a surrogate pair, which JSON can hold and no text."""
 
 
 def rows(place: Place, name: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -58,7 +60,10 @@ def records(place: Place, name: str, columns: Sequence[str]) -> Iterator[Mapping
 
 
 def values(place: Place, name: str) -> Iterator[Any]:
-    """The values of a JSON array, or of JSON lines, one after another; raises as `rows` does."""
+    """The values of a JSON array, or of JSON lines, one after another; raises as `rows` does.
+
+    Half a surrogate pair, as a prompt cut in the middle of an emoji has it, becomes U+FFFD.
+    """
     with place.open(name) as stream:
         try:
             yield from _values(_pieces(place, name, stream))
@@ -78,7 +83,7 @@ def _values(pieces: Iterator[str]) -> Iterator[Any]:
         if array and held.startswith("]", position):
             return
         try:
-            value, position = decoder.raw_decode(held, position)
+            value, end = decoder.raw_decode(held, position)
         except json.JSONDecodeError as error:
             piece = next(pieces, None)
             if piece is None and not array and position == len(held):
@@ -87,7 +92,19 @@ def _values(pieces: Iterator[str]) -> Iterator[Any]:
                 raise ValueError(f"{error.msg} in {held[error.pos : error.pos + 40]!r}") from error
             held, position = held[position:] + piece, 0
         else:
-            yield value
+            yield _well_formed(value) if _HALF.search(held, position, end) else value
+            position = end
+
+
+def _well_formed(value: Any) -> Any:
+    """A JSON value whose texts have U+FFFD for every half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_well_formed(each) for each in value]
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(each) for key, each in value.items()}
+    return value
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
