@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.table import Table
 
 from stages import run_stage
 from tests.rewards import tiny
@@ -85,3 +86,28 @@ def test_weights_of_another_network_write_no_shard(project: Path, capsys: pytest
         run_stage("score", Path("params.yaml"))
     assert "does not fit the network" in capsys.readouterr().err
     assert list((project / "data/scores").iterdir()) == []
+
+
+def test_feedback_alone_is_scored_shown_and_measured(project: Path) -> None:
+    stars = {"source": "stars.csv", "kind": "thumb"}
+    (project / "stars.csv").write_text("file_name,rating\np00-0000,up\np00-0001,down\nelsewhere,up\n")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params |= {"score": {"feedback": {"stars": stars}}, "target": {"reward": "stars"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run_stage("score", Path("params.yaml"))
+    measured = json.loads((project / "metrics/score.json").read_text())["stars"]
+    assert (measured["n"], measured["null"], measured["images_not_generated"]) == (2, 10, 1)
+
+    from stages.status import table
+    from tgo_pipeline.params import load_params
+
+    assert _score_row(table(load_params())) == ["3", "0", "0"]
+    (project / "stars.csv").write_text("file_name,rating\np00-0000,down\n")
+    assert _score_row(table(load_params())) == ["0", "3", "0"]
+
+
+def _score_row(shown: Table) -> list[str]:
+    """Done, stale and to do of the score stage."""
+    columns = [list(column.cells) for column in shown.columns]
+    place = columns[0].index("score")
+    return [str(column[place]) for column in columns[1:4]]
