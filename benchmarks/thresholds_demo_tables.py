@@ -224,7 +224,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for name, rows in summary["rewards"].items():
         parts += [f"### The rewards, {name}", _reward_table(rows, summary["target"])]
     parts.append(
-        "Effects are in standard deviations of the base model. *to global*: the same prompt, seed and noise, paired."
+        "*to base*: in standard deviations of the base model's pictures. *to global*: the same prompt, seed and noise, "
+        "paired, in those of the global rule's; *by seed*: the difference of the effects to base, one training each."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -85,7 +85,7 @@ def effects(value: float) -> dict[str, dict[str, float]]:
 
 
 def test_the_section_has_a_line_for_every_rule_and_the_figure_a_point() -> None:
-    row = {"base": effects(0.5), "global": effects(-0.2), "seeds": {}}
+    row = {"base": effects(0.5), "global": effects(-0.2), "seeds": {"0": {"mean_z": 0.5, "oracle": 0.1}}}
     names = {weighting: rules(weighting) for weighting in WEIGHTINGS}
     summary = {
         "date": "2026-01-01",
@@ -103,6 +103,7 @@ def test_the_section_has_a_line_for_every_rule_and_the_figure_a_point() -> None:
         text.count("| prompt median | +0.50 [+0.40, +0.60] | +0.50 [+0.40, +0.60] | -0.20 [-0.30, -0.10]")
         == 2
     )
-    assert text.count(f"| {GLOBAL} | +0.50 [+0.40, +0.60] | +0.50 [+0.40, +0.60] | – | – | – |") == 2
+    assert text.count(f"| {GLOBAL} | +0.50 [+0.40, +0.60] | +0.50 [+0.40, +0.60] | – | – | – | – | – |") == 2
+    assert text.count("| 60 % | +0.00 | +0.00 |") == 2 * (len(RULES) - 1) + 1
     assert "2 seeds" in text
     assert len(figure(summary).to_dict()["vconcat"]) == 2
