@@ -45,8 +45,8 @@ class TrainingLog:
 
         rewind(folder, step)
         self._folder = folder
-        self._trackers = trackers(Written(folder))
         self._live = Live(str(folder), resume=step > 0, save_dvc_exp=False, dvcyaml=False)
+        self._trackers = trackers(Written(folder))  # dvclive has removed what a training before this one left
 
     def __enter__(self) -> Self:
         return self

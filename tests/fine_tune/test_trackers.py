@@ -157,6 +157,12 @@ def test_a_training_that_starts_over_has_no_past(tmp_path: Path) -> None:
     assert [event.step for event in tensorboard(tmp_path).Scalars("train/loss")] == [1, 2]
 
 
+def test_a_training_that_starts_over_tells_trackers_nothing_of_the_one_before(tmp_path: Path) -> None:
+    train(tmp_path, 0, 5, names=())
+    train(tmp_path, 0, 2, names=("wandb",))
+    assert [row["_step"] for row in history(tmp_path)] == [0, 1, 2]
+
+
 def test_a_synced_run_stays_as_it_is(tmp_path: Path) -> None:
     train(tmp_path, 0, 2, names=("wandb",))
     (run,) = (tmp_path / "runs/wandb").glob("offline-run-*")
