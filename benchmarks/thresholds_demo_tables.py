@@ -248,20 +248,24 @@ def _share(row: Mapping[str, float], plain: bool) -> str:
 
 
 def _reward_table(rows: Mapping[str, Mapping[str, Any]], target: str) -> str:
-    header = [
-        "rule",
-        f"{target} to base",
-        "oracle to base",
-        f"{target} to global",
-        "oracle to global",
-        "wins",
-    ]
+    scores = (target, ORACLE)
+    header = ["rule", *(f"{name} to {other}" for other in ("base", GLOBAL) for name in scores)]
+    header += ["wins", *(f"{name} to {GLOBAL} by seed" for name in scores)]
     lines = []
     for rule, row in rows.items():
-        cells = [_effect(row[kind][name]) for kind in ("base", "global") for name in (target, ORACLE)]
-        wins = f"{100 * row['global'][target]['wins']:.0f} %"
-        lines.append([rule, *(cells[:2] + ["–"] * 3 if rule == GLOBAL else [*cells, wins])])
+        cells = [_effect(row["base"][name]) for name in scores]
+        if rule == GLOBAL:
+            lines.append([rule, *cells, *["–"] * 5])
+            continue
+        cells += [_effect(row["global"][name]) for name in scores]
+        cells.append(f"{100 * row['global'][target]['wins']:.0f} %")
+        cells += [_by_seed(row["seeds"], rows[GLOBAL]["seeds"], name) for name in scores]
+        lines.append([rule, *cells])
     return table(header, lines)
+
+
+def _by_seed(mine: Mapping[str, Any], reference: Mapping[str, Any], name: str) -> str:
+    return " ".join(f"{effects[name] - reference[seed][name]:+.2f}" for seed, effects in mine.items())
 
 
 def _effect(row: Mapping[str, float]) -> str:
