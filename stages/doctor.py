@@ -24,8 +24,8 @@ def doctor(
 ) -> None:
     """Check device, memory, disk, files, hub, versions and project before a run, and say what to do.
 
-    Nothing is downloaded or changed; the network is used only if a source is on the hub. Exit code 0 when nothing
-    fails, 2 otherwise.
+    Nothing is changed, and nothing downloaded (with --plan, a model's configuration files); the network is used only
+    if a source is on the hub. Exit code 0 when nothing fails, 2 otherwise.
     """
     from stages.console import show
     from tgo_pipeline.doctor import examine, view

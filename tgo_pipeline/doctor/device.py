@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
 DRIVER = Path("/proc/driver/nvidia/version")
 """Where Linux says which NVIDIA driver is loaded."""
 SUBJECT = "runtime.device"
+BF16_MAJOR = 8
+"""Compute capability from which on NVIDIA's GPUs have bf16."""
+_BUILT = re.compile(r"(?P<kind>sm|compute)_(?P<major>\d+)(?P<minor>\d)[a-z]?")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device: its compute capability as `sm_90`, memory in bytes."""
+    """A CUDA device: its compute capability (9, 0 is sm_90), and memory in bytes."""
 
     index: int
     name: str
-    architecture: str
+    capability: tuple[int, int]
     free_bytes: int
     total_bytes: int
     has_bf16: bool
@@ -65,7 +69,9 @@ def cuda_problem() -> str | None:
 
     if torch.cuda.is_available():
         return None
-    if torch.version.cuda is None and torch.version.hip is None:
+    if torch.version.hip is not None:
+        return f"torch, built for ROCm {torch.version.hip}, finds no GPU: see rocminfo, or set runtime.device: cpu."
+    if torch.version.cuda is None:
         return (
             f"torch {torch.__version__} is built without CUDA: install the build of torch for your GPU "
             "(pip install torch torchvision), or set runtime.device: cpu."
@@ -109,7 +115,8 @@ def gpus() -> list[Gpu]:
         properties = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
         major, minor = properties.major, properties.minor
-        found.append(Gpu(index, properties.name, f"sm_{major}{minor}", free, total, has_bf16=major >= 8))
+        has_bf16 = torch.version.hip is not None or major >= BF16_MAJOR
+        found.append(Gpu(index, properties.name, (major, minor), free, total, has_bf16))
     return found
 
 
@@ -124,19 +131,25 @@ def _gpus(runtime: RuntimeParams) -> Iterator[Finding]:
 
 
 def about_gpu(gpu: Gpu, built_for: list[str]) -> Iterator[Finding]:
-    """What it is, and whether it is free and torch is built for it (`built_for`: architectures; older ones run on)."""
+    """What it is, whether it is free, and whether torch is built for it (`torch.cuda.get_arch_list`)."""
     subject = f"gpu {gpu.index}"
     free = f"{gpu.free_bytes / 1e9:.1f} of {gpu.total_bytes / 1e9:.1f} GB free"
-    yield ok(subject, f"{gpu.name} ({gpu.architecture}), {free}.")
+    sign = "sm_{}{}".format(*gpu.capability)
+    yield ok(subject, f"{gpu.name} ({sign}), {free}.")
     if gpu.free_bytes < gpu.total_bytes / 2:
         yield warn(subject, f"only {free}: another process uses it (nvidia-smi lists them); end it, or wait.")
-    same_major = [name for name in built_for if name[:-1] == gpu.architecture[:-1]]
-    if built_for and not same_major:
+    known = [match for name in built_for if (match := _BUILT.fullmatch(name))]
+    if known and not any(_runs(match, gpu.capability) for match in known):
         yield fail(
             subject,
-            f"torch is built for {', '.join(built_for)}, and this is {gpu.architecture}: install a torch that is built "
-            "for it.",
+            f"torch is built for {', '.join(built_for)}, and this is {sign}: install a torch that is built for it.",
         )
+
+
+def _runs(built: re.Match[str], capability: tuple[int, int]) -> bool:
+    """Whether code runs here: machine code within its major version, intermediate code on everything newer."""
+    made_for = int(built["major"]), int(built["minor"])
+    return made_for <= capability and (built["kind"] == "compute" or made_for[0] == capability[0])
 
 
 def _precision(runtime: RuntimeParams, precision: str) -> Iterator[Finding]:
@@ -166,7 +179,13 @@ def about_precision(precision: str, device: str, found: list[Gpu]) -> Iterator[F
 
 def _processes(runtime: RuntimeParams) -> Iterator[Finding]:
     count = 0 if runtime.device in ("cpu", "mps") else len(gpus())
-    yield from about_processes(runtime.processes, count, len(os.sched_getaffinity(0)))
+    yield from about_processes(runtime.processes, count, _cores())
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def about_processes(processes: int, count: int, cores: int) -> Iterator[Finding]:

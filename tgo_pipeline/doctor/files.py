@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.sources import models, rewards
+from tgo_pipeline.doctor.sources import models, modules, rewards
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def checks(case: Case) -> Iterator[Check]:
     if params is None:
         yield "files", lambda: [note("files", "not looked at: the parameters that name them cannot be read.")]
         return
-    for subject, model, revision in models(params):
-        yield subject, lambda s=subject, m=model, r=revision: _model(s, m, r)
+    for role, module in modules(params).items():
+        yield f"generate.guidance.{role}", lambda r=role, m=module: _fits(params, r, m)
     for subject, spec in rewards(params).items():
         yield subject, lambda s=subject, each=spec: _reward(s, each)
     named = {"train": params.prompts.train}
@@ -43,6 +43,16 @@ def checks(case: Case) -> Iterator[Check]:
         yield f"score.feedback.{name}", lambda n=name, f=feedback: _feedback(f"score.feedback.{n}", f)
     if params.threshold.source == "proxy":
         yield "threshold.proxy", lambda: _proxy(params, params.threshold)
+    for subject, model, revision in models(params):
+        yield subject, lambda s=subject, m=model, r=revision: _model(s, m, r)
+
+
+def _fits(params: Params, role: str, module: str) -> Iterator[Finding]:
+    """Raise `TgoError` if a module says that it is an adapter of another base."""
+    from tgo_pipeline.generators.guidance import require_base
+
+    require_base(role, module, params.model, params.revision)
+    return iter(())
 
 
 def _model(subject: str, model: str, revision: str | None) -> Iterator[Finding]:
@@ -178,9 +188,7 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
     source = open_source(images, params.image_column, params.prompt_column)
     entries = list(itertools.islice(source.entries(), LOOKED_AT))
     states = source.states(entries)
-    missing = [
-        entry.at.file for entry, state in zip(entries, states, strict=True) if None in (state[-1], state)
-    ]
+    missing = [entry.at.file for entry, state in zip(entries, states, strict=True) if state[-1] is None]
     if not entries:
         yield fail(subject, f"{images} lists no image.")
     elif len(missing) == len(entries):

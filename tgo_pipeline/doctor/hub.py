@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.releases import Official
 
 TIMEOUT_S = 5.0
-"""How long the hub may take for an answer."""
+"""How long the hub may take for an answer, if HF_HUB_ETAG_TIMEOUT does not say less."""
 AT_ONCE = 8
 Key = tuple[str, Kind, str | None]
 
@@ -72,6 +72,12 @@ def _key(source: Source) -> Key:
     return source.repository, source.kind, revision
 
 
+def _timeout_s() -> float:
+    from huggingface_hub import constants
+
+    return min(TIMEOUT_S, constants.HF_HUB_ETAG_TIMEOUT)
+
+
 def _no_route() -> str | None:
     """Why the hub cannot be asked; None if it can."""
     from huggingface_hub import constants
@@ -79,7 +85,7 @@ def _no_route() -> str | None:
     from tgo_pipeline.rewards.hub import Unreachable, require_route
 
     try:
-        require_route(constants.ENDPOINT, TIMEOUT_S)
+        require_route(constants.ENDPOINT, _timeout_s())
     except Unreachable as error:
         return str(error)
     return None
@@ -115,13 +121,17 @@ def _ask(key: Key) -> Answer:
 
     repository, kind, revision = key
     try:
-        info = HfApi().repo_info(
-            repository, repo_type=kind, revision=revision, files_metadata=kind == "model", timeout=TIMEOUT_S
+        info: Any = HfApi().repo_info(
+            repository,
+            repo_type=kind,
+            revision=revision,
+            files_metadata=kind == "model",
+            timeout=_timeout_s(),
         )
         if getattr(info, "gated", False) and info.siblings:
             name = max(info.siblings, key=lambda each: each.size or 0).rfilename
             url = hf_hub_url(repository, name, repo_type=kind, revision=info.sha)
-            get_hf_file_metadata(url, timeout=TIMEOUT_S)
+            get_hf_file_metadata(url, timeout=_timeout_s())
         return Answer(info)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is said of this repository alone
         return Answer(error=error)
@@ -175,7 +185,7 @@ def _at_url(subject: str, wanted: Official) -> Iterator[Finding]:
         yield ok(subject, f"{wanted.file} is in the cache.")
         return
     try:
-        size = size_at(wanted.address, TIMEOUT_S)
+        size = size_at(wanted.address, _timeout_s())
     except Unavailable as error:
         yield fail(subject, f"{error}. Download {wanted.address} where there is a network, into a folder.")
         return

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import paths
 from tgo_pipeline.doctor.case import Case
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
 
 DVC, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+DVC_LOCK = Path(".dvc/tmp/lock")
 STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
 _TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")
 
@@ -46,6 +47,7 @@ def _outputs() -> list[Path]:
         paths.PLOTS,
         paths.TRAINING,
         paths.TABLES,
+        paths.RUNS,
         paths.SHARE,
     )
     return sorted({Path(path.parts[0]) for path in named})
@@ -67,7 +69,7 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _git(*arguments: str) -> Iterator[Finding]:
+def _git() -> Iterator[Finding]:
     if shutil.which("git") is None:
         yield warn("git", f"is not installed, and `dvc repro` needs it; {STEP_BY_STEP}.")
     elif _ask_git("rev-parse", "--is-inside-work-tree") is None:
@@ -106,7 +108,7 @@ def _stages() -> Iterator[Finding]:
         yield warn(str(DVC), f"is not here: `dvc repro` needs it (copy this project's); {STEP_BY_STEP}.")
         return
     try:
-        content = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
+        content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
     except (yaml.YAMLError, Invalid, UnicodeDecodeError) as error:
         yield fail(str(DVC), f"cannot be used by DVC: {error}. Mend it, or `git checkout {DVC}`.")
         return
@@ -117,8 +119,14 @@ def _locks() -> Iterator[Finding]:
     files = [file for folder in _outputs() for file in sorted(folder.rglob(".*.lock"))]
     for file in (file for file in files if _held(file)):
         folder = file.parent / file.name.removeprefix(".").removesuffix(".lock")
-        holder = file.read_text(errors="replace").strip() or "unknown"
-        yield warn("lock", f"process {holder} is writing {folder}: wait for it, or end it first.")
+        yield warn("lock", f"process {_holder(file)} is writing {folder}: wait for it, or end it first.")
+    if DVC_LOCK.is_file() and _held(DVC_LOCK):
+        yield warn("lock", f"process {_holder(DVC_LOCK)} runs DVC here: wait for it, or end it first.")
+
+
+def _holder(file: Path) -> str:
+    """The number of the process that wrote its own into a lock."""
+    return file.read_text(errors="replace").strip() or "unknown"
 
 
 def _held(file: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.case import Case, Needs
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, Params, RuntimeParams
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ FLOAT_BYTES = 4
 CLOSE = 0.9
 """Beyond this share of what is free it may not fit."""
 SHARED = Path("/dev/shm")
-SHARED_BYTES = 1 << 30
-"""What processes that hand each other batches can do with."""
+SEMAPHORES_BYTES, NCCL_BYTES = 1 << 20, 1 << 30
+"""What the locks of several processes need of it, and what training on several GPUs is comfortable with."""
 CONTAINER = {Path("/sys/fs/cgroup/memory.max"): Path("/sys/fs/cgroup/memory.current")}
 """Where Linux says how much a container may have, and has."""
 
@@ -44,17 +45,25 @@ def checks(case: Case) -> Iterator[Check]:
         yield "needs", lambda: _needs(params, case, memory, disk)
     yield "memory", lambda: _memory(case.runtime, memory)
     yield "disk", lambda: _disk(disk)
-    yield str(SHARED), lambda: _shared(case.runtime, SHARED)
+    if SHARED.parent.is_dir():
+        yield str(SHARED), lambda: _shared(case.runtime)
 
 
 def _needs(params: Params, case: Case, memory: list[Need], disk: list[Need]) -> Iterator[Finding]:
     """Work out both needs, for the checks that follow."""
     if case.plan is not None:
-        needs = case.plan(params)
+        try:
+            needs = case.plan(params)
+        except TgoError as error:
+            yield warn("needs", f"cannot be computed: {error}")
+            return
         memory.append(_largest(needs))
         disk.append(Need(needs.disk_bytes, "the run writes at most"))
         return
-    parts = networks(params)
+    try:
+        parts = networks(params)
+    except TgoError:
+        return  # said of the model's files
     if parts is None:
         yield note(
             "needs", "the model is not on this machine: `tgo doctor --plan` reckons by its configuration."
@@ -185,18 +194,26 @@ def _container_bytes() -> int | None:
     return None
 
 
-def _shared(runtime: RuntimeParams, folder: Path) -> Iterator[Finding]:
-    """A container often has 64 MB of it, with which processes that share batches die of a bus error."""
-    if not folder.is_dir():
-        return
-    size = shutil.disk_usage(folder).free
-    if size >= SHARED_BYTES:
-        yield ok(str(folder), f"{gigabytes(size)} free.")
-    elif (runtime.workers or 0) > 0 or runtime.processes > 1 or runtime.device.startswith("cuda"):
-        yield warn(
-            str(folder),
-            f"only {gigabytes(size)} free, which processes of ours share: start the container with --shm-size=8g, or "
-            "set runtime.workers: 0.",
+def _shared(runtime: RuntimeParams) -> Iterator[Finding]:
+    from tgo_pipeline.doctor.device import gpus
+
+    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 0
+    several = runtime.processes > 1 or bool(runtime.workers)
+    yield from about_shared(free, several, 0 if runtime.device in ("cpu", "mps") else len(gpus()))
+
+
+def about_shared(free_bytes: int, several: bool, count: int) -> Iterator[Finding]:
+    """Shared memory for the locks of several processes, and for training on `count` GPUs; pictures go through pipes.
+
+    A container has 64 MB of it unless it is told otherwise.
+    """
+    subject, free = str(SHARED), f"{gigabytes(free_bytes)} free"
+    advice = "start the container with --shm-size=8g"
+    if free_bytes < SEMAPHORES_BYTES and several:
+        yield fail(
+            subject, f"{free}, where the locks of several processes are: {advice}, or use one process."
         )
+    elif free_bytes < NCCL_BYTES and count > 1:
+        yield warn(subject, f"only {free}, through which {count} GPUs exchange gradients: {advice}.")
     else:
-        yield note(str(folder), f"only {gigabytes(size)} free: enough for one process without workers.")
+        yield ok(subject, f"{free}.")

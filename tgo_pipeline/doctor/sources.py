@@ -53,18 +53,29 @@ def sources(params: Params) -> list[Source]:
     """Every repository, in the order of the parameters. What cannot be read is left out: the check of files says so."""
     found: list[Source] = []
     for stream in (_pipelines(params), _rewards(params), _datasets(params)):
-        found.extend(stream)
+        with contextlib.suppress(TgoError):
+            found.extend(stream)
     return found
 
 
 def models(params: Params) -> Iterator[tuple[str, str, str | None]]:
-    """Every model that is opened: the key that names it, the model, its revision."""
+    """Every model that is opened: the key that names it, the model, its revision.
+
+    Raises `TgoError`, after the others, if `evaluate.models` has a name that cannot be.
+    """
     yield "model", params.model, params.revision
+    yield from ((f"generate.guidance.{role}", module, None) for role, module in modules(params).items())
     further = sides(params, model=paths.MODEL, folder=paths.EVALUATION_IMAGES)[2:]
     yield from ((f"evaluate.models.{side.name}", side.model, side.revision) for side in further)
-    if guidance := params.generate.guidance:
-        modules = {"positive": guidance.positive, "negative": guidance.negative}
-        yield from ((f"generate.guidance.{role}", module, None) for role, module in modules.items() if module)
+
+
+def modules(params: Params) -> dict[str, str]:
+    """The models or adapters that guide the sampling, by their role."""
+    guidance = params.generate.guidance
+    if guidance is None:
+        return {}
+    named = {"positive": guidance.positive, "negative": guidance.negative}
+    return {role: module for role, module in named.items() if module is not None}
 
 
 def rewards(params: Params) -> dict[str, Spec]:
@@ -104,8 +115,8 @@ def _parts(model: str, revision: str | None) -> list[tuple[str, str | None]]:
     if described is None:
         return [(model, revision)]
     base, pinned, guidance = described
-    modules = [module for module in (guidance.positive, guidance.negative) if module]
-    return [(base, pinned), *((module, None) for module in modules if not adapter_file(module))]
+    further = [module for module in (guidance.positive, guidance.negative) if module]
+    return [(base, pinned), *((module, None) for module in further if not adapter_file(module))]
 
 
 def _rewards(params: Params) -> Iterator[Source]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -34,7 +35,8 @@ def _python() -> Iterator[Finding]:
     from packaging.specifiers import SpecifierSet
 
     found = platform.python_version()
-    wanted = _metadata(PACKAGE).get("Requires-Python") or ""
+    _require_metadata(PACKAGE)
+    wanted = metadata.metadata(PACKAGE)["Requires-Python"]
     if found in SpecifierSet(wanted):
         yield ok("python", f"{found}.")
     else:
@@ -43,20 +45,16 @@ def _python() -> Iterator[Finding]:
         )
 
 
-def _metadata(name: str) -> metadata.PackageMetadata:
-    from tgo_pipeline.errors import TgoError
-
-    try:
-        return metadata.metadata(name)
-    except metadata.PackageNotFoundError:
+def _require_metadata(name: str) -> None:
+    if installed(name) is None:
         raise TgoError(
             f"{name} is not installed, so that nobody can say which versions it needs: pip install -e . in its "
             "checkout."
-        ) from None
+        )
 
 
 def _packages() -> Iterator[Finding]:
-    _metadata(PACKAGE)
+    _require_metadata(PACKAGE)
     needed = list(requirements(PACKAGE))
     wrong = [finding for requirement in needed if (finding := _wrong(requirement))]
     yield from wrong
