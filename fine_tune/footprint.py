@@ -72,7 +72,7 @@ def training(family: Family, encoded: Encoding, params: Params, processes: int =
 def _training(family: Family, encoded: Encoding, params: Params, processes: int) -> Footprint:
     tuning, runtime = params.fine_tune, params.runtime
     objective = make_objective(tuning)
-    meter = Meter()
+    meter = Meter(imagined=True)
     policy = _policy(family, tuning, objective)
     if runtime.gradient_checkpointing:
         policy.save_memory()

@@ -146,13 +146,19 @@ class _Run:
         sizes = sum(len(text.encode()) + 2 * PROMPT_ID for _, text in (*self.train, *self.test))
         bound = sizes + rows * disk.ROW_BYTES + disk.PARQUET_BYTES
         work = f"{len(self.train):,} train, {len(self.test):,} test"
-        return self._stage("prompts", work=work, files=1, disk_bytes=bound, disk="at most")
+        return self._stage("prompts", work=work, rows=rows, files=1, disk_bytes=bound, disk="at most")
 
     def generate(self) -> StagePlan:
         width, height = self.family.width, self.family.height
         size, sure = _pictures(self.images, self.shards, width, height)
         work = f"{self.images:,} images of {width}x{height}"
-        common = {"images": self.images, "files": self.shards, "disk_bytes": size, "disk": sure}
+        common = {
+            "images": self.images,
+            "rows": self.images,
+            "files": self.shards,
+            "disk_bytes": size,
+            "disk": sure,
+        }
         if not self.drawn:
             return self._stage("generate", work=f"{work}, taken as they are", **common)
         drawing = self.drawing
@@ -180,6 +186,7 @@ class _Run:
         bound = disk.table_most_bytes(self.images, PROMPT_ID + SAMPLE_ID, self.shards, len(columns))
         common: dict[str, Any] = {
             "work": f"{self.images:,} images, {len(columns)} columns",
+            "rows": self.images,
             "files": self.shards,
             "disk_bytes": bound,
             "disk": "at most",
@@ -198,7 +205,9 @@ class _Run:
     def label(self) -> StagePlan:
         bound = disk.table_most_bytes(self.images, PROMPT_ID + SAMPLE_ID, self.shards, 1)
         work = f"{self.images:,} labels"
-        return self._stage("label", work=work, files=self.shards, disk_bytes=bound, disk="at most")
+        return self._stage(
+            "label", work=work, rows=self.images, files=self.shards, disk_bytes=bound, disk="at most"
+        )
 
     @cached_property
     def footprints(self) -> dict[str, Footprint]:

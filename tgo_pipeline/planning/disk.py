@@ -30,7 +30,7 @@ ROW_BYTES = 48
 
 def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> int:
     """The size of the safetensors file that holds these tensors: 8 bytes, a header in JSON padded to 8, the data."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
     order = sorted(tensors.items(), key=lambda item: (-item[1][1].itemsize, item[0]))
     for name, (shape, dtype) in order:

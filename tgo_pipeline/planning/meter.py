@@ -40,11 +40,12 @@ class Meter(TorchDispatchMode):
 
     Bytes are those of storages, from the operation that makes one to the last reference to it: what an allocator is
     asked for, without its rounding and without the workspaces inside of kernels. Tensors from before count once they
-    are held (`hold`), or come out of an operation.
+    are used, or held (`hold`). Those of torch's meta device count for a meter of what is `imagined`, and no others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imagined: bool = False) -> None:
         super().__init__()
+        self._imagined = imagined
         self.flops = 0.0
         self.peak_bytes = 0
         self._known: dict[int, StorageWeakRef] = {}
@@ -81,12 +82,14 @@ class Meter(TorchDispatchMode):
         count = _FLOPS.get(func._overloadpacket)
         if count is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
-        for leaf in tree_leaves(out):
+        for leaf in tree_leaves((args, kwargs, out)):
             if isinstance(leaf, Tensor):
                 self._see(leaf)
         return out
 
     def _see(self, tensor: Tensor) -> None:
+        if tensor.is_meta != self._imagined:
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata  # not given to another storage as long as there is a reference, also a weak one
         if key in self._known:
@@ -198,9 +201,9 @@ def _attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor,
     return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
-ATTENTION_ON_CPU = {
+_FLOPS: dict[Any, Any] = {
+    **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
-"""What torch's own registry of counted operations lacks; in the form that `FlopCounterMode` takes it too."""
-_FLOPS: dict[Any, Any] = {**flop_registry, **ATTENTION_ON_CPU}
+"""How to count an operation: torch's registry, and what it lacks."""

@@ -23,6 +23,9 @@ class StagePlan:
     stage: str
     work: str = ""
     images: int = 0
+    """Pictures that it draws or takes."""
+    rows: int = 0
+    """Of its tables."""
     files: int = 0
     disk_bytes: int = 0
     disk: Sure = "exact"

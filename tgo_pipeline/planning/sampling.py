@@ -36,7 +36,7 @@ def drawing(family: Family, generate: GenerateParams, batch: int) -> Drawing:
     """
     guidance = generate.guidance
     modules = 0 if guidance is None else (2 if guidance.kind == "cpgd" else 1)
-    meter = Meter()
+    meter = Meter(imagined=True)
     with torch.no_grad(), imagined():
         parts = _networks(family)
         own = meter.hold(*parts.values())
@@ -103,7 +103,7 @@ def encoding(family: Family, batch: int) -> Encoding:
 def _measured(
     parts: dict[str, Any], work: Any
 ) -> tuple[Cost, dict[str, tuple[tuple[int, ...], torch.dtype]]]:
-    meter = Meter()
+    meter = Meter(imagined=True)
     meter.hold(*parts.values())
     with meter:
         made = work()

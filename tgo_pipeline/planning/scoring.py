@@ -87,7 +87,7 @@ def scoring(
     lengths = {name: _lengths(reward, prompts) for name, reward in networks.items()}
     for reward in networks.values():
         reward.to("meta").requires_grad_(False).set_precision(precision)
-    meter = Meter()
+    meter = Meter(imagined=True)
     with torch.no_grad(), imagined(), rounded(precision):
         weights = meter.hold(*networks.values())
         with meter:

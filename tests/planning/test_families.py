@@ -1,0 +1,102 @@
+"""Every family imagined against its real pipeline at tiny size: operations, weights, memory, cached tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny import tiny_diffusion_pipeline
+from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
+from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators.sample import Sampler
+from tgo_pipeline.params import GenerateParams
+from tgo_pipeline.planning.blueprint import Blueprint, read_blueprint
+from tgo_pipeline.planning.families import family_of
+from tgo_pipeline.planning.meter import Meter
+from tgo_pipeline.planning.sampling import drawing, encoding
+
+BATCH = 4
+SIZE = GenerateParams(guidance_scale=2.0, steps=3, width=32, height=32)
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "sd": tiny_diffusion_pipeline,
+    "sdxl": tiny_sdxl_pipeline,
+    "sd3": tiny_sd3_pipeline,
+    "flux": tiny_flux_pipeline,
+    "amused": tiny_amused_pipeline,
+    "meissonic": tiny_meissonic_pipeline,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(MODELS[request.param](tmp_path_factory.mktemp(request.param)))
+
+
+def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None:
+    family = family_of(read_blueprint(model), SIZE)
+    planned, cache = drawing(family, SIZE, BATCH), encoding(family, BATCH)
+    pipeline = load_pipeline(model)
+    meter = Meter()
+    weights = meter.hold(*_networks(pipeline))
+    with meter:
+        list(Sampler(pipeline, SIZE, BATCH).images(["a red circle"] * BATCH, range(BATCH)))
+    assert planned.flops_per_image * BATCH == pytest.approx(meter.flops, rel=1e-6)
+    assert planned.weight_bytes == weights
+    assert planned.peak_bytes == pytest.approx(meter.peak_bytes, rel=0.15)
+    _compare_cache(pipeline, cache)
+
+
+def _compare_cache(pipeline: Any, cache: Any) -> None:
+    from fine_tune.policies import policy_class
+
+    encoder = policy_class(pipeline).encoder(pipeline, (SIZE.width, SIZE.height))
+    for planned, cost, work in (
+        (cache.image, cache.per_image, lambda: encoder.images([Image.new("RGB", (32, 32))] * BATCH)),
+        (cache.prompt, cache.per_prompt, lambda: encoder.prompts(["a red circle"] * BATCH)),
+    ):
+        with Meter() as meter:
+            made = work()
+        assert {name: (tuple(t.shape[1:]), t.dtype) for name, t in made.items()} == planned
+        assert cost.flops * BATCH == pytest.approx(meter.flops, rel=1e-6)
+
+
+def _networks(pipeline: Any) -> list[torch.nn.Module]:
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def test_guidance_by_modules_runs_the_network_once_more_for_each() -> None:
+    from tgo_pipeline.params import GuidanceParams
+
+    guidance = GuidanceParams(kind="cpgd", positive="a", negative="b")
+    plain = GenerateParams(steps=50)
+    family = family_of(read_blueprint("demo"), plain)
+    alone = drawing(family, plain, 1)
+    guided = drawing(family, GenerateParams(steps=50, guidance=guidance), 1)
+    assert guided.flops_per_image == pytest.approx(3 * alone.flops_per_image, rel=0.02)
+    assert guided.weight_bytes > alone.weight_bytes
+
+
+def test_a_scheduler_that_calls_the_network_more_often_is_asked(tmp_path: Path) -> None:
+    from diffusers import PNDMScheduler
+
+    blueprint = read_blueprint(str(tiny_diffusion_pipeline(tmp_path)))
+    changed = Blueprint(
+        blueprint.model,
+        blueprint.kind,
+        {**blueprint.classes, "scheduler": "PNDMScheduler"},
+        {**blueprint.configs, "scheduler": dict(PNDMScheduler(skip_prk_steps=True).config)},
+        blueprint.index,
+    )
+    assert family_of(changed, SIZE).calls(50) == 51
+
+
+def test_other_pipelines_are_refused_with_those_that_can_be_planned() -> None:
+    with pytest.raises(TgoError, match=r"KandinskyPipeline.*StableDiffusionPipeline"):
+        family_of(Blueprint("m", "KandinskyPipeline", {}, {}), SIZE)

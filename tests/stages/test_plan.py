@@ -1,0 +1,98 @@
+"""`tgo plan` against a run of the small world, and its command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from benchmarks.plan_reality import ROOT, compare, small
+from stages.cli import app
+from stages.plan import make
+from tests.tiny import tiny_diffusion_pipeline
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import GenerateParams, Params, ScoreParams, TargetParams, load_params
+from tgo_pipeline.planning.gpus import UTILISATION, Device, device
+from tgo_pipeline.recipes import recipes
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return small(load_params(ROOT / "params.yaml"))
+
+
+def test_a_plan_is_what_the_run_then_does(params: Params, tmp_path: Path) -> None:
+    found = compare(tmp_path, params)
+    for stage in ("generate", "score", "fine_tune"):
+        assert found[stage]["flops"]["ratio"] == pytest.approx(1, abs=0.15), stage
+        assert found[stage]["memory_bytes"]["ratio"] == pytest.approx(1, abs=0.15), stage
+    for stage in ("generate", "score", "label"):
+        for name in ("files", "rows"):
+            assert found[stage][name]["planned"] == found[stage][name]["measured"], stage
+        assert found[stage]["disk_bytes"]["measured"] <= found[stage]["disk_bytes"]["planned"], stage
+    for name in ("encoded_bytes", "result_bytes"):
+        assert found["fine_tune"][name]["planned"] == found["fine_tune"][name]["measured"]
+
+
+@pytest.fixture(scope="module")
+def tiny(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Params:
+    """The same for a model that is imagined in a moment."""
+    tuning = dataclasses.replace(params.fine_tune, method="lora", batch_size=4)
+    folder = tiny_diffusion_pipeline(tmp_path_factory.mktemp("model"))
+    rewards = ScoreParams(rewards={"clip": "demo"})
+    return dataclasses.replace(
+        params, model=str(folder), fine_tune=tuning, score=rewards, target=TargetParams(reward="clip")
+    )
+
+
+def test_what_does_not_fit_is_said_with_what_to_change(
+    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make(tiny, Device("small", 1, 1, 0.001, "nowhere"), gpus=2, prompts=1000)
+    assert plan.stage("generate").images == 1000 * tiny.generate.images_per_prompt
+    said = " ".join(plan.warnings)
+    assert "fine_tune takes" in said
+    assert "runtime.micro_batch_size" in said
+    assert plan.total.hours == pytest.approx(sum(stage.hours for stage in plan.stages))
+    generate = plan.stage("generate")
+    assert generate.hours == pytest.approx(generate.flops / 2 / (1e12 * UTILISATION["single"]) / 3600)
+
+
+def test_existing_images_need_a_number(tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = GenerateParams(source="images", images="somewhere", shard_size=16)
+    taken = dataclasses.replace(tiny, generate=images)
+    with pytest.raises(TgoError, match=r"generate\.limit"):
+        make(taken, device("H100"))
+    plan = make(taken, device("H100"), prompts=100)
+    assert plan.stage("generate").files == 7
+    assert plan.stage("generate").flops == 0
+
+
+def test_the_command_prints_a_table_or_json(
+    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["model"], raw["fine_tune"]["batch_size"] = tiny.model, 4
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4"])
+    assert shown.exit_code == 0, shown.output
+    assert "16 images of 32x32" in shown.output
+    assert "NVIDIA A100 data sheet" in shown.output
+    told = json.loads(
+        CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4", "--json"]).output
+    )
+    assert [stage["stage"] for stage in told["stages"]][:2] == ["prompts", "generate"]
+    assert told["total"]["flops"] == pytest.approx(sum(stage["flops"] for stage in told["stages"]))
+
+
+def test_every_recipe_names_a_model_that_can_be_planned() -> None:
+    from tgo_pipeline.presets import MODELS
+
+    assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(MODELS)
