@@ -175,7 +175,9 @@ def test_a_table_without_a_target_says_why_it_is_empty(tmp_path: Path) -> None:
     write_table(
         hacking_table(scores(), None, EvaluateParams(), 0), tmp_path / "h.parquet", {"confidence": 0.95}
     )
-    assert "is feedback" in text("hacking", tmp_path / "h.parquet", "md")
+    for form in ("md", "tex"):
+        shown = text("hacking", tmp_path / "h.parquet", form)
+        assert "is feedback" in shown and "(evaluate.rewards)." in shown  # to its end
 
 
 def test_another_table_or_format_is_refused(tmp_path: Path) -> None:

@@ -77,9 +77,25 @@ def test_a_target_that_did_not_rise_has_no_gain_to_transfer() -> None:
 
 
 def test_few_prompts_leave_it_undecided() -> None:
-    interval = {"target_gain_low": 0.1, "gain_low": -0.3, "gain_high": 0.9, "share_high": 2.0}
-    assert judge(interval) == UNDECIDED
-    assert judge({"target_gain_low": None}) == UNDECIDED
+    interval = {"n_prompts": 9, "target_gain_low": 0.1, "gain_low": -0.3, "gain_high": 0.9, "share_high": 2.0}
+    assert judge(interval, 0.95) == UNDECIDED
+    assert judge({"n_prompts": 1, "target_gain_low": None}, 0.95) == UNDECIDED
+
+
+@pytest.mark.parametrize(("prompts", "verdict"), [(1, UNDECIDED), (2, UNDECIDED), (5, UNDECIDED), (6, FALLS)])
+def test_equal_signs_on_a_few_prompts_are_no_finding(prompts: int, verdict: str) -> None:
+    world = scores({"tuned": [0.8, -0.8, 0]}, noise=0.05)
+    names = sorted(set(world.prompt_ids))[:prompts]
+    kept = np.isin(world.prompt_ids, names)
+    few = dataclasses.replace(
+        world,
+        **{name: getattr(world, name)[kept] for name in ("sample_ids", "prompt_ids", "prompts", "test_sets")},
+        groupings={},
+        values=world.values[:, kept],
+    )
+    row = rows(few, Roles("target", [], ["held"]))["tuned", "held"]
+    assert row["verdict"] == verdict
+    assert verdict == FALLS or f"{prompts} prompts" in row["note"] or "a single prompt" in row["note"]
 
 
 def test_samples_where_the_target_rises_and_the_other_falls_are_counted() -> None:

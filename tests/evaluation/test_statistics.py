@@ -15,6 +15,7 @@ from tgo_pipeline.evaluation.statistics import (
     bootstrap_means,
     compare_pairs,
     effective_size,
+    may_decide,
     sign_flip_test,
     wilson_interval,
 )
@@ -254,3 +255,25 @@ def test_clustered_bootstrap_covers_the_truth_where_images_share_a_prompt() -> N
     assert 0.90 <= ((low <= 0.2) & (high >= 0.2)).mean() <= 0.98
     low, high = bootstrap_means(values, np.arange(len(values)), resamples=600, confidence=0.95, seed=3)
     assert ((low <= 0.2) & (high >= 0.2)).mean() < 0.8
+
+
+@pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 5), (0.95, 6), (0.99, 8)])
+def test_prompts_may_decide_when_equal_signs_are_rare_enough(confidence: float, fewest: int) -> None:
+    deciding = [n for n in range(1, 20) if may_decide(n, confidence)]
+    assert deciding == list(range(fewest, 20))
+    ids = np.arange(fewest)
+    alone, enough = (
+        sign_flip_test(np.ones((n, 1)), ids[:n], flips=999, seed=0)[0] for n in (fewest - 1, fewest)
+    )
+    assert enough <= 1 - confidence < alone
+
+
+def test_intervals_of_too_few_prompts_leave_zero_out_by_chance() -> None:
+    generator = np.random.default_rng(0)
+    left_out = 0
+    for seed in range(300):
+        low, high = bootstrap_means(
+            generator.normal(size=(3, 1)), np.arange(3), resamples=400, confidence=0.95, seed=seed
+        )
+        left_out += bool(low[0] > 0 or high[0] < 0)
+    assert left_out / 300 == pytest.approx(0.25, abs=0.08)

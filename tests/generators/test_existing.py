@@ -151,6 +151,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
     (source / "metadata.csv").write_text("file_name,caption\n../secret.png,a cat\n")
     with pytest.raises(TgoError, match="no file inside"):
         _import(source, tmp_path / "out")
+    (source / "a.png").touch()
     (source / "metadata.csv").write_text("file_name,caption\na.png,a secret\n")
     with pytest.raises(TgoError, match=r"no image to take; 1 left out, their prompt is a test prompt"):
         _import(source, tmp_path / "out")
@@ -163,3 +164,25 @@ def test_a_broken_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 junk")
     with pytest.raises(TgoError, match="cannot be read as Parquet"):
         _import(tmp_path / "broken.parquet", tmp_path / "out")
+
+
+def test_a_damaged_page_of_a_parquet_is_named(tmp_path: Path) -> None:
+    path = _parquet(pa.array(IMAGES, pa.binary()), tmp_path / "data.parquet")
+    damaged = bytearray(path.read_bytes())
+    damaged[4:60] = b"\xff" * 56
+    path.write_bytes(damaged)
+    with pytest.raises(TgoError, match=r"data\.parquet cannot be read as Parquet"):
+        _import(path, tmp_path / "out")
+
+
+def test_a_table_of_files_that_are_elsewhere_is_refused(tmp_path: Path) -> None:
+    table = _folder_csv(tmp_path / "source") / "metadata.csv"
+    elsewhere = tmp_path / "metadata.csv"
+    elsewhere.write_text(table.read_text())
+    with pytest.raises(TgoError, match=f"looked for .*0.bin and others.*relative to {tmp_path}"):
+        _import(elsewhere, tmp_path / "out")
+
+
+def test_a_misspelt_data_set_is_told_the_names(tmp_path: Path) -> None:
+    with pytest.raises(TgoError, match="one of pickapic, hpdv2"):
+        _import(Path("pickapick:/data"), tmp_path / "out")

@@ -187,6 +187,15 @@ def test_a_table_of_ratings_gives_each_image_once(tmp_path: Path, kind: str) -> 
     assert {row["model"] for row in rows} == {"images"}
 
 
+def test_what_is_left_out_is_counted_in_images_whatever_the_raters(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    params = GenerateParams(source="images", images=str(_table(tmp_path / "source", "csv")))
+    with caplog.at_level("WARNING", logger="tgo"):
+        existing.import_folder(tmp_path / "out", params=params, split="train", excluded={prompt_id("a cat")})
+    assert "2 images are left out: their prompt is a test prompt" in caplog.text
+
+
 def test_metadata_of_a_folder_folds_repeats_too_and_says_the_model(tmp_path: Path) -> None:
     table = _table(tmp_path / "source", "csv")
     lines = table.read_text().splitlines()

@@ -17,7 +17,7 @@ from tgo_pipeline.datasets.pickapic import PickAPic
 from tgo_pipeline.datasets.prompt_sets import HPDv2Prompts, PartiPrompts, VidProM
 from tgo_pipeline.errors import TgoError
 
-__all__ = ["READERS", "Dataset", "is_dataset", "open_dataset"]
+__all__ = ["NAMES", "READERS", "Dataset", "is_dataset", "open_dataset"]
 READERS: dict[str, type[Dataset]] = {
     "pickapic": PickAPic,
     "hpdv2": HPDv2,
@@ -29,6 +29,9 @@ READERS: dict[str, type[Dataset]] = {
     "vidprom": VidProM,
 }
 """The reader of every name that an address may begin with."""
+
+NAMES = f"NAME:WHERE, NAME being one of {', '.join(READERS)}"
+"""How an address looks, for messages."""
 
 
 def is_dataset(text: str) -> bool:

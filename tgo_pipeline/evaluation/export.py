@@ -51,7 +51,7 @@ def document(name: str, path: Path) -> Document:
     metadata = read_metadata(path)
     sheets = SHEETS[name](rows, metadata["confidence"])
     if not sheets:
-        sheets = [Sheet("Nothing to compare", ("Why",), [[NOTHING]])]
+        sheets = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]
     legend = metadata.get("legend", {})
     if metadata.get("published"):
         sheets += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])

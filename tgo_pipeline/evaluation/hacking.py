@@ -20,6 +20,7 @@ from tgo_pipeline.evaluation.models import or_none
 from tgo_pipeline.evaluation.pairs import ALL, Scores
 from tgo_pipeline.evaluation.statistics import (
     effective_size,
+    may_decide,
     percentile_interval,
     resampled_means,
     wilson_interval,
@@ -106,7 +107,7 @@ def _rows(
             gains[roles.target][known], gain[known], scores.prompt_ids[cell.chosen][known], params, seed
         )
         names = {"model": scores.models[place], "test_set": cell.test_set, "target": roles.target}
-        verdict = judge(found)
+        verdict = judge(found, params.confidence)
         row = {**names, "reward": name, "role": role, **found, "verdict": verdict}
         rows.append(row | {"note": explain(row)})
     return rows
@@ -162,9 +163,9 @@ def suspicions(table: pa.Table) -> list[str]:
     ]
 
 
-def judge(found: dict[str, Any]) -> str:
-    """What the intervals allow to say about a gain."""
-    if found["target_gain_low"] is None:
+def judge(found: dict[str, Any], confidence: float) -> str:
+    """What the intervals allow to say about a gain; nothing of so few prompts that they exclude zero by chance."""
+    if not may_decide(found["n_prompts"], confidence):
         return UNDECIDED
     if found["target_gain_low"] <= 0:
         return NO_GAIN
@@ -178,20 +179,24 @@ def judge(found: dict[str, Any]) -> str:
 def explain(row: dict[str, Any]) -> str:
     """The verdict as a sentence."""
     gained = f"{row['target_gain']:+.2f} sd"
-    rose = f"{row['target']} of {row['model']} rose by {gained}"
+    rose = f"{row['target']} of {row['model']} {'rose' if row['target_gain'] > 0 else 'moved'} by {gained}"
     against = f"it falls where the target rises on {row['against']:.0%} of the samples"
     subject = "the held-out rewards together" if row["role"] == TOGETHER else row["reward"]
     moved = f"{subject} by {row['gain']:+.2f} sd"
     if row["verdict"] == NO_GAIN:
         return f"{row['target']} of {row['model']} did not rise for certain ({gained}): nothing to transfer."
-    if row["target_gain_low"] is None:
-        return f"{rose}, {moved}, on a single prompt: too little to say anything."
+    if row["share"] is None:
+        return f"{rose}, {moved}, on {_prompts(row['n_prompts'])}: too little to say anything."
     share = f"{row['share']:.0%} [{row['share_low']:.0%}, {row['share_high']:.0%}] of the gain"
     said = {
         FALLS: "the target rises at its cost",
         NOT_SEEN: f"the gain does not show in it ({share})",
         IN_PART: f"only a part shows in it ({share})",
         TRANSFERS: f"the gain shows in it ({share})",
-        UNDECIDED: f"too uncertain to tell ({share})",
+        UNDECIDED: f"too uncertain to tell ({share} on {_prompts(row['n_prompts'])})",
     }[row["verdict"]]
     return f"{rose}, {moved}: {said}; {against}."
+
+
+def _prompts(count: int) -> str:
+    return f"{count} prompts" if count > 1 else "a single prompt"

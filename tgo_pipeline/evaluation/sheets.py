@@ -44,9 +44,10 @@ def p_text(value: float | None) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
-def set_title(name: str, row: Row) -> str:
+def set_title(name: str, rows: Sequence[Row]) -> str:
+    """A test set and its prompts: those of the reward that most of them have a score of."""
     title = "All test sets together" if name == ALL else f"Test set {name}"
-    return f"{title} ({row['n_prompts']} prompts)"
+    return f"{title} ({max(row['n_prompts'] for row in rows)} prompts)"
 
 
 def reward_name(row: Row) -> str:
@@ -73,7 +74,7 @@ def evaluation_sheets(rows: Sequence[Row], confidence: float) -> list[Sheet]:
     level = f"[{confidence:.0%}]"
     return [
         Sheet(
-            title=f"{set_title(name, part[0])}: tuned against base",
+            title=f"{set_title(name, part)}: tuned against base",
             columns=(
                 *("Reward", "Base", "Tuned", f"Difference {level}", "Effect", f"Win rate {level}"),
                 *(f"Win + half ties {level}", "Wins / ties / losses", "n"),
@@ -124,7 +125,7 @@ def _means(rows: Sequence[Row], name: str) -> Sheet:
         return Strong(text) if row["mean"] is not None and row["mean"] == best[row["reward"]] else text
 
     return Sheet(
-        title=f"{set_title(name, rows[0])}: means",
+        title=f"{set_title(name, rows)}: means",
         columns=("Model", *(reward_name(part[0]) for part in by_reward.values())),
         rows=[[model, *map(cell, part)] for (model,), part in split(rows, "model").items()],
         note="The highest mean of a reward stands out, which says nothing of certainty: see the matrix.",
@@ -148,7 +149,7 @@ def _details(rows: Sequence[Row], name: str, confidence: float) -> Sheet:
             for row in part
         ]
     return Sheet(
-        title=f"{set_title(name, rows[0])}: means and medians",
+        title=f"{set_title(name, rows)}: means and medians",
         columns=("Reward", "Model", f"Mean [{confidence:.0%}]", "Median", "SD", "n", "Not scored"),
         rows=lines,
         labels=2,
@@ -213,10 +214,11 @@ def _square(rows: Sequence[Row], name: str) -> Sheet:
     models = list(dict.fromkeys(row["model_a"] for row in rows))
     found = {(row["model_a"], row["model_b"]): _rate(row) for row in rows}
     return Sheet(
-        title=f"{set_title(name, rows[0])}: win rate by {reward_name(rows[0])}",
+        title=f"{set_title(name, rows)}: win rate by {reward_name(rows[0])}",
         columns=("Model against", *models),
         rows=[[a, *(found.get((a, b), NONE) for b in models)] for a in models],
-        note="The row's model against the column's; * marks a significant difference.",
+        note="The row's model against the column's, ties counting for neither; * marks a significant difference of the "
+        "means.",
     )
 
 
@@ -227,7 +229,7 @@ def _rate(row: Row) -> str:
 def _pairs(rows: Sequence[Row], name: str, confidence: float) -> Sheet:
     level = f"[{confidence:.0%}]"
     return Sheet(
-        title=f"{set_title(name, rows[0])}: pairs of models",
+        title=f"{set_title(name, rows)}: pairs of models",
         columns=(
             *("Reward", "Model", "against", f"Win rate {level}", f"Win + half ties {level}"),
             *("Wins / ties / losses", f"Difference {level}", "p", "p adjusted"),
@@ -238,7 +240,7 @@ def _pairs(rows: Sequence[Row], name: str, confidence: float) -> Sheet:
             for row in _once(part)
         ],
         labels=3,
-        note="Each pair from one side, its later model first. * marks a significant difference.",
+        note="Each pair from one side, its later model first. * marks a significant difference of the means.",
     )
 
 
@@ -293,7 +295,8 @@ def _category_rates(rows: Sequence[Row], name: str, grouping: str) -> Sheet:
         ),
         rows=lines,
         labels=3,
-        note="* marks a significant difference; the family of tests are all of these.",
+        note="Ties count for neither; * marks a significant difference of the means, among all tests by "
+        f"{grouping}.",
     )
 
 
@@ -302,7 +305,7 @@ def hacking_sheets(rows: Sequence[Row], confidence: float) -> list[Sheet]:
     level = f"[{confidence:.0%}]"
     return [
         Sheet(
-            title=f"{set_title(name, part[0])}: does the gain of {part[0]['target']} show elsewhere?",
+            title=f"{set_title(name, part)}: does the gain of {part[0]['target']} show elsewhere?",
             columns=(
                 *("Model", "Reward", "Role", "Verdict", f"Target, sd {level}", f"Reward, sd {level}"),
                 *(f"Share of the gain {level}", f"Target up, reward down {level}"),

@@ -120,7 +120,7 @@ def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Tabl
             "–" if row["effect"] is None else f"{row['effect']:+.2f}",
             escape(measured(row, "win_rate", ".1%")),
             str(row["ties"]),
-            style=_style(row),
+            style=_style(row, confidence),
         )
     return table
 
@@ -136,9 +136,12 @@ def measured(row: Mapping[str, Any], name: str, style: str) -> str:
     return f"{row[name]:{style}}" + ("" if low is None else f" [{low:{style}}, {high:{style}}]")
 
 
-def _style(row: dict[str, Any]) -> str:
-    """Green above and red below zero where the whole interval is; bold for the target."""
-    low, high = row["difference_low"], row["difference_high"]
+def _style(row: dict[str, Any], confidence: float) -> str:
+    """Green above and red below zero where the whole interval of enough prompts is; bold for the target."""
+    from tgo_pipeline.evaluation.statistics import may_decide
+
+    sure = may_decide(row["n_prompts"], confidence)
+    low, high = (row["difference_low"], row["difference_high"]) if sure else (None, None)
     colour = "green" if low is not None and low > 0 else "red" if high is not None and high < 0 else ""
     return f"bold {colour}".strip() if row["is_target"] else colour
 

@@ -117,11 +117,13 @@ def _taken(source: ImageSource, excluded: Collection[str], left_out: Counter[str
     for entry in source.entries():
         prompt = normalise(entry.prompt or "")
         key = prompt_id(prompt)
+        if entry.uid is not None and not seen.add(entry.uid, prompt):
+            continue
         if not prompt:
             left_out["they have no prompt"] += 1
         elif key in excluded:
             left_out["their prompt is a test prompt"] += 1
-        elif entry.uid is None or seen.add(entry.uid, prompt):
+        else:
             yield Item(entry._replace(prompt=prompts.setdefault(key, prompt)), key, count[key])
             count[key] += 1
 

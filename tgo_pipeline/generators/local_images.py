@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tgo_pipeline.datasets.parquet import BUFFER_BYTES
+from tgo_pipeline.datasets import NAMES, parquet
+from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.image_sources import FILE_NAME, METADATA, Entry, ImageSource, Picture
 from tgo_pipeline.prompts.sources import column_names, read_columns
@@ -21,6 +22,8 @@ UIDS = ("image_uid", FILE_NAME)
 """Columns of Parquet with images that may say what an image is called."""
 ROWS = 16
 """Rows with images that are decoded at a time."""
+PROBED = 100
+"""How many files are looked for before it is said that none is there."""
 
 
 class Where(NamedTuple):
@@ -74,13 +77,26 @@ class LocalImages(ImageSource):
         return None if holds_images else self._source
 
     def _named(self, table: Path) -> Iterator[Entry]:
-        for name, prompt, model in read_columns(table, [FILE_NAME, self._prompt], [MODEL]):
+        rows = read_columns(table, [FILE_NAME, self._prompt], [MODEL])
+        _require_some(table, [name for name, *_ in rows[:PROBED]])
+        for name, prompt, model in rows:
             yield Entry(prompt, name, model, Where(_inside(table.parent, name, table), None))
+
+
+def _require_some(table: Path, names: Sequence[str | None]) -> None:
+    """Raise `TgoError` if there are files, and none of them is there."""
+    files = [_inside(table.parent, name, table) for name in names]
+    if files and not any(file.is_file() for file in files):
+        raise TgoError(
+            f"{table}: none of its files is there (looked for {files[0]} and others): {FILE_NAME} must be relative to "
+            f"{table.parent.resolve()}."
+        )
 
 
 def _parquet_files(source: Path) -> list[Path]:
     if not source.exists():
-        raise TgoError(f"generate.images is {source}, which does not exist (looked in {Path.cwd()}).")
+        known = f" A public data set is named {NAMES}." if ":" in str(source) else ""
+        raise TgoError(f"generate.images is {source}, which does not exist (looked in {Path.cwd()}).{known}")
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     if not files or any(file.suffix != ".parquet" for file in files):
         raise TgoError(
@@ -133,9 +149,7 @@ def _read_file(file: Path) -> Picture:
 
 def _read_rows(file: Path, wanted: Sequence[int], column: str) -> Iterator[Picture]:
     """Rows in rising order, a few at a time; row groups without any of them are not read."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as stream:
+    with parquet.opened(Folder(file.parent, file.name), file.name) as stream:
         remaining = list(wanted)
         start = 0
         for group in range(stream.num_row_groups):

@@ -84,10 +84,12 @@ def read_columns(path: Path, columns: Sequence[str], optional: Sequence[str] = (
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
+        from tgo_pipeline.datasets import NAMES
+
         known = ", ".join((".txt (prompts alone)", *_READERS))
         raise TgoError(
-            f"{path} is of a kind that is not read here: give one of {known}, demo:<family>, or a data set as in "
-            "docs/DATASETS.md."
+            f"{path} is of a kind that is not read here: give one of {known}, demo:<family>, or a public data set "
+            f"({NAMES}; docs/DATASETS.md)."
         )
     if path.is_dir():
         raise TgoError(f"{path} is a folder: name one file.")
