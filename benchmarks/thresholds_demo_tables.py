@@ -284,8 +284,9 @@ def figure(summary: Mapping[str, Any]) -> Any:
         for score, name in ((f"target ({summary['target']})", summary["target"]), (ORACLE, ORACLE))
     ]
     order = [rule for rule in summary["rules"] if rule != GLOBAL]
+    domain = [min(row["low"] for row in rows), max(row["high"] for row in rows)]
     panels = [
-        _panel([row for row in rows if (row["weights"], row["score"]) == key], order, key)
+        _panel([row for row in rows if (row["weights"], row["score"]) == key], order, key, domain)
         for key in itertools.product(summary["rewards"], dict.fromkeys(row["score"] for row in rows))
     ]
     chart = alt.vconcat(
@@ -305,14 +306,19 @@ def figure(summary: Mapping[str, Any]) -> Any:
     )
 
 
-def _panel(rows: list[dict[str, Any]], order: list[str], key: tuple[str, str]) -> Any:
+def _panel(rows: list[dict[str, Any]], order: list[str], key: tuple[str, str], domain: list[float]) -> Any:
     import altair as alt
 
     names = [rule for rule in order if any(row["rule"] == rule for row in rows)]
     title = alt.Title(key[1], subtitle=key[0], fontWeight="normal", color=INK, anchor="start")
     base = alt.Chart(alt.Data(values=rows), width=300, height=22 * len(names), title=title)
     y = alt.Y("rule:N", sort=names, axis=alt.Axis(title=None, labelLimit=200, labelPadding=8))
-    x = alt.X("low:Q", title="effect against the global rule, standard deviations of the base")
+    x = alt.X(
+        "low:Q",
+        title="against the global rule, in standard deviations of its pictures",
+        scale=alt.Scale(domain=domain, nice=True),
+        axis=alt.Axis(tickCount=6),
+    )
     colour = alt.value(OURS if key[1] == ORACLE else INK)
     bars = base.mark_rule(strokeWidth=2).encode(x, alt.X2("high:Q"), y, color=colour)
     dots = base.mark_circle(size=70, opacity=1).encode(alt.X("effect:Q"), y, color=colour)
