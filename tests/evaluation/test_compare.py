@@ -105,8 +105,10 @@ def test_a_single_prompt_has_no_interval_of_the_mean() -> None:
     assert row["win_rate_low"] == pytest.approx(1 / (1 + 1.959964**2))  # Wilson of one trial that succeeded
 
 
-def test_a_constant_base_has_no_effect_size() -> None:
-    assert _row(pairs_of([1] * 6, TUNED))["effect"] is None
+@pytest.mark.parametrize("value", [1.0, 0.1])  # the mean of 0.1 is off by a bit
+def test_a_constant_base_has_no_effect_size(value: float) -> None:
+    row = _row(pairs_of([value] * 6, TUNED))
+    assert row["effect"] is None and row["base_std"] == 0
 
 
 def test_failures_of_either_side_are_left_out_and_counted() -> None:

@@ -120,6 +120,6 @@ def test_roles_tell_parts_of_the_target_from_what_is_held_out() -> None:
 def test_without_a_target_or_with_a_constant_reward_there_is_nothing_to_say() -> None:
     assert rows(scores(), None) == {}
     world = scores({"tuned": [1, 1, 0]})
-    world.values[0, :, 1] = 3.0
+    world.values[0, :, 1] = 0.3
     assert ("tuned", "held") not in rows(world, Roles("target", [], ["held"]))
     assert np.isfinite(rows(world)["tuned", "oracle"]["gain"])

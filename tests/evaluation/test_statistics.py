@@ -17,6 +17,7 @@ from tgo_pipeline.evaluation.statistics import (
     effective_size,
     may_decide,
     sign_flip_test,
+    spread,
     wilson_interval,
 )
 
@@ -277,3 +278,9 @@ def test_intervals_of_too_few_prompts_leave_zero_out_by_chance() -> None:
         )
         left_out += bool(low[0] > 0 or high[0] < 0)
     assert left_out / 300 == pytest.approx(0.25, abs=0.08)
+
+
+def test_equal_values_have_no_spread_at_all() -> None:
+    for count in (1, 2, 3, 7, 50):
+        assert spread(np.full(count, 0.1)) == 0
+    assert spread(np.array([1.0, 3.0])) == pytest.approx(math.sqrt(2))

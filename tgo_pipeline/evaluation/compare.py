@@ -18,6 +18,7 @@ from tgo_pipeline.evaluation.statistics import (
     bootstrap_means,
     compare_pairs,
     effective_size,
+    spread,
     wilson_interval,
 )
 from tgo_pipeline.params import EvaluateParams
@@ -126,16 +127,16 @@ def _bootstrap(
 
 
 def _measures(base: NDArray, tuned: NDArray) -> dict[str, float | None]:
-    spread = float(base.std(ddof=1)) if len(base) > 1 else 0.0
+    base_std = spread(base)
     difference = float((tuned - base).mean())
     return {
         "base_mean": float(base.mean()),
         "tuned_mean": float(tuned.mean()),
         "base_median": float(np.median(base)),
         "tuned_median": float(np.median(tuned)),
-        "base_std": spread,
+        "base_std": base_std,
         "difference": difference,
-        "effect": difference / spread if spread else None,
+        "effect": difference / base_std if base_std else None,
     }
 
 

@@ -23,6 +23,7 @@ from tgo_pipeline.evaluation.statistics import (
     may_decide,
     percentile_interval,
     resampled_means,
+    spread,
     wilson_interval,
 )
 from tgo_pipeline.params import EvaluateParams
@@ -116,13 +117,8 @@ def _rows(
 def _standardised(base: NDArray, other: NDArray) -> NDArray[np.float64]:
     """Differences (n, R) in standard deviations of the base's scores; NaN for a reward that is constant there."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.array([_std(column) for column in base.T])
-        return np.where(spread > 0, (other - base) / spread, np.nan)
-
-
-def _std(values: NDArray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.std(ddof=1)) if len(known) > 1 else 0.0
+        deviations = np.array([spread(column[~np.isnan(column)]) for column in base.T])
+        return np.where(deviations > 0, (other - base) / deviations, np.nan)
 
 
 def _compare(

@@ -15,7 +15,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.cells import CELL_FIELDS, Cell, cells
 from tgo_pipeline.evaluation.diversity import CLIP, PIXELS
 from tgo_pipeline.evaluation.pairs import Scores
-from tgo_pipeline.evaluation.statistics import bootstrap_means
+from tgo_pipeline.evaluation.statistics import bootstrap_means, spread
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.tables import with_features
@@ -123,7 +123,7 @@ def _summary(values: NDArray, clusters: NDArray) -> dict[str, Any]:
         "n_missing": int((~known).sum()),
         "mean": float(kept.mean()) if len(kept) else None,
         "median": float(np.median(kept)) if len(kept) else None,
-        "std": float(kept.std(ddof=1)) if len(kept) > 1 else None,
+        "std": spread(kept) if len(kept) > 1 else None,
     }
 
 

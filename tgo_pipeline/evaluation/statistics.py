@@ -69,6 +69,16 @@ def bootstrap_means(
     return intervals[0], intervals[1]
 
 
+def spread(values: NDArray) -> float:
+    """The standard deviation of a sample (n - 1); exactly 0 where all values are equal, and for less than two.
+
+    The mean of equal values is often off by its last bit, and a deviation of 1e-17 would make any effect huge.
+    """
+    if len(values) < 2 or values.min() == values.max():
+        return 0.0
+    return float(values.std(ddof=1))
+
+
 def may_decide(clusters: int, confidence: float) -> bool:
     """Whether so many prompts can show anything: all differences with one sign must be rarer than 1 - confidence.
 
