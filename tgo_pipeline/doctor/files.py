@@ -191,10 +191,6 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
     missing = [entry.at.file for entry, state in zip(entries, states, strict=True) if state[-1] is None]
     if not entries:
         yield fail(subject, f"{images} lists no image.")
-    elif len(missing) == len(entries):
-        yield fail(
-            subject, f"{images}: none of the images that it lists is there; the first is {missing[0]}."
-        )
     elif missing:
         yield warn(
             subject,
