@@ -123,3 +123,12 @@ def test_without_a_target_or_with_a_constant_reward_there_is_nothing_to_say() ->
     world.values[0, :, 1] = 0.3
     assert ("tuned", "held") not in rows(world, Roles("target", [], ["held"]))
     assert np.isfinite(rows(world)["tuned", "oracle"]["gain"])
+
+
+def test_a_constant_held_out_reward_does_not_hide_the_others() -> None:
+    world = scores({"tuned": [1, 1, 0, 1]}, rewards=("target", "held", "oracle", "safety"))
+    world.values[0, :, 3] = 0.3
+    found = rows(world, Roles("target", [], ["held", "oracle", "safety"]))
+    gains = [found["tuned", name]["gain"] for name in ("held", "oracle")]
+    assert found["tuned", "mean"]["gain"] == pytest.approx(np.mean(gains))
+    assert ("tuned", "safety") not in found

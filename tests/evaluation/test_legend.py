@@ -42,7 +42,10 @@ def test_an_adapter_has_the_scheduler_of_its_base(tmp_path: Path) -> None:
     assert found["tuned"] == {"method": "lora", "base": str(base), "objective": "tgo"}
 
 
-@pytest.mark.parametrize(("revision", "shown"), [("abc123", "abc123"), (None, "not pinned")])
+@pytest.mark.parametrize(
+    ("revision", "shown"),
+    [("abc123", "abc123"), (None, "not pinned"), ("main", "main (not pinned: it moves)")],
+)
 def test_a_hub_id_is_its_name_and_revision_without_asking_the_hub(revision: str | None, shown: str) -> None:
     found = model_identity("no-such-organisation/model", revision)
     assert found["revision"] == shown and found["scheduler"] is None

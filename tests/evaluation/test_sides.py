@@ -73,6 +73,13 @@ def test_feedback_alone_is_nothing_to_evaluate_with() -> None:
         evaluation_rewards(only)
     named = dataclasses.replace(only, evaluate=dataclasses.replace(only.evaluate, rewards={"clip": "demo"}))
     assert evaluation_rewards(named) == {"clip": "demo"}
+    same = dataclasses.replace(
+        only, evaluate=dataclasses.replace(only.evaluate, rewards={"stars": "clip=demo"})
+    )
+    with pytest.raises(
+        TgoError, match=r"evaluate\.rewards\.stars: score\.feedback has a column of this name"
+    ):
+        evaluation_rewards(same)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,8 @@ def hacking_table(scores: Scores, roles: Roles | None, params: EvaluateParams, s
 
     `target_gain` and `gain` are mean differences to the base in standard deviations of the base; `share` is their
     ratio (null while the target's gain may be none), `against` the share of samples where the target rises and the
-    reward falls. With several held-out rewards a row has the mean of their gains. `scores` are aggregated already;
-    without a target (`roles` None) the table is empty.
+    reward falls. With several held-out rewards a row has the mean of their gains, a constant one left out. `scores`
+    are aggregated already; without a target (`roles` None) the table is empty.
     """
     if roles is None:
         return HACKING.empty_table()
@@ -95,8 +95,9 @@ def _rows(
     base, other = (scores.values[k][cell.chosen] for k in (0, place))
     gains = dict(zip(scores.rewards, _standardised(base, other).T, strict=True))
     compared = {name: (HELD_OUT, gains[name]) for name in roles.held_out}
-    if len(roles.held_out) > 1:
-        together = np.mean([gains[name] for name in roles.held_out], axis=0)
+    varying = [name for name in roles.held_out if not np.isnan(gains[name]).all()]
+    if len(varying) > 1:
+        together = np.mean([gains[name] for name in varying], axis=0)
         compared = {"mean": (TOGETHER, together), **compared}
     compared |= {name: (MEMBER, gains[name]) for name in roles.members}
     rows = []

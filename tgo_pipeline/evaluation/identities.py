@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tgo_pipeline.rewards.layouts import MOVING
+
 TUNED = ("method", "objective", "steps", "base", "revision")
 """What a legend says of the description that fine_tune leaves beside its result."""
 
@@ -30,8 +32,8 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
         location = locate(base, base_revision)
     else:
         location = locate(model, revision)
-        if location.hub_id is not None and location.adapter is None and revision is None:
-            identity["revision"] = "not pinned"
+        if location.hub_id is not None and location.adapter is None:
+            identity["revision"] = _pinned(revision)
     place = location.adapter or location.folder
     tuned = description(place) if place is not None else {}
     identity["tuned"] = {key: tuned[key] for key in TUNED if tuned.get(key) is not None}
@@ -42,6 +44,13 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
         "scheduler": _scheduler(index),
         "prompt words": dict(sampling_hints(model)),
     }
+
+
+def _pinned(revision: str | None) -> str:
+    """A revision as a legend states it: with a branch the model is another one tomorrow."""
+    if revision is None:
+        return "not pinned"
+    return f"{revision} (not pinned: it moves)" if revision in MOVING else revision
 
 
 def _index(folder: Path | None, hub_id: str | None, revision: str | None) -> dict[str, Any]:

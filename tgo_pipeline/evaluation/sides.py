@@ -6,11 +6,12 @@ shards, resumed like any other: a model's folders stay as they are when only ano
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,19 +87,31 @@ def require_models(chosen: Sequence[Side]) -> None:
             raise TgoError(
                 f"{side.model} does not exist: run the fine_tune stage first, there is no tuned model to compare."
             )
-        try:
+        with _named(side):
             if described_guidance(side.model) is None:
                 locate(side.model, side.revision)
-        except TgoError as error:
-            raise TgoError(f"the model {side.name!r} of the evaluation: {error}") from None
+
+
+@contextlib.contextmanager
+def _named(side: Side) -> Iterator[None]:
+    """Say of which model an error is."""
+    try:
+        yield
+    except TgoError as error:
+        raise TgoError(f"the model {side.name!r} of the evaluation: {error}") from None
 
 
 def evaluation_rewards(params: Params) -> dict[str, str | None]:
     """Every reward that the evaluation shows, as `score.rewards` has them: those of `score` and of `evaluate`.
 
-    Raises `TgoError` if one column stands for two rewards, or if there is none.
+    Raises `TgoError` if one column stands for two rewards or for feedback too, or if there is none.
     """
     for name, value in params.evaluate.rewards.items():
+        if name in params.score.feedback:
+            raise TgoError(
+                f"evaluate.rewards.{name}: score.feedback has a column of this name, which is another score; take another "
+                "name."
+            )
         if params.score.rewards.get(name, value) != value:
             raise TgoError(
                 f"evaluate.rewards.{name} is {value!r}, but score.rewards.{name} is {params.score.rewards[name]!r}: "
@@ -138,7 +151,8 @@ def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping
     from tgo_pipeline.generators import generate_folder
     from tgo_pipeline.rewards.stage import score_folder
 
-    generate_folder(side.generations, **_sampling(params, side, test), runtime=params.runtime)
+    with _named(side):
+        generate_folder(side.generations, **_sampling(params, side, test), runtime=params.runtime)
     score_folder(
         side.generations,
         side.scores,
