@@ -66,7 +66,7 @@ def ask(project: Path, hub: HubServer, token: str = "") -> Shown:
     environment |= {
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(project.parent / "hf"),
-        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": "3",
     }
     environment |= {"PYTHONPATH": str(ROOT), **({"HF_TOKEN": token} if token else {})}
     done = subprocess.run(
