@@ -171,8 +171,8 @@ def _batch(encoded: Encoding, objective: Objective, rows: int, draws: int) -> Tr
     point = objective.reference_point
     if point is None or not point.mismatched:
         others = {}
-    numbers = [torch.zeros(rows) for _ in range(3)]
-    return TrainingBatch(images, conditions, others, *numbers, [[0] * draws] * rows)
+    label, weight, score = (torch.zeros(rows) for _ in range(3))
+    return TrainingBatch(images, conditions, others, label, weight, score, [[0] * draws] * rows)
 
 
 def _update(
@@ -192,7 +192,8 @@ def _update(
             each.label, each.weight, each.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
         )
         loss, _ = objective.loss(likelihoods.policy, likelihoods.reference, given)
-        backward(loss.sum() / len(batch))
+        with rounded(tuning.precision):  # for what is computed again
+            backward(loss.sum() / len(batch))
     return sum(map(len, parts))
 
 

@@ -25,16 +25,19 @@ EXAMPLE = 512
 """Prompts that are tokenised to see how long they are."""
 ON_CPU, ON_GPU = 8, 256
 """Pictures that the rewards see at once where `runtime.score_batch_size` is not given; a GPU takes what fits."""
+USUAL = "a photograph of an old lighthouse on a cliff above the sea, evening light"
 PROMPT_ID, SAMPLE_ID = 16, 21
 """Characters of an id, for prompts that are only counted."""
 
 
-def make(params: Params, device: Device, gpus: int = 1, prompts: int | None = None) -> Plan:
-    """The plan of all stages; `prompts` is how many training prompts to reckon with, none given: those there are.
+def make(
+    params: Params, device: Device, gpus: int = 1, prompts: int | None = None, test_prompts: int | None = None
+) -> Plan:
+    """The plan of all stages; `prompts` and `test_prompts` are how many to reckon with, none given: those there are.
 
     Raises `TgoError` if the model's configuration cannot be had, or the prompts cannot be counted.
     """
-    run = _Run(params, device, gpus, prompts)
+    run = _Run(params, device, gpus, prompts, test_prompts)
     stages = (
         run.prompts_stage(),
         run.generate(),
@@ -53,6 +56,7 @@ class _Run:
     device: Device
     gpus: int
     given: int | None
+    given_test: int | None
 
     @cached_property
     def _table(self) -> list[dict[str, Any]]:
@@ -73,16 +77,11 @@ class _Run:
     @cached_property
     def train(self) -> list[Pair]:
         """(id, text) of the training prompts; of a number that was given, texts of the usual length."""
-        if self.given is None:
-            return self._of("train")
-        return [
-            (f"{number:0{PROMPT_ID}x}", "a prompt of the usual length, say " * 2)
-            for number in range(self.given)
-        ]
+        return self._of("train") if self.given is None else _usual(self.given)
 
     @cached_property
     def test(self) -> list[Pair]:
-        return self._of("test")
+        return self._of("test") if self.given_test is None else _usual(self.given_test)
 
     @cached_property
     def family(self) -> Family:
@@ -336,6 +335,11 @@ class _Run:
         if own:
             found.append(f"not counted: {', '.join(own)}, rewards of your own.")
         return found
+
+
+def _usual(count: int) -> list[Pair]:
+    """So many prompts of the usual length, for a plan before there are any."""
+    return [(f"{number:0{PROMPT_ID}x}", USUAL) for number in range(count)]
 
 
 def _advice(stage: str, params: Params, gpus: int) -> str:

@@ -21,6 +21,7 @@ def plan(
     prompts: int = typer.Option(
         None, min=1, metavar="N", help="Training prompts to reckon with, if not those there are."
     ),
+    test_prompts: int = typer.Option(None, min=1, metavar="N", help="Test prompts to reckon with, likewise."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""
@@ -30,7 +31,7 @@ def plan(
     from tgo_pipeline.planning import plan as planned
     from tgo_pipeline.planning.gpus import device
 
-    made = make(load_params(params), device(gpu), gpus, prompts)
+    made = make(load_params(params), device(gpu), gpus, prompts, test_prompts)
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=2))
     else:

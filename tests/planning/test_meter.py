@@ -21,7 +21,7 @@ ATTENTION = {
         5 * 2 * math.prod(q) * q[2]
     ),
 }
-"""Two products forward; backward the scores again and four more. By shapes (B, H, L, D); torch's registry has neither."""
+"""Two products forward; backward the scores again and four more. By shapes (B, H, L, D); torch has neither."""
 
 
 def test_a_linear_layer_costs_what_algebra_says() -> None:

@@ -44,7 +44,7 @@ class Blueprint:
         if name == "transformer" and self.kind == "MeissonicPipeline":
             from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
 
-            network = MeissonicTransformer2DModel.from_config(config)
+            network: Any = MeissonicTransformer2DModel.from_config(config)
         elif name.startswith("text_encoder"):
             network = _text_encoder(kind, config)
         else:

@@ -152,12 +152,12 @@ class _Rounded(TorchFunctionMode):
         self._weights: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+        given: Any = (args, kwargs or {})
         if func in _ROUNDED:
-            args, kwargs = tree_map(self._round, (args, kwargs))
+            given = tree_map(self._round, given)
         elif func in _EXACT:
-            args, kwargs = tree_map(_single, (args, kwargs))
-        return func(*args, **kwargs)
+            given = tree_map(_single, given)
+        return func(*given[0], **given[1])
 
     def _round(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
