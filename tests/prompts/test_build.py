@@ -143,3 +143,15 @@ def test_the_hash_of_a_set_follows_its_prompts_and_not_their_order() -> None:
     ids = [prompt_id(text) for text in MANY[:5]]
     assert set_hash(ids) == set_hash(reversed(ids))
     assert set_hash(ids) != set_hash(ids[1:])
+
+
+def test_a_repeated_prompt_has_the_first_category_that_a_row_names() -> None:
+    train = _write(
+        "a.csv", "prompt,category,challenge", "a cat,,", "a cat,A,", "a cat,B,Counting", "a dog,B,"
+    )
+    test = _write("test.txt", "a fish")
+    rows = build(PromptsParams(train=train, test={"t": test}), seed=0).table.to_pylist()
+    assert [(row["prompt"], row["category"], row["challenge"]) for row in rows[:2]] == [
+        ("a cat", "A", "Counting"),
+        ("a dog", "B", None),
+    ]

@@ -182,3 +182,15 @@ def test_prompts_of_a_data_set(tmp_path: Path) -> None:
     assert next(sources.prompts("demo:train", "")).category is None
     with pytest.raises(TgoError, match="does not exist"):
         list(sources.prompts(f"parti:{tmp_path}/nosuch/file", "prompt"))
+
+
+def test_a_blank_category_is_none_and_spaces_make_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,category\na cat, \na dog,  big  dogs \n")
+    found = sources.prompts(str(tmp_path / "a.csv"), "prompt")
+    assert [row.category for row in found] == [None, "big dogs"]
+
+
+def test_a_category_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a cat", "category": "x\\ud83d"}\n')
+    with pytest.raises(TgoError, match=r"line 1: 'category' is .*, not text"):
+        list(sources.prompts(str(tmp_path / "a.jsonl"), "prompt"))

@@ -109,8 +109,8 @@ def evaluation_rewards(params: Params) -> dict[str, str | None]:
     for name, value in params.evaluate.rewards.items():
         if name in params.score.feedback:
             raise TgoError(
-                f"evaluate.rewards.{name}: score.feedback has a column of this name, which is another score; take another "
-                "name."
+                f"evaluate.rewards.{name}: score.feedback has a column of this name, which is another score; take "
+                "another name."
             )
         if params.score.rewards.get(name, value) != value:
             raise TgoError(

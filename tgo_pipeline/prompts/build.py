@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger("tgo")
-VERSION = 2
+VERSION = 3
 HELD_OUT = "held_out"
 """The name of the test set that `test_fraction` takes from the train source."""
 EXAMPLES = 10
@@ -106,7 +106,8 @@ def _read(source: str, column: str, taken: Collection[str], reason: str) -> tupl
         read += 1
         text = normalise(raw.text)
         if text:
-            distinct.setdefault(prompt_id(text), raw._replace(text=text))
+            key = prompt_id(text)
+            distinct[key] = _merged(distinct.get(key), raw._replace(text=text))
         else:
             empty += 1
     if not distinct:
@@ -118,6 +119,15 @@ def _read(source: str, column: str, taken: Collection[str], reason: str) -> tupl
         "duplicates": read - empty - len(distinct),
         reason: len(distinct) - len(kept),
     }
+
+
+def _merged(first: sources.Prompt | None, again: sources.Prompt) -> sources.Prompt:
+    """A repeated prompt has the first category and the first challenge that one of its rows names."""
+    if first is None:
+        return again
+    return first._replace(
+        category=first.category or again.category, challenge=first.challenge or again.challenge
+    )
 
 
 def _kept(texts: Texts) -> dict[str, int | str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TextIO
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.prompts.normalise import normalise
 
 DEMO = "demo:"
 CATEGORIES = ("category", "challenge")
@@ -39,11 +40,16 @@ def prompts(source: str, column: str) -> Iterator[Prompt]:
         yield from map(Prompt, read(source, column))
     else:
         for text, *categories in read_columns(Path(source).expanduser(), [column], CATEGORIES):
-            yield Prompt(text or "", *(category or None for category in categories))
+            yield Prompt(text or "", *map(_category, categories))
 
 
 def _categories(row: dict[str, str | None]) -> list[str | None]:
-    return [row[name] or None for name in CATEGORIES]
+    return [_category(row[name]) for name in CATEGORIES]
+
+
+def _category(text: str | None) -> str | None:
+    """One spelling per category; None where it is blank."""
+    return normalise(text or "") or None
 
 
 def read(source: str, column: str) -> list[str]:
@@ -166,10 +172,11 @@ def _json_record(
     record = _json_object(where, line)
     _require(where, columns, list(record))
     values = tuple(record[column] for column in columns)
-    for column, value in zip(columns, values, strict=True):
+    more = tuple(_as_text(record.get(name)) for name in optional)
+    for column, value in zip((*columns, *optional), (*values, *more), strict=True):
         if value is not None and not _is_text(value):
             raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
-    return *values, *(_as_text(record.get(name)) for name in optional)
+    return *values, *more
 
 
 def _as_text(value: Any) -> str | None:
