@@ -1,5 +1,6 @@
 """ImageRewardDB: ratings, ranks, and images in archives or unpacked."""
 
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,6 +67,19 @@ def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:100])
     with pytest.raises(TgoError, match=r"train_1\.zip is no whole archive .*download it again"):
         list(open_dataset(f"imagerewarddb:{root}").images())
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    root = write_imagerewarddb(tmp_path / "set")
+    archive = root / "images/train/train_1.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as stream:
+        for number in range(0, 8, 2):
+            stream.writestr(f"{uid(number)}.webp", jpeg(number))
+    damaged = bytearray(archive.read_bytes())
+    damaged[80:200] = b"\xff" * 120
+    archive.write_bytes(damaged)
+    with pytest.raises(TgoError, match="is no whole archive"):
+        rows(open_dataset(f"imagerewarddb:{root}/train").images(), IMAGE_ROWS)
 
 
 def test_a_changed_schema_and_a_missing_split_are_named(tmp_path: Path) -> None:

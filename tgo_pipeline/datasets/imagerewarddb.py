@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -156,7 +157,7 @@ class ImageRewardDB(Dataset):
                 with zipfile.ZipFile(stream) as opened:
                     members = {PurePosixPath(name).name: name for name in opened.namelist()}
                     yield lambda name: opened.read(members[name]) if name in members else None
-            except zipfile.BadZipFile as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise TgoError(
                     f"{self.place.where(archive)} is no whole archive ({error}): download it again.{self.place.hint}"
                 ) from error
