@@ -110,6 +110,7 @@ def test_what_the_hub_says_of_every_source(project: Path):
     assert f"ok generate.images: org/pickapic@{SHA}: 1 file(s), streamed" in said
     assert f"ok score.rewards.pickscore: org/pickscore@{SHA}: 1 MB to download." in said
     assert f"has the sha256 {'0' * 64}, and {OPENAI_L14.sha256} was expected" in said
+    assert "hf/hub go 5.01 GB." in said  # 3.3 of the model, once, 1.71 of CLIP, 0.001 of PickScore
     assert all(request.startswith(("GET /api/", "HEAD ")) for request in hub.requests)
     assert len(hub.requests) == len(set(hub.requests))
 

@@ -124,12 +124,12 @@ def _pipeline(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
         yield ok(source.subject, f"{source}: about {gigabytes(size)} to download.")
 
 
-def to_download(source: Source, answer: Answer) -> int:
-    """Bytes of what the hub has and the cache lacks; a data set is not kept."""
+def to_download(source: Source, answer: Answer) -> dict[str, int]:
+    """Bytes of each file that the hub has and the cache lacks; of a data set none is kept."""
     if answer.error is not None or source.address is not None or cached.complete(source):
-        return 0
+        return {}
     files = {each.rfilename: each for each in answer.info.siblings or ()}
-    return _size(files, _needed(source, files))
+    return {f"{source.repository}/{name}": _size(files, [name]) for name in _needed(source, files)}
 
 
 def _needed(source: Source, files: Mapping[str, Any]) -> list[str]:

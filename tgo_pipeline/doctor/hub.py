@@ -60,10 +60,11 @@ def checks(case: Case) -> Iterator[Check]:
             yield source.subject, lambda s=source: _from_cache(s)
     for subject, each in urls.items():
         yield subject, lambda s=subject, e=each: _at_url(s, e)
-    if size := sum(
-        to_download(source, answers[_key(source)]) for source in wanted if _key(source) in answers
-    ):
-        yield "cache", lambda: _room(size)
+    waiting: dict[str, int] = {}  # a file that several keys need is counted once
+    for source in wanted if reason is None else ():
+        waiting |= to_download(source, answers[_key(source)])
+    if waiting:
+        yield "cache", lambda: _room(sum(waiting.values()))
 
 
 def _key(source: Source) -> Key:
