@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.tables import read_metadata
 
 PAPER = "https://arxiv.org/abs/2605.04653"
+_PLACE = re.compile(r"(?P<kind>(?:[\w.-]+[:=])*)(?P<place>[~/].*)", re.DOTALL)
+"""A path of this machine, by itself or as part of an address (`pickapic:/data/x`, `pickscore=/data/x`)."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,15 @@ def shards(folder: Path) -> list[Path]:
 
 def hub_id(model: str) -> str | None:
     """The model as an id of the hub; None for a folder of this machine and for an embedded model."""
-    return None if model in EMBEDDED or Path(model).expanduser().exists() else model
+    is_folder = without_places(model) != model or Path(model).expanduser().exists()
+    return None if model in EMBEDDED or is_folder else model
 
 
 def shown_model(model: str) -> str:
-    """What a card calls a model: a folder of this machine by its last name alone, which is nobody else's business."""
+    """What a card calls a model or a source: a folder of this machine by its last name alone, which is nobody else's
+    business."""
     folder = Path(model).expanduser()
-    return folder.resolve().name if model not in EMBEDDED and folder.exists() else model
+    return folder.resolve().name if model not in EMBEDDED and folder.exists() else without_places(model)
 
 
 def tracked(params: Params) -> dict[str, Any]:
@@ -103,8 +108,9 @@ def without_places(value: Any) -> Any:
         return {key: without_places(each) for key, each in value.items()}
     if isinstance(value, list):
         return [without_places(each) for each in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        return Path(value).name
+    if isinstance(value, str) and (found := _PLACE.fullmatch(value)):
+        is_url = found["kind"] and found["place"].startswith("//")
+        return value if is_url else found["kind"] + Path(found["place"]).name
     return value
 
 
