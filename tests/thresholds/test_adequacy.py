@@ -229,6 +229,15 @@ def test_prompts_with_one_sample_count_where_they_can() -> None:
     assert value(found, "baseline_offset", "prompt_mean") == pytest.approx(1.5 - 4)
 
 
+def test_no_share_of_the_variance_is_above_one_where_prompts_are_all_of_it() -> None:
+    scores = np.repeat(np.random.default_rng(2).normal(size=50), 4)
+    declared = {"bootstrap": 20, "baseline": "prompt_soft", "beta": 0.1}
+    ratios = list(report({"clip": scores}, 4, threshold=declared)["clip"].all("ratio"))
+    assert len(ratios) > 3
+    for row in ratios:
+        assert row.value == 1.0 and row.high in (None, 1.0), row
+
+
 def test_the_same_scores_give_the_same_report() -> None:
     assert world(0.3, 40, 3).rows == world(0.3, 40, 3).rows
 

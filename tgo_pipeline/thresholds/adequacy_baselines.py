@@ -187,7 +187,7 @@ def _corrected(
     flips = sample.residuals.flip_rate(true, sizes, sample.tau, shift)
     yield Row(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
     if sample.variance:
-        ratio = max(0.0, weighted_variance(values, sizes) - noise) / sample.variance
+        ratio = min(1.0, max(0.0, weighted_variance(values, sizes) - noise) / sample.variance)
         reach = sample.reach(sizes * (values - sample.mean(values)) ** 2 / sample.variance)
         low, high = (None, None) if reach is None else (max(0.0, ratio - reach), min(1.0, ratio + reach))
         yield Row(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
