@@ -26,6 +26,8 @@ PACKAGES = (
     "open_clip_torch",
     "pyarrow",
 )
+_DISTANCES = {"global": "|s − τ|", "prompt_quantile": "|q − τ_q|"}
+"""What a weight grows with, for thresholds that are no baseline b in units of the score."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def describe(params: Params, sources: Sources) -> Run:
 
 def _key_facts(params: Params) -> list[tuple[str, str]]:
     tune, label, sampling = params.fine_tune, params.label, params.generate
+    distance = _DISTANCES.get(params.threshold.baseline, "|s − b|")
     revision = f" at {params.revision}" if params.revision else ""
     target = params.target.reward
     if params.target_rewards != [target]:
@@ -67,8 +70,8 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
         ("Model", f"{params.model}{revision}"),
         ("Pictures", pictures),
         ("Target", target),
-        ("Threshold", _threshold(params.threshold)),
-        ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}|s − τ|, scale {label.scale}"),
+        ("Threshold", _threshold(params.threshold) + ", τ anew every epoch" * (tune.reestimate is not None)),
+        ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}{distance}, scale {label.scale}"),
         ("Objective", _objective(tune)),
         ("Fine-tuning", f"{tune.method}, {count(tune.steps)} steps of {tune.batch_size}, {tune.precision}"),
         ("Optimiser", f"{tune.optimizer}, learning rate {tune.learning_rate:g}, {tune.schedule}"),
@@ -83,8 +86,10 @@ def _threshold(threshold: ThresholdParams) -> str:
         return text
     if threshold.baseline == "group":
         return f"{text}, for each {threshold.group}"
-    beta = f", β {threshold.beta:g}" if threshold.beta is not None else ""
-    return f"{threshold.baseline}{beta}; beside it {text}"
+    said = [threshold.baseline]
+    said += [f"β {threshold.beta:g}"] if threshold.beta is not None else []
+    said += [name for name in ("leave_one_out", "jackknife") if getattr(threshold, name)]
+    return f"{', '.join(said)}; beside it {text}"
 
 
 def _objective(tune: FineTuneParams) -> str:
