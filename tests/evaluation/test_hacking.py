@@ -132,3 +132,10 @@ def test_a_constant_held_out_reward_does_not_hide_the_others() -> None:
     gains = [found["tuned", name]["gain"] for name in ("held", "oracle")]
     assert found["tuned", "mean"]["gain"] == pytest.approx(np.mean(gains))
     assert ("tuned", "safety") not in found
+
+
+def test_a_reward_may_be_named_like_the_row_of_all_together() -> None:
+    world = scores({"tuned": [1, 1, 0]}, rewards=("target", "mean", "oracle"))
+    table = hacking_table(world, Roles("target", [], ["mean", "oracle"]), PARAMS, seed=0).to_pylist()
+    roles = [row["role"] for row in table if (row["reward"], row["test_set"]) == ("mean", ALL)]
+    assert roles == [TOGETHER, HELD_OUT] * 2  # of two models

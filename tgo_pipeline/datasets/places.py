@@ -168,7 +168,9 @@ class Hub(Place):
             ) from error
         except OfflineModeIsEnabled as error:
             raise TgoError(f"{self.name} cannot be read: HF_HUB_OFFLINE forbids downloads.") from error
-        except (HfHubHTTPError, HTTPError, Unavailable, ConnectionError, TimeoutError) as error:
+        except Unavailable as error:
+            raise TgoError(f"{self.name} cannot be read: {first_line(error)}.") from error
+        except (HfHubHTTPError, HTTPError, ConnectionError, TimeoutError) as error:
             raise TgoError(f"{self.where(name)} cannot be read: {first_line(error)}.{self.hint}") from error
 
 

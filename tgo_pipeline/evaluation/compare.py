@@ -99,8 +99,8 @@ def _require_pairs(complete: NDArray[np.bool_], name: str, rewards: Sequence[str
     for reward, count in zip(rewards, complete.sum(axis=0), strict=True):
         if not count:
             raise TgoError(
-                f"test set {name!r}: no sample has a score of {reward} on both sides; the column `error` of the score "
-                "shards in data/evaluation says why."
+                f"test set {name!r}: no sample has a score of {reward} on both sides (an aggregate has one only where "
+                "all images of the prompt have); the column `error` of the score shards in data/evaluation says why."
             )
 
 

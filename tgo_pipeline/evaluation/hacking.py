@@ -94,14 +94,13 @@ def _rows(
 ) -> list[dict[str, Any]]:
     base, other = (scores.values[k][cell.chosen] for k in (0, place))
     gains = dict(zip(scores.rewards, _standardised(base, other).T, strict=True))
-    compared = {name: (HELD_OUT, gains[name]) for name in roles.held_out}
     varying = [name for name in roles.held_out if not np.isnan(gains[name]).all()]
+    compared = [(name, HELD_OUT, gains[name]) for name in roles.held_out]
+    compared += [(name, MEMBER, gains[name]) for name in roles.members]
     if len(varying) > 1:
-        together = np.mean([gains[name] for name in varying], axis=0)
-        compared = {"mean": (TOGETHER, together), **compared}
-    compared |= {name: (MEMBER, gains[name]) for name in roles.members}
+        compared.insert(0, ("mean", TOGETHER, np.mean([gains[name] for name in varying], axis=0)))
     rows = []
-    for name, (role, gain) in compared.items():
+    for name, role, gain in compared:
         known = ~np.isnan(gains[roles.target]) & ~np.isnan(gain)
         if not known.any():
             continue

@@ -165,8 +165,8 @@ def _diversity(rows: Sequence[Row], confidence: float) -> Sheet:
             [
                 row["test_set"],
                 row["model"],
-                interval(row, "clip_distance", ".4f"),
-                interval(row, "pixel_distance", ".4f"),
+                interval(row, "clip_distance", "z.4f"),
+                interval(row, "pixel_distance", "z.4f"),
             ]
             for row in firsts
         ],
