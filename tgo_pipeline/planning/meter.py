@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,10 @@ def imagined() -> Iterator[None]:
 
     Attention is the kernel that keeps no weights, which real devices choose by themselves.
     """
-    with torch.device("meta"), _Attention():
+    with warnings.catch_warnings(), torch.device("meta"), _Attention():
+        warnings.filterwarnings(
+            "ignore", "Mismatch dtype between input and weight"
+        )  # of rms_norm, as under autocast
         yield
 
 
