@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from tests.doctor.conftest import Doctor
 from tests.doctor.hub_server import SHA, HubServer, Repo
 from tests.doctor.toy import ROOT, Shown, write_model, write_params
 from tgo_pipeline.doctor.answers import pipeline_files
+from tgo_pipeline.doctor.urls import size_at
+from tgo_pipeline.rewards.hub import Unavailable
 from tgo_pipeline.rewards.releases import OPENAI_L14
 
 PICKAPIC = "pickapic:hf:org/pickapic"
@@ -187,6 +192,25 @@ def test_an_official_file_in_the_cache_that_is_not_what_was_released(
     assert shown.code == 2
     assert "fail score.rewards.clip:" in shown.line
     assert f"instead of {OPENAI_L14.sha256}" in shown.line
+
+
+def test_a_file_at_a_url_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    (tmp_path / "weights").write_bytes(b"x" * 12)
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.command)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        assert size_at(f"{base}/weights", 5) == 12
+        with pytest.raises(Unavailable, match="not found"):
+            size_at(f"{base}/gone", 5)
+        server.shutdown()
+    assert set(asked) == {"HEAD"}
 
 
 def test_a_pipeline_is_loaded_from_safetensors_without_variant():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -66,7 +67,9 @@ def _warnings() -> Iterator[list[str]]:
     propagates, others = log.propagate, log.handlers
     log.propagate, log.handlers = False, [handler]
     try:
-        yield said
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's of an old driver, which a check says in full
+            yield said
     finally:
         log.propagate, log.handlers = propagates, others
 
