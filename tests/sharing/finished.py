@@ -36,7 +36,7 @@ def finish(folder: Path, method: str = "full", **sections: Any) -> Params:
     _describe_rewards(folder)
     write_tuned(folder / "models/tuned", params, method)
     _write_legend(folder)
-    (folder / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
+    (folder / "params.yaml").write_text(yaml.safe_dump(asdict(params), sort_keys=False))
     return params
 
 

@@ -30,7 +30,7 @@ def tgo(*arguments: str) -> tuple[int, str]:
 
 def set_param(folder: Path, **values: object) -> None:
     path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}, sort_keys=False))
 
 
 def test_both_cards_of_the_small_world_need_no_licence_to_be_given(folder: Path) -> None:

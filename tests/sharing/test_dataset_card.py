@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from huggingface_hub import DatasetCard
 from tests.sharing.conftest import Run
 from tests.sharing.test_markdown import Page
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.labels import label_folder
+from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.dataset_card import About, write_dataset
+from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.tables import read_folder
+from tgo_pipeline.thresholds.stage import fit_folder
 
 LICENCE = given("other", "terms of the source", "https://example.org/terms")
 ABOUT = About(LICENCE, title="Foxes <b>scored</b> | `all`")
@@ -124,8 +129,32 @@ def test_a_hostile_title_is_text(card: DatasetCard) -> None:
 def test_a_baseline_for_each_prompt_is_told_with_its_parameters(run: Run, tmp_path: Path) -> None:
     threshold = replace(run.params.threshold, baseline="prompt_soft", beta=0.3, leave_one_out=True)
     params = replace(run.params, threshold=threshold)
-    card = DatasetCard.load(write_dataset(params, run.places, ABOUT, tmp_path / "share"))
+    card = DatasetCard.load(
+        write_dataset(params, labelled_anew(params, run, tmp_path), ABOUT, tmp_path / "share")
+    )
     assert "its own baseline: `prompt_soft` (beta 0.3, leave-one-out)." in card.text
+
+
+def labelled_anew(params: Params, run: Run, folder: Path) -> Places:
+    """The run with thresholds and labels of other parameters, below `folder`."""
+    changed = replace(run.places, thresholds=folder / "thresholds.parquet", labels=folder / "labels")
+    paths = {"scores": changed.scores, "thresholds": changed.thresholds, "plots": folder / "plots"}
+    fit_folder(params, metrics=folder / "threshold.json", **paths)
+    label_folder(params, labels=changed.labels, metrics=folder / "label.json", **paths)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("label", {"c": 77.0}), ("threshold", {"percentile": 0.4}), ("target", {"reward": "clip"})],
+)
+def test_labels_of_other_parameters_are_not_described_by_those_of_now(
+    run: Run, tmp_path: Path, section: str, change: dict
+) -> None:
+    params = replace(run.params, **{section: replace(getattr(run.params, section), **change)})
+    with pytest.raises(TgoError, match="other scores or parameters than those of now"):
+        write_dataset(params, run.places, ABOUT, tmp_path / "share")
+    assert not (tmp_path / "share").exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +169,7 @@ def test_a_stage_that_has_not_run_is_named(run: Run, tmp_path: Path, place: str,
 
 def test_a_file_that_is_no_shard_is_named(run: Run, tmp_path: Path) -> None:
     labels = tmp_path / "labels"
-    labels.mkdir()
+    shutil.copytree(run.places.labels, labels)
     (labels / "notes.parquet").write_bytes(next(run.places.labels.glob("*.parquet")).read_bytes())
     with pytest.raises(TgoError, match="is no shard"):
         write_dataset(run.params, replace(run.places, labels=labels), ABOUT, tmp_path / "share")

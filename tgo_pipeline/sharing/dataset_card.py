@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import __version__
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing import markdown
 from tgo_pipeline.sharing.configurations import Configuration, read_configuration
@@ -25,7 +26,7 @@ from tgo_pipeline.sharing.facts import (
 )
 from tgo_pipeline.sharing.folders import CARD, DATASET, DATASET_PARTS, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.tables import read_table
+from tgo_pipeline.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -103,12 +104,13 @@ class Counts:
 def write_dataset(params: Params, places: Places, about: About, to: Path) -> Path:
     """Write the shared data set to the folder `to`: the shards of three stages and their card; returns the card.
 
-    Raises `TgoError` if a stage has not run, or `to` holds something else.
+    Raises `TgoError` if a stage has not run, or ran with other parameters, or `to` holds something else.
     """
     folders = {name: getattr(places, name) for name in DATASET_PARTS}
     for name, folder in folders.items():
         require_file(folder, STAGES[name])
     require_file(places.thresholds, "threshold")
+    _require_same_labels(params, places)
     state = state_of(DATASET, places)
     with new_folder(to, DATASET, state) as target:
         for name, folder in folders.items():
@@ -117,6 +119,23 @@ def write_dataset(params: Params, places: Places, about: About, to: Path) -> Pat
         content = dataset_card(params, places, about, configurations, about.repo or str(to))
         (target / CARD).write_text(content, encoding="utf-8")
     return to / CARD
+
+
+def _require_same_labels(params: Params, places: Places) -> None:
+    """The card states how labels were made by the parameters of now, which have to be those that made them."""
+    from tgo_pipeline.labels import plan
+    from tgo_pipeline.shards import status
+    from tgo_pipeline.thresholds.membership import Sources
+    from tgo_pipeline.thresholds.stage import planned_fingerprint
+
+    sources = Sources(places.prompts, places.generations)
+    fitted = read_metadata(places.thresholds).get("fingerprint")
+    now = status(places.labels, plan(params, scores=places.scores, thresholds=places.thresholds))
+    if now.stale or now.to_do or fitted != planned_fingerprint(params, places.scores, sources):
+        raise TgoError(
+            f"{places.labels} was made with other scores or parameters than those of now: give those that it was made "
+            "with (--params), or run the threshold and label stages again."
+        )
 
 
 def dataset_card(
