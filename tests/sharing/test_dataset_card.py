@@ -138,9 +138,16 @@ def test_a_baseline_for_each_prompt_is_told_with_its_parameters(run: Run, tmp_pa
 def labelled_anew(params: Params, run: Run, folder: Path) -> Places:
     """The run with thresholds and labels of other parameters, below `folder`."""
     changed = replace(run.places, thresholds=folder / "thresholds.parquet", labels=folder / "labels")
-    paths = {"scores": changed.scores, "thresholds": changed.thresholds, "plots": folder / "plots"}
-    fit_folder(params, metrics=folder / "threshold.json", **paths)
-    label_folder(params, labels=changed.labels, metrics=folder / "label.json", **paths)
+    scores, fitted, plots = changed.scores, changed.thresholds, folder / "plots"
+    fit_folder(params, scores=scores, thresholds=fitted, metrics=folder / "threshold.json", plots=plots)
+    label_folder(
+        params,
+        scores=scores,
+        thresholds=fitted,
+        labels=changed.labels,
+        metrics=folder / "label.json",
+        plots=plots,
+    )
     return changed
 
 
