@@ -211,11 +211,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts = [
         "## One threshold, or one for each prompt? (small world)",
         f"{summary['date']}, {here['processor']}, torch {here['torch']}, commit {here['commit']}. Denoising model, "
-        f"TGO, {len(seeds)} seeds of 256 prompts with four pictures each ({summary['prompts']} prompts in all), 78 steps "
-        f"of 32 samples (2.4 epochs), target {summary['target']}, test captions with one picture each. Labels are binary; weights do not "
-        "differ between rules. Intervals: 95 %, prompts resampled with the samples of all seeds; seeds are not "
-        "resampled, so that they hold for these trainings: whether a rule is better at all, the seeds say. Rates and T "
-        "were tuned with the global rule.",
+        f"TGO, {len(seeds)} seeds of 256 prompts with four pictures each ({summary['prompts']} prompts in all), 78 "
+        f"steps of 32 samples (2.4 epochs), target {summary['target']}, test captions with one picture each. Labels "
+        "are binary; weights do not differ between rules. Intervals: 95 %, prompts resampled with the samples of all "
+        "seeds; seeds are not resampled, so that they hold for these trainings: whether a rule is better at all, the "
+        "seeds say. Rates and T were tuned with the global rule.",
         "### The labels",
         _label_table(summary["labels"]),
         "Shares of the training samples. *Pairs*: of two pictures of one prompt with different labels, how often the "
