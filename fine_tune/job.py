@@ -146,4 +146,6 @@ def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
         unused.add("lora")
     if not OBJECTIVES[tuning.objective].pairs:
         unused.add("pairs")
+    if tuning.reestimate is None:
+        unused.add("reestimate")
     return {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}

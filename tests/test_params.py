@@ -110,7 +110,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path):
         load_params(tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")
-    with pytest.raises(TgoError, match=r"broken\.yaml is not YAML"):
+    with pytest.raises(TgoError, match=r"broken\.yaml: it is not YAML"):
         load_params(broken)
     broken.write_text("- a\n")
     with pytest.raises(TgoError, match="holds list, not a mapping"):
@@ -122,3 +122,21 @@ def test_only_runtime_is_untracked():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     tracked = {re.split(r"\.", name)[0] for stage in stages.values() for name in stage["params"]}
     assert tracked == set(Params.__dataclass_fields__) - {"runtime"}
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    text = (ROOT / "params.yaml").read_text()
+    path.write_text(text.replace("evaluate:", "evaluate:\n  models: {dpo: one, dpo: two}"))
+    with pytest.raises(TgoError, match=r"params\.yaml: line \d+: dpo is there twice; keep one of them"):
+        load_params(path)
+    path.write_text(text + "\nseed: 1\n")
+    with pytest.raises(TgoError, match="seed is there twice"):
+        load_params(path)
+
+
+def test_a_parameter_file_is_utf_8(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes("report: {title: \u00e9}".encode("latin-1"))
+    with pytest.raises(TgoError, match="not text in UTF-8"):
+        load_params(path)

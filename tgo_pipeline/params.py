@@ -14,7 +14,7 @@ from tgo_pipeline import presets
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.objective_params import GuardParams
-from tgo_pipeline.parsing import parse
+from tgo_pipeline.parsing import parse, read_yaml
 from tgo_pipeline.tuning_params import FineTuneParams, LoraParams
 from tgo_pipeline.values import fraction, not_negative, positive
 
@@ -179,9 +179,9 @@ class ThresholdParams:
     its own prompt (`prompt_mean`, `prompt_median`, `prompt_soft` = beta log mean exp(s / beta), `prompt_quantile` =
     the sample's quantile in its prompt against QRPO's tau_q(beta)) or with the percentile of its `group`. `beta` is in
     units of what it divides, the target score or (`prompt_quantile`) quantiles from 0 to 1, and not the loss's: it is
-    never guessed. `leave_one_out` estimates a sample's baseline from the others
-    of its prompt, `jackknife` removes the first-order bias of `prompt_soft`. `tolerance` is the share of labels that the
-    prompts' own thresholds may flip before the adequacy report calls one tau inadequate.
+    never guessed. `leave_one_out` estimates a sample's baseline from the others of its prompt, `jackknife` removes the
+    first-order bias of `prompt_soft`. `tolerance` is the share of labels that the prompts' own thresholds may flip
+    before the adequacy report calls one tau inadequate.
     """
 
     percentile: float = 0.5
@@ -374,18 +374,15 @@ class Params:
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a parameter file. Raises `TgoError` naming the file and the offending key."""
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise TgoError(f"{path} does not exist: run from the project's root, or name a parameter file.")
     try:
-        raw = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise TgoError(f"{path} is not YAML: {error}") from error
-    if not isinstance(raw, Mapping):
-        raise TgoError(f"{path} holds {type(raw).__name__}, not a mapping of sections to keys.")
-    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, Mapping):
+            raise TgoError(f"it holds {type(raw).__name__}, not a mapping of sections to keys.")
         return parse(Params, presets.apply(raw))
+    except UnicodeDecodeError as error:
+        raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
     except TgoError as error:
         raise TgoError(f"{path}: {error}") from None

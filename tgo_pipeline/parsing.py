@@ -15,6 +15,27 @@ from tgo_pipeline.errors import TgoError
 T = TypeVar("T")
 
 
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds. Raises `TgoError` if it is none, or if a mapping has a key twice: the last would win."""
+    import yaml
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise TgoError(
+                        f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one of them."
+                    )
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Strict)  # a safe loader
+    except yaml.YAMLError as error:
+        raise TgoError(f"it is not YAML: {error}") from error
+
+
 def parse(kind: type[T], raw: Mapping[str, Any], where: str = "") -> T:
     """Build dataclass `kind` from a mapping, strictly: no unknown key, no missing key, no value of another type."""
     hints = typing.get_type_hints(kind)

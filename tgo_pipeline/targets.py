@@ -50,6 +50,11 @@ def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:
     columns = ["sample_id", "prompt_id", *rewards]
     table = read_table(file)
     check_schema(table.schema, scores_schema(rewards), file, columns)
+    for name in ("sample_id", "prompt_id"):
+        if table[name].null_count:
+            raise TgoError(
+                f"{file}: {table[name].null_count} rows have no {name}: run the score stage again."
+            )
     return table.select(columns)
 
 

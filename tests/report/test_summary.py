@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.report.workspace import parameters
@@ -60,8 +62,14 @@ def test_the_headline_says_no_more_than_the_intervals(target, oracle, said: str,
 
 
 def test_an_interval_that_touches_zero_shows_nothing() -> None:
-    assert summary.direction(row("clip", 0.0, 0.2)) == "unclear"
-    assert summary.direction(row("clip", -0.2, 0.0)) == "unclear"
+    assert summary.direction(row("clip", 0.0, 0.2), 0.95) == "unclear"
+    assert summary.direction(row("clip", -0.2, 0.0), 0.95) == "unclear"
+
+
+def test_too_few_prompts_show_nothing_whatever_the_interval() -> None:
+    clear = row("clip", *UP)
+    assert summary.direction(clear, 0.95) == "up"
+    assert summary.direction(replace(clear, n_prompts=5), 0.95) == "unclear"
 
 
 def test_roles_tell_the_target_from_what_no_earlier_stage_saw() -> None:
@@ -80,7 +88,7 @@ def test_sentences_hold_the_numbers_and_count_the_test_sets() -> None:
     assert "+0.20 to +0.60" in text
     assert "52.1\u202f% of the pairs (45.0\u202f% to 59.0\u202f%)" in text
     assert "3.1\u202f% are ties" in text
-    assert "1 of 3 test sets have the interval above zero and 1 below" in text
+    assert "1 of 3 test sets show it above zero and 1 below" in text
 
 
 def test_the_test_sets_together_come_first() -> None:

@@ -71,6 +71,21 @@ def test_soft_columns_are_there_where_beta_is_in_score_units() -> None:
     assert (by_quantile["a"]["positive"], by_quantile["b"]["positive"]) == (1, 0)
 
 
+def test_a_lonely_sample_is_measured_by_its_quantile_among_all() -> None:
+    scores, prompts = np.array([-3.0, -2.0, -1.0, 5.0]), np.array([0, 0, 1, 2])
+    table = baseline_table(
+        "mean_z",
+        scores,
+        prompts,
+        Members("prompt", pl.Series(list("abc")), [prompts]),
+        ThresholdParams(baseline="prompt_quantile", beta=0.3),
+        tau=-1.5,
+        seed=0,
+    )
+    assert table["positive"].to_pylist() == [1, 0, 1]  # quantiles 5/8 and 7/8 of all against tau_q = 0.628
+    assert table["baseline"].to_pylist() == [tau_q(0.3), None, None]
+
+
 def test_the_baseline_is_that_of_the_rule() -> None:
     assert rows(baseline="prompt_mean")["a"]["baseline"] == 3
     assert rows(baseline="prompt_median")["a"]["baseline"] == 2

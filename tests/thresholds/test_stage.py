@@ -70,6 +70,22 @@ def test_a_second_run_writes_the_same_and_other_scores_another_fingerprint(tmp_p
     )
 
 
+def test_the_table_that_says_done_is_written_last(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    (tmp_path / "metrics").write_text("in the way of the folder")
+    with pytest.raises(OSError):
+        run(tmp_path, small())
+    assert not (tmp_path / "thresholds.parquet").exists()
+
+
+def test_other_labels_make_the_table_stale_whose_report_weighs_with_them(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores", SCORES)
+    heavier = params(["clip", "aesthetic"], threshold={"bootstrap": 20}, label={"c": 9.0})
+    assert planned_fingerprint(heavier, tmp_path / "scores") != planned_fingerprint(
+        small(), tmp_path / "scores"
+    )
+
+
 def test_tau_comes_from_the_proxy_set_and_says_so(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores", SCORES)
     proxy = write_scores(tmp_path / "proxy", {name: values + 3 for name, values in SCORES.items()})

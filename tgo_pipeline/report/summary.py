@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tgo_pipeline.evaluation.statistics import may_decide
 from tgo_pipeline.params import Params
 from tgo_pipeline.report.collect import EvaluationRow
 from tgo_pipeline.report.text import count, percent, signed
@@ -41,8 +42,10 @@ def by_set(rows: Sequence[EvaluationRow]) -> dict[str, list[EvaluationRow]]:
     return {name: [row for row in rows if row.test_set == name] for name in names}
 
 
-def direction(row: EvaluationRow) -> Direction:
-    """Up or down only if the whole interval of the difference is on that side of zero."""
+def direction(row: EvaluationRow, confidence: float) -> Direction:
+    """Up or down only if the whole interval of the difference is on that side of zero, of enough prompts to tell."""
+    if not may_decide(row.n_prompts, confidence):
+        return "unclear"
     if row.difference_low is not None and row.difference_low > 0:
         return "up"
     if row.difference_high is not None and row.difference_high < 0:
@@ -56,9 +59,10 @@ def findings(params: Params, rows: Sequence[EvaluationRow]) -> list[Finding]:
     part = roles(params, rows)
     overall = next(iter(sets.values()), [])
     shown = [row for role in ("target", "held out") for row in overall if part[row.reward] == role]
-    level = percent(params.evaluate.confidence)
+    confidence = params.evaluate.confidence
     return [
-        Finding(row, part[row.reward], direction(row), _sentences(row, part, sets, level)) for row in shown
+        Finding(row, part[row.reward], direction(row, confidence), _sentences(row, sets, confidence))
+        for row in shown
     ]
 
 
@@ -101,11 +105,9 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _sentences(
-    row: EvaluationRow,
-    part: Mapping[str, Role],
-    sets: Mapping[str, Sequence[EvaluationRow]],
-    level: str,
+    row: EvaluationRow, sets: Mapping[str, Sequence[EvaluationRow]], confidence: float
 ) -> list[str]:
+    level = percent(confidence)
     effect = f"{signed(row.effect)} standard deviations of the base model"
     if row.effect_low is None:
         interval = "no interval: it takes two prompts"
@@ -122,9 +124,11 @@ def _sentences(
         other for name, rows in sets.items() if name != ALL for other in rows if other.reward == row.reward
     ]
     if len(single) > 1:
-        clear = {side: sum(direction(other) == side for other in single) for side in ("up", "down")}
+        clear = {
+            side: sum(direction(other, confidence) == side for other in single) for side in ("up", "down")
+        }
         said.append(
-            f"Taken one by one, {clear['up']} of {len(single)} test sets have the interval above zero and "
-            f"{clear['down']} below."
+            f"Taken one by one, {clear['up']} of {len(single)} test sets show it above zero and {clear['down']} "
+            "below."
         )
     return said

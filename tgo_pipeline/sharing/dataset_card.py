@@ -192,8 +192,9 @@ def _opening(params: Params, about: About, images: int, scores: int) -> str:
         f"{markdown.code(shown_model(params.generate.images or 'a folder'))}"
     )
     return (
-        f"# {markdown.text(_title(about))}\n\n{made}, each with {scores} scores and labelled on its own as positive or "
-        f"negative, without pairs, for [Threshold-Guided Optimization]({PAPER}). Made with tgo-pipeline {__version__}."
+        f"# {markdown.text(_title(about))}\n\n{made}, each with {scores} score{'s' * (scores != 1)} and "
+        "labelled on its own as positive or negative, without pairs, "
+        f"for [Threshold-Guided Optimization]({PAPER}). Made with tgo-pipeline {__version__}."
     )
 
 
@@ -255,7 +256,7 @@ def _labels(params: Params, places: Places, rewards: Sequence[RewardFact]) -> st
         f"Target score: {f'{params.target.reward} of {target}' if combined else target}.",
         _threshold(params, places),
         f"A score equal to it counts as {params.label.ties}.",
-        f"Weight: 1 + {params.label.c:g} · distance, in units of {_UNITS[params.label.scale]}.",
+        f"Weight: 1 + {params.label.c:g} · distance, in units of {_unit(params)}.",
         f"{counts.labelled:,} samples have a label: {counts.positive:,} positive "
         f"({counts.positive / max(counts.labelled, 1):.1%}), {counts.labelled - counts.positive:,} negative. Weights: "
         f"mean {counts.mean_weight:.3g}, largest {counts.max_weight:.3g}, effective sample size {counts.ess:,.0f}.",
@@ -280,6 +281,11 @@ _UNITS = {
     "mad": "the scores' median absolute deviation (× 1.4826)",
     "rank": "the scores' distribution function",
 }
+
+
+def _unit(params: Params) -> str:
+    words = _UNITS[params.label.scale]
+    return words.replace("score", "quantile") if params.threshold.baseline == "prompt_quantile" else words
 
 
 def _threshold(params: Params, places: Places) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.statistics import may_decide
 from tgo_pipeline.generators.pipelines import description
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.sharing import markdown, results
@@ -193,7 +194,9 @@ def _finding(params: Params, found: Results | None) -> str:
     shown = [row for row in overall if row["is_target"]] + held_out
     if not shown:
         return "The evaluation has no score of the target, which exists for the images it was given to alone."
-    said = "; ".join(f"{_role(row, params)} {markdown.code(row['reward'])} {_change(row)}" for row in shown)
+    said = "; ".join(
+        f"{_role(row, params)} {markdown.code(row['reward'])} {_change(row, params)}" for row in shown
+    )
     return f"Against the base model on {overall[0]['n_prompts']:,} test prompts: {said}."
 
 
@@ -201,9 +204,10 @@ def _role(row: Mapping[str, Any], params: Params) -> str:
     return "the target" if row["is_target"] else "the held-out"
 
 
-def _change(row: Mapping[str, Any]) -> str:
+def _change(row: Mapping[str, Any], params: Params) -> str:
     low, high = row["difference_low"], row["difference_high"]
-    if low is None or low <= 0 <= high:
+    decides = may_decide(row["n_prompts"], params.evaluate.confidence)
+    if low is None or low <= 0 <= high or not decides:
         return "shows no clear change"
     rate = f"{row['win_rate']:.1%} of the pairs won"
     return f"{'rose' if low > 0 else 'fell'} ({rate})"

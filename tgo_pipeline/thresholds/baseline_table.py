@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.tables import read_table, with_features
+from tgo_pipeline.targets import mid_ranks
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval
 from tgo_pipeline.thresholds.membership import Members
@@ -129,7 +130,10 @@ def _rule(groups: Groups, params: ThresholdParams, tau: float) -> dict[str, Any]
     measured, count = groups.values, groups.sizes.size
     enough = groups.sizes >= baselines.least_size(params, is_own=params.source == "dataset")
     if params.baseline == "prompt_quantile" and params.beta is not None:
-        measured, baseline = baselines.quantiles(groups), np.full(count, baselines.tau_q(params.beta))
+        tau = baselines.tau_q(params.beta)
+        among_all = mid_ranks(groups.values, np.sort(groups.values))
+        measured = np.where(groups.spread(enough), baselines.quantiles(groups), among_all)
+        baseline = np.full(count, tau)
     elif params.baseline == "global":
         baseline, enough = np.full(count, tau), np.ones(count, bool)
     else:

@@ -77,8 +77,6 @@ def fit_folder(
     mark = {"fingerprint": planned_fingerprint(params, scores, sources)}
     with atomic(thresholds.with_name(BASELINES.name)) as temporary:
         write_table(per_prompt, temporary, mark)
-    with atomic(thresholds) as temporary:
-        write_table(table, temporary, mark)
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
         log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
@@ -94,6 +92,8 @@ def fit_folder(
     with atomic(metrics) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     _plot(params, frame, rows, plots)
+    with atomic(thresholds) as temporary:  # last: with it the stage counts as done
+        write_table(table, temporary, mark)
 
 
 def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: Sources) -> pa.Table:
@@ -130,6 +130,7 @@ def planned_fingerprint(params: Params, scores: Path, sources: Sources = PROJECT
         target_rewards=params.target_rewards,
         seed=params.seed,
         groups=sources.fingerprint(params.threshold),
+        label=params.label,
     )
 
 
