@@ -1,7 +1,7 @@
 """One threshold for all prompts, or one for each? Global against per-prompt rules on the small world.
 
     python -m benchmarks.thresholds_demo run        # an hour on one core; resumes
-    python -m benchmarks.thresholds_demo report     # thresholds_demo.json, .md and .svg
+    python -m benchmarks.thresholds_demo report     # thresholds_demo.json and .svg, RESULTS.md
 
 Binary labels, and weights that do not differ between rules: none at all (c = 0), or those of the global tau. All else
 is the same too: pictures, scores, steps, noise, prompts and seeds of the evaluation. What a rule changes is the labels.
@@ -20,7 +20,7 @@ from typing import Any
 import typer
 
 from benchmarks.objectives_units import ROOT, TEST, WEIGHTS, Result, Study, Unit
-from benchmarks.results import machine
+from benchmarks.results import RESULTS, machine, replace_section
 from tgo_pipeline.errors import TgoError
 
 log = logging.getLogger("tgo")
@@ -107,7 +107,7 @@ def report(
     work: Path = Work,
     output: Path = typer.Option(ROOT / "benchmarks", help="The folder."),
 ) -> None:
-    """Write what was measured, as numbers, as a section of markdown and as a figure."""
+    """Write what was measured: numbers, a figure, and the section of RESULTS.md."""
     from benchmarks.thresholds_demo_tables import figure, markdown, summarise
 
     study = Study.of_demo(work)
@@ -117,8 +117,9 @@ def report(
         **summarise(study, _numbers(seeds)),
     }
     (output / "thresholds_demo.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (output / "thresholds_demo.md").write_text(markdown(summary))
     figure(summary).save(str(output / "thresholds_demo.svg"))
+    picture = "![Difference of each rule to the global one](thresholds_demo.svg)"
+    replace_section(output / RESULTS.name, "thresholds_demo", f"{markdown(summary).strip()}\n\n{picture}")
 
 
 def _numbers(seeds: str) -> list[int]:
