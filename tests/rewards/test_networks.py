@@ -221,9 +221,9 @@ def test_image_reward_without_a_configuration_is_that_of_the_release(tmp_path: P
 
 
 def test_hpsv2_without_a_configuration_is_vit_h_14() -> None:
-    from tgo_pipeline.rewards.hpsv2 import _config
+    from tgo_pipeline.rewards.hpsv2 import network_config
 
-    config = _config(None)
+    config = network_config(None)
     assert (config["embed_dim"], config["vision_cfg"]["layers"], config["text_cfg"]["layers"]) == (
         1024,
         32,
@@ -235,14 +235,14 @@ def test_full_size_parameters_are_counted_without_memory() -> None:
     from transformers import BertTokenizer
 
     from tgo_pipeline.rewards.base import empty
-    from tgo_pipeline.rewards.hpsv2 import HPSv2, _config
+    from tgo_pipeline.rewards.hpsv2 import HPSv2, network_config
     from tgo_pipeline.rewards.image_reward import OFFICIAL_MED, ImageReward, text_config, vit_config
     from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer
 
     def count(reward: NetworkReward) -> int:
         return sum(parameter.numel() for parameter in reward.parameters())
 
-    assert count(empty(lambda: HPSv2(_config(None), OpenClipTokenizer()))) == 986_109_441
+    assert count(empty(lambda: HPSv2(network_config(None), OpenClipTokenizer()))) == 986_109_441
     vision = vit_config(hidden_size=1024, layers=24, heads=16, patch_size=16, image_size=224)
     words = BertTokenizer({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3})
     unused = 256 * (1024 + 1) + 256 * (768 + 1) + 512  # the official file's two projections and position ids
