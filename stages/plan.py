@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,6 +99,15 @@ class _Run:
         return drawing(self.family, self.params.generate, batch)
 
     @cached_property
+    def drawing_while_training(self) -> Drawing:
+        """The same in float32, which the weights are trained in."""
+        from tgo_pipeline.planning.sampling import drawing
+
+        generate = dataclasses.replace(self.params.generate, precision="fp32")
+        batch = min(self.params.runtime.generate_batch_size, max(1, self.images))
+        return drawing(self.family, generate, batch)
+
+    @cached_property
     def encoding(self) -> Encoding:
         from tgo_pipeline.planning.sampling import encoding
 
@@ -163,6 +173,7 @@ class _Run:
         drawing = self.drawing
         return self._stage(
             "generate",
+            self.params.generate.precision,
             flops=drawing.flops_per_image * self.images,
             work=work,
             memory_bytes=drawing.peak_bytes,
@@ -255,7 +266,7 @@ class _Run:
 
     def _validation(self, foot: Footprint) -> tuple[float, int, int]:
         """Operations of pictures that are drawn on the way, the peak while they are, and that of the training."""
-        validation, drawing = self.params.fine_tune.validation, self.drawing
+        validation, drawing = self.params.fine_tune.validation, self.drawing_while_training
         if not validation.every:
             return 0.0, 0, foot.peak_bytes
         times = self.params.fine_tune.steps // validation.every + 1
@@ -307,7 +318,9 @@ class _Run:
         cost, precision = self._scoring(rewards)
         drawn = sides * each * self.drawing.flops_per_image
         scored = sides * (each * cost.flops_per_image + len(self.test) * cost.flops_per_prompt)
-        hours = self.device.hours(drawn, "fp32") + self.device.hours(scored, precision)
+        hours = self.device.hours(drawn, self.params.generate.precision) + self.device.hours(
+            scored, precision
+        )
         return StagePlan(
             stage="evaluate",
             work=f"{sides} models, {len(self.test):,} prompts, {section.images_per_prompt} images each",

@@ -85,7 +85,9 @@ class GuidanceParams:
 class GenerateParams:
     """How images are sampled from the model, or which existing ones are taken (`source: images`).
 
-    `images` is a folder, a table or a preference data set; `limit` takes that many of them at most.
+    `images` is a folder, a table or a preference data set; `limit` takes that many of them at most. `precision` is that
+    of all networks while they sample, in the evaluation too: half precision takes half the memory, and on a GPU far
+    less time.
     """
 
     source: Literal["model", "images"] = "model"
@@ -96,6 +98,7 @@ class GenerateParams:
     images_per_prompt: int = 4
     guidance_scale: float = 7.5
     steps: int = 50
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     width: int | None = None
     height: int | None = None
     shard_size: int = 256

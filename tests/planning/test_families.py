@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None
     assert planned.weight_bytes == weights
     assert planned.peak_bytes == pytest.approx(meter.peak_bytes, rel=0.15)
     _compare_cache(pipeline, cache)
+
+
+def test_half_precision_takes_half_the_memory_for_the_same_operations(model: str) -> None:
+    halved = dataclasses.replace(SIZE, precision="bf16")
+    family = family_of(read_blueprint(model), halved)
+    planned, full = drawing(family, halved, BATCH), drawing(family, SIZE, BATCH)
+    pipeline = load_pipeline(model, precision="bf16")
+    meter = Meter()
+    weights = meter.hold(*_networks(pipeline))
+    with meter:
+        list(Sampler(pipeline, halved, BATCH).images(["a red circle"] * BATCH, range(BATCH)))
+    assert planned.flops_per_image * BATCH == pytest.approx(meter.flops, rel=1e-6)
+    assert planned.weight_bytes == weights == pytest.approx(full.weight_bytes / 2, rel=0.01)
+    assert planned.peak_bytes == pytest.approx(meter.peak_bytes, rel=0.15)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def _compare_cache(pipeline: Any, cache: Any) -> None:

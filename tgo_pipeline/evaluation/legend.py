@@ -88,6 +88,9 @@ def _target(params: Params, scores: Path) -> dict[str, Facts]:
     }
 
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
 def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, Facts]:
     """Source, size and hash of each test set (the hash of `metrics/prompts.json`), and how it was counted."""
     from tgo_pipeline.prompts.normalise import set_hash
@@ -119,7 +122,7 @@ def _sampling(params: Params, side: Side) -> Facts:
         "run seed": params.seed,
         "purpose": PURPOSE,
         "seed of an image": SEEDS,
-        "precision": "float32",
+        "precision": PRECISIONS[params.generate.precision],
         "safety checker": "off",
     }
 

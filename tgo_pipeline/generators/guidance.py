@@ -17,6 +17,7 @@ from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
 from tgo_pipeline.generators.pipelines import (
     DEMOS,
     TUNED,
+    Precision,
     description,
     load_pipeline,
     locate,
@@ -44,6 +45,7 @@ def guided_pipeline(
     kind: Kind | None = None,
     revision: str | None = None,
     device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> Any:
     """A pipeline of the base's class whose network is guided by preference, before classifier-free guidance.
 
@@ -52,12 +54,15 @@ def guided_pipeline(
     `pipeline.guidance.strength` may be set between calls, `pipeline.guidance.branches_per_call` lowered to save memory.
 
     Modules that are adapters share the base's network; of others the network alone is loaded. `revision` pins the
-    base's hub id, `device` is for what is loaded here. Raises `TgoError` for modules that do not belong to the base.
+    base's hub id, `device` and `precision` are for what is loaded here. Raises `TgoError` for modules that do not
+    belong to the base.
     """
     from tgo_pipeline.generators.guided_network import Guidance, GuidedNetwork
 
     guidance = Guidance(_kind(kind, negative), strength)
-    opened = load_pipeline(str(base), revision, device) if isinstance(base, (str, Path)) else base
+    opened = base
+    if isinstance(base, (str, Path)):
+        opened = load_pipeline(str(base), revision, device, precision=precision)
     component = network_name(opened)
     if isinstance(getattr(opened, component), GuidedNetwork):
         raise TgoError("the base is guided already: name the model that its modules were trained from.")
@@ -210,6 +215,7 @@ def load_guided(
     revision: str | None,
     guidance: GuidanceParams,
     device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
 ) -> Any:
     """`guided_pipeline` of parameters."""
     return guided_pipeline(
@@ -220,6 +226,7 @@ def load_guided(
         kind=guidance.kind,
         revision=revision,
         device=device,
+        precision=precision,
     )
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 log = logging.getLogger("tgo")
+Precision = Literal["fp32", "bf16", "fp16"]
 INDEX, TUNED = "model_index.json", "tgo.json"
 LAYOUT = (
     f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
@@ -49,18 +50,20 @@ def load_pipeline(
     revision: str | None = None,
     device: torch.device | str = "cpu",
     without: Sequence[str] = (),
+    precision: Precision = "fp32",
 ) -> DiffusionPipeline:
-    """Load `model` in float32 onto `device`, with progress bars and the safety checker off.
+    """Load `model` onto `device`, all networks in `precision`, with progress bars and the safety checker off.
 
     The components named in `without` (`vae`, `text_encoder`) are neither read nor held; a model may lack them anyway.
 
     The safety checker paints suspected pictures black; they would then be scored and trained on as black pictures.
-    Raises `TgoError` if a folder or a part of it is missing or broken, or if the hub cannot be reached.
+    Raises `TgoError` if a folder or a part of it is missing or broken, if the hub cannot be reached, or if the model
+    has T5, whose numbers are too large for fp16.
     """
     from tgo_pipeline.generators.guidance import described_guidance, load_guided
 
     if described := described_guidance(model):
-        return load_guided(*described, device)
+        return load_guided(*described, device, precision)
     location = locate(model, revision)
     if location.hub_id is not None:
         log.info("%s is no folder here: taking it from the model hub or its local cache", location)
@@ -68,7 +71,7 @@ def load_pipeline(
         pipeline = _open(location, without)
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
-    _to_float32(pipeline)
+    _cast(pipeline, precision)
     if hasattr(pipeline, "watermark"):
         pipeline.watermark = None  # what SDXL writes into its pictures would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)
@@ -222,13 +225,18 @@ def _is_offline(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _to_float32(pipeline: Any) -> None:
+def _cast(pipeline: Any, precision: Precision) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
+    from transformers import T5EncoderModel
 
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.float()
+    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    if precision == "fp16" and any(isinstance(network, T5EncoderModel) for network in networks):
+        raise TgoError(
+            f"precision is fp16, but {type(pipeline).__name__} has T5, which overflows in it: use bf16 or fp32."
+        )
+    for network in networks:
+        network.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

@@ -108,6 +108,8 @@ def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]
         "model": _model_fingerprint(source),
         "sampling": [params.guidance_scale, params.steps, params.width, params.height],
     }
+    if params.precision != "fp32":
+        common["precision"] = params.precision
     return [
         Shard(split, index, len(parts), fingerprint(rows=part, **common)) for index, part in enumerate(parts)
     ]
@@ -121,10 +123,10 @@ def _model_fingerprint(source: Source) -> str:
 
 
 def _load(source: Source, device: torch.device) -> Any:
-    guidance = source.params.guidance
+    guidance, precision = source.params.guidance, source.params.precision
     if guidance is None:
-        return load_pipeline(source.model, source.revision, device)
-    return load_guided(source.model, source.revision, guidance, device)
+        return load_pipeline(source.model, source.revision, device, precision=precision)
+    return load_guided(source.model, source.revision, guidance, device, precision)
 
 
 def _make_worker(

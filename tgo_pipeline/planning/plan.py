@@ -72,7 +72,8 @@ class Plan:
         device = self.device
         return [
             f"Hours: {device.name} at {half} of {device.half_tflops:.4g} TFLOP/s in half precision and {single} of "
-            f"{device.single_tflops:.4g} in float32 ({device.source}); sampling and encoding are in float32.",
+            f"{device.single_tflops:.4g} in float32 ({device.source}); sampling is in generate.precision, encoding in "
+            "float32.",
             "Operations: counted on the networks themselves; a multiplication and its addition are two.",
             "Memory: tensors on one device at the peak, without the driver (0.5 GB on a GPU), what libraries need "
             "inside of operations, and what an allocator wastes: keep a tenth free.",

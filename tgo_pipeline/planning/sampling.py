@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.planning.families import Family
 from tgo_pipeline.planning.meter import Cost, Meter, imagined
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEPS = 2
 """Steps that are imagined: in the second, what the first left behind is there too."""
 
@@ -30,20 +33,32 @@ class Drawing:
 
 
 def drawing(family: Family, generate: GenerateParams, batch: int) -> Drawing:
-    """What it takes to draw batches of `batch` pictures in float32, all networks on the device.
+    """What it takes to draw batches of `batch` pictures in `generate.precision`, all networks on the device.
 
     Preference guidance runs the network once more for each module, and holds a module's own weights.
     """
     guidance = generate.guidance
     modules = 0 if guidance is None else (2 if guidance.kind == "cpgd" else 1)
     meter = Meter(imagined=True)
-    with torch.no_grad(), imagined():
-        parts = _networks(family)
+    dtype = DTYPES[generate.precision]
+    with torch.no_grad(), imagined(), _default(dtype):
+        parts = {name: network.to(dtype) for name, network in _networks(family).items()}
         own = meter.hold(*parts.values())
         text, step, decoding = _draw(family, parts, batch, family.guided(generate.guidance_scale), meter)
     added = modules * _bytes_of(parts[family.component])
     flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
     return Drawing(flops / batch, own + added, meter.peak_bytes + added)
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """New tensors are of this type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _draw(

@@ -65,6 +65,7 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
         f"taken from {sampling.images}"
         if sampling.source == "images"
         else f"{sampling.images_per_prompt} a prompt, {sampling.steps} steps, guidance {sampling.guidance_scale:g}"
+        + f", {sampling.precision}" * (sampling.precision != "fp32")
     )
     return [
         ("Model", f"{params.model}{revision}"),
