@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tgo_pipeline.datasets import is_dataset, open_dataset
+from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.fingerprints import content_fingerprint
@@ -79,7 +79,10 @@ def _column(params: FeedbackParams, name: str) -> str:
 def _path(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
-        raise TgoError(f"{source} does not exist (looked in {Path.cwd()}): name the file of the feedback.")
+        hint = f", or a data set ({NAMES})" if ":" in source else ""
+        raise TgoError(
+            f"{source} does not exist (looked in {Path.cwd()}): name the file of the feedback{hint}."
+        )
     return path
 
 

@@ -110,6 +110,7 @@ def _tau(name: str, found: Statistics) -> Iterator[RenderableType]:
                 f"{_number(largest.value)}x",
             )
         ],
+        named=False,
     )
     yield _legend(
         "redrawn: labels that another draw of as many prompts would move tau across: the sampling error of tau, to be "
@@ -324,7 +325,8 @@ def _ends(row: Row, form: Callable[[float | None], str] = _percent) -> str:
     return f"{form(row.low).removesuffix(' %')} to {form(row.high)}"
 
 
-def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], *, named: bool = True) -> Table:
+    """A table of numbers; with `named` the first column names the rows and may be wrapped."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -338,7 +340,7 @@ def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) ->
         pad_edge=False,
     )
     for place, header in enumerate(headers):
-        if place == 0:
+        if place == 0 and named:
             table.add_column(Text(header), style="cyan", overflow="fold")
         else:
             table.add_column(Text(header), justify="right", no_wrap=True)

@@ -57,7 +57,7 @@ def _require_own(compared: Comparison, rule: ThresholdParams) -> None:
         )
     if missing:
         log.warning(
-            "%d of %d samples are compared with the global tau: their %s has too few scores for a baseline of its own",
+            "%d of %d samples are compared with the global tau: they have no %s with enough scores for a baseline",
             missing,
             count,
             what,
