@@ -92,10 +92,10 @@ def _tau(name: str, found: Statistics) -> Iterator[RenderableType]:
             "tau",
             "interval",
             "at or above",
-            "equal to tau",
+            "at tau",
             "redrawn",
-            "as if independent",
-            "weights' ESS",
+            "independent",
+            "ESS of w",
             "max w",
         ),
         [
@@ -114,8 +114,8 @@ def _tau(name: str, found: Statistics) -> Iterator[RenderableType]:
     )
     yield _legend(
         "redrawn: labels that another draw of as many prompts would move tau across: the sampling error of tau, to be "
-        "held against the flips above. weights' ESS: (sum w)^2 / sum w^2 over the samples "
-        f"({weights.note or 'label.c, label.scale'}); max w: the largest over the mean."
+        "held against the flips above; independent: the same if samples of a prompt were. ESS of w: (sum "
+        f"w)^2 / sum w^2 over the samples ({weights.note or 'label.c, label.scale'}); max w: the largest over the mean."
     )
 
 
