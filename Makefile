@@ -21,7 +21,7 @@ demo: setup  ## run the whole pipeline on the embedded small world
 	@echo "The report: $(CURDIR)/report.html"
 
 test: setup  ## run the tests
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
