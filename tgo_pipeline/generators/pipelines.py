@@ -236,7 +236,7 @@ def _cast(pipeline: Any, precision: Precision) -> None:
             f"precision is fp16, but {type(pipeline).__name__} has T5, which overflows in it: use bf16 or fp32."
         )
     for network in networks:
-        network.to({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        {"fp32": network.float, "bf16": network.bfloat16, "fp16": network.half}[precision]()
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:
