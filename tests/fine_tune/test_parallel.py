@@ -30,6 +30,8 @@ from tgo_pipeline.params import FineTuneParams, RuntimeParams
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"
 TIMEOUT_S = 600
+ATTEMPTS, ABORTED = 2, "(SIGABRT)"
+"""Now and then a process of torch 2.12 ends inside gloo with "free(): invalid pointer": it is started once more."""
 SHORT = {"steps": 4, "learning_rate": 1e-4, "checkpoint_every": 2}
 LONG = {**SHORT, "steps": 12, "checkpoint_every": 100, "ema": 0.9}
 PICTURES = {"validation": {"every": 2, "prompts": 1}}
@@ -53,14 +55,17 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def launched(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of each case, after two processes have trained them all."""
-    root = tmp_path_factory.mktemp("launched")
-    cases = []
-    for name, case in CASES.items():
-        (root / name).mkdir()
-        cases.append({"source": str(source), "root": str(root / name), **case})
-    interrupt(source, root / "one-then-two", LONG)
-    (root / "cases.json").write_text(json.dumps(cases))
-    done = launch(root, "fsdp2.yaml", "tests.fine_tune.parallel_worker", str(root / "cases.json"))
+    for _ in range(ATTEMPTS):
+        root = tmp_path_factory.mktemp("launched")
+        cases = []
+        for name, case in CASES.items():
+            (root / name).mkdir()
+            cases.append({"source": str(source), "root": str(root / name), **case})
+        interrupt(source, root / "one-then-two", LONG)
+        (root / "cases.json").write_text(json.dumps(cases))
+        done = launch(root, "fsdp2.yaml", "tests.fine_tune.parallel_worker", str(root / "cases.json"))
+        if ABORTED not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return root
 
@@ -113,23 +118,32 @@ def test_an_error_of_one_process_is_raised_by_all(launched: Path) -> None:
     assert "nowhere.parquet" in outcomes[0]
 
 
-def test_the_stage_runs_under_the_launcher(source: Path, tmp_path: Path) -> None:
+def test_the_stage_runs_under_the_launcher(source: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for _ in range(ATTEMPTS):
+        folder = tmp_path_factory.mktemp("project")
+        done = launch(prepared(folder, source), "ddp.yaml", "stages.fine_tune")
+        if ABORTED not in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 4/4") == 1  # the main process speaks for all
+    assert json.loads((folder / paths.MODEL / "tgo.json").read_text())["steps"] == 4
+    again = launch(folder, "one_gpu.yaml", "stages.fine_tune")
+    assert "nothing to do" in again.stderr
+
+
+def prepared(folder: Path, source: Path) -> Path:
+    """A project that is ready for the stage."""
     ours = world.places(source)
     for name, path in (
         ("labels", paths.LABELS),
         ("generations", paths.GENERATIONS),
         ("prompts", paths.PROMPTS),
     ):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).symlink_to(ours[name])
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).symlink_to(ours[name])
     raw = world.raw_params(source / "model", **SHORT, method="lora")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
-    done = launch(tmp_path, "ddp.yaml", "stages.fine_tune")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("step 4/4") == 1  # the main process speaks for all
-    assert json.loads((tmp_path / paths.MODEL / "tgo.json").read_text())["steps"] == 4
-    again = launch(tmp_path, "one_gpu.yaml", "stages.fine_tune")
-    assert "nothing to do" in again.stderr
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    return folder
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
