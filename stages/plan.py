@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import Params
+from tgo_pipeline.params import GenerateParams, Params
 from tgo_pipeline.planning import disk
-from tgo_pipeline.planning.gpus import Device, Precision
+from tgo_pipeline.planning.gpus import Device
 from tgo_pipeline.planning.plan import Plan, StagePlan, Sure, amount
+from tgo_pipeline.values import Precision
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
@@ -91,27 +92,32 @@ class _Run:
 
         return family_of(read_blueprint(self.params.model, self.params.revision), self.params.generate)
 
+    @property
+    def _batch(self) -> int:
+        """Pictures that are drawn or encoded at a time."""
+        return min(self.params.runtime.generate_batch_size, max(1, self.images))
+
     @cached_property
     def drawing(self) -> Drawing:
-        from tgo_pipeline.planning.sampling import drawing
-
-        batch = min(self.params.runtime.generate_batch_size, max(1, self.images))
-        return drawing(self.family, self.params.generate, batch)
+        return self._drawing(self.params.generate)
 
     @cached_property
     def drawing_while_training(self) -> Drawing:
         """The same in float32, which the weights are trained in."""
+        if self.params.generate.precision == "fp32":
+            return self.drawing
+        return self._drawing(dataclasses.replace(self.params.generate, precision="fp32"))
+
+    def _drawing(self, generate: GenerateParams) -> Drawing:
         from tgo_pipeline.planning.sampling import drawing
 
-        generate = dataclasses.replace(self.params.generate, precision="fp32")
-        batch = min(self.params.runtime.generate_batch_size, max(1, self.images))
-        return drawing(self.family, generate, batch)
+        return drawing(self.family, generate, self._batch)
 
     @cached_property
     def encoding(self) -> Encoding:
         from tgo_pipeline.planning.sampling import encoding
 
-        return encoding(self.family, min(self.params.runtime.generate_batch_size, max(1, self.images)))
+        return encoding(self.family, self._batch)
 
     @property
     def drawn(self) -> bool:

@@ -16,7 +16,7 @@ from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.objective_params import GuardParams
 from tgo_pipeline.parsing import parse, read_yaml
 from tgo_pipeline.tuning_params import FineTuneParams, LoraParams
-from tgo_pipeline.values import fraction, not_negative, positive
+from tgo_pipeline.values import Precision, fraction, not_negative, positive
 
 __all__ = ["FineTuneParams", "GuardParams", "LoraParams", "Params", "load_params", "parse"]
 TARGET_COMBINATIONS = ("mean_z", "mean_rank", "majority")
@@ -98,7 +98,7 @@ class GenerateParams:
     images_per_prompt: int = 4
     guidance_scale: float = 7.5
     steps: int = 50
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     width: int | None = None
     height: int | None = None
     shard_size: int = 256

@@ -21,7 +21,7 @@ from tgo_pipeline.objective_params import (
     SftParams,
     TgoParams,
 )
-from tgo_pipeline.values import fraction, not_negative, positive
+from tgo_pipeline.values import Precision, fraction, not_negative, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class FineTuneParams:
     caption_dropout: float = 0.0
     positive_share: float | None = None
     by_prompt: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     checkpoint_every: int = 50
     guard: GuardParams = field(default_factory=GuardParams)
     validation: ValidationParams = field(default_factory=ValidationParams)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tgo_pipeline.errors import TgoError
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def positive(**values: float | None) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.generators.pipelines import INDEX, read_json
 from tgo_pipeline.rewards.integrity import refuse_imposter
 
 NAMES = (
@@ -26,7 +24,7 @@ CHECKER = "safety_checker"
 
 def networks(folder: Path) -> dict[str, str]:
     """The parts of a pipeline that have weights, and their classes, by its index; without the safety checker."""
-    parts = {name: part for name, part in _json(folder / INDEX).items() if isinstance(part, list)}
+    parts = {name: part for name, part in read_json(folder / INDEX).items() if isinstance(part, list)}
     return {
         name: part[1]
         for name, part in parts.items()
@@ -41,7 +39,7 @@ def numbers(folder: Path) -> int:
     """
     if not (folder / "config.json").is_file():
         raise TgoError(f"{folder} has no config.json: copy the model again, complete.")
-    _json(folder / "config.json")
+    read_json(folder / "config.json")
     return sum(map(count, weight_files(folder)))
 
 
@@ -82,7 +80,7 @@ def _pickled(file: Path) -> int:
 
 
 def _shards(index: Path) -> list[Path]:
-    places = _json(index).get("weight_map")
+    places = read_json(index).get("weight_map")
     if not isinstance(places, dict):
         raise TgoError(f"{index} has no weight_map: copy the model again.")
     files = [index.parent / name for name in sorted(set(places.values()))]
@@ -99,13 +97,3 @@ def _lost(folder: Path, places: dict[str, str]) -> Iterator[str]:
     """Tensors that are not where the index says; a pickle is not opened."""
     held = {name: shapes(folder / name) for name in set(places.values()) if name.endswith(".safetensors")}
     return (tensor for tensor, name in places.items() if name in held and tensor not in held[name])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
-    if not isinstance(content, dict):
-        raise TgoError(f"{path} holds a JSON {type(content).__name__}, not an object: copy the model again.")
-    return content

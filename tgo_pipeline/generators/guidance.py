@@ -17,13 +17,13 @@ from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
 from tgo_pipeline.generators.pipelines import (
     DEMOS,
     TUNED,
-    Precision,
     description,
     load_pipeline,
     locate,
     model_fingerprint,
     sampling_hints,
 )
+from tgo_pipeline.values import Precision
 
 if TYPE_CHECKING:
     import torch

@@ -9,17 +9,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.values import Precision
 
 if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 log = logging.getLogger("tgo")
-Precision = Literal["fp32", "bf16", "fp16"]
 INDEX, TUNED = "model_index.json", "tgo.json"
 LAYOUT = (
     f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
@@ -124,7 +124,7 @@ def _locate_on_hub(model: str, revision: str | None) -> Location:
 def description(folder: Path) -> dict[str, Any]:
     """What the folder's `tgo.json` says; empty without one. Raises `TgoError` if it cannot be read."""
     path = folder / TUNED
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def sampling_hints(model: str) -> dict[str, str]:
@@ -146,7 +146,7 @@ def _base(tuned: dict[str, Any], folder: Path) -> str:
 def _complete(folder: Path) -> Path:
     if not (folder / INDEX).is_file():
         raise TgoError(f"{folder} has no {INDEX}, so it is no pipeline folder. {LAYOUT}")
-    index = _read_json(folder / INDEX)
+    index = read_json(folder / INDEX)
     missing = [name for name, part in index.items() if _is_component(part) and not (folder / name).is_dir()]
     missing = [name for name in missing if name != "safety_checker"]
     if missing:
@@ -158,7 +158,8 @@ def _is_component(part: Any) -> bool:
     return isinstance(part, list) and len(part) == 2 and None not in part
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model's folder. Raises `TgoError` if the file holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

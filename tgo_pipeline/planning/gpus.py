@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 from tgo_pipeline.errors import TgoError
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from tgo_pipeline.values import Precision
 
 
 @dataclass(frozen=True)
