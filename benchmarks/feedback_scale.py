@@ -16,7 +16,7 @@ import polars as pl
 import typer
 
 from tgo_pipeline.feedback.scores import image_scores
-from tgo_pipeline.feedback_params import FeedbackParams
+from tgo_pipeline.params.feedback import FeedbackParams
 
 PER_PROMPT = 15
 RULES = ("any_win", "wins", "win_rate", "wins_minus_losses", "bradley_terry")

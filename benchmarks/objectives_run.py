@@ -25,8 +25,8 @@ from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, 
 from fine_tune.modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.objective_params import ModuleGuidanceParams
 from tgo_pipeline.params import Params
+from tgo_pipeline.params.objectives import ModuleGuidanceParams
 
 log = logging.getLogger("tgo")
 LAST_STEPS = 10

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.objective_params import SftParams
+from tgo_pipeline.params.objectives import SftParams
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import FineTuneParams, Params

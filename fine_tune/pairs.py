@@ -13,7 +13,7 @@ from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
     from fine_tune.labels import Labels
-    from tgo_pipeline.objective_params import PairParams
+    from tgo_pipeline.params.objectives import PairParams
 
 log = logging.getLogger("tgo")
 

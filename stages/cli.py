@@ -198,7 +198,7 @@ def evaluation(
 @app.command()
 def presets() -> None:
     """Print the published values of every objective by model, and the paper or code that each is from."""
-    from tgo_pipeline.presets import table
+    from tgo_pipeline.params.presets import table
 
     show_table(table())
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params
+from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.planning import disk
 from tgo_pipeline.planning.gpus import Device
 from tgo_pipeline.planning.plan import Plan, StagePlan, Sure, amount
-from tgo_pipeline.values import Precision
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint

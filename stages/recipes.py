@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, w
 def list_recipes() -> None:
     """Print every recipe and what it is."""
     from stages.console import show
-    from tgo_pipeline.recipes import table
+    from tgo_pipeline.params.recipes import table
 
     show(table())
 
@@ -21,7 +21,7 @@ def list_recipes() -> None:
 @app.command("show")
 def show_recipe(name: str = typer.Argument(help="A name of `tgo recipe list`.")) -> None:
     """Print a recipe with the sources of its values."""
-    from tgo_pipeline.recipes import recipe
+    from tgo_pipeline.params.recipes import recipe
 
     typer.echo(recipe(name).text, nl=False)
 
@@ -33,7 +33,7 @@ def use_recipe(
     force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
 ) -> None:
     """Write a recipe as the parameter file, and say what is to be filled in."""
-    from tgo_pipeline.recipes import PLACEHOLDER, use
+    from tgo_pipeline.params.recipes import PLACEHOLDER, use
 
     lines = use(name, to, replace=force).to_fill()
     typer.echo(f"{to} is written. Replace {PLACEHOLDER} by the commits that you pin:")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback_params import FeedbackParams
-from tgo_pipeline.parsing import parse
+from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.params.parsing import parse
 
 
 def feedback(**keys: Any) -> FeedbackParams:

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from stages.cli import app
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
-from tgo_pipeline.parsing import parse
-from tgo_pipeline.presets import MODELS, PRESETS, apply
+from tgo_pipeline.params.parsing import parse
+from tgo_pipeline.params.presets import MODELS, PRESETS, apply
 
 KAPPA = {  # beta / T: the stiffness on mean squared errors
     "tgo/sd14": 1000,

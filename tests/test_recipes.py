@@ -20,8 +20,8 @@ from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline import paths
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
-from tgo_pipeline.presets import MODELS
-from tgo_pipeline.recipes import recipe, recipes
+from tgo_pipeline.params.presets import MODELS
+from tgo_pipeline.params.recipes import recipe, recipes
 
 PIPELINES: dict[str, Callable[[Path], Path]] = {
     "amused": tiny_amused_pipeline,

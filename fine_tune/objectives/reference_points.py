@@ -13,7 +13,7 @@ from fine_tune.objectives.base import Batch, ReferencePoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tgo_pipeline.objective_params import ReferencePointName
+    from tgo_pipeline.params.objectives import ReferencePointName
 
 
 class BatchMean(ReferencePoint):

@@ -13,7 +13,7 @@ import pytest
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.columns import fingerprint, join
-from tgo_pipeline.feedback_params import FeedbackParams
+from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.tables import GENERATIONS, write_table
 
 UIDS = [["x.png", "y.png"], ["x.png", None]]

@@ -13,7 +13,7 @@ import pytest
 from tests.datasets.public import pickapic, uid, write_pickapic
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.read import identity, read
-from tgo_pipeline.feedback_params import FeedbackParams
+from tgo_pipeline.params.feedback import FeedbackParams
 
 STARS = [("a.png", 5, "ann"), ("a.png", 3, "bob"), ("b.png", 1, "ann")]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.datasets.public import uid, write_pickapic
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.scores import image_scores
-from tgo_pipeline.feedback_params import FeedbackParams
+from tgo_pipeline.params.feedback import FeedbackParams
 
 
 def scores(source: Path | str, kind: str, **keys: Any) -> dict[str, float]:

@@ -20,8 +20,8 @@ from tests.tiny import tiny_diffusion_pipeline
 from tests.tiny_families import tiny_sd3_pipeline
 from tests.tiny_masked import tiny_meissonic_pipeline
 from tgo_pipeline.generators import load_pipeline
-from tgo_pipeline.objective_params import KtoParams
 from tgo_pipeline.params import FineTuneParams, GuardParams, Params, PromptsParams, RuntimeParams, ScoreParams
+from tgo_pipeline.params.objectives import KtoParams
 from tgo_pipeline.planning.blueprint import read_blueprint
 from tgo_pipeline.planning.disk import safetensors_bytes
 from tgo_pipeline.planning.families import family_of

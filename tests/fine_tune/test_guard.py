@@ -4,7 +4,7 @@ import pytest
 
 from fine_tune.guard import Guard
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.objective_params import GuardParams
+from tgo_pipeline.params.objectives import GuardParams
 
 
 def metrics(ratio: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fine_tune.pairs import build_pairs, find_pairs
 from tests.fine_tune.objectives.evaluate import labels
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.objective_params import PairParams
+from tgo_pipeline.params.objectives import PairParams
 
 samples = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-4, 4)), min_size=1, max_size=24)
 margins = st.sampled_from([0.0, 1.0, 2.5])

@@ -21,7 +21,6 @@ from fine_tune.objectives import make_objective
 from fine_tune.reestimate import Estimator, Reestimation, check, choose_prompts, mark, relabelled
 from tests.fine_tune import training, world
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.params import (
     GenerateParams,
     GuidanceParams,
@@ -32,8 +31,9 @@ from tgo_pipeline.params import (
     ThresholdParams,
     parse,
 )
+from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.params.fine_tune import ReestimateParams
 from tgo_pipeline.targets import combine
-from tgo_pipeline.tuning_params import ReestimateParams
 
 Settings = dict[str, Any]
 ANEW = {"reestimate": {"prompts": 3, "images_per_prompt": 2}, "batch_size": 10, "steps": 6}

@@ -16,8 +16,8 @@ from stages.plan import make
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params, ScoreParams, TargetParams, load_params
+from tgo_pipeline.params.recipes import recipes
 from tgo_pipeline.planning.gpus import UTILISATION, Device, device
-from tgo_pipeline.recipes import recipes
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,6 @@ def test_the_command_prints_a_table_or_json(
 
 
 def test_every_recipe_names_a_model_that_can_be_planned() -> None:
-    from tgo_pipeline.presets import MODELS
+    from tgo_pipeline.params.presets import MODELS
 
     assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(MODELS)

@@ -15,8 +15,8 @@ from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import Source, moves
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.params.recipes import PLACEHOLDER
 from tgo_pipeline.planning.access import explain
-from tgo_pipeline.recipes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.hub import Answer

@@ -16,7 +16,7 @@ from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 if TYPE_CHECKING:
     from tgo_pipeline.datasets import Dataset
     from tgo_pipeline.doctor.examine import Check
-    from tgo_pipeline.feedback_params import FeedbackParams
+    from tgo_pipeline.params.feedback import FeedbackParams
     from tgo_pipeline.rewards.specs import Spec
 
 LOOKED_AT = 1000

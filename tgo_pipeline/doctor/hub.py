@@ -20,7 +20,7 @@ from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.resources import Need, compare
 from tgo_pipeline.doctor.sources import Kind, Source, addressed, sources
-from tgo_pipeline.recipes import PLACEHOLDER
+from tgo_pipeline.params.recipes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check

@@ -10,7 +10,7 @@ from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, ok, warn
 from tgo_pipeline.doctor.sources import moves, sources
 from tgo_pipeline.params import Params
-from tgo_pipeline.recipes import PLACEHOLDER, Recipe
+from tgo_pipeline.params.recipes import PLACEHOLDER, Recipe
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check

@@ -14,8 +14,8 @@ import polars as pl
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.read import identity
 from tgo_pipeline.feedback.scores import ImageScores, image_scores
-from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.params.feedback import FeedbackParams
 
 log = logging.getLogger("tgo")
 VERSION = 1

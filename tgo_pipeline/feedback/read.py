@@ -14,8 +14,8 @@ import polars as pl
 
 from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.fingerprints import content_fingerprint
+from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.prompts.sources import column_names
 
 if TYPE_CHECKING:

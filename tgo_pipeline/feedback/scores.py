@@ -11,7 +11,7 @@ import polars as pl
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback import bradley_terry, pairwise, ratings
 from tgo_pipeline.feedback.read import read
-from tgo_pipeline.feedback_params import FeedbackParams
+from tgo_pipeline.params.feedback import FeedbackParams
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tgo_pipeline.generators.pipelines import (
     model_fingerprint,
     sampling_hints,
 )
-from tgo_pipeline.values import Precision
+from tgo_pipeline.params.checks import Precision
 
 if TYPE_CHECKING:
     import torch

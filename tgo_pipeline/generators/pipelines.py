@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.values import Precision
+from tgo_pipeline.params.checks import Precision
 
 if TYPE_CHECKING:
     import torch

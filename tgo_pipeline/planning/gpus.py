@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.values import Precision
+from tgo_pipeline.params.checks import Precision
 
 
 @dataclass(frozen=True)

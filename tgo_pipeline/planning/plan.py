@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.planning.gpus import UTILISATION, Device
-from tgo_pipeline.values import Precision
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
-from tgo_pipeline.feedback_params import FeedbackParams
 from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.memory import groups
 from tgo_pipeline.rewards.metrics import write_metrics

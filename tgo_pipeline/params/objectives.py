@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.values import not_negative, positive
+from tgo_pipeline.params.checks import not_negative, positive
 
 ReferencePointName = Literal["none", "running_mean", "kl_clamped"]
 

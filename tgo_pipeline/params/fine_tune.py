@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.objective_params import (
+from tgo_pipeline.params.checks import Precision, fraction, not_negative, positive
+from tgo_pipeline.params.objectives import (
     AwrParams,
     BcoParams,
     CsftParams,
@@ -21,7 +22,6 @@ from tgo_pipeline.objective_params import (
     SftParams,
     TgoParams,
 )
-from tgo_pipeline.values import Precision, fraction, not_negative, positive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,11 @@ def _first_sentence(text: str) -> str:
 
 def recipes() -> dict[str, Recipe]:
     """All recipes by name, in alphabetical order."""
-    files = (file for file in resources.files("recipes").iterdir() if file.name.endswith(".yaml"))
+    files = (
+        file
+        for file in resources.files("tgo_pipeline.params.recipe_files").iterdir()
+        if file.name.endswith(".yaml")
+    )
     found = [
         Recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
         for file in sorted(files, key=lambda file: file.name)

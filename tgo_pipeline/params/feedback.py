@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.values import positive
+from tgo_pipeline.params.checks import positive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,18 @@
-"""`params.yaml` as frozen dataclasses: one per section, unknown keys and impossible values refused by name.
-
-Every section but `runtime` changes numbers and is tracked by DVC; `runtime` says only how fast and where.
-"""
+"""The sections of `params.yaml` as frozen dataclasses, but `fine_tune`; impossible values are refused by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-from tgo_pipeline import presets
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback_params import FeedbackParams
-from tgo_pipeline.objective_params import GuardParams
-from tgo_pipeline.parsing import parse, read_yaml
-from tgo_pipeline.tuning_params import FineTuneParams, LoraParams
-from tgo_pipeline.values import Precision, fraction, not_negative, positive
+from tgo_pipeline.params.checks import Precision, fraction, not_negative, positive
+from tgo_pipeline.params.feedback import FeedbackParams
 
-__all__ = ["FineTuneParams", "GuardParams", "LoraParams", "Params", "load_params", "parse"]
 TARGET_COMBINATIONS = ("mean_z", "mean_rank", "majority")
 RESERVED = ("sample_id", "prompt_id", "error", *TARGET_COMBINATIONS)
 """Names that no score column may have."""
-EMBEDDED = ("demo", "demo-masked")
-"""Models that ship with the package."""
 
 
 def _rewards(rewards: Mapping[str, str | None]) -> None:
@@ -326,66 +315,3 @@ class RuntimeParams:
             score_memory_gb=self.score_memory_gb,
             micro_batch_size=self.micro_batch_size,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Params:
-    """The whole of `params.yaml`. `model` is `demo`, a local folder or a hub id; `revision` pins a hub id."""
-
-    seed: int = 0
-    model: str = "demo"
-    revision: str | None = None
-    prompts: PromptsParams
-    generate: GenerateParams = field(default_factory=GenerateParams)
-    score: ScoreParams
-    target: TargetParams = field(default_factory=TargetParams)
-    threshold: ThresholdParams = field(default_factory=ThresholdParams)
-    label: LabelParams = field(default_factory=LabelParams)
-    fine_tune: FineTuneParams = field(default_factory=FineTuneParams)
-    evaluate: EvaluateParams = field(default_factory=EvaluateParams)
-    report: ReportParams = field(default_factory=ReportParams)
-    runtime: RuntimeParams = field(default_factory=RuntimeParams)
-
-    def __post_init__(self) -> None:
-        scored = self.score.columns
-        if self.target.reward not in (*scored, *TARGET_COMBINATIONS):
-            allowed = ", ".join((*scored, *TARGET_COMBINATIONS))
-            raise TgoError(f"target.reward is {self.target.reward!r}: it must be one of {allowed}.")
-        if self.target.rewards and self.target.reward in scored:
-            raise TgoError(
-                f"target.rewards is given, but target.reward is {self.target.reward!r}, which combines nothing: "
-                f"empty it, or choose {', '.join(TARGET_COMBINATIONS)}."
-            )
-        if self.revision is not None and self.model in EMBEDDED:
-            raise TgoError(f"revision is given, but {self.model} has none: it pins a hub id.")
-        for name in self.target.rewards:
-            if name not in scored:
-                raise TgoError(f"target.rewards names {name!r}, which the scores lack: {', '.join(scored)}.")
-
-    @property
-    def target_rewards(self) -> list[str]:
-        """The rewards that the target is made of: itself, or those that a combination combines."""
-        if self.target.reward in TARGET_COMBINATIONS:
-            return self.target.rewards or self.score.columns
-        return [self.target.reward]
-
-    @property
-    def target_is_scored_anywhere(self) -> bool:
-        """Whether new images have a target score: feedback exists for the images it was given to alone."""
-        return not set(self.target_rewards) & set(self.score.feedback)
-
-
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check a parameter file. Raises `TgoError` naming the file and the offending key."""
-    path = Path(path)
-    if not path.is_file():
-        raise TgoError(f"{path} does not exist: run from the project's root, or name a parameter file.")
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, Mapping):
-            raise TgoError(f"it holds {type(raw).__name__}, not a mapping of sections to keys.")
-        return parse(Params, presets.apply(raw))
-    except UnicodeDecodeError as error:
-        raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
-    except TgoError as error:
-        raise TgoError(f"{path}: {error}") from None
