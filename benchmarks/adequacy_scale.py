@@ -34,7 +34,7 @@ def write_scores(folder: Path, samples: int, per_prompt: int) -> None:
     """Score shards of normal scores: half of their variance lies between prompts; ids as the pipeline makes them."""
     import pyarrow as pa
 
-    from tgo_pipeline.tables import scores_schema, write_table
+    from tgo_pipeline.storage.tables import scores_schema, write_table
 
     rng = np.random.default_rng(0)
     schema = scores_schema([REWARD])

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.tables import read_folder
 
 SCALE = 3
 

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, WEIGHTS, Result, Study, Unit
 from fine_tune.modules import describe, modules
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.objectives import ModuleGuidanceParams
+from tgo_pipeline.storage.fingerprints import fingerprint
 
 log = logging.getLogger("tgo")
 LAST_STEPS = 10
@@ -117,7 +117,7 @@ def make_data(job: Job) -> None:
     from tgo_pipeline import prompts
     from tgo_pipeline.generators.stage import generate_folder
     from tgo_pipeline.rewards.stage import score_folder
-    from tgo_pipeline.tables import PROMPTS, read_table
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     params = job.params
     with held(job.home):
@@ -231,7 +231,7 @@ def _relabel(
 ) -> None:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import LABELS, read_metadata, read_table, write_table
+    from tgo_pipeline.storage.tables import LABELS, read_metadata, read_table, write_table
 
     tables = {file: read_table(file, LABELS) for file in sorted(folder.glob("*.parquet"))}
     whole = pa.concat_tables(table.replace_schema_metadata() for table in tables.values())
@@ -354,8 +354,8 @@ def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
     from tgo_pipeline.evaluation import stage
     from tgo_pipeline.evaluation.compare import evaluation_table
     from tgo_pipeline.evaluation.pairs import pair_scores, samples_table
-    from tgo_pipeline.shards import atomic
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.shards import atomic
+    from tgo_pipeline.storage.tables import write_table
     from tgo_pipeline.targets import read_scores
 
     params = job.params

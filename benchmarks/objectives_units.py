@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import Params, parse
-from tgo_pipeline.paths import file_name
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.paths import file_name
 
 ROOT = Path(__file__).parents[1]
 VALIDATION, TEST = "validation", "test"
@@ -127,7 +127,7 @@ class Study:
         """
         kept = work / "params.yaml"
         if not kept.is_file():
-            from tgo_pipeline.shards import atomic
+            from tgo_pipeline.storage.shards import atomic
 
             raw = with_settings(yaml.safe_load((ROOT / "params.yaml").read_text()), CONDITIONS)
             with atomic(kept) as temporary:
@@ -181,7 +181,7 @@ class Study:
 
     def write(self, result: Result) -> None:
         """Keep a result; its samples are there already."""
-        from tgo_pipeline.shards import atomic
+        from tgo_pipeline.storage.shards import atomic
 
         content = dataclasses.asdict(result) | {"samples": result.samples.name}
         with atomic(self.result_path(result.unit)) as temporary:

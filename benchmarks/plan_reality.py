@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.plan import make
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.planning.gpus import device
 from tgo_pipeline.planning.plan import StagePlan
+from tgo_pipeline.storage import paths
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = Path(__file__).with_name("plan_reality.json")

@@ -22,7 +22,7 @@ from fine_tune.per_prompt import prompt_numbers
 from fine_tune.tensors import read_tensors
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import Shard
+from tgo_pipeline.storage.shards import Shard
 
 SEEDS = 2**63
 

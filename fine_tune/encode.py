@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from fine_tune.group import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import Shard, Status, atomic, lock, run_shards, state, stored_fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Shard, Status, atomic, lock, run_shards, state, stored_fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,7 +96,7 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
 
     Every prompt is there with each of the prefixes before it.
     """
-    from tgo_pipeline.tables import read_table
+    from tgo_pipeline.storage.tables import read_table
 
     distinct: set[str] = set()
     for file in generation_shards(generations):
@@ -141,7 +141,7 @@ def _encode_together(
 
 def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.Worker:
     from fine_tune.policies import policy_class
-    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.generators import load_pipeline
 
     pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
@@ -167,7 +167,7 @@ def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: En
 
 def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
     from tgo_pipeline.rewards.images import UnreadableImage, decode
-    from tgo_pipeline.tables import GENERATIONS, read_table
+    from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
     table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
     images: list[Image] = []

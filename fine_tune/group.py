@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import Interrupted, Stop
+from tgo_pipeline.storage.shards import Interrupted, Stop
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
 def _own_runtime(runtime: RuntimeParams) -> RuntimeParams:
     import torch
 
-    from tgo_pipeline.devices import process_runtime
+    from tgo_pipeline.executors.runtime import process_runtime
 
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     gpus = torch.cuda.device_count()

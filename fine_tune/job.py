@@ -15,9 +15,9 @@ from fine_tune.encode import plan as plan_encoding
 from fine_tune.group import Group
 from fine_tune.modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
-from tgo_pipeline import paths
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import Shard
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Shard
 
 if TYPE_CHECKING:
     from fine_tune.labels import Labels

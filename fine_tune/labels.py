@@ -89,7 +89,7 @@ def read_labels(folder: Path) -> Labels:
     """Read all label shards. Raises `TgoError` if there are none, a sample has two labels, or a number is bad."""
     import pyarrow as pa
 
-    from tgo_pipeline.tables import LABELS, read_table
+    from tgo_pipeline.storage.tables import LABELS, read_table
 
     files = sorted(folder.glob("*.parquet"))
     if not files:

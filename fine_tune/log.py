@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from tgo_pipeline.shards import TEMPORARY, atomic
+from tgo_pipeline.storage.shards import TEMPORARY, atomic
 
 if TYPE_CHECKING:
     from fine_tune.trackers import Tracker

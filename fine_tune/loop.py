@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.progress import Bar
-from tgo_pipeline.shards import Interrupted
+from tgo_pipeline.executors.progress import Bar
+from tgo_pipeline.storage.shards import Interrupted
 
 if TYPE_CHECKING:
     from fine_tune.checkpoints import Checkpoints
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fine_tune.trainer import Trainer, Update
     from fine_tune.validation import Validation
     from tgo_pipeline.params import FineTuneParams
-    from tgo_pipeline.shards import Stop
+    from tgo_pipeline.storage.shards import Stop
 
 log = logging.getLogger("tgo")
 REPORTS = 10

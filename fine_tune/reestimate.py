@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import TARGET_COMBINATIONS
 from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.storage.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image

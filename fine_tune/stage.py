@@ -19,9 +19,9 @@ from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress
 from fine_tune.modules import NEGATIVE, finish, modules
 from fine_tune.objectives import make_objective
 from fine_tune.trackers import Run, open_trackers, require
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import Stop, sweep_temporaries
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import Stop, sweep_temporaries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +160,7 @@ def _check_base(params: Params) -> None:
 
 
 def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
-    from tgo_pipeline.tables import read_table
+    from tgo_pipeline.storage.tables import read_table
 
     drawn: set[str] = set()
     for file in generation_shards(generations):
@@ -280,7 +280,7 @@ class Base:
 
 def _prepare(job: Job, objective: Objective) -> Base:
     from fine_tune.trainer import make_accelerator
-    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch
 
     device = prepare_torch(job.params.runtime)
     accelerator = make_accelerator(job.params.fine_tune, device)
@@ -317,7 +317,7 @@ def _load_base(params: Params, device: torch.device | None) -> Any:
 
 def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | None:
     from fine_tune.validation import Validation
-    from tgo_pipeline.tables import PROMPTS, read_table
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     params, prompts = job.params, job.prompts
     if not params.fine_tune.validation.every or not (job.group.is_main or job.group.sharded):

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
-from tgo_pipeline.progress import configure_logging
-from tgo_pipeline.shards import Interrupted, explain_full_disk
+from tgo_pipeline.storage.shards import Interrupted, explain_full_disk
 
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130

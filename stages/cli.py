@@ -23,9 +23,10 @@ from stages import (
 )
 from stages.console import WIDE
 from stages.console import show as show_table
-from tgo_pipeline import __version__, paths
+from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.help import SCORE
+from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
     from tgo_pipeline.scoring.call import Call
@@ -119,9 +120,9 @@ def score(
 
 def _score(call: Call) -> int:
     """Score, show the summary and return the exit code."""
-    from tgo_pipeline.progress import configure_logging
+    from tgo_pipeline.executors.progress import configure_logging
     from tgo_pipeline.scoring import run, summary
-    from tgo_pipeline.shards import Interrupted
+    from tgo_pipeline.storage.shards import Interrupted
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     configure_logging()

@@ -1,7 +1,7 @@
 """Compare base, tuned and other models on the test prompts; reads models/tuned, writes data/evaluation and tables."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

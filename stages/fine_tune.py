@@ -1,7 +1,7 @@
 """Fine-tune the model on the labels; reads data/labels and data/generations, writes models/tuned and training/."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
-    from tgo_pipeline.shards import Shard
+    from tgo_pipeline.storage.shards import Shard
 
 
 def run(params: Params) -> None:
@@ -48,7 +48,7 @@ def _images(params: Params) -> dict[str, Any]:
 
 
 def _prompts(split: str) -> list[tuple[str, str]]:
-    from tgo_pipeline.tables import PROMPTS, read_table
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     rows = read_table(paths.PROMPTS, PROMPTS).to_pylist()
     return [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == split]

@@ -1,7 +1,7 @@
 """Label every scored sample at tau and weigh it; reads data/scores and data/thresholds.parquet, writes data/labels."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params
 from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.planning import disk
 from tgo_pipeline.planning.gpus import Device
 from tgo_pipeline.planning.plan import Plan, StagePlan, Sure, amount
+from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
@@ -64,7 +64,7 @@ class _Run:
     def _table(self) -> list[dict[str, Any]]:
         """The rows of the prompts table: the one there is if it is that of the parameters, else built in memory."""
         from tgo_pipeline.prompts import build, planned_fingerprint
-        from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
+        from tgo_pipeline.storage.tables import PROMPTS, read_metadata, read_table
 
         section, seed = self.params.prompts, self.params.seed
         if paths.PROMPTS.is_file():
@@ -126,8 +126,8 @@ class _Run:
     @cached_property
     def listed(self) -> list[list[Pair]]:
         """(sample id, prompt) of every training image, shard by shard, where that is known before it is drawn."""
-        from tgo_pipeline.generators.chunks import chunks
         from tgo_pipeline.generators.stage import rows
+        from tgo_pipeline.storage.chunks import chunks
 
         generate = self.params.generate
         todo = rows(self.train, images_per_prompt=generate.images_per_prompt, seed=0, purpose="")

@@ -1,7 +1,7 @@
 """Read, normalise, deduplicate and split the prompts; reads their sources, writes data/prompts.parquet."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

@@ -1,7 +1,7 @@
 """Writes report.html from the tables of all other stages; it opens offline."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
-    from tgo_pipeline.shards import Shard
+    from tgo_pipeline.storage.shards import Shard
 
 
 def run(params: Params) -> None:

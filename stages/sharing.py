@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from stages import run_command
-from tgo_pipeline import paths
+from tgo_pipeline.storage import paths
 
 REPO = "ORG/NAME"
 WHAT = typer.Argument("both", metavar="[model|dataset|both]", show_default=False, help="Both if not given.")

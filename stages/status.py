@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stages import STAGES
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.shards import Status, status
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import Status, status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def _row(stage: str, params: Params) -> list[str]:
 
 def _one_file(path: Path, expected: str | None = None) -> tuple[Status, str]:
     """A stage of one table: stale where its stored fingerprint is not the expected one."""
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     if not path.is_file():
         return Status(0, 0, 1, 0), str(path)

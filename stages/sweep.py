@@ -1,8 +1,8 @@
 """What `tgo sweep` does: guide models/tuned, or what generate.guidance names, with several strengths. No DVC stage."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params, strengths: str, images_per_prompt: int) -> None:

@@ -1,7 +1,7 @@
 """Estimate tau and its uncertainty for every reward; reads data/scores, writes data/thresholds.parquet and plots."""
 
-from tgo_pipeline import paths
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
 
 
 def run(params: Params) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.project import ROOT, copy_project, run, set_params, stage
-from tgo_pipeline.tables import read_folder, read_table
+from tgo_pipeline.storage.tables import read_folder, read_table
 
 NO_OP_LIMIT_S = 60
 """Far above the few seconds of an idle machine: a test that waits for a stage to run again takes minutes."""

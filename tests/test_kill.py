@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.project import copy_project, environment, run
-from tgo_pipeline.tables import read_folder, read_table
+from tgo_pipeline.storage.tables import read_folder, read_table
 
 
 @pytest.fixture(scope="module")

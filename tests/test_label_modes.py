@@ -15,8 +15,8 @@ from tests.thresholds.shards import params, score_frame, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.labels import label_folder, plan
 from tgo_pipeline.params import Params
-from tgo_pipeline.shards import status
-from tgo_pipeline.tables import read_folder, read_metadata
+from tgo_pipeline.storage.shards import status
+from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.thresholds.baseline_table import read_baselines
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.membership import Sources
@@ -114,8 +114,8 @@ def test_a_proxy_set_gives_prompts_their_baselines_and_the_rest_its_tau(tmp_path
 def test_groups_are_split_at_their_own_percentile(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import PROMPTS as SCHEMA
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import PROMPTS as SCHEMA
+    from tgo_pipeline.storage.tables import write_table
 
     write_scores(tmp_path / "scores", {"clip": SCORES}, per_prompt=K)
     ids = score_frame({"clip": SCORES}, K)["prompt_id"].unique(maintain_order=True).to_list()

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.paths import file_name
+from tgo_pipeline.storage.paths import file_name
 
 
 def test_ordinary_names_stay_as_they_are() -> None:

@@ -17,11 +17,11 @@ from tests.datasets import public
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
-from tgo_pipeline import paths
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.params.presets import MODELS
 from tgo_pipeline.params.recipes import recipe, recipes
+from tgo_pipeline.storage import paths
 
 PIPELINES: dict[str, Callable[[Path], Path]] = {
     "amused": tiny_amused_pipeline,

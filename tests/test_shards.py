@@ -13,12 +13,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tgo_pipeline import shards
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.local import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.shards import Interrupted, Shard, Stop, atomic, run_shards
-from tgo_pipeline.tables import read_folder, write_table
+from tgo_pipeline.storage import shards
+from tgo_pipeline.storage.shards import Interrupted, Shard, Stop, atomic, run_shards
+from tgo_pipeline.storage.tables import read_folder, write_table
 
 
 def plan(count: int, salt: str = "") -> list[Shard]:
@@ -131,7 +131,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path):
     script = f"""
         import sys, time
         from pathlib import Path
-        from tgo_pipeline.shards import lock
+        from tgo_pipeline.storage.shards import lock
         with lock(Path({str(folder)!r})):
             print("held", flush=True)
             time.sleep(60)
@@ -196,7 +196,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
         from tests.test_shards import Sleeper, plan
         from tgo_pipeline.executors.local import execute
         from tgo_pipeline.params import RuntimeParams
-        from tgo_pipeline.shards import run_shards
+        from tgo_pipeline.storage.shards import run_shards
         if __name__ == "__main__":
             folder = Path({str(tmp_path)!r})
             run_shards(folder, plan(50), lambda w, s: execute(w, s, Sleeper(folder), RuntimeParams(processes=2)))
@@ -223,7 +223,7 @@ def test_shards_that_nobody_takes_do_not_keep_the_process(tmp_path: Path):
         from tests.test_shards import Writer, plan
         from tgo_pipeline.executors.local import execute
         from tgo_pipeline.params import RuntimeParams
-        from tgo_pipeline.shards import run_shards
+        from tgo_pipeline.storage.shards import run_shards
         if __name__ == "__main__":
             folder = Path({str(tmp_path)!r})
             run_shards(

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tgo_pipeline import tables
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage import tables
 
 
 def png(value: int, size: int = 8) -> bytes:

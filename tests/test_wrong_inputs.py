@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.project import copy_project, environment, run, set_params, stage
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.tables import read_folder
 
 
 @pytest.fixture

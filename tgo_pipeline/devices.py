@@ -9,8 +9,6 @@ from tgo_pipeline.errors import TgoError
 if TYPE_CHECKING:
     import torch
 
-    from tgo_pipeline.params import RuntimeParams
-
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is cuda, then mps, then cpu; other names are torch's. Raises `TgoError` if it is not there."""
@@ -26,16 +24,6 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise TgoError(f"device {name!r} cannot be used by torch here: {error}") from error
     return device
-
-
-def prepare_torch(runtime: RuntimeParams) -> torch.device:
-    """Apply the thread count, flush denormal numbers (they slow tiny networks on a CPU), return the device."""
-    import torch
-
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    torch.set_flush_denormal(True)
-    return resolve_device(runtime.device)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -60,21 +48,3 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_max = -1, -4
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
-
-
-def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
-    """The runtime of the rank-th of `runtime.processes`: its own GPU where there are several, its share of the cores.
-
-    What `device` and `threads` state is kept.
-    """
-    import dataclasses
-    import os
-
-    import torch
-
-    device, threads = runtime.device, runtime.threads
-    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        device = f"cuda:{rank % torch.cuda.device_count()}"
-    if threads is None:
-        threads = max(1, (os.cpu_count() or 1) // runtime.processes)
-    return dataclasses.replace(runtime, device=device, threads=threads)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import Params, ThresholdParams
-from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
 from tgo_pipeline.targets import (
     mid_ranks,
     read_score_shard,
@@ -154,7 +154,7 @@ def plan(params: Params, *, scores: Path, thresholds: Path) -> list[Shard]:
 
     Raises `TgoError` if there are no score shards or no thresholds table.
     """
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     if not thresholds.is_file():
         raise TgoError(f"{thresholds} does not exist: run the threshold stage first.")
@@ -309,7 +309,7 @@ def _write_shards(
     scores: Path,
     labels: Path,
 ) -> None:
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     wanted = {shard.name for shard in waiting}
     start = 0
@@ -330,7 +330,7 @@ def _write_shards(
 def _label_table(samples: pa.Table, data_set: Labelled, rows: slice) -> pa.Table:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import LABELS
+    from tgo_pipeline.storage.tables import LABELS
 
     scored = data_set.scored[rows]
     kept = samples.filter(pa.array(scored))

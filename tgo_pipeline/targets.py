@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
-from tgo_pipeline.shards import SHARD_NAME
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.shards import SHARD_NAME
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,7 +45,7 @@ def score_files(folder: Path) -> list[Path]:
 
 def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:
     """`sample_id`, `prompt_id` and the reward columns of one shard. Raises `TgoError` for a wrong schema."""
-    from tgo_pipeline.tables import check_schema, read_table, scores_schema
+    from tgo_pipeline.storage.tables import check_schema, read_table, scores_schema
 
     columns = ["sample_id", "prompt_id", *rewards]
     table = read_table(file)
@@ -71,7 +71,7 @@ def read_scores(folder: Path, rewards: Sequence[str]) -> pl.DataFrame:
 
 def scores_fingerprint(folder: Path) -> str:
     """What a folder of score shards holds: their stored fingerprints, or their content where they carry none."""
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     parts = [
         (file.name, read_metadata(file).get("fingerprint") or content_fingerprint(file))

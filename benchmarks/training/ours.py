@@ -23,7 +23,7 @@ from fine_tune.policies.base import ENCODING_PARTS, Encoder, Policy
 from fine_tune.tensors import write_tensors
 from fine_tune.trainer import Trainer, make_accelerator
 from tgo_pipeline.params import FineTuneParams, LoraParams, RuntimeParams
-from tgo_pipeline.shards import Shard
+from tgo_pipeline.storage.shards import Shard
 
 ENCODED_AT_ONCE = 8
 SEED = 0

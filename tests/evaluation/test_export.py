@@ -19,7 +19,7 @@ from tgo_pipeline.evaluation.legend import facts_text
 from tgo_pipeline.evaluation.matrix import matrix_table
 from tgo_pipeline.evaluation.models import models_table
 from tgo_pipeline.params import EvaluateParams
-from tgo_pipeline.tables import read_metadata, read_table, write_table
+from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 
 HOSTILE = (
     "a|b & 50% of_$x$ {y} ~^\\input{/etc/passwd} <script>alert(1)</script> [l](javascript:x) `c` **d** #1\n| --- |\r\n"

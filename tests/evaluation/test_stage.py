@@ -23,11 +23,11 @@ from tgo_pipeline.evaluation.hacking import HACKING, Roles, hacking_table
 from tgo_pipeline.evaluation.matrix import MATRIX, matrix_table
 from tgo_pipeline.evaluation.models import MODELS
 from tgo_pipeline.evaluation.pairs import SAMPLES
-from tgo_pipeline.fingerprints import content_fingerprint
 from tgo_pipeline.params import EvaluateParams, Params, parse
 from tgo_pipeline.prompts.normalise import set_hash
-from tgo_pipeline.shards import status
-from tgo_pipeline.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
+from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.shards import status
+from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
 
 TEST = {"plain": ["a red cat", "a blue cat", "a cat"], "placed": ["red", "blue"]}
 TRAIN = ["a red", "a blue", "cats"]

@@ -21,7 +21,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.sweep import SWEEP, Guided, check_strengths, compare, sweep
 from tgo_pipeline.evaluation.sweep_view import show
 from tgo_pipeline.params import EvaluateParams, GuidanceParams, Params, parse
-from tgo_pipeline.tables import PROMPTS, read_folder, read_table, write_table
+from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_table, write_table
 
 TEXTS = ("a red cat", "a blue cat", "a cat")
 

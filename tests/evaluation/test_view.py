@@ -13,7 +13,7 @@ from tests.evaluation.test_export import write
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.compare import evaluation_table
 from tgo_pipeline.evaluation.view import decimals, show, view
-from tgo_pipeline.tables import write_table
+from tgo_pipeline.storage.tables import write_table
 
 
 def _rendered(path: Path) -> str:

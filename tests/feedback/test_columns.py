@@ -14,7 +14,7 @@ import pytest
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.columns import fingerprint, join
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.tables import GENERATIONS, write_table
+from tgo_pipeline.storage.tables import GENERATIONS, write_table
 
 UIDS = [["x.png", "y.png"], ["x.png", None]]
 """The first image is in both shards: it has two prompts. The last has no name of a source."""

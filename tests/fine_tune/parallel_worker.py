@@ -20,7 +20,7 @@ from torch import distributed
 from fine_tune import stage
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import Interrupted
+from tgo_pipeline.storage.shards import Interrupted
 
 
 def main(cases: Path) -> None:

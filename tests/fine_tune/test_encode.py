@@ -17,7 +17,7 @@ from tests.tiny import IMAGE_SIZE
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.tables import GENERATIONS, read_table
+from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
 CPU = RuntimeParams(device="cpu", generate_batch_size=5)
 

@@ -23,9 +23,9 @@ from fine_tune.group import Group, joined
 from fine_tune.trainer import check_share
 from tests.fine_tune import world
 from tests.fine_tune.training import interrupt, results, train, trajectory
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
+from tgo_pipeline.storage import paths
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/accelerate"

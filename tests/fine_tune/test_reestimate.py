@@ -90,7 +90,7 @@ def test_a_training_that_was_stopped_goes_on_exactly(
 ) -> None:
     """Stopped where the second epoch is about to begin, and in the middle of it."""
     from fine_tune.trainer import Trainer
-    from tgo_pipeline.shards import Interrupted
+    from tgo_pipeline.storage.shards import Interrupted
 
     update = Trainer.update
 

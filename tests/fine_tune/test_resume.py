@@ -21,7 +21,7 @@ from fine_tune import stage
 from fine_tune.tensors import read_tensors
 from tests.fine_tune import world
 from tgo_pipeline.params import Params
-from tgo_pipeline.shards import Interrupted
+from tgo_pipeline.storage.shards import Interrupted
 
 TIMEOUT_S = 120
 STOPPED = 130

@@ -15,7 +15,7 @@ import torch
 from fine_tune import stage
 from fine_tune.tensors import read_tensors
 from tests.fine_tune import world
-from tgo_pipeline.shards import Interrupted
+from tgo_pipeline.storage.shards import Interrupted
 
 COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "weight_ess", "threshold")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.thresholds.shards import score_frame, write_scores
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.params import Params, ThresholdParams, parse
-from tgo_pipeline.tables import GENERATIONS, LABELS, PROMPTS, write_table
+from tgo_pipeline.storage.tables import GENERATIONS, LABELS, PROMPTS, write_table
 from tgo_pipeline.thresholds.fit import fit
 
 INPUTS = ("labels", "generations", "prompts", "scores", "thresholds")

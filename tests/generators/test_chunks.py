@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.generators.chunks import chunks
+from tgo_pipeline.storage.chunks import chunks
 
 
 class Sample(NamedTuple):

@@ -16,7 +16,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import existing
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts import prompt_id
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.tables import read_folder
 
 CAPTIONS = ["a cat", "a cat", " a  cat ", "a dog", "a bird", "a secret", "", "a dog"]
 EXCLUDED = {prompt_id("a secret")}

@@ -17,7 +17,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import existing
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts import prompt_id
-from tgo_pipeline.tables import GENERATIONS, read_folder, read_table
+from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_table
 
 EXCLUDED = {prompt_id("a fox")}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

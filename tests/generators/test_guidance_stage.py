@@ -14,7 +14,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import generate_folder, plan
 from tgo_pipeline.params import GenerateParams, GuidanceParams, RuntimeParams, parse
 from tgo_pipeline.prompts import prompt_id
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.tables import read_folder
 
 PARAMS = GenerateParams(guidance_scale=2.0, steps=1)
 RUNTIME = RuntimeParams(device="cpu", threads=1)

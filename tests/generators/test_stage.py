@@ -10,14 +10,14 @@ from PIL import Image
 
 from stages import generate as generate_stage
 from stages import prompts as prompts_stage
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import generate_folder, plan
 from tgo_pipeline.params import GenerateParams, Params, RuntimeParams, parse
 from tgo_pipeline.prompts import prompt_id
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import status
-from tgo_pipeline.tables import GENERATIONS, read_folder, read_table
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import status
+from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_table
 
 PROMPTS = [(prompt_id(text), text) for text in ("a cat", "a dog", "a bird", "a fish", "an <b>ant</b>")]
 PARAMS = GenerateParams(guidance_scale=1.0, steps=2, shard_size=4)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from tgo_pipeline.generators.chunks import chunks
 from tgo_pipeline.generators.sample import png
 from tgo_pipeline.generators.stage import rows
 from tgo_pipeline.planning import disk
+from tgo_pipeline.storage.chunks import chunks
 
 
 @pytest.mark.parametrize("text", ["", "plain", 'quotes " and \\ and\nlines\t', "Grüße, 你好, \U0001f600"])

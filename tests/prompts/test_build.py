@@ -11,7 +11,7 @@ from tests.datasets.public import write_hpdv2_prompts, write_parti, write_pickap
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, PromptsParams, parse
 from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id, set_hash
-from tgo_pipeline.tables import PROMPTS, read_metadata, read_table
+from tgo_pipeline.storage.tables import PROMPTS, read_metadata, read_table
 
 MANY = [f"picture number {number} of a long series" for number in range(400)]
 

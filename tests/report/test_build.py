@@ -14,10 +14,10 @@ from stages.report import run
 from tests.report.conftest import NOW
 from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_evaluation, write_workspace
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import render
 from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.storage import paths
 
 
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.report.workspace import REWARDS, TEST_SETS, Workspace
-from tgo_pipeline import tables
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report import collect
+from tgo_pipeline.storage import tables
 
 
 def test_label_summary_agrees_with_the_formulas(workspace: Workspace) -> None:

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from tests.report.workspace import Workspace
-from tgo_pipeline import tables
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.examples import Examples, Pairs, examples, pairs
 from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.storage import tables
 
 
 def _examples(workspace: Workspace, how_many: int = 8) -> Examples:

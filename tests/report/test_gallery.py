@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.report.workspace import HOSTILE, LONG, Workspace, draw
-from tgo_pipeline import tables
 from tgo_pipeline.params import Params
 from tgo_pipeline.report.gallery import Exhibition, prepare
 from tgo_pipeline.report.text import PROMPT_LIMIT, script_json
+from tgo_pipeline.storage import tables
 
 
 def _with(params: Params, **report: float) -> Params:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.report.workspace import HOSTILE, Workspace, draw
-from tgo_pipeline import tables
 from tgo_pipeline.report.pictures import Album, Picture, read_images
+from tgo_pipeline.storage import tables
 
 
 def _opened(picture: Picture) -> Image.Image:

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from tests.report.workspace import REWARDS, Workspace
-from tgo_pipeline import tables
 from tgo_pipeline.report import samples
 from tgo_pipeline.report.samples import Candidates, candidates, model_folders
+from tgo_pipeline.storage import tables
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFilter
 
-from tgo_pipeline import tables
 from tgo_pipeline.evaluation.compare import evaluation_table
 from tgo_pipeline.evaluation.hacking import Roles, hacking_table
 from tgo_pipeline.evaluation.matrix import matrix_table
@@ -25,7 +24,8 @@ from tgo_pipeline.labels import label_folder
 from tgo_pipeline.params import Params, parse
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import Shard
+from tgo_pipeline.storage import tables
+from tgo_pipeline.storage.shards import Shard
 from tgo_pipeline.thresholds.stage import fit_folder
 
 HOSTILE = (

@@ -20,7 +20,7 @@ from tests.rewards.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.tables import read_folder
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/REWARDS.md"
 PICTURES = [tiny.picture(40, 30), tiny.picture(20, 50), tiny.picture(8, 8)]

@@ -18,8 +18,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards.stage import plan, score_folder
-from tgo_pipeline.shards import Status
-from tgo_pipeline.tables import read_folder, read_metadata
+from tgo_pipeline.storage.shards import Status
+from tgo_pipeline.storage.tables import read_folder, read_metadata
 
 SAMPLES = [f"p{index:02d}-{row:04d}" for index in range(SHARDS) for row in range(ROWS)]
 

@@ -20,8 +20,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards.score_shard import PARTIAL
 from tgo_pipeline.rewards.stage import plan, score_folder
-from tgo_pipeline.shards import Status
-from tgo_pipeline.tables import GENERATIONS, read_folder, read_metadata, write_table
+from tgo_pipeline.storage.shards import Status
+from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_metadata, write_table
 
 SHARDS, ROWS = 3, 4
 BROKEN = "p01-0001"

@@ -18,7 +18,7 @@ from tgo_pipeline import demo
 from tgo_pipeline.generators.pipelines import model_fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.facts import Places
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata
 
 DESCRIBED = {
     "reward": "hpsv2.1",

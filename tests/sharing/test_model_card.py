@@ -21,7 +21,7 @@ from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.sharing.loading import Place
 from tgo_pipeline.sharing.model_card import About, model_card, write_model
 from tgo_pipeline.sharing.pictures import Grid, before_after
-from tgo_pipeline.tables import read_table
+from tgo_pipeline.storage.tables import read_table
 
 LICENCE = given("openrail++")
 ABOUT = About(LICENCE, repo="me/fox", dataset="me/fox-data")

@@ -14,8 +14,8 @@ from rich.table import Table
 from stages import run_stage
 from tests.rewards import tiny
 from tests.rewards.test_stage import shard, write_generations
-from tgo_pipeline.shards import status
-from tgo_pipeline.tables import read_folder
+from tgo_pipeline.storage.shards import status
+from tgo_pipeline.storage.tables import read_folder
 
 
 @pytest.fixture

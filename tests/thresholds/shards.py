@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from tgo_pipeline.params import Params, parse
-from tgo_pipeline.tables import scores_schema, write_table
+from tgo_pipeline.storage.tables import scores_schema, write_table
 
 
 def score_table(

@@ -14,7 +14,7 @@ import pytest
 from tests.thresholds.shards import params, score_frame, write_scores
 from tests.thresholds.worlds import flips, gaussian
 from tgo_pipeline.labels import effective_sample_size, weights
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.thresholds.adequacy import adequacy, metrics
 from tgo_pipeline.thresholds.adequacy_table import (
     BASELINES,

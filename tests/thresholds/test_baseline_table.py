@@ -13,7 +13,7 @@ import pytest
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.tables import write_table
+from tgo_pipeline.storage.tables import write_table
 from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table, read_baselines
 from tgo_pipeline.thresholds.baselines import NOWHERE, tau_q
 from tgo_pipeline.thresholds.membership import Members

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.tables import GENERATIONS, PROMPTS, write_table
+from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, write_table
 from tgo_pipeline.thresholds.baselines import NOWHERE, sample_baselines, tau_q
 from tgo_pipeline.thresholds.compare import compare
 from tgo_pipeline.thresholds.membership import Sources, members

@@ -16,7 +16,7 @@ import yaml
 from tests.thresholds.shards import params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
 from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
 

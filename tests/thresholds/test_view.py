@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.thresholds.shards import score_frame
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.tables import write_table
+from tgo_pipeline.storage.tables import write_table
 from tgo_pipeline.thresholds.fit import fit
 from tgo_pipeline.thresholds.view import show
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets.places import Place
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa

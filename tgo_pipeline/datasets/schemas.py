@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from tgo_pipeline.tables import IMAGE
+from tgo_pipeline.storage.tables import IMAGE
 
 PROMPT_ROWS = pa.schema([("prompt", pa.string()), ("category", pa.string()), ("challenge", pa.string())])
 """A prompt with a benchmark's category (or style) and challenge; both are null where the data set has none."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tgo_pipeline.demo import world
-from tgo_pipeline.progress import configure_logging
+from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:

@@ -219,7 +219,7 @@ def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
 
 def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
     from tgo_pipeline.prompts.sources import column_names
-    from tgo_pipeline.shards import SHARD_NAME
+    from tgo_pipeline.storage.shards import SHARD_NAME
 
     subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()
     shards = [file for file in sorted(folder.glob("*.parquet")) if SHARD_NAME.fullmatch(file.name)]

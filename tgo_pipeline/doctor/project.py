@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import paths
 from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.shards import TEMPORARY
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import TEMPORARY
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check

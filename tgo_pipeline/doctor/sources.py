@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tgo_pipeline import paths
 from tgo_pipeline.datasets import is_dataset, open_dataset
 from tgo_pipeline.datasets.places import Hub as HubPlace
 from tgo_pipeline.errors import TgoError
@@ -20,6 +19,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, MOVING, Layout, hub_place
 from tgo_pipeline.rewards.releases import Hub, Official
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
+from tgo_pipeline.storage import paths
 
 Kind = Literal["model", "dataset"]
 

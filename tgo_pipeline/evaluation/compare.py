@@ -23,7 +23,7 @@ from tgo_pipeline.evaluation.statistics import (
 )
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.tables import with_features
 
 _MEASURES = [
     "base_mean",

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
-from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.specs import Spec, canonical
-from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.tables import with_features
 
 if TYPE_CHECKING:
     import torch
@@ -80,14 +80,14 @@ def diversity_folder(
 
 
 def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: RuntimeParams) -> local.Worker:
-    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.rewards import load_reward
 
     device = prepare_torch(runtime)
     tower: Any = load_reward(clip, None, device) if clip is not None else None
 
     def write(shard: Shard) -> None:
-        from tgo_pipeline.tables import write_table
+        from tgo_pipeline.storage.tables import write_table
 
         rows = [_measure(name, images, tower) for name, images in _pictures(generations / shard.name)]
         with atomic(folder / shard.name) as temporary:

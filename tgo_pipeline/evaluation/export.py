@@ -20,8 +20,8 @@ from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
 from tgo_pipeline.evaluation.matrix import MATRIX
 from tgo_pipeline.evaluation.models import MODELS
 from tgo_pipeline.evaluation.sheets import SHEETS, TITLES, Sheet
-from tgo_pipeline.shards import atomic
-from tgo_pipeline.tables import read_metadata, read_table, write_table
+from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 
 SCHEMAS = {"evaluation": EVALUATION, "models": MODELS, "matrix": MATRIX, "hacking": HACKING}
 NOTHING = (

@@ -28,7 +28,7 @@ from tgo_pipeline.evaluation.statistics import (
 )
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.tables import with_features
 
 HELD_OUT, MEMBER, TOGETHER = "held out", "part of the target", "held out, together"
 NO_GAIN, TRANSFERS, IN_PART = "no gain", "transfers", "transfers in part"

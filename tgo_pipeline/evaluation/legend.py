@@ -64,7 +64,7 @@ def legend(
 
 def _described_rewards(folder: Path) -> dict[str, Facts]:
     """What the scores are, as the score stage wrote it: reward, version, source, sha256 of the weights, scale."""
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
     from tgo_pipeline.targets import score_files
 
     return dict(read_metadata(score_files(folder)[0]).get("rewards", {}))
@@ -94,7 +94,7 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, Facts]:
     """Source, size and hash of each test set (the hash of `metrics/prompts.json`), and how it was counted."""
     from tgo_pipeline.prompts.normalise import set_hash
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     counts = read_metadata(prompts).get("test", {})
     found = {}
@@ -109,7 +109,7 @@ def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, F
 
 
 def _sampling(params: Params, side: Side) -> Facts:
-    from tgo_pipeline.tables import read_table
+    from tgo_pipeline.storage.tables import read_table
     from tgo_pipeline.targets import score_files
 
     columns = ["width", "height", "steps", "guidance_scale"]

@@ -24,7 +24,7 @@ from tgo_pipeline.evaluation.statistics import (
 )
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.tables import with_features
 
 FLIPS = 19_999
 """Random sign patterns of a test: the smallest p-value is 1 / 20,000. Up to 14 prompts all patterns are counted."""

@@ -18,7 +18,7 @@ from tgo_pipeline.evaluation.pairs import Scores
 from tgo_pipeline.evaluation.statistics import bootstrap_means, spread
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.tables import with_features
 
 if TYPE_CHECKING:
     import polars as pl

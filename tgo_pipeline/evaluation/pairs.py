@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.tables import with_features
 
 if TYPE_CHECKING:
     import polars as pl

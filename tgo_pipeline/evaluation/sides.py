@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.paths import file_name
-from tgo_pipeline.shards import SHARD_NAME, TEMPORARY, Shard, lock, status
+from tgo_pipeline.storage.paths import file_name
+from tgo_pipeline.storage.shards import SHARD_NAME, TEMPORARY, Shard, lock, status
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,7 +130,7 @@ def read_test_prompts(path: Path) -> pl.DataFrame:
     """The rows of split "test" of the prompts table. Raises `TgoError` if there are none or one is in two sets."""
     import polars as pl
 
-    from tgo_pipeline.tables import PROMPTS, read_table
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     test = pl.DataFrame(read_table(path, PROMPTS)).filter(pl.col("split") == SPLIT)
     if test.is_empty():

@@ -26,9 +26,9 @@ from tgo_pipeline.evaluation.sides import (
     sides,
 )
 from tgo_pipeline.evaluation.target import Target
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params import Params
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.shards import atomic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,7 +120,7 @@ def _diversity(
     """The diversity of every model's images; None where prompts have one image, or are spread over shards."""
     from tgo_pipeline.evaluation.diversity import DIVERSITY
     from tgo_pipeline.evaluation.models import Diversity
-    from tgo_pipeline.tables import read_folder
+    from tgo_pipeline.storage.tables import read_folder
 
     if not has_diversity(params):
         if params.evaluate.images_per_prompt > 1:
@@ -186,7 +186,7 @@ def _fingerprint(
 def _write_tables(
     table: Path, folder: Path, made: Mapping[str, pa.Table], metadata: Mapping[str, Any]
 ) -> None:
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     for name, content in reversed(list(made.items())):
         with atomic(table if name == "evaluation" else folder / name) as temporary:

@@ -24,8 +24,8 @@ from tgo_pipeline.evaluation.statistics import bootstrap_means
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import TARGET_COMBINATIONS, EvaluateParams, GuidanceParams, Params
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import atomic
-from tgo_pipeline.tables import with_features
+from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.tables import with_features
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,7 +104,7 @@ def sweep(
     """
     from tgo_pipeline.evaluation.sweep_plots import write_plots
     from tgo_pipeline.rewards import require, specs
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     wanted = check_strengths(strengths)
     if not 2 <= images_per_prompt <= params.generate.shard_size:
@@ -205,7 +205,7 @@ def _scores(side: Side, rewards: Mapping[str, str | None], target: Target | None
 
 
 def _diversities(side: Side) -> pl.DataFrame:
-    from tgo_pipeline.tables import read_folder
+    from tgo_pipeline.storage.tables import read_folder
 
     return read_folder(side.folder / "diversity", DIVERSITY.names)
 

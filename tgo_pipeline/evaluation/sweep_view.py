@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.tables import read_metadata, read_table
+from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.tables import read_metadata, read_table
+from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from rich.console import Group

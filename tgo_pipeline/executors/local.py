@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from tgo_pipeline.devices import process_runtime
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors.progress import configure_logging
+from tgo_pipeline.executors.runtime import process_runtime
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.progress import configure_logging
-from tgo_pipeline.shards import Shard, Stop
+from tgo_pipeline.storage.shards import Shard, Stop
 
 Worker = Callable[[Iterable[Shard]], Iterator[Shard]]
 """Writes shards as they come and yields each one that is written; it may take the next before it ends one."""

@@ -14,8 +14,8 @@ import polars as pl
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.read import identity
 from tgo_pipeline.feedback.scores import ImageScores, image_scores
-from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -76,7 +76,7 @@ def _keys(file: Path) -> pl.DataFrame:
     """File name, `sample_id` and `image_uid` of a shard; other tools' shards may have no `image_uid`."""
     import pyarrow.parquet as pq
 
-    from tgo_pipeline.tables import read_table
+    from tgo_pipeline.storage.tables import read_table
 
     there = [name for name in KEYS if name in pq.read_schema(file).names]
     frame = pl.DataFrame(read_table(file, columns=there)).select(pl.col(there).cast(pl.String))

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.generators.chunks import chunks
 from tgo_pipeline.generators.image_sources import (
     FILE_NAME,
     METADATA,
@@ -28,7 +26,9 @@ from tgo_pipeline.generators.image_sources import (
 )
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
-from tgo_pipeline.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.chunks import chunks
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Shard, Status, Stop, atomic, run_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,7 +148,7 @@ def _described(source: ImageSource, part: Sequence[Item]) -> list[Any]:
 def _write(path: Path, shard: Shard, items: Sequence[Item], source: ImageSource) -> None:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     with atomic(path) as temporary:
         table = pa.Table.from_batches(_batches(items, source))
@@ -163,7 +163,7 @@ def _write(path: Path, shard: Shard, items: Sequence[Item], source: ImageSource)
 def _batches(items: Sequence[Item], source: ImageSource) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import GENERATIONS
+    from tgo_pipeline.storage.tables import GENERATIONS
 
     pictures = source.pictures([item.entry for item in items])
     rows = (_record(item, picture) for item, picture in zip(items, pictures, strict=True))

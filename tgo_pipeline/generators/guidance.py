@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
 from tgo_pipeline.generators.pipelines import (
     DEMOS,
@@ -24,6 +23,7 @@ from tgo_pipeline.generators.pipelines import (
     sampling_hints,
 )
 from tgo_pipeline.params.checks import Precision
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     import torch

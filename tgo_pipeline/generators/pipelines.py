@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.params.checks import Precision
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     import torch

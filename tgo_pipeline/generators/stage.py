@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.executors import local
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.generators.chunks import chunks
 from tgo_pipeline.generators.guidance import guided_fingerprint, load_guided
 from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint, sampling_hints
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import Shard, Status, atomic, run_shards
+from tgo_pipeline.storage.chunks import chunks
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Shard, Status, atomic, run_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,13 +132,13 @@ def _load(source: Source, device: torch.device) -> Any:
 def _make_worker(
     folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams
 ) -> local.Worker:
-    from tgo_pipeline.devices import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch
 
     pipeline = _load(source, prepare_torch(runtime))
     sampler = Sampler(pipeline, source.params, runtime.generate_batch_size, sampling_hints(source.model))
 
     def write(shard: Shard) -> None:
-        from tgo_pipeline.tables import write_table
+        from tgo_pipeline.storage.tables import write_table
 
         started_s = time.monotonic()
         table = _draw(parts[shard.index], source, sampler)
@@ -152,8 +152,8 @@ def _make_worker(
 def _draw(part: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:
     import pyarrow as pa
 
-    from tgo_pipeline.progress import Bar
-    from tgo_pipeline.tables import GENERATIONS
+    from tgo_pipeline.executors.progress import Bar
+    from tgo_pipeline.storage.tables import GENERATIONS
 
     records = []
     with Bar("generate", len(part)) as bar:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import PromptsParams
 from tgo_pipeline.prompts import sources
 from tgo_pipeline.prompts.normalise import normalise, prompt_id, set_hash
 from tgo_pipeline.prompts.overlap import near_duplicates
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ def build(params: PromptsParams, seed: int) -> Prompts:
 
 def write(params: PromptsParams, seed: int, output: Path, metrics: Path) -> None:
     """Build the prompts and write the table to `output` and the counts to `metrics`. Raises what `build` raises."""
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     built = build(params, seed)
     mark = planned_fingerprint(params, seed)
@@ -170,7 +170,7 @@ def _near_duplicates(train: Texts, tests: Mapping[str, Texts], threshold: float)
 def _table(train: Texts, tests: Mapping[str, Texts]) -> pa.Table:
     import pyarrow as pa
 
-    from tgo_pipeline.tables import PROMPTS
+    from tgo_pipeline.storage.tables import PROMPTS
 
     rows = [
         {

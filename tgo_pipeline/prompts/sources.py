@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.prompts.normalise import normalise
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
 DEMO = "demo:"
 CATEGORIES = ("category", "challenge")

@@ -23,7 +23,7 @@ from tgo_pipeline.report.gallery import prepare
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.pictures import BUDGET_BYTES, Album
 from tgo_pipeline.report.run import describe, minute
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.shards import atomic
 
 log = logging.getLogger("tgo")
 HERE = Path(__file__).parent / "page"

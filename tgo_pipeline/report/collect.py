@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tgo_pipeline import tables
 from tgo_pipeline.evaluation.compare import EVALUATION
 from tgo_pipeline.report.text import decimals
+from tgo_pipeline.storage import tables
 from tgo_pipeline.thresholds.table import THRESHOLDS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tgo_pipeline.report.collect import Sources, scan_labels
 from tgo_pipeline.report.pictures import Album, Picture, read_images
 from tgo_pipeline.report.text import decimals
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import read_table
+from tgo_pipeline.storage.tables import read_table
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,7 +14,7 @@ from tgo_pipeline.report import charts_models as charts
 from tgo_pipeline.report.charts import Spec
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.report.summary import Role
-from tgo_pipeline.tables import read_table
+from tgo_pipeline.storage.tables import read_table
 
 BASE, TUNED = "base", "tuned"
 TABLES = ("models", "matrix", "hacking")

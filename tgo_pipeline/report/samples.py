@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tgo_pipeline import tables
 from tgo_pipeline.evaluation.pairs import SAMPLES
 from tgo_pipeline.params import Params
-from tgo_pipeline.paths import file_name
 from tgo_pipeline.report.collect import Sources, scan_labels
+from tgo_pipeline.storage import tables
+from tgo_pipeline.storage.paths import file_name
 
 if TYPE_CHECKING:
     import polars as pl

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.shards import atomic
 
 log = logging.getLogger("tgo")
 PICKLES = (".pt", ".pth", ".bin")

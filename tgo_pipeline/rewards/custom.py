@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import content_fingerprint
-from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.rewards import cache
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.batching import is_out_of_memory
+from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
 """RGB pictures and as many prompts to as many numbers; one that is not finite is an error of that picture alone."""

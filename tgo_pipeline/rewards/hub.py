@@ -16,7 +16,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import cache
 from tgo_pipeline.rewards.integrity import check_download
 from tgo_pipeline.rewards.releases import Hub, Official
-from tgo_pipeline.shards import atomic, explain_full_disk
+from tgo_pipeline.storage.shards import atomic, explain_full_disk
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.rewards import cache, hub, integrity, releases
 from tgo_pipeline.rewards.releases import Hub, Official
 from tgo_pipeline.rewards.specs import canonical
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 DEMO = "demo"
 _VOCABULARY = Path(__file__).parent / "vocabulary"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.shards import atomic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +20,7 @@ def write_metrics(
 
     For a column of feedback also what was counted in its source (`counts`).
     """
-    from tgo_pipeline.tables import read_folder
+    from tgo_pipeline.storage.tables import read_folder
 
     frame = read_folder(scores, list(columns))
     content = {name: {**_numbers(frame[name]), **counts.get(name, {})} for name in columns}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import Shard, atomic
+from tgo_pipeline.storage.shards import Shard, atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def open_task(
 
     Raises `TgoError` if a sample has no prompt.
     """
-    from tgo_pipeline.tables import GENERATIONS, read_table
+    from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
     old, described = _still_valid(scores / shard.name, wanted)
     samples = read_table(generations / shard.name, GENERATIONS, [name for name in COLUMNS if name != "image"])
@@ -90,7 +90,7 @@ def _still_valid(
     """The columns of an existing score shard whose fingerprints are the wanted ones, with its errors; and what
     rewards they are of. A shard that cannot be read counts as none: it is written anew.
     """
-    from tgo_pipeline.tables import read_metadata, read_table
+    from tgo_pipeline.storage.tables import read_metadata, read_table
 
     if not path.is_file():
         return {}, {}
@@ -113,7 +113,7 @@ def write_task(
     scores: Path, task: Task, wanted: Mapping[str, str], described: Mapping[str, dict[str, Any]]
 ) -> Shard:
     """Write what is there of a shard, unless nothing came to it; it is done when no wanted column is missing."""
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
 
     have = [name for name in wanted if name in task.old or name in task.missing]
     if not task.missing and len(have) < len(wanted):
@@ -136,7 +136,7 @@ def _table(task: Task, names: Sequence[str]) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    from tgo_pipeline.tables import scores_schema
+    from tgo_pipeline.storage.tables import scores_schema
 
     arrays = {name: task.samples[name] for name in ("sample_id", "prompt_id")}
     for name in names:

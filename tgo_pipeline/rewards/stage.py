@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
-from tgo_pipeline.fingerprints import content_fingerprint
-from tgo_pipeline.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
@@ -27,7 +25,9 @@ from tgo_pipeline.rewards.memory import groups
 from tgo_pipeline.rewards.metrics import write_metrics
 from tgo_pipeline.rewards.score_shard import COLUMNS, Task, open_task, write_task
 from tgo_pipeline.rewards.specs import Spec, resolve_all
-from tgo_pipeline.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
+from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
     from tgo_pipeline.feedback.columns import Columns
@@ -172,7 +172,7 @@ def _source_fingerprint(path: Path) -> str:
     """What the scores of a shard depend on: its stored fingerprint, or the file itself if another tool wrote it."""
     import pyarrow.parquet as pq
 
-    from tgo_pipeline.tables import GENERATIONS, check_schema, read_metadata
+    from tgo_pipeline.storage.tables import GENERATIONS, check_schema, read_metadata
 
     stored = read_metadata(path).get("fingerprint")
     check_schema(pq.read_schema(path), GENERATIONS, path, COLUMNS)
@@ -196,7 +196,8 @@ class _Worker:
     runtime: RuntimeParams
 
     def __post_init__(self) -> None:
-        from tgo_pipeline.devices import keep_freed_memory, prepare_torch
+        from tgo_pipeline.devices import keep_freed_memory
+        from tgo_pipeline.executors.runtime import prepare_torch
 
         self._device = prepare_torch(self.runtime)
         if self._device.type == "cpu":
@@ -284,7 +285,7 @@ def _check_errors(scores: Path, shards: Sequence[Shard], failed: int, max_error_
 
 
 def _first_error(scores: Path, shards: Sequence[Shard]) -> str:
-    from tgo_pipeline.tables import read_table
+    from tgo_pipeline.storage.tables import read_table
 
     for shard in shards:
         for row in read_table(scores / shard.name, columns=["sample_id", "error"]).to_pylist():

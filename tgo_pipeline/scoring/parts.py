@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.scoring.prompts import Prompts
 from tgo_pipeline.scoring.rows import Row, Source
+from tgo_pipeline.storage.fingerprints import fingerprint
 
 VERSION = 1
 """Raise it when the same pictures and prompts would give other rows."""

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import atomic, lock
-from tgo_pipeline.tables import read_metadata, with_features, write_table
+from tgo_pipeline.storage.shards import atomic, lock
+from tgo_pipeline.storage.tables import read_metadata, with_features, write_table
 
 KIND = "tgo score"
 CALL = "call.json"

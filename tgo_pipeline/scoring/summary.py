@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tgo_pipeline.rewards.layouts import DEMO
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType

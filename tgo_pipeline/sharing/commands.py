@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import Params

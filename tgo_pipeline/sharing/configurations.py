@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.shards import SHARD_NAME
 from tgo_pipeline.sharing.facts import shards
+from tgo_pipeline.storage.shards import SHARD_NAME
 
 
 @dataclass(frozen=True)

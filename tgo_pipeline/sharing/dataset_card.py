@@ -26,7 +26,7 @@ from tgo_pipeline.sharing.facts import (
 )
 from tgo_pipeline.sharing.folders import CARD, DATASET, DATASET_PARTS, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.tables import read_metadata, read_table
+from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -124,7 +124,7 @@ def write_dataset(params: Params, places: Places, about: About, to: Path) -> Pat
 def _require_same_labels(params: Params, places: Places) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
     from tgo_pipeline.labels import plan
-    from tgo_pipeline.shards import status
+    from tgo_pipeline.storage.shards import status
     from tgo_pipeline.thresholds.membership import Sources
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import EMBEDDED, Params
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.tables import read_metadata
 
 PAPER = "https://arxiv.org/abs/2605.04653"
 _PLACE = re.compile(r"(?P<kind>(?:[\w.-]+[:=])*)(?P<place>[~/].*)", re.DOTALL)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.fingerprints import fingerprint
-from tgo_pipeline.shards import TEMPORARY, atomic_folder, lock, stored_fingerprint, sweep_temporaries
 from tgo_pipeline.sharing.facts import Places, shards
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import TEMPORARY, atomic_folder, lock, stored_fingerprint, sweep_temporaries
 
 MARK = ".tgo-share"
 CARD = "README.md"

@@ -11,7 +11,7 @@ from PIL import Image
 from tgo_pipeline.report.pictures import read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.sharing.facts import Places, shards
-from tgo_pipeline.tables import read_table
+from tgo_pipeline.storage.tables import read_table
 
 PICTURES = 8
 SIDE = 192

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
 from tgo_pipeline.evaluation.view import decimals, measured
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.facts import Places, without_places
 from tgo_pipeline.sharing.markdown import bullets, code, table, text
-from tgo_pipeline.tables import read_metadata, read_table
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from tgo_pipeline.tables import read_table, with_features, write_table
+from tgo_pipeline.storage.tables import read_table, with_features, write_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,7 +113,7 @@ def table(rows: Iterable[tuple[str, Row]]) -> pa.Table:
 
 def write_adequacy(rows: pa.Table, path: Path, fingerprint: str) -> None:
     """Write the table; `fingerprint` is the thresholds table's, so that both can be seen to belong together."""
-    from tgo_pipeline.shards import atomic
+    from tgo_pipeline.storage.shards import atomic
 
     with atomic(path) as temporary:
         write_table(rows, temporary, {"fingerprint": fingerprint})

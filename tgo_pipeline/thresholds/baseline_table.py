@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.tables import read_table, with_features
+from tgo_pipeline.storage.tables import read_table, with_features
 from tgo_pipeline.targets import mid_ranks
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval

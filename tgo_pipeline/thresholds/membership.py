@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tgo_pipeline import paths
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage import paths
 from tgo_pipeline.thresholds.baselines import NOWHERE
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Sources:
 
     def fingerprint(self, params: ThresholdParams) -> str | None:
         """What the groups depend on; None where there are none. Scores follow their generations already."""
-        from tgo_pipeline.fingerprints import content_fingerprint
-        from tgo_pipeline.tables import read_metadata
+        from tgo_pipeline.storage.fingerprints import content_fingerprint
+        from tgo_pipeline.storage.tables import read_metadata
 
         if params.group not in ("source", "category"):
             return None
@@ -85,13 +85,13 @@ def _groups(frame: pl.DataFrame, group: str, sources: Sources) -> pl.Series:
 def _prompts(path: Path, group: str) -> pl.DataFrame:
     import polars as pl
 
-    from tgo_pipeline.tables import PROMPTS, read_table
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     table = pl.DataFrame(read_table(path, PROMPTS, ["prompt_id", group]).select(["prompt_id", group]))
     return table.unique("prompt_id", keep="first", maintain_order=True)
 
 
 def _models(folder: Path) -> pl.DataFrame:
-    from tgo_pipeline.tables import read_folder
+    from tgo_pipeline.storage.tables import read_folder
 
     return read_folder(folder, ["sample_id", "model"]).unique("sample_id", keep="first", maintain_order=True)

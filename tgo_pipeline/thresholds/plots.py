@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tgo_pipeline.paths import file_name
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.paths import file_name
+from tgo_pipeline.storage.shards import atomic
 
 if TYPE_CHECKING:
     import altair as alt

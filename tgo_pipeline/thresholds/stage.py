@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.fingerprints import fingerprint
 from tgo_pipeline.params import Params, ThresholdParams
-from tgo_pipeline.paths import ADEQUACY, BASELINES
-from tgo_pipeline.shards import atomic
+from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.paths import ADEQUACY, BASELINES
+from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.targets import (
     finite,
     read_scores,
@@ -57,7 +57,7 @@ def fit_folder(
     Groups (`threshold.group`) are looked up in `sources`. Raises `TgoError`, before anything is written, for scores
     that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
-    from tgo_pipeline.tables import write_table
+    from tgo_pipeline.storage.tables import write_table
     from tgo_pipeline.thresholds.adequacy_stage import write_report
     from tgo_pipeline.thresholds.fit import fit
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.tables import read_table, with_features
+from tgo_pipeline.storage.tables import read_table, with_features
 from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
 
 if TYPE_CHECKING:

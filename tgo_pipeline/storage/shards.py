@@ -161,7 +161,7 @@ class Stop:
 
 def stored_fingerprint(path: Path) -> str | None:
     """The fingerprint in a shard's metadata; None if the file is missing or unreadable, and so must be written."""
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     if not path.is_file():
         return None
@@ -193,7 +193,7 @@ def state(folder: Path, shard: Shard) -> State:
 
 def status(folder: Path, plan: Sequence[Shard]) -> Status:
     """Count the states of a plan, and the failed samples (`failed` in the metadata) of its finished shards."""
-    from tgo_pipeline.tables import read_metadata
+    from tgo_pipeline.storage.tables import read_metadata
 
     states = [state(folder, shard) for shard in plan]
     finished = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "done"]

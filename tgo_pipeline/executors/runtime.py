@@ -1,0 +1,40 @@
+"""How a process of an executor sets torch up: its device, its share of the cores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.devices import resolve_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from tgo_pipeline.params import RuntimeParams
+
+
+def prepare_torch(runtime: RuntimeParams) -> torch.device:
+    """Apply the thread count, flush denormal numbers (they slow tiny networks on a CPU), return the device."""
+    import torch
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    torch.set_flush_denormal(True)
+    return resolve_device(runtime.device)
+
+
+def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
+    """The runtime of the rank-th of `runtime.processes`: its own GPU where there are several, its share of the cores.
+
+    What `device` and `threads` state is kept.
+    """
+    import dataclasses
+    import os
+
+    import torch
+
+    device, threads = runtime.device, runtime.threads
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    if threads is None:
+        threads = max(1, (os.cpu_count() or 1) // runtime.processes)
+    return dataclasses.replace(runtime, device=device, threads=threads)
