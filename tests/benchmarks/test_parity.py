@@ -22,7 +22,7 @@ from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
 from benchmarks.official.networks import NETWORKS, clip_shapes, image_reward_shapes, open_clip_config
 from benchmarks.official.report import page, summary
 from benchmarks.official.samples import MODES, Samples, make_samples
-from tgo_pipeline.rewards.checkpoint import read_weights
+from tgo_pipeline.hub.checkpoint import read_weights
 
 OFFICIAL = parity.ROOT / ".venv-official"
 FEW = ("square", "long_side_224", "rgba"), ("simple", "typographic", "long")

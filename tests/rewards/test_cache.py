@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import cache
-from tgo_pipeline.rewards.checkpoint import read_weights
+from tgo_pipeline.hub import cache
+from tgo_pipeline.hub.checkpoint import read_weights
 
 LARGE = 5 << 20
 

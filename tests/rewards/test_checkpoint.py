@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.checkpoint import load_weights, read_weights, write_weights
-from tgo_pipeline.rewards.integrity import refuse_imposter
+from tgo_pipeline.hub.checkpoint import load_weights, read_weights, write_weights
+from tgo_pipeline.hub.integrity import refuse_imposter
 
 STATE = {"a.weight": torch.ones(3, 2).half(), "a.bias": torch.zeros(3), "n": torch.tensor(5)}
 
@@ -111,7 +111,7 @@ from pathlib import Path
 from torch import nn
 from tgo_pipeline.rewards import cache
 from tgo_pipeline.rewards.base import empty
-from tgo_pipeline.rewards.checkpoint import load_weights, read_weights
+from tgo_pipeline.hub.checkpoint import load_weights, read_weights
 
 def anonymous_mb():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024

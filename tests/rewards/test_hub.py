@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from tests.rewards import tiny
 from tests.rewards.hub_server import HubServer
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.address import Hub, Official
 from tgo_pipeline.rewards import load_reward, releases
 from tgo_pipeline.rewards.layouts import LAYOUTS, fingerprint, locate
-from tgo_pipeline.rewards.releases import Hub, Official
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -66,7 +66,7 @@ def contents(name: str, folder: Path) -> dict[str, bytes]:
     """A tiny checkpoint under the official file names. Wherever a pickle is official it is one."""
     import torch
 
-    from tgo_pipeline.rewards.checkpoint import read_weights
+    from tgo_pipeline.hub.checkpoint import read_weights
 
     tiny.write("hpsv2.1" if name.startswith(("hpsv2", "clip/laion")) else name.split("/")[0], folder)
     weights = next(path for path in folder.glob("*.safetensors"))

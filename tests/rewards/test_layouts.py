@@ -16,8 +16,8 @@ import torch
 
 from tests.rewards import tiny
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.checkpoint import read_weights
 from tgo_pipeline.rewards import fingerprint, load_reward, releases
-from tgo_pipeline.rewards.checkpoint import read_weights
 from tgo_pipeline.rewards.layouts import LAYOUTS, locate
 
 

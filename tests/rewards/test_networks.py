@@ -296,7 +296,7 @@ def test_a_pickle_of_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_head_for_another_tower_is_refused(tmp_path: Path) -> None:
-    from tgo_pipeline.rewards.checkpoint import write_weights
+    from tgo_pipeline.hub.checkpoint import write_weights
     from tgo_pipeline.rewards.head import LinearHead
 
     tiny.write("aesthetic", tmp_path)

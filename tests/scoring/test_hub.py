@@ -11,7 +11,7 @@ import pytest
 from tests.scoring.conftest import AESTHETIC, CLIP, Tgo, expected, picture, scores, write_pictures
 from tests.scoring.test_inputs import write_csv
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.scoring.hub import Address, parse
+from tgo_pipeline.hub.address import Address, parse
 
 pytest.importorskip("datasets")
 COUNT = 150

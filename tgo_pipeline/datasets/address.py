@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from tgo_pipeline.datasets.places import Folder, Hub, Place
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.layouts import MOVING
+from tgo_pipeline.hub.address import MOVING
 
 HUB = "hf:"
 FORM = "NAME:FOLDER[/SPLIT], NAME:FILE or NAME:hf:ORGANISATION/DATASET@REVISION[/SPLIT]"

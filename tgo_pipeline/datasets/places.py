@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.hub import Unavailable, require_route
+from tgo_pipeline.hub.files import Unavailable, require_route
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileSystem

@@ -15,12 +15,12 @@ from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import Source, moves
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.hub.errors import explain
 from tgo_pipeline.params.recipes import PLACEHOLDER
-from tgo_pipeline.planning.access import explain
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.hub import Answer
-    from tgo_pipeline.rewards.releases import Official
+    from tgo_pipeline.hub.address import Official
 
 SUFFIX, PICKLE = ".safetensors", ".bin"
 

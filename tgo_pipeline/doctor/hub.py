@@ -24,7 +24,7 @@ from tgo_pipeline.params.recipes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
-    from tgo_pipeline.rewards.releases import Official
+    from tgo_pipeline.hub.address import Official
 
 TIMEOUT_S = 5.0
 """How long the hub may take for an answer, if HF_HUB_ETAG_TIMEOUT does not say less."""
@@ -83,7 +83,7 @@ def _no_route() -> str | None:
     """Why the hub cannot be asked; None if it can."""
     from huggingface_hub import constants
 
-    from tgo_pipeline.rewards.hub import Unreachable, require_route
+    from tgo_pipeline.hub.files import Unreachable, require_route
 
     try:
         require_route(constants.ENDPOINT, _timeout_s())
@@ -179,7 +179,7 @@ def _room(size_bytes: int) -> Iterator[Finding]:
 def _at_url(subject: str, wanted: Official) -> Iterator[Finding]:
     """A file of a release that is at a URL of its own: in the cache, or there with the recorded size."""
     from tgo_pipeline.doctor.urls import size_at
-    from tgo_pipeline.rewards.hub import Unavailable
+    from tgo_pipeline.hub.files import Unavailable
 
     if path := cached.official(wanted):
         cached.check_download(path, wanted)

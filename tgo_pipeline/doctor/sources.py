@@ -15,9 +15,9 @@ from tgo_pipeline.evaluation.sides import sides
 from tgo_pipeline.generators.adapters import adapter_file
 from tgo_pipeline.generators.guidance import described_guidance
 from tgo_pipeline.generators.pipelines import locate
+from tgo_pipeline.hub.address import MOVING, Hub, Official
 from tgo_pipeline.params import Params
-from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, MOVING, Layout, hub_place
-from tgo_pipeline.rewards.releases import Hub, Official
+from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
 from tgo_pipeline.storage import paths
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 
-from tgo_pipeline.rewards.hub import Unavailable, require_route
+from tgo_pipeline.hub.files import Unavailable, require_route
 
 
 def size_at(url: str, timeout_s: float) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.pipelines import INDEX, read_json
-from tgo_pipeline.rewards.integrity import refuse_imposter
+from tgo_pipeline.hub.integrity import refuse_imposter
 
 NAMES = (
     "diffusion_pytorch_model.safetensors",

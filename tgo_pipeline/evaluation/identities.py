@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline.rewards.layouts import MOVING
+from tgo_pipeline.hub.address import MOVING
 
 TUNED = ("method", "objective", "steps", "base", "revision")
 """What a legend says of the description that fine_tune leaves beside its result."""

@@ -94,7 +94,7 @@ def _folder_reader(folder: Path) -> Reader:
 
 
 def _hub_reader(location: Location) -> Reader:
-    from tgo_pipeline.planning.access import fetch
+    from tgo_pipeline.hub.errors import fetch
 
     def read(file: str) -> dict[str, Any] | None:
         path = fetch(str(location.hub_id), file, location.revision)

@@ -94,7 +94,8 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
 
 
 def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]]:
-    from tgo_pipeline.rewards import cache, layouts
+    from tgo_pipeline.hub import cache
+    from tgo_pipeline.rewards import layouts
 
     files = layouts.locate(name, spec.source)
     layout = layouts.LAYOUTS[name]

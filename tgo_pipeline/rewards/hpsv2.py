@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.attention import OpenClipAttention, class_token
-from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.checkpoint import (
+from tgo_pipeline.hub.checkpoint import (
     described_by,
     load_weights,
     read_json,
@@ -26,6 +24,8 @@ from tgo_pipeline.rewards.checkpoint import (
     write_json,
     write_weights,
 )
+from tgo_pipeline.rewards.attention import OpenClipAttention, class_token
+from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.precision import Precision, autocast
 from tgo_pipeline.rewards.preprocessing import LongestSidePad

@@ -20,9 +20,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.attention import BlipTextAttention, BlipVisionAttention
-from tgo_pipeline.rewards.base import NetworkReward, empty
-from tgo_pipeline.rewards.checkpoint import (
+from tgo_pipeline.hub.checkpoint import (
     described_by,
     load_weights,
     read_json,
@@ -30,6 +28,8 @@ from tgo_pipeline.rewards.checkpoint import (
     write_json,
     write_weights,
 )
+from tgo_pipeline.rewards.attention import BlipTextAttention, BlipVisionAttention
+from tgo_pipeline.rewards.base import NetworkReward, empty
 from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
 from tgo_pipeline.rewards.layouts import Files
 from tgo_pipeline.rewards.precision import Precision, autocast, precision_of

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import cache, hub, integrity, releases
-from tgo_pipeline.rewards.releases import Hub, Official
+from tgo_pipeline.hub import cache, integrity
+from tgo_pipeline.hub import files as hub
+from tgo_pipeline.hub.address import MOVING, Hub, Official
+from tgo_pipeline.rewards import releases
 from tgo_pipeline.rewards.specs import canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 DEMO = "demo"
 _VOCABULARY = Path(__file__).parent / "vocabulary"
-MOVING = ("main", "master", "HEAD")
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>.+)")
 
 

@@ -6,43 +6,7 @@ the one that the model hub states is checked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A repository of the model hub at a commit or tag."""
-
-    repo: str
-    revision: str
-
-    def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}"
-
-
-@dataclass(frozen=True)
-class Official:
-    """A file of a release: its name there, a hub repository or a URL, and its size and sha256 where they are known."""
-
-    file: str
-    place: Hub | str
-    size_bytes: int | None = None
-    sha256: str | None = None
-
-    @property
-    def address(self) -> str:
-        """Where a browser downloads it."""
-        if isinstance(self.place, str):
-            return self.place
-        from huggingface_hub import hf_hub_url
-
-        return hf_hub_url(self.place.repo, self.file, revision=self.place.revision)
-
-    @property
-    def identity(self) -> str:
-        """What stands for the content: its sha256, or the pinned place."""
-        return self.sha256 or f"{self.place}/{self.file}"
-
+from tgo_pipeline.hub.address import Hub, Official
 
 HPSV2_REPO = Hub("xswu/HPSv2", "697403c78157020a1ae59d23f111aa58ced35b0a")
 PICKSCORE_REPO = Hub("yuvalkirstain/PickScore_v1", "a4e4367c6dfa7288a00c550414478f865b875800")

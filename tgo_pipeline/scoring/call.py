@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.address import PREFIX
 from tgo_pipeline.rewards.specs import Spec, parse
-from tgo_pipeline.scoring.hub import PREFIX
 
 
 @dataclass(frozen=True)

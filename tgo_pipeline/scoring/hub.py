@@ -4,46 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.layouts import MOVING
+from tgo_pipeline.hub.address import FORM, Address, parse
 from tgo_pipeline.scoring.columns import Columns
 from tgo_pipeline.scoring.rows import Cursor, Row, Source
 from tgo_pipeline.scoring.tables import ID
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
-
-PREFIX = "hf:"
-FORM = "hf:ORGANISATION/NAME@REVISION/SPLIT"
-
-
-class Address(NamedTuple):
-    """What `hf:org/name@revision[/[config/]split]` names."""
-
-    repository: str
-    revision: str
-    config: str | None
-    split: str | None
-
-
-def parse(text: str) -> Address:
-    """Read an address. Raises `TgoError` if it lacks the repository or the revision, or the revision moves."""
-    repository, _, rest = text.removeprefix(PREFIX).rpartition("@")
-    revision, *places = rest.split("/")
-    if not repository or not revision or len(places) > 2 or not all(places):
-        raise TgoError(
-            f"{text!r} names no data set: write {FORM}, with a commit (or a tag) as the revision; a data set with "
-            "configurations has .../CONFIGURATION/SPLIT."
-        )
-    if revision in MOVING:
-        raise TgoError(
-            f"{text} may change at any time: pin a commit, {PREFIX}{repository}@COMMIT, so that its rows stay the same."
-        )
-    config, split = (None, *places)[-2:] if places else (None, None)
-    return Address(repository, unquote(revision), config, split)
 
 
 class HubDataset(Source):

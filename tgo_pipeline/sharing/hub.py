@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.errors import LOGIN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
-LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,6 @@ def connect() -> HfApi:
     if not token:
         raise TgoError(f"no token for {constants.ENDPOINT}: {LOGIN} (--dry-run needs none).")
     return HfApi(token=token)
-
-
-def address(repo: str, kind: str) -> str:
-    """Where a browser finds a repository."""
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
 def create(api: HfApi, repo: str, kind: str, *, private: bool, revision: str | None) -> None:
@@ -71,67 +60,6 @@ def _remote(entry) -> Remote:
     if entry.lfs is not None:
         return Remote(entry.size, entry.lfs.sha256, True)
     return Remote(entry.size, entry.blob_id, False)
-
-
-@contextlib.contextmanager
-def explained(repo: str, kind: str) -> Iterator[None]:
-    """Turn what the hub's library raises into a `TgoError` that says what was refused and what to do."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
-
-    try:
-        yield
-    except (HTTPError, RuntimeError, OSError, ValueError) as error:
-        raise TgoError(_explain(repo, kind, error)) from error
-
-
-def _explain(repo: str, kind: str, error: BaseException) -> str:
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx or httpx2, as its version has it
-    )
-
-    chain = list(_chain(error))  # the library wraps what happened in errors that say where
-    for each in chain:
-        if isinstance(each, HfHubHTTPError):
-            return _refusal(repo, kind, each.response.status_code, one_line(each))
-        if isinstance(each, HFValidationError):
-            return f"{repo!r} is no name of a repository ({one_line(each)})."
-        if isinstance(each, HTTPError):
-            return (
-                f"{address(repo, kind)} is out of reach ({one_line(each)}): what was sent is kept; run the same "
-                "command again where there is a network, and it goes on. --dry-run needs none."
-            )
-    return f"{address(repo, kind)}: the upload failed ({one_line(chain[-1])}): what was sent is kept; run it again."
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _refusal(repo: str, kind: str, status: int, said: str) -> str:
-    where = address(repo, kind)
-    if status == UNAUTHORISED:
-        return f"{where}: the hub does not accept the token ({said}): {LOGIN}."
-    if status == FORBIDDEN:
-        return (
-            f"{where}: the token may not write there ({said}): use one with write access to {repo.split('/')[0]}, or "
-            "push to a name of your own."
-        )
-    if status == NOT_FOUND:
-        return (
-            f"{where}: the hub knows no such repository or revision ({said}): check the name and --revision."
-        )
-    return f"{where}: the hub refused with status {status} ({said}): what was sent is kept; try again later."
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return next(
-        (line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__
-    )
 
 
 def size(bytes_: int) -> str:

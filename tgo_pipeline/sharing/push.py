@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.errors import address, explained, one_line
 from tgo_pipeline.sharing import hub
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.folders import (
@@ -115,7 +116,7 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
     Raises `TgoError` for a missing token or permission, no network, a repository that holds something else, and a
     public one where `private` is asked for.
     """
-    with hub.explained(planned.repo, planned.kind):
+    with explained(planned.repo, planned.kind):
         api = hub.connect()
         _check_card(planned)
         hub.create(api, planned.repo, planned.kind, private=private, revision=planned.revision)
@@ -125,7 +126,7 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
         _require_ours(planned, remote, missing, update)
         _upload(api, planned, missing, stale)
     return Outcome(
-        hub.address(planned.repo, planned.kind),
+        address(planned.repo, planned.kind),
         len(missing),
         sum(file.size for file in missing),
         len(planned.files) - len(missing),
@@ -143,7 +144,7 @@ def _check_card(planned: Plan) -> None:
         RepoCard.load(card.path).validate(planned.kind)
     except (ValueError, yaml.YAMLError) as error:
         raise TgoError(
-            f"the hub refuses the front matter of {card.path} ({hub.one_line(error)}): mend it there, or run `tgo card "
+            f"the hub refuses the front matter of {card.path} ({one_line(error)}): mend it there, or run `tgo card "
             f"{planned.kind}` again."
         ) from error
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import cache
-from tgo_pipeline.rewards.releases import Official
+from tgo_pipeline.hub import cache
+from tgo_pipeline.hub.address import Official
 
 log = logging.getLogger("tgo")
 _SNIFFED_BYTES = 512

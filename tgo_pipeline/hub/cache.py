@@ -115,7 +115,7 @@ def as_safetensors(path: Path) -> Path:
 
 
 def _convert(path: Path, converted: Path, digest: str) -> None:
-    from tgo_pipeline.rewards.checkpoint import read_weights, write_weights
+    from tgo_pipeline.hub.checkpoint import read_weights, write_weights
 
     log.info("converting %s to safetensors, once: %s", path, converted)
     state = read_weights(path)

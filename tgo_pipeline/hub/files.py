@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import cache
-from tgo_pipeline.rewards.integrity import check_download
-from tgo_pipeline.rewards.releases import Hub, Official
+from tgo_pipeline.hub import cache
+from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.integrity import check_download
 from tgo_pipeline.storage.shards import atomic, explain_full_disk
 
 log = logging.getLogger("tgo")
