@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgo_pipeline.datasets import text
-from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import text
+from tgo_pipeline.reading.places import Folder
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"))
 VALUES = st.lists(st.one_of(TEXTS, st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(), st.none()))))

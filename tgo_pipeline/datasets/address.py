@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from tgo_pipeline.datasets.places import Folder, Hub, Place
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import MOVING
+from tgo_pipeline.reading.places import Folder, Hub, Place
 
 HUB = "hf:"
 FORM = "NAME:FOLDER[/SPLIT], NAME:FILE or NAME:hf:ORGANISATION/DATASET@REVISION[/SPLIT]"

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets.places import Place
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading.places import Place
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 if TYPE_CHECKING:

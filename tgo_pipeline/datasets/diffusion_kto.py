@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets import text
 from tgo_pipeline.datasets.image_files import ImageFiles
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS, RATINGS
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets import text
 from tgo_pipeline.datasets.image_files import ImageFiles, pairs
-from tgo_pipeline.datasets.parquet import require
 from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
 from tgo_pipeline.datasets.splits import json_of_split
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import text
+from tgo_pipeline.reading.parquet import require
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets import text
 from tgo_pipeline.datasets.image_files import ImageFiles
 from tgo_pipeline.datasets.schemas import COMPARISONS, PROMPT_ROWS
 from tgo_pipeline.datasets.splits import json_of_split
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets.base import Dataset
-from tgo_pipeline.datasets.first import first
-from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.datasets.schemas import IMAGE_ROWS, LISTING
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading.deduplicate import first
+from tgo_pipeline.reading.places import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgo_pipeline.datasets import parquet
 from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.image_files import IMAGES_AT_ONCE, pairs
-from tgo_pipeline.datasets.places import Folder
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS, RATINGS
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import parquet
+from tgo_pipeline.reading.places import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from tgo_pipeline.datasets import parquet
 from tgo_pipeline.datasets.base import ROWS, Dataset
-from tgo_pipeline.datasets.first import Seen
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import parquet
+from tgo_pipeline.reading.deduplicate import Seen
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.datasets import parquet, text
 from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading import parquet, text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tgo_pipeline.datasets.places import Place
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading.places import Place
 
 
 def json_of_split(address: str, place: Place, split: str | None, known: Sequence[str]) -> str:

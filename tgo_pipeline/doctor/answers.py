@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tgo_pipeline.datasets import open_dataset
-from tgo_pipeline.datasets.places import Place
 from tgo_pipeline.doctor import cached
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.resources import gigabytes
@@ -17,6 +16,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.pipelines import INDEX
 from tgo_pipeline.hub.errors import explain
 from tgo_pipeline.params.recipes import PLACEHOLDER
+from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.hub import Answer

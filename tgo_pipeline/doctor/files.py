@@ -141,7 +141,8 @@ def _weight_files(name: str, source: str) -> list[Path]:
 
 def _prompts(subject: str, source: str, column: str) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.prompts.sources import DEMO, column_names, prompts
+    from tgo_pipeline.prompts.sources import DEMO, prompts
+    from tgo_pipeline.reading.tabular import column_names
 
     if is_dataset(source):
         yield from _dataset(subject, open_dataset(source), "prompts")
@@ -166,7 +167,7 @@ def _require(path: Path, wanted: list[str], found: list[str]) -> None:
 
 def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
     """Read the first rows of one stream; a data set of the hub is left to the checks of the hub."""
-    from tgo_pipeline.datasets.places import Hub
+    from tgo_pipeline.reading.places import Hub
 
     if isinstance(dataset.place, Hub):
         return
@@ -204,7 +205,7 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
 
 def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.prompts.sources import column_names
+    from tgo_pipeline.reading.tabular import column_names
 
     if is_dataset(params.source):
         what = "comparisons" if params.kind == "pair" else "ratings"
@@ -218,7 +219,7 @@ def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
 
 
 def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
-    from tgo_pipeline.prompts.sources import column_names
+    from tgo_pipeline.reading.tabular import column_names
     from tgo_pipeline.storage.shards import SHARD_NAME
 
     subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from tgo_pipeline.datasets import is_dataset, open_dataset
-from tgo_pipeline.datasets.places import Hub as HubPlace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.sides import sides
 from tgo_pipeline.generators.adapters import adapter_file
@@ -17,6 +16,7 @@ from tgo_pipeline.generators.guidance import described_guidance
 from tgo_pipeline.generators.pipelines import locate
 from tgo_pipeline.hub.address import MOVING, Hub, Official
 from tgo_pipeline.params import Params
+from tgo_pipeline.reading.places import Hub as HubPlace
 from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
 from tgo_pipeline.storage import paths

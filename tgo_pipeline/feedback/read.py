@@ -15,7 +15,7 @@ import polars as pl
 from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.prompts.sources import column_names
+from tgo_pipeline.reading.tabular import column_names
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ def _list(source: ImageSource, params: GenerateParams, excluded: Collection[str]
 
 
 def _taken(source: ImageSource, excluded: Collection[str], left_out: Counter[str]) -> Iterator[Item]:
-    from tgo_pipeline.datasets.first import Seen
+    from tgo_pipeline.reading.deduplicate import Seen
 
     seen = Seen()
     count: Counter[str] = Counter()

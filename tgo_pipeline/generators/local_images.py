@@ -9,11 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tgo_pipeline.datasets import NAMES, parquet
-from tgo_pipeline.datasets.places import Folder
+from tgo_pipeline.datasets import NAMES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.image_sources import FILE_NAME, METADATA, Entry, ImageSource, Picture
-from tgo_pipeline.prompts.sources import column_names, read_columns
+from tgo_pipeline.reading import parquet
+from tgo_pipeline.reading.places import Folder
+from tgo_pipeline.reading.tabular import column_names, read_columns
 
 log = logging.getLogger("tgo")
 TABLES = (".csv", ".jsonl", ".parquet")

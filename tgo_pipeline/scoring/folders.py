@@ -11,7 +11,7 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.existing import FILE_NAME, METADATA
-from tgo_pipeline.prompts.sources import column_names, read_columns
+from tgo_pipeline.reading.tabular import column_names, read_columns
 from tgo_pipeline.scoring.columns import Columns
 from tgo_pipeline.scoring.rows import Row, Source
 

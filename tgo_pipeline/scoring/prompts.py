@@ -11,7 +11,8 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.existing import FILE_NAME
-from tgo_pipeline.prompts.sources import Record, column_names, read, read_columns
+from tgo_pipeline.prompts.sources import read
+from tgo_pipeline.reading.tabular import Record, column_names, read_columns
 from tgo_pipeline.scoring.columns import IMAGE_COLUMNS, PROMPT_COLUMNS, Columns, listed
 from tgo_pipeline.scoring.rows import Row
 from tgo_pipeline.scoring.tables import ID

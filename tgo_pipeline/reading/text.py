@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from tgo_pipeline.datasets.parquet import require
-from tgo_pipeline.datasets.places import Place
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.reading.parquet import require
+from tgo_pipeline.reading.places import Place
 
 PIECE_BYTES = 4 * 1024**2
 RECORD_CHARACTERS = 64 * 1024**2
