@@ -31,7 +31,7 @@ from PIL import Image
 
 from benchmarks.results import hardware
 from tgo_pipeline.datasets import open_dataset
-from tgo_pipeline.generators import existing
+from tgo_pipeline.images import import_folder as existing
 from tgo_pipeline.params import GenerateParams
 
 RESULT = Path(__file__).with_suffix(".json")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> None:
     """Bring the generation shards of the train split up to date."""
-    from tgo_pipeline.generators import existing, stage
+    from tgo_pipeline.generators import stage
+    from tgo_pipeline.images import import_folder as existing
 
     if params.generate.source == "images":
         existing.import_folder(paths.GENERATIONS, **_images(params))
@@ -23,7 +24,8 @@ def run(params: Params) -> None:
 
 def plan(params: Params) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
-    from tgo_pipeline.generators import existing, stage
+    from tgo_pipeline.generators import stage
+    from tgo_pipeline.images import import_folder as existing
 
     if params.generate.source == "images":
         return existing.plan(**_images(params))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators import existing
+from tgo_pipeline.images import import_folder as existing
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts import prompt_id
 from tgo_pipeline.storage.tables import read_folder

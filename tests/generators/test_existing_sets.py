@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from tests.datasets.hub_server import DataHub
 from tests.datasets.public import PICKAPIC, jpeg, pickapic, uid, write_hpdv3, write_parti, write_pickapic
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators import existing
+from tgo_pipeline.images import import_folder as existing
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts import prompt_id
 from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_table

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.scoring.rows import Cursor, Row
+from tgo_pipeline.images.rows import Cursor, Row
 
 
 class Sequence:

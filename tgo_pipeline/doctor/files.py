@@ -180,7 +180,7 @@ def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
 
 def _images(params: GenerateParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.generators.image_sources import open_source
+    from tgo_pipeline.images import open_source
 
     subject, images = "generate.images", params.images or ""
     if is_dataset(images):

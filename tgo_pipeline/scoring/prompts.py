@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.existing import FILE_NAME
+from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_COLUMNS, Columns, listed
+from tgo_pipeline.images.import_folder import FILE_NAME
+from tgo_pipeline.images.rows import Row
+from tgo_pipeline.images.tables import ID
 from tgo_pipeline.prompts.sources import read
 from tgo_pipeline.reading.tabular import Record, column_names, read_columns
-from tgo_pipeline.scoring.columns import IMAGE_COLUMNS, PROMPT_COLUMNS, Columns, listed
-from tgo_pipeline.scoring.rows import Row
-from tgo_pipeline.scoring.tables import ID
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 
 log = logging.getLogger("tgo")

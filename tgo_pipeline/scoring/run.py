@@ -16,18 +16,18 @@ from tgo_pipeline.devices import keep_freed_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.executors.runtime import prepare_torch
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.inputs import open_inputs
+from tgo_pipeline.images.rows import Source
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, load_reward, resolve_precision
 from tgo_pipeline.rewards.memory import groups
 from tgo_pipeline.rewards.stage import decoding_workers
 from tgo_pipeline.scoring.call import Call
-from tgo_pipeline.scoring.columns import Columns
-from tgo_pipeline.scoring.inputs import open_inputs
 from tgo_pipeline.scoring.parts import Part
 from tgo_pipeline.scoring.plan import Plan
 from tgo_pipeline.scoring.prompts import OwnPrompts, PromptLines, Prompts, choose
 from tgo_pipeline.scoring.results import Found, Results, held, parts_folder, schema
-from tgo_pipeline.scoring.rows import Source
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Stop, explain_full_disk
 

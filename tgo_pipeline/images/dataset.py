@@ -8,7 +8,7 @@ from typing import Any
 
 from tgo_pipeline.datasets import Dataset
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.image_sources import Entry, ImageSource, Picture
+from tgo_pipeline.images.base import Entry, ImageSource, Picture
 
 GAP = 64
 """So many unwanted images are read past before the stream is opened anew behind them."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.existing import FILE_NAME, METADATA
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.import_folder import FILE_NAME, METADATA
+from tgo_pipeline.images.rows import Row, Source
 from tgo_pipeline.reading.tabular import column_names, read_columns
-from tgo_pipeline.scoring.columns import Columns
-from tgo_pipeline.scoring.rows import Row, Source
 
 log = logging.getLogger("tgo")
 _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .ico

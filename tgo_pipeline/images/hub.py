@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import FORM, Address, parse
-from tgo_pipeline.scoring.columns import Columns
-from tgo_pipeline.scoring.rows import Cursor, Row, Source
-from tgo_pipeline.scoring.tables import ID
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.rows import Cursor, Row, Source
+from tgo_pipeline.images.tables import ID
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

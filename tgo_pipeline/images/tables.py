@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.folders import ImageFiles, date, printable
+from tgo_pipeline.images.rows import Cursor, Row, Source
 from tgo_pipeline.reading.tabular import column_names, read_columns
-from tgo_pipeline.scoring.columns import Columns
-from tgo_pipeline.scoring.folders import ImageFiles, date, printable
-from tgo_pipeline.scoring.rows import Cursor, Row, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

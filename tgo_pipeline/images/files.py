@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tgo_pipeline.datasets import NAMES
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.image_sources import FILE_NAME, METADATA, Entry, ImageSource, Picture
+from tgo_pipeline.images.base import FILE_NAME, METADATA, Entry, ImageSource, Picture
 from tgo_pipeline.reading import parquet
 from tgo_pipeline.reading.places import Folder
 from tgo_pipeline.reading.tabular import column_names, read_columns

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -41,14 +40,3 @@ class ImageSource(ABC):
     @abstractmethod
     def pictures(self, entries: Sequence[Entry]) -> Iterator[Picture]:
         """The bytes of some of `entries()`, in the same order."""
-
-
-def open_source(images: str, image_column: str, prompt_column: str) -> ImageSource:
-    """The source that `generate.images` names. Raises `TgoError` if there is none."""
-    from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.generators.local_images import LocalImages
-    from tgo_pipeline.generators.streamed_images import StreamedImages
-
-    if is_dataset(images):
-        return StreamedImages(open_dataset(images))
-    return LocalImages(Path(images).expanduser(), image_column, prompt_column)

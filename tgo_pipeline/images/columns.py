@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.existing import FILE_NAME
+from tgo_pipeline.images.import_folder import FILE_NAME
 
 IMAGE_COLUMNS = ("image", FILE_NAME, "path", "image_path")
 PROMPT_COLUMNS = ("prompt", "caption", "text")

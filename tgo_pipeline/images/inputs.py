@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.existing import METADATA
 from tgo_pipeline.hub.address import PREFIX
-from tgo_pipeline.scoring.columns import Columns
-from tgo_pipeline.scoring.folders import EXTENSIONS, folder_images, named_images, printable, walk
-from tgo_pipeline.scoring.hub import HubDataset
-from tgo_pipeline.scoring.rows import Source
-from tgo_pipeline.scoring.tables import ParquetFile, saved_dataset, table_of_paths
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.folders import EXTENSIONS, folder_images, named_images, printable, walk
+from tgo_pipeline.images.hub import HubDataset
+from tgo_pipeline.images.import_folder import METADATA
+from tgo_pipeline.images.rows import Source
+from tgo_pipeline.images.tables import ParquetFile, saved_dataset, table_of_paths
 
 log = logging.getLogger("tgo")
 TABLES = (".csv", ".jsonl")

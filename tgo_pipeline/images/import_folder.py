@@ -16,14 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.image_sources import (
-    FILE_NAME,
-    METADATA,
-    Entry,
-    ImageSource,
-    Picture,
-    open_source,
-)
+from tgo_pipeline.images import open_source
+from tgo_pipeline.images.base import FILE_NAME, METADATA, Entry, ImageSource, Picture
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
 from tgo_pipeline.storage.chunks import chunks
