@@ -116,7 +116,7 @@ def make_data(job: Job) -> None:
     """Prompts, training pictures and their scores."""
     from tgo_pipeline import prompts
     from tgo_pipeline.generators.stage import generate_folder
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
     from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     params = job.params

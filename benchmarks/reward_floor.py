@@ -30,8 +30,8 @@ from benchmarks.reward_setup import add_setup, decoders, load_five, prepared
 from benchmarks.reward_tables import floor_section
 from benchmarks.sides.task import Clock
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.images import open_image
-from tgo_pipeline.rewards.scorer import Scorer
+from tgo_pipeline.rewards.engine.images import open_image
+from tgo_pipeline.rewards.engine.scorer import Scorer
 
 
 class Parts:

@@ -28,7 +28,7 @@ from benchmarks.reward_inputs import captions, png
 from benchmarks.reward_setup import add_setup, decoders, load_five, prepared
 from benchmarks.reward_tables import scaling_section
 from benchmarks.sides.task import forget_peak, peak_bytes
-from tgo_pipeline.rewards.scorer import Scorer
+from tgo_pipeline.rewards.engine.scorer import Scorer
 
 PER_PROMPT = (1, 2, 4, 8, 16)
 STREAMED = {"full": (250, 500, 1000, 2000), "tiny": (32, 64)}

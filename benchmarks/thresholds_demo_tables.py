@@ -85,7 +85,7 @@ def _job(study: Study, rule: str, seed: int) -> Job:
 
 def _oracle(job: Job) -> dict[str, float]:
     """The oracle's score of every training picture of a seed, scored once."""
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
     from tgo_pipeline.targets import read_scores
 
     folder = job.home / ORACLE

@@ -166,7 +166,7 @@ def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: En
 
 
 def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
-    from tgo_pipeline.rewards.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
     from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
     table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])

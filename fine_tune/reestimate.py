@@ -184,7 +184,7 @@ def _score(images: Sequence[Image], prompts: Sequence[str], params: Params) -> d
     """One float64 column (N,) for each reward of the target; rewards are in memory while they score alone."""
     from tgo_pipeline.devices import resolve_device
     from tgo_pipeline.rewards import load_reward, score_all
-    from tgo_pipeline.rewards.memory import groups
+    from tgo_pipeline.scoring.memory import groups
 
     specs, runtime, dtype = _specs(params), params.runtime, params.score.dtype
     columns: dict[str, np.ndarray] = {}

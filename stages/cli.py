@@ -25,11 +25,11 @@ from stages.console import WIDE
 from stages.console import show as show_table
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.scoring.help import SCORE
+from tgo_pipeline.scoring.command.help import SCORE
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
-    from tgo_pipeline.scoring.call import Call
+    from tgo_pipeline.scoring.command.options import Call
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,7 +99,7 @@ def score(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start over, and replace what is at --out."),
 ) -> None:
-    from tgo_pipeline.scoring.call import Call
+    from tgo_pipeline.scoring.command.options import Call
 
     call = Call(
         paths=path,
@@ -121,7 +121,7 @@ def score(
 def _score(call: Call) -> int:
     """Score, show the summary and return the exit code."""
     from tgo_pipeline.executors.progress import configure_logging
-    from tgo_pipeline.scoring import run, summary
+    from tgo_pipeline.scoring.command import run, summary
     from tgo_pipeline.storage.shards import Interrupted
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> None:
     """Bring the score shards up to date."""
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
 
     score_folder(
         paths.GENERATIONS,
@@ -29,7 +29,7 @@ def run(params: Params) -> None:
 
 def plan(params: Params) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
-    from tgo_pipeline.rewards.stage import plan
+    from tgo_pipeline.scoring.stage import plan
 
     return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype, params.score.feedback)
 

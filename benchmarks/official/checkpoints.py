@@ -36,7 +36,7 @@ from benchmarks.official.networks import (
     open_clip_config,
     to_hugging_face,
 )
-from tgo_pipeline.rewards.tokenizers import clip_merges, clip_vocabulary
+from tgo_pipeline.rewards.networks.tokenizers import clip_merges, clip_vocabulary
 
 VOCABULARY = Path(tgo_pipeline.rewards.__file__).parent / "vocabulary/bert-base-uncased.txt"
 AESTHETIC = "sac+logos+ava1-l14-linearMSE.pth"

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.sides.task import Clock, Columns, Form, Shard, Task, run
 from tgo_pipeline.devices import keep_freed_memory
 from tgo_pipeline.rewards import load_reward
-from tgo_pipeline.rewards.scorer import ScoredBatch, Scorer
+from tgo_pipeline.rewards.engine.scorer import ScoredBatch, Scorer
 
 
 def load(task: Task) -> dict[str, Form]:

@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.reward_inputs import captions, picture
-from tgo_pipeline.rewards.tokenizers import hugging_face_tokenizer
+from tgo_pipeline.rewards.networks.tokenizers import hugging_face_tokenizer
 
 SD15, SDXL = "sd15", "sdxl"
 PER_PROMPT = 2

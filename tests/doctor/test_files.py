@@ -13,7 +13,7 @@ import pytest
 
 from tests.doctor.conftest import Doctor
 from tests.doctor.toy import PARAMS, write_model, write_params
-from tgo_pipeline.rewards.releases import LAION_AESTHETIC
+from tgo_pipeline.rewards.files.releases import LAION_AESTHETIC
 
 SHARD = "unet/diffusion_pytorch_model-00002-of-00002.safetensors"
 INDEX = "unet/diffusion_pytorch_model.safetensors.index.json"

@@ -19,7 +19,7 @@ from tests.doctor.toy import ROOT, Shown, write_model, write_params
 from tgo_pipeline.doctor.answers import pipeline_files
 from tgo_pipeline.doctor.urls import size_at
 from tgo_pipeline.hub.files import Unavailable
-from tgo_pipeline.rewards.releases import OPENAI_L14
+from tgo_pipeline.rewards.files.releases import OPENAI_L14
 
 PICKAPIC = "pickapic:hf:org/pickapic"
 PARQUET = "data/train-00000-of-00001-0123456789abcdef.parquet"

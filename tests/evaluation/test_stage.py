@@ -96,7 +96,7 @@ def _write_prompts(path: Path, test: dict[str, list[str]]) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world whose training data is scored and whose evaluation has run once."""
     from tgo_pipeline.generators import generate_folder
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
     from tgo_pipeline.thresholds.stage import fit_folder
 
     root = tmp_path_factory.mktemp("world")

@@ -8,7 +8,7 @@ from PIL import Image
 from tgo_pipeline.planning.meter import Meter
 from tgo_pipeline.planning.scoring import scoring
 from tgo_pipeline.rewards import load_reward
-from tgo_pipeline.rewards.scorer import Scorer
+from tgo_pipeline.rewards.engine.scorer import Scorer
 from tgo_pipeline.rewards.specs import resolve_all
 
 REWARDS = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")

@@ -22,8 +22,8 @@ from torch import Tensor
 from transformers import BertTokenizer, CLIPConfig, CLIPModel
 
 from benchmarks.official.networks import to_hugging_face
-from tgo_pipeline.rewards.head import LinearHead
 from tgo_pipeline.rewards.image_reward import ImageReward, text_config, vit_config
+from tgo_pipeline.rewards.networks.head import LinearHead
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared/reward-golden"
 REASON = "the golden scores of the official packages are not beside this repository"

@@ -17,11 +17,11 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from tests.rewards import tiny
-from tgo_pipeline.rewards.attention import ClipAttention, class_token
-from tgo_pipeline.rewards.clip_models import vision_config
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.hpsv2 import HPSv2
 from tgo_pipeline.rewards.image_reward import MEAN, STD, ImageReward
+from tgo_pipeline.rewards.networks.attention import ClipAttention, class_token
+from tgo_pipeline.rewards.networks.clip_models import vision_config
 
 PROMPTS = ["a red cat", "blue cats", "", "red cat red cat " * 20]
 EQUAL = {"rtol": 0, "atol": 1e-6}

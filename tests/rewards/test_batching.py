@@ -14,8 +14,8 @@ import torch
 
 from tests.rewards.tiny import picture
 from tgo_pipeline.rewards.aesthetic import Aesthetic
-from tgo_pipeline.rewards.batching import ON_CPU, BatchSize, is_out_of_memory
-from tgo_pipeline.rewards.scorer import Scorer
+from tgo_pipeline.rewards.engine.batching import ON_CPU, BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.engine.scorer import Scorer
 
 EACH_BYTES = 64 * 2**20
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from tests.rewards.test_stage import BROKEN, ROWS, SHARDS, computed, contents, s
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.rewards.stage import plan, score_folder
+from tgo_pipeline.scoring.stage import plan, score_folder
 from tgo_pipeline.storage.shards import Status
 from tgo_pipeline.storage.tables import read_folder, read_metadata
 
@@ -146,7 +146,7 @@ def test_feedback_alone_imports_no_torch(generations: Path, tmp_path: Path) -> N
     stars(tmp_path)
     program = (
         "import sys; from pathlib import Path; from tgo_pipeline.params import RuntimeParams;"
-        "from tgo_pipeline.params.feedback import FeedbackParams; from tgo_pipeline.rewards.stage import score_folder;"
+        "from tgo_pipeline.params.feedback import FeedbackParams; from tgo_pipeline.scoring.stage import score_folder;"
         f"score_folder(Path({str(generations)!r}), Path('scores'), {{}}, runtime=RuntimeParams(), max_error_rate=0,"
         "feedback={'stars': FeedbackParams(source='stars.csv', kind='rating')});"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"

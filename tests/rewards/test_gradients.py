@@ -65,7 +65,7 @@ def test_a_step_along_the_gradient_raises_the_score(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_slope_is_that_of_the_score_without_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tgo_pipeline.rewards.pillow_resize.eight_bit", lambda levels: levels)
+    monkeypatch.setattr("tgo_pipeline.rewards.networks.pillow_resize.eight_bit", lambda levels: levels)
     reward = frozen(name)
     base = tensor(picture(96, 80)) / 2 + 0.25
     direction = torch.from_numpy(np.random.default_rng(0).normal(size=tuple(base.shape))).float()

@@ -18,8 +18,9 @@ from tests.rewards import tiny
 from tests.rewards.hub_server import HubServer
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import Hub, Official
-from tgo_pipeline.rewards import load_reward, releases
-from tgo_pipeline.rewards.layouts import LAYOUTS, fingerprint, locate
+from tgo_pipeline.rewards import load_reward
+from tgo_pipeline.rewards.files import releases
+from tgo_pipeline.rewards.files.layouts import LAYOUTS, fingerprint, locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -17,8 +17,9 @@ import torch
 from tests.rewards import tiny
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import read_weights
-from tgo_pipeline.rewards import fingerprint, load_reward, releases
-from tgo_pipeline.rewards.layouts import LAYOUTS, locate
+from tgo_pipeline.rewards import fingerprint, load_reward
+from tgo_pipeline.rewards.files import releases
+from tgo_pipeline.rewards.files.layouts import LAYOUTS, locate
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_the_fingerprint_is_that_of_the_files_in_use(tmp_path: Path) -> None:
 
 def test_planning_loads_no_network_library() -> None:
     code = (
-        "import sys, tgo_pipeline.rewards.stage, stages.score\n"
+        "import sys, tgo_pipeline.scoring.stage, stages.score\n"
         "sys.exit(str({'torch', 'pyarrow', 'polars', 'transformers', 'open_clip'} & set(sys.modules)) != 'set()')"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -237,7 +237,7 @@ def test_full_size_parameters_are_counted_without_memory() -> None:
     from tgo_pipeline.rewards.base import empty
     from tgo_pipeline.rewards.hpsv2 import HPSv2, network_config
     from tgo_pipeline.rewards.image_reward import OFFICIAL_MED, ImageReward, text_config, vit_config
-    from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer
+    from tgo_pipeline.rewards.networks.tokenizers import OpenClipTokenizer
 
     def count(reward: NetworkReward) -> int:
         return sum(parameter.numel() for parameter in reward.parameters())
@@ -297,7 +297,7 @@ def test_a_pickle_of_code_is_not_run(tmp_path: Path) -> None:
 
 def test_a_head_for_another_tower_is_refused(tmp_path: Path) -> None:
     from tgo_pipeline.hub.checkpoint import write_weights
-    from tgo_pipeline.rewards.head import LinearHead
+    from tgo_pipeline.rewards.networks.head import LinearHead
 
     tiny.write("aesthetic", tmp_path)
     write_weights(tmp_path / "model.safetensors", LinearHead((99, *tiny.HEAD[1:])).state_dict())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tgo_pipeline.rewards.pillow_resize import bicubic_weights, eight_bit, resize
+from tgo_pipeline.rewards.networks.pillow_resize import bicubic_weights, eight_bit, resize
 
 SIDE = st.integers(1, 90)
 

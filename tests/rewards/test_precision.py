@@ -17,9 +17,9 @@ from tests.rewards.tiny import picture
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.aesthetic import Aesthetic
-from tgo_pipeline.rewards.attention import Attention
 from tgo_pipeline.rewards.base import NetworkReward
-from tgo_pipeline.rewards.layouts import locate
+from tgo_pipeline.rewards.files.layouts import locate
+from tgo_pipeline.rewards.networks.attention import Attention
 
 NAMES = ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
 IMAGES = [picture(32, 32), picture(64, 40), picture(33, 90)]

@@ -14,7 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from tests.rewards.tiny import picture
 from tgo_pipeline.rewards.base import Preparation
-from tgo_pipeline.rewards.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
+from tgo_pipeline.rewards.networks.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
 
 MEAN_, STD_ = np.array(MEAN)[:, None, None], np.array(STD)[:, None, None]
 ALL = [ShortestSideCrop(), ShortestSideCrop(rounding="down"), LongestSidePad()]

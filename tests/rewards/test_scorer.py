@@ -19,8 +19,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore
-from tgo_pipeline.rewards.scorer import BLOCK, Scorer, score_all, share_towers
-from tgo_pipeline.rewards.workers import prepare_chunk
+from tgo_pipeline.rewards.engine.scorer import BLOCK, Scorer, score_all, share_towers
+from tgo_pipeline.rewards.engine.workers import prepare_chunk
 
 NAMES = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
 PROMPTS = ["a red cat", "blue cats", "a red cat", "a red cat", "blue cats"]
@@ -208,8 +208,8 @@ def test_a_stream_reads_no_further_than_it_scores(rewards: dict[str, NetworkRewa
 def test_more_distinct_prompts_than_are_kept(
     rewards: dict[str, NetworkReward], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tgo_pipeline.rewards.scorer.BLOCK", 4)
-    monkeypatch.setattr("tgo_pipeline.rewards.scorer.PROMPTS", 6)
+    monkeypatch.setattr("tgo_pipeline.rewards.engine.scorer.BLOCK", 4)
+    monkeypatch.setattr("tgo_pipeline.rewards.engine.scorer.PROMPTS", 6)
     chosen = {name: rewards[name] for name in ("clip", "imagereward")}
     images = [picture(32, 32)] * 30
     prompts = [f"{'red ' * (row % 3)}cat {row * 7 % 11}" for row in range(30)]

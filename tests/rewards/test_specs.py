@@ -6,7 +6,7 @@ import pytest
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import specs
-from tgo_pipeline.rewards.layouts import LAYOUTS
+from tgo_pipeline.rewards.files.layouts import LAYOUTS
 from tgo_pipeline.rewards.specs import Spec, canonical, parse, resolve, resolve_all
 
 

@@ -18,8 +18,8 @@ from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards.score_shard import PARTIAL
-from tgo_pipeline.rewards.stage import plan, score_folder
+from tgo_pipeline.scoring.score_shard import PARTIAL
+from tgo_pipeline.scoring.stage import plan, score_folder
 from tgo_pipeline.storage.shards import Status
 from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_metadata, write_table
 

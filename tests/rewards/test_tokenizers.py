@@ -13,7 +13,7 @@ import torch
 from tests.rewards import tiny
 from tests.rewards.tiny import MERGES, VOCABULARY
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.tokenizers import (
+from tgo_pipeline.rewards.networks.tokenizers import (
     OpenClipTokenizer,
     check_vocabulary,
     hugging_face_tokenizer,

@@ -21,8 +21,8 @@ from PIL import Image
 
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.preprocessing import LongestSidePad, ShortestSideCrop
-from tgo_pipeline.rewards.workers import Preparer, prepare_chunk
+from tgo_pipeline.rewards.engine.workers import Preparer, prepare_chunk
+from tgo_pipeline.rewards.networks.preprocessing import LongestSidePad, ShortestSideCrop
 
 PREPARATIONS = (LongestSidePad(32), ShortestSideCrop(32), ShortestSideCrop(32, "down"))
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         textwrap.dedent("""
             import time
             from tests.rewards.test_workers import PREPARATIONS, chunks
-            from tgo_pipeline.rewards.workers import Preparer
+            from tgo_pipeline.rewards.engine.workers import Preparer
             if __name__ == "__main__":
                 preparer = Preparer(PREPARATIONS, 2)
                 list(preparer.stream(chunks(8)))

@@ -12,12 +12,12 @@ from transformers import CLIPConfig
 
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
-from tgo_pipeline.rewards.clip_models import vision_config
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.hpsv2 import HPSv2
 from tgo_pipeline.rewards.image_reward import ImageReward, blip_tokenizer, text_config, vit_config
+from tgo_pipeline.rewards.networks.clip_models import vision_config
+from tgo_pipeline.rewards.networks.tokenizers import OpenClipTokenizer, hugging_face_tokenizer
 from tgo_pipeline.rewards.pickscore import PickScore
-from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, hugging_face_tokenizer
 
 MERGES = ["r e", "re d</w>", "b l", "bl u", "blu e</w>", "c a", "ca t</w>"]
 VOCABULARY = 512 + len(MERGES) + 2

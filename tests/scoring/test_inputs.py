@@ -14,8 +14,8 @@ import pytest
 
 from tests.scoring.conftest import Tgo, expected, picture, scores, write_pictures
 from tests.scoring.process import peak_bytes
-from tgo_pipeline.rewards.workers import CHUNK, MAX_WORKERS
-from tgo_pipeline.scoring.run import ON_CPU
+from tgo_pipeline.rewards.engine.workers import CHUNK, MAX_WORKERS
+from tgo_pipeline.scoring.command.run import ON_CPU
 
 COUNT = 5
 PROMPTS = [f"a red circle, {number}" for number in range(COUNT)]

@@ -17,8 +17,8 @@ import pytest
 from rich.console import Console
 
 from tests.scoring.conftest import AESTHETIC, CLIP, Tgo, scores, write_pictures
-from tgo_pipeline.scoring.run import Outcome
-from tgo_pipeline.scoring.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, number, show
+from tgo_pipeline.scoring.command.run import Outcome
+from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, number, show
 
 FIVE = "hpsv2.1=demo,pickscore=demo,imagereward=demo,clip=demo,aesthetic=demo"
 

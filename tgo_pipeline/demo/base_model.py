@@ -203,7 +203,7 @@ def merges() -> list[str]:
 
 def write_tokenizer(folder: Path) -> CLIPTokenizer:
     """A `CLIPTokenizer` over the small world's words; every other text still has tokens, byte by byte."""
-    from tgo_pipeline.rewards.tokenizers import hugging_face_tokenizer
+    from tgo_pipeline.rewards.networks.tokenizers import hugging_face_tokenizer
 
     tokenizer = hugging_face_tokenizer(merges(), CONTEXT_TOKENS)
     tokenizer.save_pretrained(folder)

@@ -25,13 +25,13 @@ from tgo_pipeline.demo.base_model import CONTEXT_TOKENS, merges
 from tgo_pipeline.demo.oracle import oracle, parts
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
-from tgo_pipeline.rewards.clip_models import vision_config
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.hpsv2 import HPSv2
 from tgo_pipeline.rewards.image_reward import ImageReward, blip_tokenizer, text_config, vit_config
+from tgo_pipeline.rewards.networks.clip_models import vision_config
+from tgo_pipeline.rewards.networks.preprocessing import MEAN, STD
+from tgo_pipeline.rewards.networks.tokenizers import OpenClipTokenizer, hugging_face_tokenizer
 from tgo_pipeline.rewards.pickscore import PickScore
-from tgo_pipeline.rewards.preprocessing import MEAN, STD
-from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, hugging_face_tokenizer
 from tgo_pipeline.seeds import derive_seed
 
 log = logging.getLogger("tgo")
@@ -121,7 +121,7 @@ def _trained(
     train: Callable[[NetworkReward], None],
 ) -> NetworkReward:
     from tgo_pipeline.rewards import load_reward
-    from tgo_pipeline.rewards.layouts import LAYOUTS
+    from tgo_pipeline.rewards.files.layouts import LAYOUTS
     from tgo_pipeline.rewards.specs import canonical
 
     target = folder / name

@@ -111,7 +111,7 @@ def _short(number: int) -> str:
 
 def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     from tgo_pipeline.rewards import fingerprint
-    from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, hub_place
+    from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, hub_place
     from tgo_pipeline.rewards.specs import canonical
 
     name = canonical(spec.reward)
@@ -128,7 +128,7 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
 
 def _weight_files(name: str, source: str) -> list[Path]:
     """Those of a local source that are there."""
-    from tgo_pipeline.rewards.layouts import LAYOUTS
+    from tgo_pipeline.rewards.files.layouts import LAYOUTS
 
     path = Path(source).expanduser()
     if path.is_file():

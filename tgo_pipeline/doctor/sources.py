@@ -17,7 +17,7 @@ from tgo_pipeline.generators.pipelines import locate
 from tgo_pipeline.hub.address import MOVING, Hub, Official
 from tgo_pipeline.params import Params
 from tgo_pipeline.reading.places import Hub as HubPlace
-from tgo_pipeline.rewards.layouts import DEMO, LAYOUTS, Layout, hub_place
+from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
 from tgo_pipeline.storage import paths
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from tgo_pipeline.rewards.clip_models import ClipReward
+    from tgo_pipeline.rewards.networks.clip_models import ClipReward
 
 VERSION = 1
 PIXELS, CLIP = "pixel_distance", "clip_distance"
@@ -128,7 +128,7 @@ def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | Non
 
 def _decoded(pictures: Sequence[bytes | None]) -> list[Image]:
     """The pictures that can be decoded; scoring says of the others why they cannot."""
-    from tgo_pipeline.rewards.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     images = []
     for picture in pictures:

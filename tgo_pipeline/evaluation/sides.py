@@ -149,7 +149,7 @@ def read_test_prompts(path: Path) -> pl.DataFrame:
 def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]) -> None:
     """Draw and score what is missing or stale of one model."""
     from tgo_pipeline.generators import generate_folder
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
 
     with _named(side):
         generate_folder(side.generations, **_sampling(params, side, test), runtime=params.runtime)
@@ -188,7 +188,7 @@ def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Pa
     from tgo_pipeline.evaluation.diversity import clip_spec, plan_diversity
     from tgo_pipeline.generators import plan as plan_generations
     from tgo_pipeline.rewards.specs import resolve_all
-    from tgo_pipeline.rewards.stage import plan as plan_scores
+    from tgo_pipeline.scoring.stage import plan as plan_scores
 
     test = read_test_prompts(prompts)
     rewards = evaluation_rewards(params)

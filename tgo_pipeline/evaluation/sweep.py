@@ -172,7 +172,7 @@ def _draw_and_score(
 ) -> None:
     from tgo_pipeline.generators import generate_folder, plan
     from tgo_pipeline.rewards.specs import resolve_all
-    from tgo_pipeline.rewards.stage import score_folder
+    from tgo_pipeline.scoring.stage import score_folder
 
     job: dict[str, Any] = {
         "prompts": list(zip(test["prompt_id"], test["prompt"], strict=True)),

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from tgo_pipeline.planning.meter import Meter, imagined, rounded
-from tgo_pipeline.rewards import layouts, specs
-from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards import specs
+from tgo_pipeline.rewards.files import layouts
+from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.specs import REWARDS, Spec
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def scoring(
 
 def _networks(rewards: Mapping[str, Spec]) -> dict[str, NetworkReward]:
     """The rewards that are networks; those with the same image tower share one, as they do in scoring."""
-    from tgo_pipeline.rewards.scorer import share_towers
+    from tgo_pipeline.rewards.engine.scorer import share_towers
 
     local, official = {}, {}
     for name, spec in rewards.items():
@@ -162,14 +163,14 @@ def _aesthetic() -> Any:
     from transformers import CLIPConfig
 
     from tgo_pipeline.rewards.aesthetic import Aesthetic
-    from tgo_pipeline.rewards.clip_models import vision_config
+    from tgo_pipeline.rewards.networks.clip_models import vision_config
 
     return Aesthetic(vision_config(CLIPConfig(**CLIP_L14)))
 
 
 def _open_clip(name: str) -> Any:
     from tgo_pipeline.rewards.hpsv2 import HPSv2, network_config
-    from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, read_merges
+    from tgo_pipeline.rewards.networks.tokenizers import OpenClipTokenizer, read_merges
 
     config = network_config(None)
     return HPSv2(config, OpenClipTokenizer(read_merges(None), config["text_cfg"]["context_length"]), name)

@@ -37,7 +37,7 @@ class Picture:
 
 def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Picture:
     """Decode and re-encode one image; what cannot be decoded becomes a picture with a reason."""
-    from tgo_pipeline.rewards.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     if not data:
         return Picture(None, reason="no image is stored")

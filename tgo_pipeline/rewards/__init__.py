@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from tgo_pipeline.rewards.base import Reward
-    from tgo_pipeline.rewards.scorer import score_all
+    from tgo_pipeline.rewards.engine.scorer import score_all
 
 __all__ = ["REWARDS", "Spec", "fingerprint", "load_reward", "require", "resolve_precision", "score_all"]
 
@@ -67,7 +67,7 @@ def load_reward(
 
 def fingerprint(name_or_spec: str | Spec, source: str | None = None) -> str:
     """What the scores of a reward depend on besides the sample, without loading or downloading anything."""
-    from tgo_pipeline.rewards import layouts
+    from tgo_pipeline.rewards.files import layouts
 
     spec = _spec(name_or_spec, source)
     name = specs.canonical(spec.reward)
@@ -83,7 +83,7 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
 
     Returns its weight files, none for a reward of your own. Raises `TgoError` if anything is missing or damaged.
     """
-    from tgo_pipeline.rewards import layouts
+    from tgo_pipeline.rewards.files import layouts
 
     spec = _spec(name_or_spec, source)
     name = specs.canonical(spec.reward)
@@ -95,7 +95,7 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
 
 def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]]:
     from tgo_pipeline.hub import cache
-    from tgo_pipeline.rewards import layouts
+    from tgo_pipeline.rewards.files import layouts
 
     files = layouts.locate(name, spec.source)
     layout = layouts.LAYOUTS[name]
@@ -154,7 +154,7 @@ def _device(device: str | torch.device) -> torch.device:
 def __getattr__(name: str) -> Any:
     """`score_all` on demand: it needs torch."""
     if name == "score_all":
-        from tgo_pipeline.rewards.scorer import score_all
+        from tgo_pipeline.rewards.engine.scorer import score_all
 
         return score_all
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,10 +16,15 @@ from transformers import CLIPVisionConfig
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import described_by, load_weights, read_weights, write_weights
 from tgo_pipeline.rewards.base import NetworkReward, empty
-from tgo_pipeline.rewards.clip_models import VISION_KEYS, ClipTower, read_clip_weights, read_vision_config
-from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.precision import Precision
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.clip_models import (
+    VISION_KEYS,
+    ClipTower,
+    read_clip_weights,
+    read_vision_config,
+)
+from tgo_pipeline.rewards.networks.head import WIDTHS, LinearHead, head_widths
+from tgo_pipeline.rewards.networks.precision import Precision
 
 
 class Aesthetic(NetworkReward):

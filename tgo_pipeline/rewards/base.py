@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.files.layouts import Files
 
 if TYPE_CHECKING:
-    from tgo_pipeline.rewards.images import ImageInput
-    from tgo_pipeline.rewards.precision import Precision
+    from tgo_pipeline.rewards.engine.images import ImageInput
+    from tgo_pipeline.rewards.networks.precision import Precision
 
 
 PROMPTS_AT_ONCE = 128
@@ -114,7 +114,7 @@ class Reward(nn.Module, ABC):
         (3, H, W). `prompts` has one for each image; `prompt` is one for all of them. With `workers` processes decode
         and resize, else threads. Raises `TgoError` if the numbers differ, or an image cannot be read.
         """
-        from tgo_pipeline.rewards.scorer import score_all
+        from tgo_pipeline.rewards.engine.scorer import score_all
 
         scores = score_all(
             {self.name: self}, images, prompts, prompt=prompt, batch_size=batch_size, workers=workers
@@ -140,7 +140,7 @@ class NetworkReward(Reward):
     @property
     def precision(self) -> Precision:
         """What the towers compute in."""
-        from tgo_pipeline.rewards.precision import precision_of
+        from tgo_pipeline.rewards.networks.precision import precision_of
 
         return precision_of(self.towers)
 
@@ -149,7 +149,7 @@ class NetworkReward(Reward):
 
         Raises `TgoError` for bf16, and for fp32 after fp16, which has rounded the weights.
         """
-        from tgo_pipeline.rewards.precision import check_precision, to_half
+        from tgo_pipeline.rewards.networks.precision import check_precision, to_half
 
         if check_precision(precision) == "fp16":
             to_half(self.towers)

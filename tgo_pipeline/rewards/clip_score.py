@@ -14,9 +14,14 @@ from typing import Self
 from torch import Tensor
 from transformers import CLIPConfig
 
-from tgo_pipeline.rewards.clip_models import ClipReward, text_config
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary, clip_vocabulary, read_merges
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.clip_models import ClipReward, text_config
+from tgo_pipeline.rewards.networks.tokenizers import (
+    OpenClipTokenizer,
+    check_vocabulary,
+    clip_vocabulary,
+    read_merges,
+)
 
 
 class ClipScore(ClipReward):

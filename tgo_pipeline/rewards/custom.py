@@ -24,7 +24,7 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.batching import is_out_of_memory
+from tgo_pipeline.rewards.engine.batching import is_out_of_memory
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 

@@ -24,12 +24,12 @@ from tgo_pipeline.hub.checkpoint import (
     write_json,
     write_weights,
 )
-from tgo_pipeline.rewards.attention import OpenClipAttention, class_token
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.precision import Precision, autocast
-from tgo_pipeline.rewards.preprocessing import LongestSidePad
-from tgo_pipeline.rewards.tokenizers import OpenClipTokenizer, check_vocabulary, read_merges
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.attention import OpenClipAttention, class_token
+from tgo_pipeline.rewards.networks.precision import Precision, autocast
+from tgo_pipeline.rewards.networks.preprocessing import LongestSidePad
+from tgo_pipeline.rewards.networks.tokenizers import OpenClipTokenizer, check_vocabulary, read_merges
 
 CONFIG = "open_clip_config.json"
 SCALES = {

@@ -28,13 +28,13 @@ from tgo_pipeline.hub.checkpoint import (
     write_json,
     write_weights,
 )
-from tgo_pipeline.rewards.attention import BlipTextAttention, BlipVisionAttention
 from tgo_pipeline.rewards.base import NetworkReward, empty
-from tgo_pipeline.rewards.head import WIDTHS, LinearHead, head_widths
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.precision import Precision, autocast, precision_of
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
-from tgo_pipeline.rewards.tokenizers import check_vocabulary, well_formed
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.attention import BlipTextAttention, BlipVisionAttention
+from tgo_pipeline.rewards.networks.head import WIDTHS, LinearHead, head_widths
+from tgo_pipeline.rewards.networks.precision import Precision, autocast, precision_of
+from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
+from tgo_pipeline.rewards.networks.tokenizers import check_vocabulary, well_formed
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 TOKENS = 35

@@ -13,10 +13,10 @@ from typing import Self
 from torch import Tensor
 from transformers import CLIPConfig, CLIPTokenizer
 
-from tgo_pipeline.rewards.clip_models import ClipReward, text_config
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
-from tgo_pipeline.rewards.tokenizers import check_vocabulary, hugging_face_tokenizer, well_formed
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.clip_models import ClipReward, text_config
+from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
+from tgo_pipeline.rewards.networks.tokenizers import check_vocabulary, hugging_face_tokenizer, well_formed
 
 
 class PickScore(ClipReward):

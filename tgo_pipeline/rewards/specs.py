@@ -22,7 +22,7 @@ REWARDS: dict[str, str] = {
     "clip/openai-l14": "tgo_pipeline.rewards.clip_score:ClipScore",
     "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
     "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
-    "oracle": "tgo_pipeline.demo.oracle_reward:OracleReward",
+    "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
 }
 VARIANTS: dict[str, str] = {"clip": "clip/openai-l14"}
 """Short names for one of several variants."""

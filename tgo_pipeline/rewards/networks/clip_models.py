@@ -20,11 +20,11 @@ from transformers import (
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import described_by, load_weights, read_json, read_weights, write_weights
-from tgo_pipeline.rewards.attention import ClipAttention, class_token
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
-from tgo_pipeline.rewards.layouts import Files
-from tgo_pipeline.rewards.precision import Precision, autocast
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
+from tgo_pipeline.rewards.files.layouts import Files
+from tgo_pipeline.rewards.networks.attention import ClipAttention, class_token
+from tgo_pipeline.rewards.networks.precision import Precision, autocast
+from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 VISION_KEYS = ("vision_model.", "visual_projection.")
 TEXT_KEYS = ("text_model.", "text_projection.")

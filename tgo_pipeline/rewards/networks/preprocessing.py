@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from tgo_pipeline.rewards.pillow_resize import levels_of, resize
+from tgo_pipeline.rewards.networks.pillow_resize import levels_of, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]

@@ -21,17 +21,17 @@ from tgo_pipeline.executors import local
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
-from tgo_pipeline.rewards.memory import groups
-from tgo_pipeline.rewards.metrics import write_metrics
-from tgo_pipeline.rewards.score_shard import COLUMNS, Task, open_task, write_task
 from tgo_pipeline.rewards.specs import Spec, resolve_all
+from tgo_pipeline.scoring.memory import groups
+from tgo_pipeline.scoring.metrics import write_metrics
+from tgo_pipeline.scoring.score_shard import COLUMNS, Task, open_task, write_task
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
     from tgo_pipeline.feedback.columns import Columns
-    from tgo_pipeline.rewards.scorer import Scorer
+    from tgo_pipeline.rewards.engine.scorer import Scorer
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -239,7 +239,7 @@ class _Worker:
 
     def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards import load_reward
-        from tgo_pipeline.rewards.scorer import Scorer
+        from tgo_pipeline.rewards.engine.scorer import Scorer
 
         runtime = self.runtime
         rewards = {

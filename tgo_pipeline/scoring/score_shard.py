@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from tgo_pipeline.rewards.scorer import ScoredBatch
+    from tgo_pipeline.rewards.engine.scorer import ScoredBatch
 
 log = logging.getLogger("tgo")
 COLUMNS = ("sample_id", "prompt_id", "prompt", "image")

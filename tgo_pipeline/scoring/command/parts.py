@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tgo_pipeline.images.rows import Row, Source
-from tgo_pipeline.scoring.prompts import Prompts
+from tgo_pipeline.scoring.command.prompts import Prompts
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 VERSION = 1

@@ -20,9 +20,9 @@ from torch import Tensor
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.batching import BatchSize, is_out_of_memory
-from tgo_pipeline.rewards.images import ImageInput, check_input
-from tgo_pipeline.rewards.workers import CHUNK, Chunk, Preparer
+from tgo_pipeline.rewards.engine.batching import BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.engine.images import ImageInput, check_input
+from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer
 
 log = logging.getLogger("tgo")
 BLOCK = 256

@@ -21,13 +21,13 @@ from tgo_pipeline.images.inputs import open_inputs
 from tgo_pipeline.images.rows import Source
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, load_reward, resolve_precision
-from tgo_pipeline.rewards.memory import groups
-from tgo_pipeline.rewards.stage import decoding_workers
-from tgo_pipeline.scoring.call import Call
-from tgo_pipeline.scoring.parts import Part
-from tgo_pipeline.scoring.plan import Plan
-from tgo_pipeline.scoring.prompts import OwnPrompts, PromptLines, Prompts, choose
-from tgo_pipeline.scoring.results import Found, Results, held, parts_folder, schema
+from tgo_pipeline.scoring.command.options import Call
+from tgo_pipeline.scoring.command.parts import Part
+from tgo_pipeline.scoring.command.plan import Plan
+from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, Prompts, choose
+from tgo_pipeline.scoring.command.results import Found, Results, held, parts_folder, schema
+from tgo_pipeline.scoring.memory import groups
+from tgo_pipeline.scoring.stage import decoding_workers
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Stop, explain_full_disk
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tgo_pipeline.rewards.base import Reward
-    from tgo_pipeline.rewards.scorer import ScoredBatch, Scorer
+    from tgo_pipeline.rewards.engine.scorer import ScoredBatch, Scorer
 
 log = logging.getLogger("tgo")
 ON_CPU, ON_GPU = 64, 1024
@@ -176,7 +176,7 @@ class _Run:
             self._stop.check()
 
     def _scorer(self, names: Sequence[str]) -> Scorer:
-        from tgo_pipeline.rewards.scorer import Scorer
+        from tgo_pipeline.rewards.engine.scorer import Scorer
 
         rewards = {name: self._loaded[name] for name in names}
         workers = decoding_workers(self._runtime, self._device.type)

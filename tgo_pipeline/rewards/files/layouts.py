@@ -15,7 +15,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache, integrity
 from tgo_pipeline.hub import files as hub
 from tgo_pipeline.hub.address import MOVING, Hub, Official
-from tgo_pipeline.rewards import releases
+from tgo_pipeline.rewards.files import releases
 from tgo_pipeline.rewards.specs import canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tgo_pipeline.rewards.layouts import DEMO
+from tgo_pipeline.rewards.files.layouts import DEMO
 from tgo_pipeline.storage.tables import read_metadata
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
 
-    from tgo_pipeline.scoring.run import Outcome
+    from tgo_pipeline.scoring.command.run import Outcome
 
 WIDE = 80
 BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -15,7 +15,7 @@ from tgo_pipeline.demo import world
 from tgo_pipeline.demo.oracle import oracle
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.layouts import Files
+from tgo_pipeline.rewards.files.layouts import Files
 
 
 @dataclass(frozen=True)

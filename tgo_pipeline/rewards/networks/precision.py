@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.attention import Attention
+from tgo_pipeline.rewards.networks.attention import Attention
 
 Precision = Literal["fp32", "fp16"]
 BF16_ERROR = "at full size it moves PickScore by 5e-2 and ImageReward by 1e-2, 16 times what fp16 does"

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.images import ImageInput, UnreadableImage, open_image
-from tgo_pipeline.rewards.preprocessing import ShortestSideCrop
+from tgo_pipeline.rewards.engine.images import ImageInput, UnreadableImage, open_image
+from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 CHUNK = 16
 """Pictures that one worker prepares at a time."""

@@ -11,9 +11,9 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.rows import Source
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
-from tgo_pipeline.scoring.parts import Part, Unprompted, listed_parts, streamed_part
-from tgo_pipeline.scoring.prompts import Prompts
-from tgo_pipeline.scoring.results import Results
+from tgo_pipeline.scoring.command.parts import Part, Unprompted, listed_parts, streamed_part
+from tgo_pipeline.scoring.command.prompts import Prompts
+from tgo_pipeline.scoring.command.results import Results
 
 log = logging.getLogger("tgo")
 
