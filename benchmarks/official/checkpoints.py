@@ -22,7 +22,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import tgo_pipeline.rewards
 from benchmarks.official.networks import (
     HEAD_WIDTHS,
     NETWORKS,
@@ -36,9 +35,10 @@ from benchmarks.official.networks import (
     open_clip_config,
     to_hugging_face,
 )
+from tgo_pipeline.rewards.files import layouts
 from tgo_pipeline.rewards.networks.tokenizers import clip_merges, clip_vocabulary
 
-VOCABULARY = Path(tgo_pipeline.rewards.__file__).parent / "vocabulary/bert-base-uncased.txt"
+VOCABULARY = Path(layouts.__file__).parent / "vocabulary/bert-base-uncased.txt"
 AESTHETIC = "sac+logos+ava1-l14-linearMSE.pth"
 HPS_FILES = {"hpsv2.1": "HPS_v2.1_compressed.pt", "hpsv2.0": "HPS_v2_compressed.pt"}
 LAION = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

@@ -1,4 +1,4 @@
-"""Images that exist: files, folders, tables, Parquet and data sets of the hub, for `generate.images` and `tgo score`."""
+"""Images that exist: files, folders, tables, Parquet and data sets of the hub, for `generate.images`, `tgo score`."""
 
 from __future__ import annotations
 

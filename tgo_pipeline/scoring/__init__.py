@@ -1,5 +1,1 @@
-"""The free-standing scorer behind `tgo score`: pictures of any source in, one Parquet table out.
-
-`inputs` turns what is named on the command line into sources of rows, `prompts` gives each row its prompt, `run` scores
-the rows part by part and goes on where an earlier call ended, `summary` shows the result.
-"""
+"""Score images with reward models: the stage of the pipeline, and the free-standing `tgo score` in `command/`."""

@@ -1,0 +1,1 @@
+"""Scoring many images with many rewards: decoding, batches, and what the device holds at once."""
