@@ -197,7 +197,7 @@ def _read(path: Path) -> Result:
 
 @functools.lru_cache(maxsize=16)
 def _model_mark(model: str) -> str:
-    from tgo_pipeline.generators.pipelines import model_fingerprint
+    from tgo_pipeline.generators.location import model_fingerprint
 
     return model_fingerprint(model)
 

@@ -150,7 +150,7 @@ def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
 
 
 def _check_base(params: Params) -> None:
-    from tgo_pipeline.generators.pipelines import sampling_hints
+    from tgo_pipeline.generators.location import sampling_hints
 
     if sampling_hints(params.model):
         raise TgoError(

@@ -56,7 +56,7 @@ def tiny_meissonic_pipeline(folder: Path, seed: int = 0, downsample: bool = True
     from diffusers.schedulers.scheduling_amused import AmusedScheduler
 
     from tgo_pipeline.generators.meissonic import MeissonicPipeline
-    from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
+    from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from fine_tune.objectives import OBJECTIVES
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import guided_pipeline, load_pipeline
-from tgo_pipeline.generators.pipelines import sampling_hints
+from tgo_pipeline.generators.location import sampling_hints
 
 Places = dict[str, Path]
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.models.meissonic_formulas import Meissonic
 from tests.tiny_masked import CODES, GRID, MASK_TOKEN, WIDTH, tiny_meissonic_config
-from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel, positions
+from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel, positions
 
 PUBLISHED = {
     "patch_size": 1,

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from tests.report.workspace import write_workspace
 from tgo_pipeline import demo
-from tgo_pipeline.generators.pipelines import model_fingerprint
+from tgo_pipeline.generators.location import model_fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.storage.tables import read_metadata

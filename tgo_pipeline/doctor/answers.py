@@ -13,7 +13,7 @@ from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import Source, moves
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.generators.location import INDEX
 from tgo_pipeline.hub.errors import explain
 from tgo_pipeline.params.recipes import PLACEHOLDER
 from tgo_pipeline.reading.places import Place

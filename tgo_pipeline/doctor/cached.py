@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tgo_pipeline.doctor.findings import Finding, ok
 from tgo_pipeline.doctor.sources import Source
-from tgo_pipeline.generators.pipelines import INDEX
+from tgo_pipeline.generators.location import INDEX
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Hub, Official
 from tgo_pipeline.hub.integrity import check_download

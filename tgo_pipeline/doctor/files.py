@@ -57,8 +57,7 @@ def _fits(params: Params, role: str, module: str) -> Iterator[Finding]:
 
 def _model(subject: str, model: str, revision: str | None) -> Iterator[Finding]:
     from tgo_pipeline.generators.adapters import adapter_file
-    from tgo_pipeline.generators.guidance import described_guidance
-    from tgo_pipeline.generators.pipelines import locate
+    from tgo_pipeline.generators.location import described_guidance, locate
 
     if file := adapter_file(model):
         yield ok(subject, f"{file}: an adapter of {weights.count(file):,} numbers.")

@@ -81,8 +81,7 @@ def _largest(needs: Needs) -> Need:
 def networks(params: Params) -> dict[str, int] | None:
     """How many numbers each network of the model has; None if it is on the hub alone. Raises `TgoError` if broken."""
     from tgo_pipeline.doctor.cached import pipeline_folder
-    from tgo_pipeline.generators.guidance import described_guidance
-    from tgo_pipeline.generators.pipelines import locate
+    from tgo_pipeline.generators.location import described_guidance, locate
 
     described = described_guidance(params.model)
     location = locate(*described[:2]) if described else locate(params.model, params.revision)

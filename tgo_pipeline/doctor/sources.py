@@ -12,8 +12,7 @@ from tgo_pipeline.datasets import is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.sides import sides
 from tgo_pipeline.generators.adapters import adapter_file
-from tgo_pipeline.generators.guidance import described_guidance
-from tgo_pipeline.generators.pipelines import locate
+from tgo_pipeline.generators.location import described_guidance, locate
 from tgo_pipeline.hub.address import MOVING, Hub, Official
 from tgo_pipeline.params import Params
 from tgo_pipeline.reading.places import Hub as HubPlace

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.pipelines import INDEX, read_json
+from tgo_pipeline.generators.location import INDEX, read_json
 from tgo_pipeline.hub.integrity import refuse_imposter
 
 NAMES = (

@@ -17,8 +17,13 @@ def model_identity(model: str, revision: str | None) -> dict[str, Any]:
 
     Loads nothing and asks no network: a hub id whose index is not in the local cache has no class and no scheduler.
     """
-    from tgo_pipeline.generators.guidance import described_guidance
-    from tgo_pipeline.generators.pipelines import description, locate, model_fingerprint, sampling_hints
+    from tgo_pipeline.generators.location import (
+        described_guidance,
+        description,
+        locate,
+        model_fingerprint,
+        sampling_hints,
+    )
 
     identity: dict[str, Any] = {"model": model, "revision": revision}
     if described := described_guidance(model):
@@ -56,7 +61,7 @@ def _pinned(revision: str | None) -> str:
 def _index(folder: Path | None, hub_id: str | None, revision: str | None) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
 
-    from tgo_pipeline.generators.pipelines import INDEX
+    from tgo_pipeline.generators.location import INDEX
 
     if folder is None:
         cached = try_to_load_from_cache(str(hub_id), INDEX, revision=revision)

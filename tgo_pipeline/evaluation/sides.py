@@ -79,8 +79,7 @@ def _further(name: str, text: str, folder: Path) -> Side:
 
 def require_models(chosen: Sequence[Side]) -> None:
     """Raise `TgoError` unless every model is there, or may be on the hub."""
-    from tgo_pipeline.generators.guidance import described_guidance
-    from tgo_pipeline.generators.pipelines import locate
+    from tgo_pipeline.generators.location import described_guidance, locate
 
     for side in chosen:
         if side.name == TUNED and not Path(side.model).is_dir():

@@ -64,7 +64,8 @@ class Guided:
         A result that is no pair of modules is taken for the positive one (pgd). Raises `TgoError` if there is neither,
         or if the result needs prompts of its own.
         """
-        from tgo_pipeline.generators.guidance import described_guidance, require_plain_prompts
+        from tgo_pipeline.generators.guidance import require_plain_prompts
+        from tgo_pipeline.generators.location import described_guidance
 
         if params.generate.guidance is not None:
             return cls(params.model, params.revision, params.generate.guidance)

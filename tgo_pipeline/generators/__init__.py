@@ -1,7 +1,8 @@
 """Where pictures come from: sampling with a `diffusers` pipeline, or pictures that already exist."""
 
 from tgo_pipeline.generators.guidance import guided_pipeline
-from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint
+from tgo_pipeline.generators.loading import load_pipeline
+from tgo_pipeline.generators.location import model_fingerprint
 from tgo_pipeline.generators.stage import generate_folder, plan
 
 __all__ = ["generate_folder", "guided_pipeline", "load_pipeline", "model_fingerprint", "plan"]

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
-from tgo_pipeline.generators.pipelines import (
-    DEMOS,
-    TUNED,
+from tgo_pipeline.generators.location import (
+    described_guidance,
     description,
-    load_pipeline,
     locate,
-    model_fingerprint,
     sampling_hints,
 )
+from tgo_pipeline.generators.pipelines import open_pipeline
 from tgo_pipeline.params.checks import Precision
-from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.fingerprints import content_fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -62,10 +60,11 @@ def guided_pipeline(
     guidance = Guidance(_kind(kind, negative), strength)
     opened = base
     if isinstance(base, (str, Path)):
-        opened = load_pipeline(str(base), revision, device, precision=precision)
+        _require_plain("base", str(base))
+        opened = open_pipeline(str(base), revision, device, precision=precision)
     component = network_name(opened)
     if isinstance(getattr(opened, component), GuidedNetwork):
-        raise TgoError("the base is guided already: name the model that its modules were trained from.")
+        raise _guided_already("base")
     modules = {"positive": positive} | ({} if negative is None else {"negative": negative})
     branches = [base_branch(opened)]
     for named in (base, *modules.values()):
@@ -89,6 +88,16 @@ def require_plain_prompts(model: str) -> None:
             f"{model} is sampled with a prompt of its own ({hints}), so it cannot be combined with a model that is "
             "not: guide by models tuned with another objective than csft."
         )
+
+
+def _require_plain(role: str, model: str) -> None:
+    """Raise `TgoError` for a folder that describes a guided model itself."""
+    if described_guidance(model):
+        raise _guided_already(role)
+
+
+def _guided_already(role: str) -> TgoError:
+    return TgoError(f"the {role} is guided already: name the model that its modules were trained from.")
 
 
 def _kind(kind: Kind | None, negative: Model | None) -> Kind:
@@ -143,7 +152,8 @@ def _network_of(role: str, module: Model, pipeline: Any) -> Any:
     base = getattr(pipeline, component)
     if isinstance(module, (str, Path)):
         without = [name for name in _network_parts(pipeline) if name != component]
-        module = load_pipeline(str(module), None, base.device, without)
+        _require_plain(f"{role} module", str(module))
+        module = open_pipeline(str(module), None, base.device, without)
     network: Any = getattr(module, component, None)
     if type(network) is not type(base) or shapes(network) != shapes(base):
         raise TgoError(
@@ -188,28 +198,6 @@ def _same(one: tuple[str, str | None], other: tuple[str, str | None]) -> bool:
     return len(folders) == 1 or len({content_fingerprint(folder) for folder in folders}) == 1
 
 
-def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | None:
-    """Base, its revision and guidance of a result whose `tgo.json` has `method: guidance`; None for any other model.
-
-    Module folders are relative to the result's.
-    """
-    from tgo_pipeline.params import GuidanceParams, parse
-
-    folder = Path(model).expanduser()
-    tuned = {} if model in DEMOS else description(folder)
-    if tuned.get("method") != "guidance":
-        return None
-    modules = {role: tuned.get(role) for role in ("positive", "negative")}
-    places = {role: str(folder / place) for role, place in modules.items() if place is not None}
-    missing = [place for place in places.values() if not Path(place).exists()]
-    if missing or "base" not in tuned:
-        raise TgoError(
-            f"{folder} lacks {missing[0] if missing else 'the name of its base'}: run fine_tune again."
-        )
-    settings = {"kind": tuned.get("kind"), "strength": tuned.get("strength"), **places}
-    return tuned["base"], tuned.get("revision"), parse(GuidanceParams, settings, f"{folder / TUNED}: ")
-
-
 def load_guided(
     base: str,
     revision: str | None,
@@ -228,20 +216,3 @@ def load_guided(
         device=device,
         precision=precision,
     )
-
-
-def guided_fingerprint(base: str, revision: str | None, guidance: GuidanceParams) -> str:
-    """What the numbers of a guided model depend on: its base, its modules, how they are combined; loads nothing."""
-    modules = [module_fingerprint(module) for module in (guidance.positive, guidance.negative) if module]
-    return fingerprint(
-        base=model_fingerprint(base, revision),
-        kind=guidance.kind,
-        strength=guidance.strength,
-        modules=modules,
-    )
-
-
-def module_fingerprint(module: str) -> str:
-    """The content of an adapter's file, which belongs to no base by itself, or of a model."""
-    file = adapter_file(module)
-    return content_fingerprint(file) if file else model_fingerprint(module)

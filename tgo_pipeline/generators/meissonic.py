@@ -21,7 +21,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.masked import PictureScheduler
-from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
+from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
 
 PARTS: dict[str, Any] = {
     "vqvae": VQModel,

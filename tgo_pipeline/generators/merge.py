@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import network_name, read_adapter, write_adapter
 from tgo_pipeline.generators.guidance import guided_pipeline
-from tgo_pipeline.generators.pipelines import TUNED, description, quiet
+from tgo_pipeline.generators.location import TUNED, description
+from tgo_pipeline.generators.pipelines import quiet
 from tgo_pipeline.storage.shards import atomic_folder
 
 if TYPE_CHECKING:

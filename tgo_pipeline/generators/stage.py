@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.executors import local
-from tgo_pipeline.generators.guidance import guided_fingerprint, load_guided
-from tgo_pipeline.generators.pipelines import load_pipeline, model_fingerprint, sampling_hints
+from tgo_pipeline.generators.guidance import load_guided
+from tgo_pipeline.generators.loading import load_pipeline
+from tgo_pipeline.generators.location import guided_fingerprint, model_fingerprint, sampling_hints
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.pipelines import INDEX, MEISSONIC, Location, locate
+from tgo_pipeline.generators.location import INDEX, MEISSONIC, Location, locate
 
 CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 """What a part's configuration file is called, by the beginning of the part's name; a network's is config.json."""
@@ -42,7 +42,7 @@ class Blueprint:
         """One of its networks in float32, without weights; call it inside `imagined()`."""
         config, kind = dict(self.configs[name]), self.classes[name]
         if name == "transformer" and self.kind == "MeissonicPipeline":
-            from tgo_pipeline.models.meissonic import MeissonicTransformer2DModel
+            from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
 
             network: Any = MeissonicTransformer2DModel.from_config(config)
         elif name.startswith("text_encoder"):

@@ -120,7 +120,7 @@ def _is_pipeline_adapter(model: Path) -> bool:
 
 
 def _is_meissonic(model: Path) -> bool:
-    from tgo_pipeline.generators.pipelines import MEISSONIC
+    from tgo_pipeline.generators.location import MEISSONIC
 
     index = index_of(model)
     return index.get("_class_name") in MEISSONIC and "vqvae" in index

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics import may_decide
-from tgo_pipeline.generators.pipelines import description
+from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.sharing import markdown, results
 from tgo_pipeline.sharing.facts import PAPER, Places, hub_id, shown_model, tracked

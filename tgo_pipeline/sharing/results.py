@@ -57,7 +57,7 @@ class Results:
 
 
 def _require_same_model(legend: Mapping[str, Any], table: Path, model: Path) -> None:
-    from tgo_pipeline.generators.pipelines import model_fingerprint
+    from tgo_pipeline.generators.location import model_fingerprint
 
     evaluated = legend.get("models", {}).get("tuned", {}).get("fingerprint")
     if evaluated != model_fingerprint(str(model)):

@@ -1,0 +1,169 @@
+"""Where a model's parts are, whether they are complete, and the fingerprint of their content; nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.generators.adapters import adapter_file
+from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+
+if TYPE_CHECKING:
+    from tgo_pipeline.params import GuidanceParams
+
+INDEX, TUNED = "model_index.json", "tgo.json"
+LAYOUT = (
+    f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
+    "unet, vae, text_encoder, tokenizer, scheduler), as `DiffusionPipeline.save_pretrained` writes them."
+)
+DEMOS = {"demo": "diffusion", "demo-masked": "masked"}
+"""Models that ship with the package, and their folders among the small world's weights."""
+MEISSONIC = ("MeissonicPipeline", "Pipeline")
+"""Class names in a Meissonic model's index: what is written here, and what the published folders have."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a model's parts are: a complete pipeline (`folder` or `hub_id`), and perhaps an adapter on top."""
+
+    folder: Path | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    adapter: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.folder or self.hub_id)
+
+
+def model_fingerprint(model: str, revision: str | None = None) -> str:
+    """What a model's numbers depend on, without loading it: the content of local files, the name of a hub revision."""
+
+    if described := described_guidance(model):
+        return guided_fingerprint(*described)
+    location = locate(model, revision)
+    if location.folder is not None:
+        base = content_fingerprint(location.folder)
+    else:
+        base = fingerprint(hub_id=location.hub_id, revision=location.revision)
+    if location.adapter is None:
+        return base
+    return fingerprint(base=base, adapter=content_fingerprint(location.adapter))
+
+
+def locate(model: str, revision: str | None = None) -> Location:
+    """Find a model's parts and check that a local one is complete. Raises `TgoError` that says what is missing."""
+    if model in DEMOS:
+        from tgo_pipeline import demo
+
+        return Location(folder=_complete(demo.weights_path(DEMOS[model])))
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        return _locate_on_hub(model, revision)
+    tuned = description(folder)
+    if tuned.get("method") != "lora":
+        return Location(folder=_complete(folder))
+    base = locate(_base(tuned, folder), tuned.get("revision"))
+    if base.adapter is not None:
+        raise TgoError(
+            f"{folder} is an adapter on {tuned['base']}, which is an adapter itself: only an adapter on a complete "
+            "pipeline can be loaded. Fuse the first one (`pipeline.fuse_lora()`, `save_pretrained`) and tune that."
+        )
+    return Location(base.folder, base.hub_id, base.revision, adapter=folder)
+
+
+def _locate_on_hub(model: str, revision: str | None) -> Location:
+    if not _HUB_ID.fullmatch(model):
+        raise TgoError(f"model is {model!r}, and there is no such folder. {LAYOUT}")
+    return Location(hub_id=model, revision=revision)
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """What the folder's `tgo.json` says; empty without one. Raises `TgoError` if it cannot be read."""
+    path = folder / TUNED
+    return read_json(path) if path.is_file() else {}
+
+
+def sampling_hints(model: str) -> dict[str, str]:
+    """How a tuned model wants to be sampled (`prompt_prefix`, `negative_prompt`); empty for any other model."""
+    if model in DEMOS:
+        return {}
+    return dict(description(Path(model).expanduser()).get("sampling", {}))
+
+
+def _base(tuned: dict[str, Any], folder: Path) -> str:
+    base = tuned.get("base")
+    if not isinstance(base, str):
+        raise TgoError(
+            f"{folder / TUNED} does not name the `base` that the adapter belongs to: write it there."
+        )
+    return base
+
+
+def _complete(folder: Path) -> Path:
+    if not (folder / INDEX).is_file():
+        raise TgoError(f"{folder} has no {INDEX}, so it is no pipeline folder. {LAYOUT}")
+    index = read_json(folder / INDEX)
+    missing = [name for name, part in index.items() if _is_component(part) and not (folder / name).is_dir()]
+    missing = [name for name in missing if name != "safety_checker"]
+    if missing:
+        raise TgoError(f"{folder} lacks the subfolders {', '.join(missing)} that its {INDEX} names. {LAYOUT}")
+    return folder
+
+
+def _is_component(part: Any) -> bool:
+    return isinstance(part, list) and len(part) == 2 and None not in part
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model's folder. Raises `TgoError` if the file holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
+    if not isinstance(content, dict):
+        raise TgoError(f"{path} holds a JSON {type(content).__name__}, not an object: copy the model again.")
+    return content
+
+
+def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | None:
+    """Base, its revision and guidance of a result whose `tgo.json` has `method: guidance`; None for any other model.
+
+    Module folders are relative to the result's.
+    """
+    from tgo_pipeline.params import GuidanceParams, parse
+
+    folder = Path(model).expanduser()
+    tuned = {} if model in DEMOS else description(folder)
+    if tuned.get("method") != "guidance":
+        return None
+    modules = {role: tuned.get(role) for role in ("positive", "negative")}
+    places = {role: str(folder / place) for role, place in modules.items() if place is not None}
+    missing = [place for place in places.values() if not Path(place).exists()]
+    if missing or "base" not in tuned:
+        raise TgoError(
+            f"{folder} lacks {missing[0] if missing else 'the name of its base'}: run fine_tune again."
+        )
+    settings = {"kind": tuned.get("kind"), "strength": tuned.get("strength"), **places}
+    return tuned["base"], tuned.get("revision"), parse(GuidanceParams, settings, f"{folder / TUNED}: ")
+
+
+def guided_fingerprint(base: str, revision: str | None, guidance: GuidanceParams) -> str:
+    """What the numbers of a guided model depend on: its base, its modules, how they are combined; loads nothing."""
+    modules = [module_fingerprint(module) for module in (guidance.positive, guidance.negative) if module]
+    return fingerprint(
+        base=model_fingerprint(base, revision),
+        kind=guidance.kind,
+        strength=guidance.strength,
+        modules=modules,
+    )
+
+
+def module_fingerprint(module: str) -> str:
+    """The content of an adapter's file, which belongs to no base by itself, or of a model."""
+    file = adapter_file(module)
+    return content_fingerprint(file) if file else model_fingerprint(module)
