@@ -55,9 +55,9 @@ def measure(folder: Path) -> dict[str, Any]:
     import polars as pl
 
     from tgo_pipeline.params import Params, parse
-    from tgo_pipeline.targets import read_scores
-    from tgo_pipeline.thresholds.adequacy import adequacy
-    from tgo_pipeline.thresholds.adequacy_table import by_reward
+    from tgo_pipeline.thresholds.adequacy.report import adequacy
+    from tgo_pipeline.thresholds.adequacy.table import by_reward
+    from tgo_pipeline.thresholds.targets import read_scores
 
     raw = {"prompts": {"test": {"plain": "demo:plain"}}, "score": {"rewards": {REWARD: "demo"}}}
     params = parse(Params, raw | {"target": {"reward": REWARD}, "threshold": {"beta": 1.0}})

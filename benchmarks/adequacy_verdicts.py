@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tgo_pipeline.thresholds.adequacy_verdict import decide, heterogeneity
+from tgo_pipeline.thresholds.adequacy.verdict import decide, heterogeneity
 
 TOLERANCE, CONFIDENCE = 0.1, 0.95
 PLACES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {

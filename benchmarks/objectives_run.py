@@ -151,7 +151,7 @@ def make_data(job: Job) -> None:
 
 def make_labels(job: Job) -> None:
     """Thresholds and label shards; at each prompt's mean score if the unit asks for it."""
-    from tgo_pipeline.labels import label_folder
+    from tgo_pipeline.thresholds.labels import label_folder
     from tgo_pipeline.thresholds.stage import fit_folder
 
     folder = job.labelled
@@ -186,7 +186,7 @@ def make_labels(job: Job) -> None:
 def _label_at_prompt_means(folder: Path, params: Params) -> None:
     """Write the label shards anew: label and weight of each score minus its prompt's mean."""
     from fine_tune.per_prompt import prompt_means
-    from tgo_pipeline.labels import labels, weights
+    from tgo_pipeline.thresholds.labels import labels, weights
 
     def change(columns: Mapping[str, np.ndarray], prompt_ids: list[str]) -> dict[str, np.ndarray]:
         score = columns["score"]
@@ -202,7 +202,7 @@ def _label_at_prompt_means(folder: Path, params: Params) -> None:
 
 def _weigh_at_global_tau(folder: Path, job: Job) -> None:
     """Write the label shards anew: the labels as they are, the weights from the distance to the global tau."""
-    from tgo_pipeline.labels import weights
+    from tgo_pipeline.thresholds.labels import weights
     from tgo_pipeline.thresholds.table import read_thresholds, taus
 
     tau, options = taus(read_thresholds(job.thresholds))[job.params.target.reward], job.params.label
@@ -356,7 +356,7 @@ def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
     from tgo_pipeline.evaluation.pairs import pair_scores, samples_table
     from tgo_pipeline.storage.shards import atomic
     from tgo_pipeline.storage.tables import write_table
-    from tgo_pipeline.targets import read_scores
+    from tgo_pipeline.thresholds.targets import read_scores
 
     params = job.params
     test, rewards = stage.read_test_prompts(job.prompts), stage.evaluation_rewards(params)

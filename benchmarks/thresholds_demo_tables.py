@@ -86,7 +86,7 @@ def _job(study: Study, rule: str, seed: int) -> Job:
 def _oracle(job: Job) -> dict[str, float]:
     """The oracle's score of every training picture of a seed, scored once."""
     from tgo_pipeline.scoring.stage import score_folder
-    from tgo_pipeline.targets import read_scores
+    from tgo_pipeline.thresholds.targets import read_scores
 
     folder = job.home / ORACLE
     score_folder(job.generations, folder, {ORACLE: "demo"}, runtime=job.params.runtime, max_error_rate=0.0)

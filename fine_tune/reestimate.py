@@ -79,7 +79,7 @@ def mark(params: Params, scores: Path, thresholds: Path) -> str | None:
     if params.fine_tune.reestimate is None:
         return None
     from tgo_pipeline.rewards import fingerprint as reward_fingerprint
-    from tgo_pipeline.targets import reference_folder, scores_fingerprint
+    from tgo_pipeline.thresholds.targets import reference_folder, scores_fingerprint
 
     sampling = params.generate
     combined = params.target.reward in TARGET_COMBINATIONS
@@ -140,8 +140,8 @@ class Estimator:
 
     def tau(self, epoch: int, images: Sequence[Image]) -> float:
         """The percentile of the target scores of an epoch's pictures. Raises `TgoError` if two cannot be scored."""
-        from tgo_pipeline.targets import finite
         from tgo_pipeline.thresholds.estimate import percentile
+        from tgo_pipeline.thresholds.targets import finite
 
         known = finite(self._target(images, [row.prompt for row in self._rows(epoch)]))
         if known.size < 2:
@@ -161,7 +161,7 @@ class Estimator:
         )
 
     def _target(self, images: Sequence[Image], prompts: Sequence[str]) -> np.ndarray:
-        from tgo_pipeline.targets import combine
+        from tgo_pipeline.thresholds.targets import combine
 
         params = self._params
         columns = _score(images, prompts, params)
@@ -172,7 +172,7 @@ class Estimator:
 
 def _reference(params: Params, scores: Path) -> dict[str, np.ndarray]:
     """The scores (M,) of each reward of a combined target that it is measured against."""
-    from tgo_pipeline.targets import column, read_scores, reference_folder
+    from tgo_pipeline.thresholds.targets import column, read_scores, reference_folder
 
     if params.target.reward not in TARGET_COMBINATIONS:
         return {}
@@ -211,8 +211,8 @@ def relabelled(labels: Labels, tau: float, params: Params, objective: Objective)
 
     Raises `TgoError` if that leaves a side empty: the policy has moved away from the training pictures.
     """
-    from tgo_pipeline.labels import labels as label
-    from tgo_pipeline.labels import weights
+    from tgo_pipeline.thresholds.labels import labels as label
+    from tgo_pipeline.thresholds.labels import weights
 
     options = params.label
     changed = replace(

@@ -166,7 +166,7 @@ def thresholds(
 ) -> None:
     """Print the threshold statistics of every reward."""
     if explain or reward is not None:
-        from tgo_pipeline.thresholds.adequacy_view import show as show_adequacy
+        from tgo_pipeline.thresholds.adequacy.view import show as show_adequacy
 
         show_table(show_adequacy(path.with_name(paths.ADEQUACY.name), reward), width=100)
         return

@@ -6,7 +6,7 @@ from tgo_pipeline.storage import paths
 
 def run(params: Params) -> None:
     """Write the label shards, their metrics and the histogram of the weights."""
-    from tgo_pipeline.labels import label_folder
+    from tgo_pipeline.thresholds.labels import label_folder
 
     label_folder(
         params,

@@ -77,7 +77,7 @@ def _threshold(params: Params) -> tuple[Status, str]:
 
 
 def _label(params: Params) -> tuple[Status, str]:
-    from tgo_pipeline.labels import plan
+    from tgo_pipeline.thresholds.labels import plan
 
     planned = plan(params, scores=paths.SCORES, thresholds=paths.THRESHOLDS)
     return status(paths.LABELS, planned), f"shards of {paths.LABELS}"

@@ -13,13 +13,13 @@ import pytest
 from tests.test_labels import run
 from tests.thresholds.shards import params, score_frame, write_scores
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.labels import label_folder, plan
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.thresholds.baseline_table import read_baselines
 from tgo_pipeline.thresholds.baselines import tau_q
-from tgo_pipeline.thresholds.membership import Sources
+from tgo_pipeline.thresholds.groups import Sources
+from tgo_pipeline.thresholds.labels import label_folder, plan
 from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
 from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
 

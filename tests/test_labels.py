@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.shards import params, write_scores
-from tgo_pipeline import labels as labelling
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.labels import effective_sample_size, label_folder, labels, plan, weights
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import Status, status
 from tgo_pipeline.storage.tables import LABELS, read_folder, read_metadata, read_table
+from tgo_pipeline.thresholds import labels as labelling
+from tgo_pipeline.thresholds.labels import effective_sample_size, label_folder, labels, plan, weights
 from tgo_pipeline.thresholds.stage import fit_folder
 
 SCORES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30)

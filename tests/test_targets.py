@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.thresholds.shards import score_frame, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.targets import (
+from tgo_pipeline.thresholds.targets import (
     combine,
     mid_ranks,
     read_scores,

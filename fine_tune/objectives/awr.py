@@ -8,7 +8,7 @@ import numpy as np
 
 from fine_tune.objectives.base import Batch, Objective
 from fine_tune.per_prompt import prompt_means
-from tgo_pipeline.targets import standard_deviation
+from tgo_pipeline.thresholds.targets import standard_deviation
 
 if TYPE_CHECKING:
     from torch import Tensor

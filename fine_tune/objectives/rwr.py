@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fine_tune.objectives.base import Batch, Objective
-from tgo_pipeline.targets import standard_deviation
+from tgo_pipeline.thresholds.targets import standard_deviation
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from fine_tune.objectives.qrpo import quantile_rewards
 from fine_tune.objectives.ratios import log_ratio, log_sigmoid
 from fine_tune.objectives.reference_points import reward_shift
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.targets import standard_deviation
 from tgo_pipeline.thresholds.baselines import tau_q
+from tgo_pipeline.thresholds.targets import standard_deviation
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -33,7 +33,7 @@ from tgo_pipeline.params import (
 )
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.params.fine_tune import ReestimateParams
-from tgo_pipeline.targets import combine
+from tgo_pipeline.thresholds.targets import combine
 
 Settings = dict[str, Any]
 ANEW = {"reestimate": {"prompts": 3, "images_per_prompt": 2}, "batch_size": 10, "steps": 6}

@@ -9,7 +9,7 @@ from tests.report.conftest import NOW
 from tests.report.workspace import REWARDS, Workspace
 from tgo_pipeline.report.adequacy import Adequacy, adequacy
 from tgo_pipeline.report.build import render
-from tgo_pipeline.thresholds.adequacy_table import Row, by_reward, read_adequacy, table, write_adequacy
+from tgo_pipeline.thresholds.adequacy.table import Row, by_reward, read_adequacy, table, write_adequacy
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,12 @@ from tgo_pipeline.evaluation.hacking import Roles, hacking_table
 from tgo_pipeline.evaluation.matrix import matrix_table
 from tgo_pipeline.evaluation.models import models_table
 from tgo_pipeline.evaluation.pairs import Scores, samples_table
-from tgo_pipeline.labels import label_folder
 from tgo_pipeline.params import Params, parse
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.shards import Shard
+from tgo_pipeline.thresholds.labels import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 HOSTILE = (

@@ -13,12 +13,12 @@ from huggingface_hub import DatasetCard
 from tests.sharing.conftest import Run
 from tests.sharing.test_markdown import Page
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.labels import label_folder
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.dataset_card import About, write_dataset
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.storage.tables import read_folder
+from tgo_pipeline.thresholds.labels import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 LICENCE = given("other", "terms of the source", "https://example.org/terms")

@@ -13,10 +13,9 @@ import pytest
 
 from tests.thresholds.shards import params, score_frame, write_scores
 from tests.thresholds.worlds import flips, gaussian
-from tgo_pipeline.labels import effective_sample_size, weights
 from tgo_pipeline.storage.tables import read_metadata
-from tgo_pipeline.thresholds.adequacy import adequacy, metrics
-from tgo_pipeline.thresholds.adequacy_table import (
+from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
+from tgo_pipeline.thresholds.adequacy.table import (
     BASELINES,
     STATISTICS,
     Row,
@@ -25,6 +24,7 @@ from tgo_pipeline.thresholds.adequacy_table import (
     read_adequacy,
 )
 from tgo_pipeline.thresholds.fit import fit
+from tgo_pipeline.thresholds.labels import effective_sample_size, weights
 from tgo_pipeline.thresholds.stage import fit_folder
 
 

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.worlds import gaussian, grouped
-from tgo_pipeline.thresholds.adequacy_bounds import (
+from tgo_pipeline.thresholds.adequacy.bounds import (
     margin_bound,
     oracle_percentile,
     sampling_flips,
     shares_near,
     weighted_median,
 )
-from tgo_pipeline.thresholds.adequacy_flips import Residuals, per_group
-from tgo_pipeline.thresholds.adequacy_intervals import standard_error
+from tgo_pipeline.thresholds.adequacy.flips import Residuals, per_group
+from tgo_pipeline.thresholds.adequacy.intervals import standard_error
 from tgo_pipeline.thresholds.estimate import bootstrap_taus
 
 numbers = st.floats(-100, 100, width=32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.worlds import flips, gaussian, grouped
-from tgo_pipeline.thresholds.adequacy_flips import (
+from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
     Residuals,
     Shuffled,
@@ -170,7 +170,7 @@ def test_parts_of_the_prompts_give_what_the_whole_gives(
     parts = list(chunks(groups, 20))
     assert len(parts) > 5 and max(part.values.size for part in parts) <= 20
     assert np.array_equal(np.concatenate([part.values for part in parts]), groups.values)
-    monkeypatch.setattr("tgo_pipeline.thresholds.adequacy_flips.chunks", lambda groups: chunks(groups, 20))
+    monkeypatch.setattr("tgo_pipeline.thresholds.adequacy.flips.chunks", lambda groups: chunks(groups, 20))
     assert np.array_equal(baseline.values(groups), whole)
 
 

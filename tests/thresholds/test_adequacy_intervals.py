@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.worlds import gaussian, grouped
-from tgo_pipeline.thresholds.adequacy_intervals import (
+from tgo_pipeline.thresholds.adequacy.intervals import (
     Components,
     components,
     share,

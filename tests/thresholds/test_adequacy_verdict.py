@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.worlds import flips, gaussian
-from tgo_pipeline.thresholds.adequacy_verdict import (
+from tgo_pipeline.thresholds.adequacy.verdict import (
     MIN_PROMPTS,
     Decision,
     Heterogeneity,

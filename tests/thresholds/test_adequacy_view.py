@@ -17,10 +17,10 @@ from stages.cli import app
 from tests.thresholds.shards import params, score_frame
 from tests.thresholds.worlds import gaussian
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.thresholds.adequacy import adequacy
-from tgo_pipeline.thresholds.adequacy_plots import chart, write
-from tgo_pipeline.thresholds.adequacy_table import Statistics, by_reward, read_adequacy, write_adequacy
-from tgo_pipeline.thresholds.adequacy_view import show
+from tgo_pipeline.thresholds.adequacy.plots import chart, write
+from tgo_pipeline.thresholds.adequacy.report import adequacy
+from tgo_pipeline.thresholds.adequacy.table import Statistics, by_reward, read_adequacy, write_adequacy
+from tgo_pipeline.thresholds.adequacy.view import show
 
 WORLDS = {"clip": 0.0, "imagereward": 0.5, "a_reward_with_a_long_name": 0.15}
 

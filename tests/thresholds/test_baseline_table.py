@@ -16,7 +16,7 @@ from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.storage.tables import write_table
 from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table, read_baselines
 from tgo_pipeline.thresholds.baselines import NOWHERE, tau_q
-from tgo_pipeline.thresholds.membership import Members
+from tgo_pipeline.thresholds.groups import Members
 
 SCORES = np.array([1.0, 2.0, 6.0, 4.0, 4.0, 9.0])
 PROMPTS = np.array([0, 0, 0, 1, 1, 2])

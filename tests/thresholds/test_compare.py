@@ -20,7 +20,7 @@ from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, write_table
 from tgo_pipeline.thresholds.baselines import NOWHERE, sample_baselines, tau_q
 from tgo_pipeline.thresholds.compare import compare
-from tgo_pipeline.thresholds.membership import Sources, members
+from tgo_pipeline.thresholds.groups import Sources, members
 
 BETA, TAU = 0.7, 0.25
 SAMPLES = st.lists(

@@ -65,13 +65,13 @@ def legend(
 def _described_rewards(folder: Path) -> dict[str, Facts]:
     """What the scores are, as the score stage wrote it: reward, version, source, sha256 of the weights, scale."""
     from tgo_pipeline.storage.tables import read_metadata
-    from tgo_pipeline.targets import score_files
+    from tgo_pipeline.thresholds.targets import score_files
 
     return dict(read_metadata(score_files(folder)[0]).get("rewards", {}))
 
 
 def _target(params: Params, scores: Path) -> dict[str, Facts]:
-    from tgo_pipeline.targets import reference_folder, scores_fingerprint
+    from tgo_pipeline.thresholds.targets import reference_folder, scores_fingerprint
 
     name = params.target.reward
     if not params.target_is_scored_anywhere:
@@ -110,7 +110,7 @@ def _test_sets(params: Params, test: pl.DataFrame, prompts: Path) -> dict[str, F
 
 def _sampling(params: Params, side: Side) -> Facts:
     from tgo_pipeline.storage.tables import read_table
-    from tgo_pipeline.targets import score_files
+    from tgo_pipeline.thresholds.targets import score_files
 
     columns = ["width", "height", "steps", "guidance_scale"]
     row = read_table(score_files(side.generations)[0], columns=columns).slice(0, 1).to_pylist()[0]

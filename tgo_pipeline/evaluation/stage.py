@@ -139,7 +139,7 @@ def _join(
     target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
 ) -> Scores:
     from tgo_pipeline.evaluation.pairs import join_scores
-    from tgo_pipeline.targets import read_scores
+    from tgo_pipeline.thresholds.targets import read_scores
 
     frames = {side.name: read_scores(side.scores, list(rewards)) for side in chosen}
     if target is not None:

@@ -199,7 +199,7 @@ def _draw_and_score(
 
 
 def _scores(side: Side, rewards: Mapping[str, str | None], target: Target | None) -> pl.DataFrame:
-    from tgo_pipeline.targets import read_scores
+    from tgo_pipeline.thresholds.targets import read_scores
 
     frame = read_scores(side.scores, list(rewards))
     return target.add_to(frame) if target is not None else frame

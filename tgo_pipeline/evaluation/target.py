@@ -24,8 +24,8 @@ class Target:
 
     @classmethod
     def read(cls, params: Params, *, scores: Path, thresholds: Path) -> Target:
-        from tgo_pipeline.targets import read_scores, reference_folder
         from tgo_pipeline.thresholds.table import read_thresholds, taus
+        from tgo_pipeline.thresholds.targets import read_scores, reference_folder
 
         reference = read_scores(reference_folder(params.threshold, scores), params.target_rewards)
         return cls(params.target.reward, params.target_rewards, reference, taus(read_thresholds(thresholds)))
@@ -34,7 +34,7 @@ class Target:
         """`frame` with the target score as a column; a target that is a single reward is there already."""
         import polars as pl
 
-        from tgo_pipeline.targets import target_scores
+        from tgo_pipeline.thresholds.targets import target_scores
 
         if self.name not in TARGET_COMBINATIONS:
             return frame

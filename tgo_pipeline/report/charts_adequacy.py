@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from tgo_pipeline.report.charts import INK, MUTED, POSITIVE, TARGET, Spec, data, finish, rule_at
-from tgo_pipeline.thresholds.adequacy_table import Row
+from tgo_pipeline.thresholds.adequacy.table import Row
 
 TOLERANCE_DASH = [4, 3]
 LEGEND = alt.Legend(columns=1, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)

@@ -123,9 +123,9 @@ def write_dataset(params: Params, places: Places, about: About, to: Path) -> Pat
 
 def _require_same_labels(params: Params, places: Places) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
-    from tgo_pipeline.labels import plan
     from tgo_pipeline.storage.shards import status
-    from tgo_pipeline.thresholds.membership import Sources
+    from tgo_pipeline.thresholds.groups import Sources
+    from tgo_pipeline.thresholds.labels import plan
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
     sources = Sources(places.prompts, places.generations)

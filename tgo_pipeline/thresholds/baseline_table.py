@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import read_table, with_features
-from tgo_pipeline.targets import mid_ranks
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval
-from tgo_pipeline.thresholds.membership import Members
+from tgo_pipeline.thresholds.groups import Members
 from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.targets import mid_ranks
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tgo_pipeline.targets import mid_ranks
 from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.targets import mid_ranks
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import ThresholdParams

@@ -9,7 +9,7 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.thresholds.baselines import Comparison, sample_baselines
-from tgo_pipeline.thresholds.membership import Sources, members
+from tgo_pipeline.thresholds.groups import Sources, members
 
 if TYPE_CHECKING:
     import polars as pl

@@ -13,10 +13,10 @@ import pyarrow as pa
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.targets import MAJORITY_TAU, column, target_scores
 from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval, percentile
 from tgo_pipeline.thresholds.moments import Groups, flip_rates, moments, variance_components
 from tgo_pipeline.thresholds.table import THRESHOLDS
+from tgo_pipeline.thresholds.targets import MAJORITY_TAU, column, target_scores
 
 if TYPE_CHECKING:
     import polars as pl

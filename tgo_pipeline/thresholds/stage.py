@@ -11,14 +11,14 @@ from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.paths import ADEQUACY, BASELINES
 from tgo_pipeline.storage.shards import atomic
-from tgo_pipeline.targets import (
+from tgo_pipeline.thresholds.groups import PROJECT, Sources
+from tgo_pipeline.thresholds.targets import (
     finite,
     read_scores,
     reference_folder,
     scores_fingerprint,
     target_scores,
 )
-from tgo_pipeline.thresholds.membership import PROJECT, Sources
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +58,7 @@ def fit_folder(
     that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
     from tgo_pipeline.storage.tables import write_table
-    from tgo_pipeline.thresholds.adequacy_stage import write_report
+    from tgo_pipeline.thresholds.adequacy.stage import write_report
     from tgo_pipeline.thresholds.fit import fit
 
     folder = reference_folder(params.threshold, scores)
@@ -100,7 +100,7 @@ def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: So
     import numpy as np
 
     from tgo_pipeline.thresholds.baseline_table import baseline_table
-    from tgo_pipeline.thresholds.membership import Members, members
+    from tgo_pipeline.thresholds.groups import Members, members
 
     target = params.target.reward
     taus = dict(zip(table["reward"].to_pylist(), table["tau"].to_pylist(), strict=True))

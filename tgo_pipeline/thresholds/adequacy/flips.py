@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from tgo_pipeline.thresholds import baselines
-from tgo_pipeline.thresholds.adequacy_intervals import Interval, share
+from tgo_pipeline.thresholds.adequacy.intervals import Interval, share
 from tgo_pipeline.thresholds.moments import Groups
 
 CHUNK = 500_000

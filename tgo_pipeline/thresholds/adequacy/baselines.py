@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.thresholds.adequacy_bounds import (
+from tgo_pipeline.thresholds.adequacy.bounds import (
     MARGINS,
     margin_bound,
     oracle_percentile,
     shares_near,
     weighted_median,
 )
-from tgo_pipeline.thresholds.adequacy_flips import (
+from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
     Residuals,
     Shuffled,
@@ -28,8 +28,8 @@ from tgo_pipeline.thresholds.adequacy_flips import (
     true_baselines,
     weighted_variance,
 )
-from tgo_pipeline.thresholds.adequacy_intervals import standard_error, t_quantile
-from tgo_pipeline.thresholds.adequacy_table import Row
+from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
+from tgo_pipeline.thresholds.adequacy.table import Row
 from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
 from tgo_pipeline.thresholds.moments import Groups
 

@@ -26,9 +26,9 @@ def write_report(
 ) -> dict[str, dict[str, Any]]:
     """Judge every row of the thresholds table on the scores `frame` that it was fitted on; write the table to `path`
     and `plots/<reward>.{vl.json,svg}`. Returns the metrics by reward."""
-    from tgo_pipeline.thresholds import adequacy_plots
-    from tgo_pipeline.thresholds.adequacy import adequacy, metrics
-    from tgo_pipeline.thresholds.adequacy_table import by_reward, read_adequacy, write_adequacy
+    from tgo_pipeline.thresholds.adequacy import plots as adequacy_plots
+    from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
+    from tgo_pipeline.thresholds.adequacy.table import by_reward, read_adequacy, write_adequacy
 
     table = adequacy(frame, rows, params)
     write_adequacy(table, path, fingerprint)

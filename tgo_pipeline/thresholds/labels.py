@@ -22,7 +22,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
-from tgo_pipeline.targets import (
+from tgo_pipeline.thresholds.groups import PROJECT, Sources
+from tgo_pipeline.thresholds.targets import (
     mid_ranks,
     read_score_shard,
     read_scores,
@@ -32,7 +33,6 @@ from tgo_pipeline.targets import (
     standard_deviation,
     target_scores,
 )
-from tgo_pipeline.thresholds.membership import PROJECT, Sources
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,21 +18,15 @@ import pyarrow as pa
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, LabelParams, Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.targets import target_scores
-from tgo_pipeline.thresholds import adequacy_table
-from tgo_pipeline.thresholds.adequacy_baselines import Sample, baseline_rows, planned, spread_rows
-from tgo_pipeline.thresholds.adequacy_bounds import sampling_flips
-from tgo_pipeline.thresholds.adequacy_flips import above, per_group
-from tgo_pipeline.thresholds.adequacy_intervals import Components, components, standard_error
-from tgo_pipeline.thresholds.adequacy_table import Row, Statistics
-from tgo_pipeline.thresholds.adequacy_verdict import (
-    Decision,
-    Heterogeneity,
-    decide,
-    heterogeneity,
-    percent,
-)
+from tgo_pipeline.thresholds.adequacy import table as adequacy_table
+from tgo_pipeline.thresholds.adequacy.baselines import Sample, baseline_rows, planned, spread_rows
+from tgo_pipeline.thresholds.adequacy.bounds import sampling_flips
+from tgo_pipeline.thresholds.adequacy.flips import above, per_group
+from tgo_pipeline.thresholds.adequacy.intervals import Components, components, standard_error
+from tgo_pipeline.thresholds.adequacy.table import Row, Statistics
+from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
 from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.targets import target_scores
 
 if TYPE_CHECKING:
     import polars as pl
@@ -231,7 +225,7 @@ def _stability(case: Case) -> Iterator[Row]:
 
 def _weights(case: Case) -> tuple[np.ndarray | None, list[Row]]:
     """The weight of every sample about the global tau, and how unequal they are."""
-    from tgo_pipeline.labels import effective_sample_size, weights
+    from tgo_pipeline.thresholds.labels import effective_sample_size, weights
 
     label, values = case.label, case.groups.values
     note = f"c {label.c:g}, scale {label.scale}"

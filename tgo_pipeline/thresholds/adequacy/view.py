@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.thresholds.adequacy_table import BASELINES, Row, Statistics, by_reward, read_adequacy
+from tgo_pipeline.thresholds.adequacy.table import BASELINES, Row, Statistics, by_reward, read_adequacy
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType

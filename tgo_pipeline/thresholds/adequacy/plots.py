@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.thresholds.adequacy_table import BASELINES, Row, Statistics
+from tgo_pipeline.thresholds.adequacy.table import BASELINES, Row, Statistics
 from tgo_pipeline.thresholds.plots import TAU_COLOUR, write_charts
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tgo_pipeline.thresholds.adequacy_intervals import Components, Interval, components, share, t_quantile
-from tgo_pipeline.thresholds.adequacy_table import Verdict
+from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, share, t_quantile
+from tgo_pipeline.thresholds.adequacy.table import Verdict
 
 MIN_PROMPTS = 30
 """Prompts with 2 samples or more below which no interval is trusted."""
