@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import table
-from tgo_pipeline.evaluation.pairs import ALL
-from tgo_pipeline.evaluation.view import decimals, measured
+from tgo_pipeline.evaluation.statistics.scores import ALL
+from tgo_pipeline.rendering.table import decimals, measured
 
 Rows = list[dict[str, Any]]  # of an evaluation table
 

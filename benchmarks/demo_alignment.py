@@ -31,8 +31,8 @@ import yaml
 from benchmarks.alignment_table import Rows, markdown
 from benchmarks.results import machine, replace_section
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import ALL, pairs_from_samples
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, Params, parse, presets
 from tgo_pipeline.storage import paths
 

@@ -352,8 +352,8 @@ def last_metrics(training: Path) -> dict[str, float]:
 def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
     """Sample and score what is to be compared, write `samples` (base and tuned), return the evaluation table."""
     from tgo_pipeline.evaluation import stage
-    from tgo_pipeline.evaluation.compare import evaluation_table
-    from tgo_pipeline.evaluation.pairs import pair_scores, samples_table
+    from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+    from tgo_pipeline.evaluation.statistics.scores import pair_scores, samples_table
     from tgo_pipeline.storage.shards import atomic
     from tgo_pipeline.storage.tables import write_table
     from tgo_pipeline.thresholds.targets import read_scores

@@ -10,10 +10,10 @@ import polars as pl
 from benchmarks.objectives_plan import ORDER, RATE, STRENGTH, TEMPERATURE, Plan
 from benchmarks.objectives_units import BASE, METHODS, Result, Unit
 from benchmarks.results import table
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import ALL, pairs_from_samples
-from tgo_pipeline.evaluation.view import decimals, measured
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.rendering.table import decimals, measured
 
 Row = dict[str, Any]  # of an evaluation table
 ORACLE = "oracle"

@@ -187,7 +187,7 @@ def evaluation(
     ),
 ) -> None:
     """Print the tuned model against the base model, or another table of the evaluation, with intervals."""
-    from tgo_pipeline.evaluation.view import WIDTHS, text, view
+    from tgo_pipeline.evaluation.tables.terminal import WIDTHS, text, view
 
     name = "matrix" if matrix else table
     if form is not None:
@@ -212,7 +212,7 @@ def sweep(
 ) -> None:
     """Draw the test prompts with preference guidance of several strengths: rewards, diversity and their plots."""
     from stages.sweep import run
-    from tgo_pipeline.evaluation.sweep_view import WIDE, show
+    from tgo_pipeline.evaluation.sweep.view import WIDE, show
     from tgo_pipeline.params import load_params
 
     run_command("sweep", lambda: run(load_params(params), strengths, images_per_prompt))

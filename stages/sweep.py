@@ -7,7 +7,7 @@ from tgo_pipeline.storage import paths
 
 def run(params: Params, strengths: str, images_per_prompt: int) -> None:
     """Draw, score and compare; `strengths` are numbers with commas between them."""
-    from tgo_pipeline.evaluation.sweep import sweep
+    from tgo_pipeline.evaluation.sweep.sweep import sweep
 
     sweep(
         params,

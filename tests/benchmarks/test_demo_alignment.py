@@ -11,10 +11,10 @@ from benchmarks.alignment_table import markdown
 from benchmarks.demo_alignment import ROOT, Runs, against, method_params, pooled, short, summarise
 from benchmarks.results import replace_section
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import pairs_from_samples
-from tgo_pipeline.evaluation.view import decimals, measured
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.scores import pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, Params, parse
+from tgo_pipeline.rendering.table import decimals, measured
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
 PARAMS = EvaluateParams(bootstrap=300)

@@ -46,8 +46,8 @@ from benchmarks.objectives_units import (
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline import demo
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.pairs import pairs_from_samples
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.scores import pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, parse
 
 HERE = {"processor": "a processor", "accelerator": "none", "torch": "2", "commit": "0"}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.worlds import scores
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.pairs import Aggregate
+from tgo_pipeline.evaluation.statistics.scores import Aggregate
 
 RULES = {"median": statistics.median, "mean": statistics.fmean, "best": max}
 

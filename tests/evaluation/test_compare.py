@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.cells import cells
-from tgo_pipeline.evaluation.compare import EVALUATION, evaluation_table, metrics, win_rates_csv
-from tgo_pipeline.evaluation.pairs import (
+from tgo_pipeline.evaluation.statistics.breakdown import cells
+from tgo_pipeline.evaluation.statistics.compare import EVALUATION, evaluation_table, metrics, win_rates_csv
+from tgo_pipeline.evaluation.statistics.scores import (
     ALL,
     SAMPLES,
     Pairs,

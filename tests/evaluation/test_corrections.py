@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.corrections import Correction, adjust
+from tgo_pipeline.evaluation.statistics.corrections import Correction, adjust
 
 P = [0.01, 0.04, 0.03, 0.005, 0.5]
 TABLE = {  # by hand: the ordered values times (5, 4, 3, 2, 1), and times 5 / (1, 2, 3, 4, 5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tgo_pipeline.evaluation.diversity import clip_spec, embedding_distance, pixel_distance
+from tgo_pipeline.evaluation.statistics.diversity import clip_spec, embedding_distance, pixel_distance
 from tgo_pipeline.rewards.specs import resolve_all
 
 

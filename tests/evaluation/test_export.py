@@ -11,14 +11,15 @@ import pytest
 
 from tests.evaluation.worlds import scores
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation import latex, markdown, published
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.export import SCHEMAS, export, source, text
-from tgo_pipeline.evaluation.hacking import Roles, hacking_table
-from tgo_pipeline.evaluation.legend import facts_text
-from tgo_pipeline.evaluation.matrix import matrix_table
-from tgo_pipeline.evaluation.models import models_table
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.hacking import Roles, hacking_table
+from tgo_pipeline.evaluation.statistics.matrix import matrix_table
+from tgo_pipeline.evaluation.statistics.means import models_table
+from tgo_pipeline.evaluation.tables import published
+from tgo_pipeline.evaluation.tables.export import SCHEMAS, export, source, text
+from tgo_pipeline.evaluation.tables.legend import facts_text
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.rendering import latex, markdown
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 
 HOSTILE = (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.worlds import scores
-from tgo_pipeline.evaluation.hacking import (
+from tgo_pipeline.evaluation.statistics.hacking import (
     FALLS,
     HACKING,
     HELD_OUT,
@@ -22,7 +22,7 @@ from tgo_pipeline.evaluation.hacking import (
     judge,
     suspicions,
 )
-from tgo_pipeline.evaluation.pairs import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=400)

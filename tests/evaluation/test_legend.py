@@ -7,7 +7,7 @@ import pytest
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.identities import model_identity
-from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
+from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 
 
 def _pipeline(folder: Path, **tuned: object) -> Path:

@@ -6,10 +6,10 @@ import pytest
 
 from tests.evaluation.worlds import MODELS, REWARDS, scores
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.diversity import CLIP, PIXELS
-from tgo_pipeline.evaluation.models import MODELS as SCHEMA
-from tgo_pipeline.evaluation.models import Diversity, models_table
-from tgo_pipeline.evaluation.pairs import ALL
+from tgo_pipeline.evaluation.statistics.diversity import CLIP, PIXELS
+from tgo_pipeline.evaluation.statistics.means import MODELS as SCHEMA
+from tgo_pipeline.evaluation.statistics.means import Diversity, models_table
+from tgo_pipeline.evaluation.statistics.scores import ALL
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=200)

@@ -9,7 +9,7 @@ from dvc_render.vega import VegaRenderer
 
 from tests.evaluation.test_compare import BASE, PARAMS, TUNED, pairs_of
 from tests.project import ROOT
-from tgo_pipeline.evaluation.compare import evaluation_table, win_rates_csv
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table, win_rates_csv
 
 
 def test_the_template_draws_every_revision_set_and_interval() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.sides import evaluation_rewards, has_diversity, remove_others, sides
+from tgo_pipeline.evaluation.models import evaluation_rewards, has_diversity, remove_others, sides
 from tgo_pipeline.params import Params, parse
 
 SCORE = {"rewards": {"pickscore": "demo"}}

@@ -18,11 +18,11 @@ from tests.rewards import tiny as rewards
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation import stage
-from tgo_pipeline.evaluation.compare import EVALUATION
-from tgo_pipeline.evaluation.hacking import HACKING, Roles, hacking_table
-from tgo_pipeline.evaluation.matrix import MATRIX, matrix_table
-from tgo_pipeline.evaluation.models import MODELS
-from tgo_pipeline.evaluation.pairs import SAMPLES
+from tgo_pipeline.evaluation.statistics.compare import EVALUATION
+from tgo_pipeline.evaluation.statistics.hacking import HACKING, Roles, hacking_table
+from tgo_pipeline.evaluation.statistics.matrix import MATRIX, matrix_table
+from tgo_pipeline.evaluation.statistics.means import MODELS
+from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import EvaluateParams, Params, parse
 from tgo_pipeline.prompts.normalise import set_hash
 from tgo_pipeline.storage.fingerprints import content_fingerprint

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics import (
+from tgo_pipeline.evaluation.statistics.intervals import (
     bootstrap_means,
     compare_pairs,
     effective_size,
@@ -143,7 +143,7 @@ def test_the_seed_decides_the_resamples() -> None:
 def test_bootstrap_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=40)
     whole = _interval(values, np.arange(40), resamples=500)
-    monkeypatch.setattr("tgo_pipeline.evaluation.statistics.BLOCK", 1000)
+    monkeypatch.setattr("tgo_pipeline.evaluation.statistics.intervals.BLOCK", 1000)
     assert _interval(values, np.arange(40), resamples=500) == pytest.approx(whole, rel=1e-12)
 
 

@@ -18,8 +18,8 @@ import pytest
 from tests.generators.guided import make_family
 from tests.rewards import tiny as rewards
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.sweep import SWEEP, Guided, check_strengths, compare, sweep
-from tgo_pipeline.evaluation.sweep_view import show
+from tgo_pipeline.evaluation.sweep.sweep import SWEEP, Guided, check_strengths, compare, sweep
+from tgo_pipeline.evaluation.sweep.view import show
 from tgo_pipeline.params import EvaluateParams, GuidanceParams, Params, parse
 from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_table, write_table
 

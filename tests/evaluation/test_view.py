@@ -11,8 +11,9 @@ from stages.cli import app
 from tests.evaluation.test_compare import BASE, PARAMS, TUNED, pairs_of
 from tests.evaluation.test_export import write
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.view import decimals, show, view
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.tables.terminal import show, view
+from tgo_pipeline.rendering.table import decimals
 from tgo_pipeline.storage.tables import write_table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tgo_pipeline.evaluation.pairs import Scores
+from tgo_pipeline.evaluation.statistics.scores import Scores
 
 MODELS = ("base", "tuned", "other")
 REWARDS = ("target", "held", "oracle")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.report.browser import NAMES, Browser, Page, find_browser
 from tests.report.workspace import Workspace
-from tgo_pipeline.report.text import script_json
+from tgo_pipeline.rendering.text import script_json
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason=f"none of {', '.join(NAMES)} is installed")
 CARD = "#gallery-cards button"

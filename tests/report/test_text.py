@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.report import text
+from tgo_pipeline.rendering import text
 
 
 @given(

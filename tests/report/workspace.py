@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFilter
 
-from tgo_pipeline.evaluation.compare import evaluation_table
-from tgo_pipeline.evaluation.hacking import Roles, hacking_table
-from tgo_pipeline.evaluation.matrix import matrix_table
-from tgo_pipeline.evaluation.models import models_table
-from tgo_pipeline.evaluation.pairs import Scores, samples_table
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.hacking import Roles, hacking_table
+from tgo_pipeline.evaluation.statistics.matrix import matrix_table
+from tgo_pipeline.evaluation.statistics.means import models_table
+from tgo_pipeline.evaluation.statistics.scores import Scores, samples_table
 from tgo_pipeline.params import Params, parse
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.seeds import derive_seed

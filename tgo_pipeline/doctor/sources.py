@@ -10,7 +10,7 @@ from typing import Literal
 
 from tgo_pipeline.datasets import is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.sides import sides
+from tgo_pipeline.evaluation.models import sides
 from tgo_pipeline.generators.adapters import adapter_file
 from tgo_pipeline.generators.location import described_guidance, locate
 from tgo_pipeline.hub.address import MOVING, Hub, Official

@@ -1,154 +1,242 @@
-"""The table of models: where each one's scores lie, per part of the test prompts, and how diverse it draws."""
+"""The models of an evaluation: where each one's samples lie, and how they are drawn, scored and measured.
+
+Each model is a folder of generation shards, one of score shards and, with several images a prompt, one of diversity
+shards, resumed like any other: a model's folders stay as they are when only another model changes.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+import logging
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.cells import CELL_FIELDS, Cell, cells
-from tgo_pipeline.evaluation.diversity import CLIP, PIXELS
-from tgo_pipeline.evaluation.pairs import Scores
-from tgo_pipeline.evaluation.statistics import bootstrap_means, spread
-from tgo_pipeline.params import EvaluateParams
-from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.params import Params
+from tgo_pipeline.storage.paths import file_name
+from tgo_pipeline.storage.shards import SHARD_NAME, TEMPORARY, Shard, lock, status
 
 if TYPE_CHECKING:
     import polars as pl
 
-MEASURES = (PIXELS, CLIP)
-_DIVERSITY = [f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]
-MODELS = with_features(
-    pa.schema(
-        [
-            pa.field("model", pa.string(), nullable=False),
-            *CELL_FIELDS,
-            pa.field("reward", pa.string(), nullable=False),
-            pa.field("is_target", pa.bool_(), nullable=False),
-            pa.field("aggregate", pa.string(), nullable=False),
-            *(pa.field(name, pa.int64(), nullable=False) for name in ("n", "n_prompts", "n_missing")),
-            *(
-                pa.field(name, pa.float64())
-                for name in ("mean", "mean_low", "mean_high", "median", "std", *_DIVERSITY)
-            ),
-        ]
-    )
-)
+log = logging.getLogger("tgo")
+SPLIT, PURPOSE = "test", "evaluate"
+BASE, TUNED = "base", "tuned"
+PARTS = ("generations", "scores", "diversity")
+"""The folders of one model."""
+_REVISION = re.compile(r"(?P<model>[^@]+)@(?P<revision>[^@]+)")
 
 
 @dataclass(frozen=True)
-class Diversity:
-    """How different the pictures of each of P prompts are, for M models; NaN where it was not measured."""
+class Side:
+    """A model of the evaluation and where its samples lie."""
 
-    prompt_ids: NDArray[np.str_]  # (P,)
-    values: NDArray[np.float64]  # (M, P, 2), in the order of `MEASURES`
+    name: str
+    model: str
+    revision: str | None
+    folder: Path
 
-    @classmethod
-    def join(cls, frames: Mapping[str, pl.DataFrame]) -> Diversity:
-        """From a frame of `diversity.DIVERSITY` for each model. Raises `TgoError` if their prompts differ."""
-        ordered = [frame.sort("prompt_id") for frame in frames.values()]
-        prompt_ids = ordered[0]["prompt_id"]
-        for name, frame in zip(frames, ordered, strict=True):
-            if not frame["prompt_id"].equals(prompt_ids):
-                raise TgoError(f"the diversity of {name} is of other prompts: run the stage evaluate again.")
-        values = [frame.select(MEASURES).fill_null(math.nan).to_numpy().astype(float) for frame in ordered]
-        return cls(np.array(prompt_ids.to_list(), dtype=np.str_), np.stack(values))
+    @property
+    def generations(self) -> Path:
+        return self.folder / "generations"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "scores"
+
+    @property
+    def diversity(self) -> Path:
+        return self.folder / "diversity"
 
 
-def models_table(
-    scores: Scores, target: str | None, params: EvaluateParams, seed: int, diversity: Diversity | None = None
-) -> pa.Table:
-    """One row per model, cell and reward; schema `MODELS`. `scores` are aggregated already.
+def sides(params: Params, *, model: Path, folder: Path) -> list[Side]:
+    """The base (`params.model`), the tuned model (the result in `model`), then those of `evaluate.models`.
 
-    A model's numbers are over the samples that it has a score for (`n`; `n_missing` it has none for). Intervals of
-    means resample prompts: null for a single prompt.
+    Raises `TgoError` for a name that no folder can have, or a model without a name.
     """
-    resampling = derive_seed(seed, "prompts", "bootstrap")
-    rows = []
-    for cell in cells(scores):
-        diversities = _diversities(cell, scores, diversity, params, resampling)
-        rows += _rows(cell, scores, target, params, resampling, diversities)
-    return pa.Table.from_pylist(rows, schema=MODELS)
+    base = Side(BASE, params.model, params.revision, folder / BASE)
+    tuned = Side(TUNED, str(model), None, folder / TUNED)
+    return [base, tuned, *(_further(name, text, folder) for name, text in params.evaluate.models.items())]
 
 
-def _rows(
-    cell: Cell,
-    scores: Scores,
-    target: str | None,
-    params: EvaluateParams,
-    seed: int,
-    diversities: list[dict[str, float | None]],
-) -> list[dict[str, Any]]:
-    values, clusters = scores.values[:, cell.chosen], scores.prompt_ids[cell.chosen]
-    low, high = _intervals(values, clusters, params, seed)
-    return [
-        {"model": model, **cell.names, "reward": reward, "is_target": reward == target}
-        | {"aggregate": params.aggregate}
-        | _summary(values[m, :, r], clusters)
-        | {"mean_low": or_none(low[m, r]), "mean_high": or_none(high[m, r])}
-        | diversities[m]
-        for m, model in enumerate(scores.models)
-        for r, reward in enumerate(scores.rewards)
-    ]
+def _further(name: str, text: str, folder: Path) -> Side:
+    place = file_name(name)
+    if not name.strip() or place.endswith(".parquet") or place.casefold() in (BASE, TUNED):
+        raise TgoError(
+            f"evaluate.models has one named {name!r}: its samples lie in a folder of {folder} with this name, which "
+            "must not be empty, end in .parquet, or be base or tuned in other letters. Rename it."
+        )
+    location = None if Path(text).expanduser().is_dir() else _REVISION.fullmatch(text)
+    if location is None:
+        return Side(name, text, None, folder / place)
+    return Side(name, location["model"], location["revision"], folder / place)
 
 
-def _intervals(
-    values: NDArray, clusters: NDArray, params: EvaluateParams, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bootstrap intervals (M, R), (M, R) of the means over axis 1 of (M, n, R)."""
-    models, n, rewards = values.shape
-    low, high = bootstrap_means(
-        values.transpose(1, 0, 2).reshape(n, models * rewards),
-        clusters,
-        resamples=params.bootstrap,
-        confidence=params.confidence,
-        seed=seed,
+def require_models(chosen: Sequence[Side]) -> None:
+    """Raise `TgoError` unless every model is there, or may be on the hub."""
+    from tgo_pipeline.generators.location import described_guidance, locate
+
+    for side in chosen:
+        if side.name == TUNED and not Path(side.model).is_dir():
+            raise TgoError(
+                f"{side.model} does not exist: run the fine_tune stage first, there is no tuned model to compare."
+            )
+        with _named(side):
+            if described_guidance(side.model) is None:
+                locate(side.model, side.revision)
+
+
+@contextlib.contextmanager
+def _named(side: Side) -> Iterator[None]:
+    """Say of which model an error is."""
+    try:
+        yield
+    except TgoError as error:
+        raise TgoError(f"the model {side.name!r} of the evaluation: {error}") from None
+
+
+def evaluation_rewards(params: Params) -> dict[str, str | None]:
+    """Every reward that the evaluation shows, as `score.rewards` has them: those of `score` and of `evaluate`.
+
+    Raises `TgoError` if one column stands for two rewards or for feedback too, or if there is none.
+    """
+    for name, value in params.evaluate.rewards.items():
+        if name in params.score.feedback:
+            raise TgoError(
+                f"evaluate.rewards.{name}: score.feedback has a column of this name, which is another score; take "
+                "another name."
+            )
+        if params.score.rewards.get(name, value) != value:
+            raise TgoError(
+                f"evaluate.rewards.{name} is {value!r}, but score.rewards.{name} is {params.score.rewards[name]!r}: "
+                "one reward has one source; leave it out of evaluate.rewards."
+            )
+    rewards = {**params.score.rewards, **params.evaluate.rewards}
+    if not rewards:
+        raise TgoError(
+            "there is no reward to evaluate with: feedback exists for the images it was given to, and new images have "
+            "none. Name at least one reward in evaluate.rewards, such as `pickscore: null` or `hpsv2.1: null`."
+        )
+    return rewards
+
+
+def read_test_prompts(path: Path) -> pl.DataFrame:
+    """The rows of split "test" of the prompts table. Raises `TgoError` if there are none or one is in two sets."""
+    import polars as pl
+
+    from tgo_pipeline.storage.tables import PROMPTS, read_table
+
+    test = pl.DataFrame(read_table(path, PROMPTS)).filter(pl.col("split") == SPLIT)
+    if test.is_empty():
+        raise TgoError(
+            f"{path} holds no test prompt: name a source in prompts.test, or set prompts.test_fraction."
+        )
+    repeated = test.filter(test["prompt_id"].is_duplicated())
+    if not repeated.is_empty():
+        names = ", ".join(repeated.filter(repeated["prompt_id"] == repeated["prompt_id"][0])["source"])
+        raise TgoError(
+            f"the prompt {repeated['prompt'][0]!r} is in several test sets ({names}): keep it in one."
+        )
+    return test
+
+
+def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]) -> None:
+    """Draw and score what is missing or stale of one model."""
+    from tgo_pipeline.generators import generate_folder
+    from tgo_pipeline.scoring.stage import score_folder
+
+    with _named(side):
+        generate_folder(side.generations, **_sampling(params, side, test), runtime=params.runtime)
+    score_folder(
+        side.generations,
+        side.scores,
+        rewards,
+        runtime=params.runtime,
+        max_error_rate=params.score.max_error_rate,
+        dtype=params.score.dtype,
     )
-    return low.reshape(models, rewards), high.reshape(models, rewards)
 
 
-def _summary(values: NDArray, clusters: NDArray) -> dict[str, Any]:
-    known = ~np.isnan(values)
-    kept = values[known]
+def has_diversity(params: Params) -> bool:
+    """Whether prompts have several images, and all of them in one shard."""
+    return 2 <= params.evaluate.images_per_prompt <= params.generate.shard_size
+
+
+def measure_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping[str, str | None]) -> None:
+    """Measure how different the images of each prompt are, where that is missing or stale."""
+    from tgo_pipeline.evaluation.statistics.diversity import clip_spec, diversity_folder
+    from tgo_pipeline.generators import plan as plan_generations
+    from tgo_pipeline.rewards.specs import resolve_all
+
+    clip = clip_spec(list(resolve_all(rewards).values()))
+    drawn = plan_generations(**_sampling(params, side, test))
+    diversity_folder(side.generations, side.diversity, drawn, clip, params.runtime)
+
+
+def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Path, list[Shard]]:
+    """The folders of all models with their shards; loads no model.
+
+    What the scores depend on is known once all generations of a model are drawn; until then its score shards carry an
+    empty fingerprint, so that none of them counts as done. Raises `TgoError` for missing inputs.
+    """
+    from tgo_pipeline.evaluation.statistics.diversity import clip_spec, plan_diversity
+    from tgo_pipeline.generators import plan as plan_generations
+    from tgo_pipeline.rewards.specs import resolve_all
+    from tgo_pipeline.scoring.stage import plan as plan_scores
+
+    test = read_test_prompts(prompts)
+    rewards = evaluation_rewards(params)
+    chosen = sides(params, model=model, folder=folder)
+    require_models(chosen)
+    shards: dict[Path, list[Shard]] = {}
+    for side in chosen:
+        drawn = shards[side.generations] = plan_generations(**_sampling(params, side, test))
+        complete = status(side.generations, drawn).done == len(drawn)
+        unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
+        shards[side.scores] = (
+            plan_scores(side.generations, rewards, params.score.dtype) if complete else unknown
+        )
+        if has_diversity(params):
+            shards[side.diversity] = plan_diversity(drawn, clip_spec(list(resolve_all(rewards).values())))
+    return shards
+
+
+def remove_others(chosen: Sequence[Side], folder: Path) -> None:
+    """Remove the folders of models that are no longer evaluated, as shards outside of a plan are removed.
+
+    Only a folder that holds nothing but what this module writes is one; anything else in `folder` is left alone.
+    """
+    kept = {side.folder.name for side in chosen}
+    for place in sorted(folder.iterdir()):
+        if place.is_dir() and place.name not in kept and _is_side(place):
+            with lock(place / "generations"):
+                log.info("removing %s: its model is not in evaluate.models any more", place)
+                shutil.rmtree(place)
+
+
+def _is_side(folder: Path) -> bool:
+    inside = [part for part in folder.iterdir() if not part.name.endswith(".lock")]
+    shards = [file for part in inside if part.is_dir() for file in part.iterdir()]
+    return (
+        bool(shards)
+        and {part.name for part in inside} <= set(PARTS)
+        and all(SHARD_NAME.fullmatch(file.name) or file.name.startswith(TEMPORARY) for file in shards)
+    )
+
+
+def _sampling(params: Params, side: Side, test: pl.DataFrame) -> dict[str, Any]:
     return {
-        "n": len(kept),
-        "n_prompts": len(np.unique(clusters[known])),
-        "n_missing": int((~known).sum()),
-        "mean": float(kept.mean()) if len(kept) else None,
-        "median": float(np.median(kept)) if len(kept) else None,
-        "std": spread(kept) if len(kept) > 1 else None,
+        "prompts": list(zip(test["prompt_id"], test["prompt"], strict=True)),
+        "split": SPLIT,
+        "model": side.model,
+        "revision": side.revision,
+        "params": dataclasses.replace(params.generate, guidance=None),
+        "images_per_prompt": params.evaluate.images_per_prompt,
+        "seed": params.seed,
+        "purpose": PURPOSE,
     }
-
-
-def _diversities(
-    cell: Cell, scores: Scores, diversity: Diversity | None, params: EvaluateParams, seed: int
-) -> list[dict[str, float | None]]:
-    """The diversity columns of every model; all null where it is not measured."""
-    if diversity is None:
-        return [dict.fromkeys(_DIVERSITY)] * len(scores.models)
-    chosen = np.isin(diversity.prompt_ids, scores.prompt_ids[cell.chosen])
-    values, clusters = diversity.values[:, chosen], diversity.prompt_ids[chosen]
-    low, high = _intervals(values, clusters, params, seed)
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        means = np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
-    return [
-        {
-            f"{measure}{end}": or_none(found[m, k])
-            for k, measure in enumerate(MEASURES)
-            for end, found in (("", means), ("_low", low), ("_high", high))
-        }
-        for m in range(len(scores.models))
-    ]
-
-
-def or_none(value: float) -> float | None:
-    """A number for a table: null instead of NaN."""
-    return None if math.isnan(value) else float(value)

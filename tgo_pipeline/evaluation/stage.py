@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.evaluation.sides import (
+from tgo_pipeline.evaluation.models import (
     BASE,
     TUNED,
     Side,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from tgo_pipeline.evaluation.models import Diversity
-    from tgo_pipeline.evaluation.pairs import Scores
+    from tgo_pipeline.evaluation.statistics.means import Diversity
+    from tgo_pipeline.evaluation.statistics.scores import Scores
 
 __all__ = [
     "Side",
@@ -72,8 +72,8 @@ def evaluate(
     with the same seeds, steps and guidance. `tables` gets every table once more to be read and cited. Raises `TgoError`
     for missing inputs before anything is sampled.
     """
-    from tgo_pipeline.evaluation.export import export
-    from tgo_pipeline.evaluation.legend import legend
+    from tgo_pipeline.evaluation.tables.export import export
+    from tgo_pipeline.evaluation.tables.legend import legend
     from tgo_pipeline.rewards import require, specs
 
     test = read_test_prompts(prompts)
@@ -118,8 +118,8 @@ def _diversity(
     params: Params, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
 ) -> Diversity | None:
     """The diversity of every model's images; None where prompts have one image, or are spread over shards."""
-    from tgo_pipeline.evaluation.diversity import DIVERSITY
-    from tgo_pipeline.evaluation.models import Diversity
+    from tgo_pipeline.evaluation.statistics.diversity import DIVERSITY
+    from tgo_pipeline.evaluation.statistics.means import Diversity
     from tgo_pipeline.storage.tables import read_folder
 
     if not has_diversity(params):
@@ -138,7 +138,7 @@ def _diversity(
 def _join(
     target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
 ) -> Scores:
-    from tgo_pipeline.evaluation.pairs import join_scores
+    from tgo_pipeline.evaluation.statistics.scores import join_scores
     from tgo_pipeline.thresholds.targets import read_scores
 
     frames = {side.name: read_scores(side.scores, list(rewards)) for side in chosen}
@@ -152,11 +152,11 @@ def _tables(
     params: Params, joined: Scores, target: Target | None, diversity: Diversity | None
 ) -> dict[str, pa.Table]:
     """Every table by the name of its file."""
-    from tgo_pipeline.evaluation.compare import evaluation_table
-    from tgo_pipeline.evaluation.hacking import Roles, hacking_table
-    from tgo_pipeline.evaluation.matrix import matrix_table
-    from tgo_pipeline.evaluation.models import models_table
-    from tgo_pipeline.evaluation.pairs import samples_table
+    from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+    from tgo_pipeline.evaluation.statistics.hacking import Roles, hacking_table
+    from tgo_pipeline.evaluation.statistics.matrix import matrix_table
+    from tgo_pipeline.evaluation.statistics.means import models_table
+    from tgo_pipeline.evaluation.statistics.scores import samples_table
 
     settings, seed = params.evaluate, params.seed
     name = target.name if target is not None else None
@@ -194,7 +194,7 @@ def _write_tables(
 
 
 def _write_summaries(metrics_path: Path, plots: Path, results: pa.Table, shown: list[str]) -> None:
-    from tgo_pipeline.evaluation.compare import metrics, win_rates_csv
+    from tgo_pipeline.evaluation.statistics.compare import metrics, win_rates_csv
 
     with atomic(metrics_path) as temporary:
         temporary.write_text(json.dumps(metrics(results, shown), indent=2) + "\n")
@@ -204,8 +204,8 @@ def _write_summaries(metrics_path: Path, plots: Path, results: pa.Table, shown: 
 
 def _log_results(made: Mapping[str, pa.Table]) -> None:
     """The target (or every reward without one) of each model against the base, and what looks like hacking."""
-    from tgo_pipeline.evaluation.hacking import suspicions
-    from tgo_pipeline.evaluation.pairs import ALL
+    from tgo_pipeline.evaluation.statistics.hacking import suspicions
+    from tgo_pipeline.evaluation.statistics.scores import ALL
 
     rows = [
         row

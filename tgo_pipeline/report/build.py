@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.report import sections, text
+from tgo_pipeline.rendering import text
+from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.report.examples import examples

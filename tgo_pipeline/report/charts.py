@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
+from tgo_pipeline.rendering.text import finite
 from tgo_pipeline.report.collect import Bin, EvaluationRow, LabelSummary, ThresholdRow
-from tgo_pipeline.report.text import finite
 from tgo_pipeline.report.training import LogRatios, Panel
 
 Spec = dict[str, Any]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tgo_pipeline.evaluation.compare import EVALUATION
-from tgo_pipeline.report.text import decimals
+from tgo_pipeline.evaluation.statistics.compare import EVALUATION
+from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.storage import tables
 from tgo_pipeline.thresholds.table import THRESHOLDS
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.evaluation.pairs import SAMPLES
+from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.report.collect import Sources, scan_labels
 from tgo_pipeline.report.pictures import Album, Picture, read_images
-from tgo_pipeline.report.text import decimals
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import read_table
 

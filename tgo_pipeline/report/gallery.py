@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.text import decimals, script_json, visible
 from tgo_pipeline.report.collect import Sources
 from tgo_pipeline.report.pictures import Picture, make_picture, stream_images
 from tgo_pipeline.report.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.selection import ranked_units
-from tgo_pipeline.report.text import decimals, script_json, visible
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tgo_pipeline.evaluation.export import SCHEMAS, Document, document, source
-from tgo_pipeline.evaluation.hacking import MEMBER
-from tgo_pipeline.evaluation.pairs import ALL
-from tgo_pipeline.evaluation.sheets import split
+from tgo_pipeline.evaluation.statistics.hacking import MEMBER
+from tgo_pipeline.evaluation.statistics.scores import ALL
+from tgo_pipeline.evaluation.tables.export import SCHEMAS, document, source
+from tgo_pipeline.evaluation.tables.tables import split
+from tgo_pipeline.rendering.table import Document
 from tgo_pipeline.report import charts_models as charts
 from tgo_pipeline.report.charts import Spec
 from tgo_pipeline.report.collect import Sources

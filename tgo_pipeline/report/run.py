@@ -14,8 +14,8 @@ import yaml
 
 from tgo_pipeline import __version__
 from tgo_pipeline.params import FineTuneParams, Params, ThresholdParams
+from tgo_pipeline.rendering.text import count
 from tgo_pipeline.report.collect import Sources, prompt_counts, shard_counts
-from tgo_pipeline.report.text import count
 
 PACKAGES = (
     "torch",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tgo_pipeline.evaluation.pairs import SAMPLES
+from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.report.collect import Sources, scan_labels
 from tgo_pipeline.storage import tables

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tgo_pipeline.evaluation.statistics import may_decide
+from tgo_pipeline.evaluation.statistics.intervals import may_decide
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.text import count, percent, signed
 from tgo_pipeline.report.collect import EvaluationRow
-from tgo_pipeline.report.text import count, percent, signed
 
 Role = Literal["target", "held out", "other"]
 Direction = Literal["up", "down", "unclear"]

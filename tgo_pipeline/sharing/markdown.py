@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tgo_pipeline.report.text import visible
+from tgo_pipeline.rendering.text import visible
 
 CELL_LIMIT = 240
 _ACTIVE = re.compile(r"([\\`*_\[\]|~#$])")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics import may_decide
+from tgo_pipeline.evaluation.statistics.intervals import may_decide
 from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.sharing import markdown, results

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
-from tgo_pipeline.evaluation.view import decimals, measured
+from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.table import decimals, measured
 from tgo_pipeline.sharing.facts import Places, without_places
 from tgo_pipeline.sharing.markdown import bullets, code, table, text
 from tgo_pipeline.storage import paths
@@ -37,7 +37,7 @@ class Results:
     @classmethod
     def read(cls, params: Params, places: Places) -> Results | None:
         """None if there is no evaluation. Raises `TgoError` if it is one of another model than the one that is here."""
-        from tgo_pipeline.evaluation.compare import EVALUATION
+        from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
         if not places.evaluation.is_file():
             return None

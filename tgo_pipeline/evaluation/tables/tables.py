@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from tgo_pipeline.evaluation.pairs import ALL
-from tgo_pipeline.evaluation.view import decimals, measured
-
-Row = Mapping[str, Any]
-NONE = "–"
-
-
-class Strong(str):
-    """A cell that is to stand out."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A titled table of text; the first `labels` columns are names, the others numbers. `note` stands below."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    labels: int = 1
-    note: str = ""
-
-
-def number(value: float | None, style: str) -> str:
-    return NONE if value is None else f"{value:{style}}"
-
-
-def interval(row: Row, name: str, style: str) -> str:
-    """A value with its interval; a dash where there is no value."""
-    return NONE if row[name] is None else measured(row, name, style)
-
-
-def p_text(value: float | None) -> str:
-    """A p-value: `<.001` rather than many digits."""
-    if value is None:
-        return NONE
-    return "<.001" if value < 0.001 else f"{value:.3f}"
+from tgo_pipeline.evaluation.statistics.scores import ALL
+from tgo_pipeline.rendering.table import (
+    NONE,
+    Row,
+    Sheet,
+    Strong,
+    decimals,
+    interval,
+    number,
+    p_text,
+)
 
 
 def set_title(name: str, rows: Sequence[Row]) -> str:

@@ -15,10 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tgo_pipeline.evaluation.cells import Cell, cells
-from tgo_pipeline.evaluation.models import or_none
-from tgo_pipeline.evaluation.pairs import ALL, Scores
-from tgo_pipeline.evaluation.statistics import (
+from tgo_pipeline.evaluation.statistics.breakdown import Cell, cells
+from tgo_pipeline.evaluation.statistics.intervals import (
     effective_size,
     may_decide,
     percentile_interval,
@@ -26,6 +24,8 @@ from tgo_pipeline.evaluation.statistics import (
     spread,
     wilson_interval,
 )
+from tgo_pipeline.evaluation.statistics.means import or_none
+from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features

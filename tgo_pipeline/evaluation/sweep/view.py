@@ -19,7 +19,7 @@ def show(path: Path) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from tgo_pipeline.evaluation.sweep import SWEEP
+    from tgo_pipeline.evaluation.sweep.sweep import SWEEP
 
     rows = read_table(path, SWEEP).to_pylist()
     strengths = list(dict.fromkeys(row["strength"] for row in rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tgo_pipeline.evaluation.sheets import NONE, Sheet
+from tgo_pipeline.rendering.table import NONE, Sheet
 
 TGO, KTO, HPS = (
     "arXiv 2605.04653 (TGO)",

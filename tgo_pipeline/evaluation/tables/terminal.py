@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.rendering.table import decimals, measured
+from tgo_pipeline.rendering.terminal import _sheet
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from tgo_pipeline.evaluation.sheets import Sheet
 
 WIDTHS = {"models": 140, "matrix": 180, "hacking": 180}
 """Columns of a table that goes to a file or a pipe, where they are more than usual."""
@@ -27,7 +26,7 @@ def view(name: str, path: Path) -> Group:
     """
     from rich.console import Group
 
-    from tgo_pipeline.evaluation.export import document
+    from tgo_pipeline.evaluation.tables.export import document
 
     if name == "evaluation":
         return Group(show(path), *_suspicions(_source("hacking", path)))
@@ -37,13 +36,13 @@ def view(name: str, path: Path) -> Group:
 
 def text(name: str, path: Path, form: str) -> str:
     """The same as `md`, `tex` or `csv`, with its legend (but in csv). Raises `TgoError` for another format."""
-    from tgo_pipeline.evaluation import export
+    from tgo_pipeline.evaluation.tables import export
 
     return export.text(name, _source(name, path), form)
 
 
 def _source(name: str, path: Path) -> Path:
-    from tgo_pipeline.evaluation.export import source
+    from tgo_pipeline.evaluation.tables.export import source
 
     return source(name, path, path.parent / "evaluation")
 
@@ -52,38 +51,19 @@ def _suspicions(path: Path) -> list[str]:
     """A line for each held-out reward that the target's gain does not show in."""
     from rich.markup import escape
 
-    from tgo_pipeline.evaluation.hacking import HACKING, suspicions
     from tgo_pipeline.evaluation.plain import one_line
+    from tgo_pipeline.evaluation.statistics.hacking import HACKING, suspicions
 
     if not path.is_file():
         return []
     return [f"[yellow]{escape(one_line(note, None))}[/]" for note in suspicions(read_table(path, HACKING))]
 
 
-def _sheet(sheet: Sheet) -> list[Table | str]:
-    """A sheet as a table, and its note below."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tgo_pipeline.evaluation.plain import one_line
-    from tgo_pipeline.evaluation.sheets import Strong
-
-    table = Table(title=escape(one_line(sheet.title, None)), title_justify="left")
-    for place, column in enumerate(sheet.columns):
-        table.add_column(escape(one_line(column)), justify="left" if place < sheet.labels else "right")
-    for row in sheet.rows:
-        cells = [escape(one_line(cell)) for cell in row]
-        table.add_row(
-            *(f"[bold]{c}[/]" if isinstance(r, Strong) else c for c, r in zip(cells, row, strict=True))
-        )
-    return [table, *([escape(sheet.note)] if sheet.note else [])]
-
-
 def show(path: Path) -> Group:
     """One table per test set of `evaluation.parquet`, for `rich`'s console. Raises `TgoError` if it is missing."""
     from rich.console import Group
 
-    from tgo_pipeline.evaluation.compare import EVALUATION
+    from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
     rows = read_table(path, EVALUATION).to_pylist()
     metadata = read_metadata(path)
@@ -125,20 +105,9 @@ def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Tabl
     return table
 
 
-def decimals(base_std: float) -> int:
-    """How many decimals show a thousandth of the base model's standard deviation: 2 to 8."""
-    return min(8, max(2, 3 - math.floor(math.log10(base_std)))) if base_std > 0 else 4
-
-
-def measured(row: Mapping[str, Any], name: str, style: str) -> str:
-    """A value of an evaluation row with its interval, `+0.12 [+0.08, +0.16]`; the value alone where there is none."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:{style}}" + ("" if low is None else f" [{low:{style}}, {high:{style}}]")
-
-
 def _style(row: dict[str, Any], confidence: float) -> str:
     """Green above and red below zero where the whole interval of enough prompts is; bold for the target."""
-    from tgo_pipeline.evaluation.statistics import may_decide
+    from tgo_pipeline.evaluation.statistics.intervals import may_decide
 
     sure = may_decide(row["n_prompts"], confidence)
     low, high = (row["difference_low"], row["difference_high"]) if sure else (None, None)

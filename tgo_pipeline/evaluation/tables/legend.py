@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline import __version__
 from tgo_pipeline.evaluation.identities import model_identity
-from tgo_pipeline.evaluation.matrix import FLIPS
-from tgo_pipeline.evaluation.sides import PURPOSE, Side
+from tgo_pipeline.evaluation.models import PURPOSE, Side
+from tgo_pipeline.evaluation.statistics.matrix import FLIPS
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.diversity import CLIP, DIVERSITY, PIXELS, clip_spec, diversity_folder
-from tgo_pipeline.evaluation.sides import PURPOSE, SPLIT, Side, evaluation_rewards, read_test_prompts
-from tgo_pipeline.evaluation.statistics import bootstrap_means
+from tgo_pipeline.evaluation.models import PURPOSE, SPLIT, Side, evaluation_rewards, read_test_prompts
+from tgo_pipeline.evaluation.statistics.diversity import CLIP, DIVERSITY, PIXELS, clip_spec, diversity_folder
+from tgo_pipeline.evaluation.statistics.intervals import bootstrap_means
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import TARGET_COMBINATIONS, EvaluateParams, GuidanceParams, Params
 from tgo_pipeline.seeds import derive_seed
@@ -103,7 +103,7 @@ def sweep(
     `thresholds` are for a target that combines rewards, which is left out where they are missing. Raises `TgoError`
     for missing inputs, before anything is drawn.
     """
-    from tgo_pipeline.evaluation.sweep_plots import write_plots
+    from tgo_pipeline.evaluation.sweep.plots import write_plots
     from tgo_pipeline.rewards import require, specs
     from tgo_pipeline.storage.tables import write_table
 

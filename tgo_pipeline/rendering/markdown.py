@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.evaluation.plain import one_line
-from tgo_pipeline.evaluation.sheets import Sheet, Strong
+from tgo_pipeline.rendering.table import Sheet, Strong
 
 if TYPE_CHECKING:
-    from tgo_pipeline.evaluation.export import Document
+    from tgo_pipeline.rendering.table import Document
 
 _SPECIAL = re.compile(r"([\\`*_<>|~$&]|\](?=[(\[]))")
 """Characters that begin mark-up, HTML, another cell or mathematics; brackets are harmless unless a link follows."""

@@ -13,14 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.pairs import ALL, Pairs
-from tgo_pipeline.evaluation.statistics import (
+from tgo_pipeline.evaluation.statistics.intervals import (
     bootstrap_means,
     compare_pairs,
     effective_size,
     spread,
     wilson_interval,
 )
+from tgo_pipeline.evaluation.statistics.scores import ALL, Pairs
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.pairs import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
 
 CELL_FIELDS = [
     pa.field("test_set", pa.string(), nullable=False),

@@ -6,20 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation import latex, markdown, published
-from tgo_pipeline.evaluation.compare import EVALUATION
-from tgo_pipeline.evaluation.hacking import HACKING
-from tgo_pipeline.evaluation.legend import SECTIONS, facts_text
-from tgo_pipeline.evaluation.matrix import MATRIX
-from tgo_pipeline.evaluation.models import MODELS
-from tgo_pipeline.evaluation.sheets import SHEETS, TITLES, Sheet
+from tgo_pipeline.evaluation.statistics.compare import EVALUATION
+from tgo_pipeline.evaluation.statistics.hacking import HACKING
+from tgo_pipeline.evaluation.statistics.matrix import MATRIX
+from tgo_pipeline.evaluation.statistics.means import MODELS
+from tgo_pipeline.evaluation.tables import published
+from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
+from tgo_pipeline.evaluation.tables.tables import SHEETS, TITLES
+from tgo_pipeline.rendering import latex, markdown
+from tgo_pipeline.rendering.table import Document, Sheet
 from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 
@@ -27,15 +28,6 @@ SCHEMAS = {"evaluation": EVALUATION, "models": MODELS, "matrix": MATRIX, "hackin
 NOTHING = (
     "The target is feedback that new images have none of, or no other reward is evaluated (evaluate.rewards)."
 )
-
-
-@dataclass(frozen=True)
-class Document:
-    """Everything about one table that is shown; the legend is a line of facts for each named thing, by section."""
-
-    title: str
-    sheets: list[Sheet]
-    legend: dict[str, list[tuple[str, str]]]
 
 
 def source(name: str, table: Path, folder: Path) -> Path:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.evaluation.plain import LIMIT, one_line
-from tgo_pipeline.evaluation.sheets import Sheet, Strong
+from tgo_pipeline.rendering.table import Sheet, Strong
 
 if TYPE_CHECKING:
-    from tgo_pipeline.evaluation.export import Document
+    from tgo_pipeline.rendering.table import Document
 
 ROWS = 36
 """Rows of one tabular, which cannot be broken over pages."""

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tgo_pipeline.evaluation.cells import CELL_FIELDS, Cell, cells
-from tgo_pipeline.evaluation.corrections import adjust
-from tgo_pipeline.evaluation.models import or_none
-from tgo_pipeline.evaluation.pairs import ALL, Scores
-from tgo_pipeline.evaluation.statistics import (
+from tgo_pipeline.evaluation.statistics.breakdown import CELL_FIELDS, Cell, cells
+from tgo_pipeline.evaluation.statistics.corrections import adjust
+from tgo_pipeline.evaluation.statistics.intervals import (
     bootstrap_means,
     compare_pairs,
     effective_size,
     sign_flip_test,
     wilson_interval,
 )
+from tgo_pipeline.evaluation.statistics.means import or_none
+from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features

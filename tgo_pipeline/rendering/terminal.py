@@ -1,0 +1,29 @@
+"""Tables on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tgo_pipeline.rendering.table import Sheet
+
+
+def _sheet(sheet: Sheet) -> list[Table | str]:
+    """A sheet as a table, and its note below."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tgo_pipeline.evaluation.plain import one_line
+    from tgo_pipeline.rendering.table import Strong
+
+    table = Table(title=escape(one_line(sheet.title, None)), title_justify="left")
+    for place, column in enumerate(sheet.columns):
+        table.add_column(escape(one_line(column)), justify="left" if place < sheet.labels else "right")
+    for row in sheet.rows:
+        cells = [escape(one_line(cell)) for cell in row]
+        table.add_row(
+            *(f"[bold]{c}[/]" if isinstance(r, Strong) else c for c, r in zip(cells, row, strict=True))
+        )
+    return [table, *([escape(sheet.note)] if sheet.note else [])]
