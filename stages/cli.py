@@ -225,7 +225,7 @@ def demo_train(
     seed: int = typer.Option(0, help="The seed of everything."),
 ) -> None:
     """Train the small world's two base models and five reward models from nothing (an hour and a half on two cores)."""
-    from tgo_pipeline.demo.train import train
+    from tgo_pipeline.demo_training.train import train
 
     train(output, seed=seed)
 

@@ -10,7 +10,7 @@ import typer
 from stages import USER_ERROR
 
 if TYPE_CHECKING:
-    from tgo_pipeline.doctor.case import Needs
+    from tgo_pipeline.doctor.request import Needs
     from tgo_pipeline.params import Params
 
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
@@ -38,8 +38,8 @@ def doctor(
 def _needs(params: Params) -> Needs:
     """What the run takes, by the plan for a device like the first one here."""
     from stages.plan import make
-    from tgo_pipeline.doctor.case import Needs
     from tgo_pipeline.doctor.device import gpus
+    from tgo_pipeline.doctor.request import Needs
     from tgo_pipeline.planning.gpus import Device, device
 
     found = [] if params.runtime.device == "cpu" else gpus()

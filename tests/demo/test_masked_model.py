@@ -10,9 +10,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
 
 from tgo_pipeline import demo
-from tgo_pipeline.demo import masked_model
-from tgo_pipeline.demo.base_model import to_tensor, training_pictures
-from tgo_pipeline.demo.masked_model import CODES, TOKENS
+from tgo_pipeline.demo_training import masked_model
+from tgo_pipeline.demo_training.base_model import to_tensor, training_pictures
+from tgo_pipeline.demo_training.masked_model import CODES, TOKENS
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from tgo_pipeline import demo
-from tgo_pipeline.demo import masked_model, world
+from tgo_pipeline.demo import world
 from tgo_pipeline.demo.oracle import oracle
-from tgo_pipeline.demo.train import REWARDS, sample
+from tgo_pipeline.demo_training import masked_model
+from tgo_pipeline.demo_training.train import REWARDS, sample
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.rewards import load_reward
 

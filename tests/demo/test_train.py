@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 
 from tgo_pipeline import demo
 from tgo_pipeline.demo import world
-from tgo_pipeline.demo.base_model import BaseTraining, training_pictures
-from tgo_pipeline.demo.masked_model import MaskedTraining
-from tgo_pipeline.demo.reward_models import RewardTraining
-from tgo_pipeline.demo.train import BASES, REWARDS, Sizes, train
+from tgo_pipeline.demo_training.base_model import BaseTraining, training_pictures
+from tgo_pipeline.demo_training.masked_model import MaskedTraining
+from tgo_pipeline.demo_training.reward_models import RewardTraining
+from tgo_pipeline.demo_training.train import BASES, REWARDS, Sizes, train
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.rewards import load_reward
 
@@ -61,7 +61,7 @@ def test_everything_loads_with_the_real_classes_and_says_how_it_was_made(trained
 def test_an_interrupted_training_ends_with_the_same_weights(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from tgo_pipeline.demo import base_model
+    from tgo_pipeline.demo_training import base_model
 
     real, calls = base_model._save, []
 
@@ -101,7 +101,7 @@ def test_base_pictures_come_from_every_family():
 
 
 def test_every_word_is_one_token(tmp_path: Path):
-    from tgo_pipeline.demo.base_model import write_tokenizer
+    from tgo_pipeline.demo_training.base_model import write_tokenizer
 
     tokenizer = write_tokenizer(tmp_path)
     for caption in demo.prompts("placed")[:5]:

@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from tgo_pipeline import demo
 from tgo_pipeline.demo.oracle import oracle
-from tgo_pipeline.demo.train import REWARDS, sample
+from tgo_pipeline.demo_training.train import REWARDS, sample
 from tgo_pipeline.rewards import load_reward
 
 FOLDER = demo.weights_path("diffusion").parent

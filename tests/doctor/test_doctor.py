@@ -11,7 +11,7 @@ import pytest
 from tests.doctor.conftest import Doctor
 from tests.doctor.toy import write_params
 from tgo_pipeline.doctor import examine
-from tgo_pipeline.doctor.case import Needs
+from tgo_pipeline.doctor.request import Needs
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import TEMPORARY, lock
 

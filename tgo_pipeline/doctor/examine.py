@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgo_pipeline.doctor.case import Case, Needs
 from tgo_pipeline.doctor.findings import Finding, attempt
+from tgo_pipeline.doctor.request import Case, Needs
 from tgo_pipeline.params import Params
 
 GROUPS = {

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor import weights
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.request import Case
 from tgo_pipeline.doctor.sources import models, modules, rewards
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 

@@ -9,35 +9,21 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor import cached
-from tgo_pipeline.doctor.answers import about, to_download
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.hub_answers import Key, _timeout_s, ask_all
+from tgo_pipeline.doctor.hub_findings import about, to_download
+from tgo_pipeline.doctor.request import Case
 from tgo_pipeline.doctor.resources import Need, compare
-from tgo_pipeline.doctor.sources import Kind, Source, addressed, sources
+from tgo_pipeline.doctor.sources import Source, addressed, sources
 from tgo_pipeline.params.recipes import PLACEHOLDER
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
     from tgo_pipeline.hub.address import Official
-
-TIMEOUT_S = 5.0
-"""How long the hub may take for an answer, if HF_HUB_ETAG_TIMEOUT does not say less."""
-AT_ONCE = 8
-Key = tuple[str, Kind, str | None]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the hub said of a repository, or the error that it ended with."""
-
-    info: Any = None
-    error: Exception | None = None
 
 
 def checks(case: Case) -> Iterator[Check]:
@@ -73,12 +59,6 @@ def _key(source: Source) -> Key:
     return source.repository, source.kind, revision
 
 
-def _timeout_s() -> float:
-    from huggingface_hub import constants
-
-    return min(TIMEOUT_S, constants.HF_HUB_ETAG_TIMEOUT)
-
-
 def _no_route() -> str | None:
     """Why the hub cannot be asked; None if it can."""
     from huggingface_hub import constants
@@ -108,34 +88,6 @@ def _endpoint(reason: str | None) -> Iterator[Finding]:
             f"{constants.ENDPOINT} cannot be reached ({reason}): check the network, a proxy (HTTPS_PROXY) or a mirror "
             "(HF_ENDPOINT). What is in the cache is looked at now.",
         )
-
-
-def ask_all(keys: set[Key]) -> dict[Key, Answer]:
-    """Ask for every repository at the same time."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(keys, pool.map(_ask, keys), strict=True))
-
-
-def _ask(key: Key) -> Answer:
-    """Names, sizes and hashes of a repository's files; of a gated one also whether they may be read."""
-    from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-
-    repository, kind, revision = key
-    try:
-        info: Any = HfApi().repo_info(
-            repository,
-            repo_type=kind,
-            revision=revision,
-            files_metadata=kind == "model",
-            timeout=_timeout_s(),
-        )
-        if getattr(info, "gated", False) and info.siblings:
-            name = max(info.siblings, key=lambda each: each.size or 0).rfilename
-            url = hf_hub_url(repository, name, repo_type=kind, revision=info.sha)
-            get_hf_file_metadata(url, timeout=_timeout_s())
-        return Answer(info)
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is said of this repository alone
-        return Answer(error=error)
 
 
 def _from_cache(source: Source) -> Iterator[Finding]:

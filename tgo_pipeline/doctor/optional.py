@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok
+from tgo_pipeline.doctor.request import Case
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, ok, warn
+from tgo_pipeline.doctor.request import Case
 from tgo_pipeline.doctor.sources import moves, sources
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.recipes import PLACEHOLDER, Recipe

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.request import Case
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import TEMPORARY
 

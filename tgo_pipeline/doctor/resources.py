@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor import weights
-from tgo_pipeline.doctor.case import Case, Needs
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.request import Case, Needs
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, Params, RuntimeParams
 

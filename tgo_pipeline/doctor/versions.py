@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.doctor.case import Case
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.request import Case
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import CLIPConfig
 
 from tgo_pipeline.demo import world
-from tgo_pipeline.demo.base_model import CONTEXT_TOKENS, merges
 from tgo_pipeline.demo.oracle import oracle, parts
+from tgo_pipeline.demo_training.base_model import CONTEXT_TOKENS, merges
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore

@@ -23,9 +23,9 @@ from tgo_pipeline.seeds import derive_seed
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    from tgo_pipeline.demo.base_model import BaseTraining
-    from tgo_pipeline.demo.masked_model import MaskedTraining
-    from tgo_pipeline.demo.reward_models import Pool, RewardTraining
+    from tgo_pipeline.demo_training.base_model import BaseTraining
+    from tgo_pipeline.demo_training.masked_model import MaskedTraining
+    from tgo_pipeline.demo_training.reward_models import Pool, RewardTraining
 
 log = logging.getLogger("tgo")
 BASES = {"diffusion": ("unet", "vae"), "masked": ("transformer", "vqvae")}
@@ -55,9 +55,9 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
     """Train bases and rewards into `output/training`, export to `output/weights`; return the latter."""
     import torch
 
-    from tgo_pipeline.demo.base_model import BaseTraining, train_base
-    from tgo_pipeline.demo.masked_model import MaskedTraining, train_masked
-    from tgo_pipeline.demo.reward_models import RewardTraining, drawn_pool, join, train_rewards
+    from tgo_pipeline.demo_training.base_model import BaseTraining, train_base
+    from tgo_pipeline.demo_training.masked_model import MaskedTraining, train_masked
+    from tgo_pipeline.demo_training.reward_models import RewardTraining, drawn_pool, join, train_rewards
 
     configure_logging()
     torch.set_flush_denormal(True)
@@ -82,7 +82,7 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
 
 def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
     """Two samples of the base model for each of `count` captions, at the guidance scales in turn."""
-    from tgo_pipeline.demo.reward_models import Pool
+    from tgo_pipeline.demo_training.reward_models import Pool
 
     pipeline = _load(base)
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tgo_pipeline.demo import world
-from tgo_pipeline.demo.base_model import (
+from tgo_pipeline.demo_training.base_model import (
     LATENT_CHANNELS,
     LATENT_SIZE,
     TEXT_WIDTH,

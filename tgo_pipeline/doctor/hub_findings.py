@@ -19,7 +19,7 @@ from tgo_pipeline.params.recipes import PLACEHOLDER
 from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
-    from tgo_pipeline.doctor.hub import Answer
+    from tgo_pipeline.doctor.hub_answers import Answer
     from tgo_pipeline.hub.address import Official
 
 SUFFIX, PICKLE = ".safetensors", ".bin"
