@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.objectives_units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, WEIGHTS, Result, Study, Unit
-from fine_tune.modules import describe, modules
+from fine_tune.guidance_modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.objectives import ModuleGuidanceParams
@@ -185,7 +185,7 @@ def make_labels(job: Job) -> None:
 
 def _label_at_prompt_means(folder: Path, params: Params) -> None:
     """Write the label shards anew: label and weight of each score minus its prompt's mean."""
-    from fine_tune.per_prompt import prompt_means
+    from fine_tune.data.prompt_statistics import prompt_means
     from tgo_pipeline.thresholds.labels import labels, weights
 
     def change(columns: Mapping[str, np.ndarray], prompt_ids: list[str]) -> dict[str, np.ndarray]:
@@ -322,7 +322,7 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
 def _encoded(job: Job, params: Params, own: Path) -> Path:
     """The cache of encoded samples, made once; as links in `own`, since a training locks its cache."""
     from fine_tune import stage
-    from fine_tune.encode import encode_folder
+    from fine_tune.data.cache import encode_folder
 
     source = stage.source(params, job.generations)
     shared = job.home / "encoded" / fingerprint(prefixes=source.prefixes)[:10]

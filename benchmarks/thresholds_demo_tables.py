@@ -54,7 +54,7 @@ class Samples:
 
 def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
     """The labels of every rule and the oracle's scores of the same pictures."""
-    from fine_tune.labels import read_labels
+    from fine_tune.data.labels import read_labels
 
     prompts, sets, oracle, above = [], [], [], []
     labels: dict[str, list[np.ndarray]] = {rule: [] for rule in RULES}

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fine_tune.data import TrainingBatch
-from fine_tune.forward import Forward
+from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives import make_objective
 from fine_tune.objectives.base import Batch, Objective
 from fine_tune.policies import POLICIES
 from fine_tune.policies.base import Policy
 from fine_tune.policies.latent import LATENTS, Noised
 from fine_tune.policies.masked import POOLED, STATES, TOKENS, Masked
+from fine_tune.training.forward import Forward
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import micro_conditions
 from tgo_pipeline.params import FineTuneParams, Params

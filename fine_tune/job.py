@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import reestimate, result
-from fine_tune.checkpoints import latest_step
-from fine_tune.encode import Source
-from fine_tune.encode import plan as plan_encoding
-from fine_tune.group import Group
-from fine_tune.modules import folder_of, modules
+from fine_tune import result
+from fine_tune.data.cache import Source
+from fine_tune.data.cache import plan as plan_encoding
+from fine_tune.distributed.processes import Group
+from fine_tune.guidance_modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
+from fine_tune.training import reestimate
+from fine_tune.training.checkpoints import latest_step
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard
 
 if TYPE_CHECKING:
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
     from tgo_pipeline.params import FineTuneParams, Params
 
 VERSION = 2
@@ -87,7 +88,7 @@ def guided_mark(job: Job) -> str:
 
 
 def is_done(job: Job) -> bool:
-    from fine_tune.log import SUMMARY
+    from fine_tune.training.log import SUMMARY
 
     return result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file()
 
@@ -99,7 +100,7 @@ def plan(params: Params, generations: Path) -> list[Shard]:
 
 def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
     """How far the training is, or all of a guidance's modules together; loads no model and changes nothing."""
-    from fine_tune.labels import read_labels
+    from fine_tune.data.labels import read_labels
 
     nowhere = Path()
     job = Job(params, read_labels(labels), generations, nowhere, checkpoints, output, nowhere, nowhere)

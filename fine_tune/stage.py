@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import reestimate, result
-from fine_tune.checkpoints import Checkpoints
-from fine_tune.encode import encode_folder, generation_shards
-from fine_tune.group import joined
+from fine_tune import result
+from fine_tune.data.cache import encode_folder, generation_shards
+from fine_tune.distributed.processes import joined
+from fine_tune.guidance_modules import NEGATIVE, finish, modules
 from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
-from fine_tune.modules import NEGATIVE, finish, modules
 from fine_tune.objectives import make_objective
-from fine_tune.trackers import Run, open_trackers, require
+from fine_tune.training import reestimate
+from fine_tune.training.checkpoints import Checkpoints
+from fine_tune.training.trackers import Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import Stop, sweep_temporaries
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
 
-    from fine_tune.data import TrainingData
-    from fine_tune.labels import Labels
-    from fine_tune.log import TrainingLog
+    from fine_tune.data.batches import TrainingData
+    from fine_tune.data.labels import Labels
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
-    from fine_tune.reestimate import Reestimation
-    from fine_tune.trainer import Trainer
-    from fine_tune.validation import Validation
+    from fine_tune.training.log import TrainingLog
+    from fine_tune.training.reestimate import Reestimation
+    from fine_tune.training.trainer import Trainer
+    from fine_tune.training.validation import Validation
     from tgo_pipeline.params import Params
 
 log = logging.getLogger("tgo")
@@ -64,7 +65,7 @@ def run(
     `Interrupted` after a signal, with a checkpoint of the last finished step. Processes of a launcher share the work.
     `scores` and `thresholds` are read where tau is estimated anew.
     """
-    from fine_tune.labels import read_labels
+    from fine_tune.data.labels import read_labels
 
     with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
         group.on_main(lambda: held.enter_context(result.hold(output)))
@@ -127,7 +128,7 @@ def _run_one(job: Job) -> None:
 
 def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
     """The labels that the objective trains on, and its pairs if it wants pairs."""
-    from fine_tune.pairs import build_pairs
+    from fine_tune.data.pairs import build_pairs
 
     tuning = job.params.fine_tune
     labels = objective.prepare(job.labels)
@@ -174,7 +175,7 @@ def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
 
 
 def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.ndarray | None) -> TrainingData:
-    from fine_tune.data import Encoded, Sampling, TrainingData
+    from fine_tune.data.batches import Encoded, Sampling, TrainingData
 
     tuning = job.params.fine_tune
     point = objective.reference_point
@@ -201,8 +202,8 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
 
 
 def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Checkpoints, stop: Stop) -> None:
-    from fine_tune.loop import fit
-    from fine_tune.trainer import Trainer
+    from fine_tune.training.loop import fit
+    from fine_tune.training.trainer import Trainer
 
     params, tuning, group = job.params, job.params.fine_tune, job.group
     base = group.agree(lambda: _prepare(job, objective))
@@ -253,7 +254,7 @@ def _reestimation(
 
 def _log(job: Job, step: int) -> TrainingLog:
     """The log of a training from `step` on, with its trackers."""
-    from fine_tune.log import TrainingLog
+    from fine_tune.training.log import TrainingLog
 
     config = {name: value for name, value in dataclasses.asdict(job.params).items() if name != "runtime"}
     run = Run(f"{job.params.fine_tune.objective}-{job.mark[:8]}", config, job.runs)
@@ -279,7 +280,7 @@ class Base:
 
 
 def _prepare(job: Job, objective: Objective) -> Base:
-    from fine_tune.trainer import make_accelerator
+    from fine_tune.training.trainer import make_accelerator
     from tgo_pipeline.executors.runtime import prepare_torch
 
     device = prepare_torch(job.params.runtime)
@@ -316,7 +317,7 @@ def _load_base(params: Params, device: torch.device | None) -> Any:
 
 
 def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | None:
-    from fine_tune.validation import Validation
+    from fine_tune.training.validation import Validation
     from tgo_pipeline.storage.tables import PROMPTS, read_table
 
     params, prompts = job.params, job.prompts

@@ -229,7 +229,7 @@ class _Run:
     def footprints(self) -> dict[str, Footprint]:
         """The training's, or those of a guidance's modules by name."""
         from fine_tune.footprint import training
-        from fine_tune.modules import modules
+        from fine_tune.guidance_modules import modules
 
         runs = modules(self.params) or {"": self.params}
         return {name: training(self.family, self.encoding, each, self.gpus) for name, each in runs.items()}
@@ -284,7 +284,7 @@ class _Run:
     def _sizes(self, feet: list[Footprint]) -> dict[str, float]:
         """Bytes of the encoded cache, of a checkpoint and of the result, and the number of their files."""
         texts = ["", *sorted({text for _, text in self.train} - {""})]
-        from fine_tune.encode import PROMPTS_PER_SHARD
+        from fine_tune.data.cache import PROMPTS_PER_SHARD
 
         chunks = [
             texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)

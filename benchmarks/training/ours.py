@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from benchmarks.training.architectures import Pictures, build_pipeline, pictures
 from benchmarks.training.task import BETA, LEARNING_RATE, TEMPERATURE, Task, Work
-from fine_tune.data import Encoded, Sampling, TrainingData
-from fine_tune.encode import IMAGES, PROMPTS
-from fine_tune.labels import Labels
+from fine_tune.data.batches import Encoded, Sampling, TrainingData
+from fine_tune.data.cache import IMAGES, PROMPTS
+from fine_tune.data.labels import Labels
+from fine_tune.data.tensors import write_tensors
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS, Encoder, Policy
-from fine_tune.tensors import write_tensors
-from fine_tune.trainer import Trainer, make_accelerator
+from fine_tune.training.trainer import Trainer, make_accelerator
 from tgo_pipeline.params import FineTuneParams, LoraParams, RuntimeParams
 from tgo_pipeline.storage.shards import Shard
 

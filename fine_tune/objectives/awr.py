@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fine_tune.data.prompt_statistics import prompt_means
 from fine_tune.objectives.base import Batch, Objective
-from fine_tune.per_prompt import prompt_means
 from tgo_pipeline.thresholds.targets import standard_deviation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
 
 
 class Awr(Objective):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
     from tgo_pipeline.params import FineTuneParams
 
 NEGATIVE, POSITIVE = 0, 1

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fine_tune.data.prompt_statistics import prompt_quantiles
 from fine_tune.objectives.base import Batch, Objective, preference_metrics
 from fine_tune.objectives.ratios import log_ratio
-from fine_tune.per_prompt import prompt_quantiles
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.thresholds.baselines import tau_q
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
 
 
 class Qrpo(Objective):

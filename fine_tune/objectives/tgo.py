@@ -17,7 +17,7 @@ from tgo_pipeline.thresholds.targets import standard_deviation
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
 
 
 class Tgo(Objective):

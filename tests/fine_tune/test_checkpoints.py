@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from fine_tune.checkpoints import Checkpoints, State, latest_step
+from fine_tune.training.checkpoints import Checkpoints, State, latest_step
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import atomic_folder, sweep_temporaries
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fine_tune.data import Encoded, Place, Sampling, TrainingData
-from fine_tune.encode import Source, encode_folder, plan
-from fine_tune.labels import Labels, read_labels
+from fine_tune.data.batches import Encoded, Place, Sampling, TrainingData
+from fine_tune.data.cache import Source, encode_folder, plan
+from fine_tune.data.labels import Labels, read_labels
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams

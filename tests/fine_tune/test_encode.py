@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fine_tune.encode import PROMPTS_PER_SHARD, Source, encode_folder, plan, prompt_chunks
-from fine_tune.tensors import read_tensors, write_tensors
+from fine_tune.data.cache import PROMPTS_PER_SHARD, Source, encode_folder, plan, prompt_chunks
+from fine_tune.data.tensors import read_tensors, write_tensors
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
 from tgo_pipeline.errors import TgoError

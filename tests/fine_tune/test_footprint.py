@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from fine_tune.checkpoints import Checkpoints
-from fine_tune.data import TrainingBatch
+from fine_tune.data.batches import TrainingBatch
 from fine_tune.footprint import training
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
-from fine_tune.trainer import Trainer, make_accelerator
+from fine_tune.training.checkpoints import Checkpoints
+from fine_tune.training.trainer import Trainer, make_accelerator
 from tests.tiny import tiny_diffusion_pipeline
 from tests.tiny_families import tiny_sd3_pipeline
 from tests.tiny_masked import tiny_meissonic_pipeline

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fine_tune.guard import Guard
+from fine_tune.training.early_stopping import Guard
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.objectives import GuardParams
 

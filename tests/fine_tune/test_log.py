@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fine_tune.log import TrainingLog, Written, picture, rewind, summarise
+from fine_tune.training.log import TrainingLog, Written, picture, rewind, summarise
 
 
 def write(folder: Path, first: int, last: int) -> None:

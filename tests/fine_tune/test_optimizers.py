@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fine_tune.optimizers import load_named_state, make_optimizer, named_state
+from fine_tune.training.optimizers import load_named_state, make_optimizer, named_state
 from tests.fine_tune.training import interrupt, results, train
 from tgo_pipeline.params import FineTuneParams
 

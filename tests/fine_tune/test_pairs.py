@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fine_tune.pairs import build_pairs, find_pairs
+from fine_tune.data.pairs import build_pairs, find_pairs
 from tests.fine_tune.objectives.evaluate import labels
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.objectives import PairParams

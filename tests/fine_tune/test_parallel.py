@@ -19,8 +19,8 @@ import pytest
 import torch
 import yaml
 
-from fine_tune.group import Group, joined
-from fine_tune.trainer import check_share
+from fine_tune.distributed.processes import Group, joined
+from fine_tune.training.trainer import check_share
 from tests.fine_tune import world
 from tests.fine_tune.training import interrupt, results, train, trajectory
 from tgo_pipeline.errors import TgoError

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fine_tune.per_prompt import prompt_means, prompt_quantiles
+from fine_tune.data.prompt_statistics import prompt_means, prompt_quantiles
 
 samples = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(-3, 3)), min_size=1, max_size=20)
 

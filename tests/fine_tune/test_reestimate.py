@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from fine_tune import stage
-from fine_tune.data import Encoded, Sampling, TrainingData
-from fine_tune.group import Group
-from fine_tune.labels import Labels, read_labels
+from fine_tune.data.batches import Encoded, Sampling, TrainingData
+from fine_tune.data.labels import Labels, read_labels
+from fine_tune.distributed.processes import Group
 from fine_tune.objectives import make_objective
-from fine_tune.reestimate import Estimator, Reestimation, check, choose_prompts, mark, relabelled
+from fine_tune.training.reestimate import Estimator, Reestimation, check, choose_prompts, mark, relabelled
 from tests.fine_tune import training, world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import (
@@ -89,7 +89,7 @@ def test_a_training_that_was_stopped_goes_on_exactly(
     whole: Path, source: Path, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped where the second epoch is about to begin, and in the middle of it."""
-    from fine_tune.trainer import Trainer
+    from fine_tune.training.trainer import Trainer
     from tgo_pipeline.storage.shards import Interrupted
 
     update = Trainer.update

@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import save
 
 from fine_tune import stage
-from fine_tune.tensors import read_tensors
+from fine_tune.data.tensors import read_tensors
 from tests.fine_tune import world
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import Interrupted

@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
 from fine_tune import stage
-from fine_tune.checkpoints import Checkpoints, State
 from fine_tune.job import Progress
+from fine_tune.training.checkpoints import Checkpoints, State
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fine_tune.log import TrainingLog, picture
-from fine_tune.trackers import PICTURES, Run, open_trackers, require
+from fine_tune.training.log import TrainingLog, picture
+from fine_tune.training.trackers import PICTURES, Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
 
 BOTH = ("tensorboard", "wandb")

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from fine_tune import stage
-from fine_tune.data import Encoded, Sampling, TrainingData
-from fine_tune.encode import encode_folder
-from fine_tune.labels import read_labels
+from fine_tune.data.batches import Encoded, Sampling, TrainingData
+from fine_tune.data.cache import encode_folder
+from fine_tune.data.labels import read_labels
+from fine_tune.data.pairs import build_pairs
 from fine_tune.objectives import OBJECTIVES, make_objective
-from fine_tune.pairs import build_pairs
 from fine_tune.policies.diffusion import DiffusionPolicy
-from fine_tune.trainer import Trainer, learning_rate, make_accelerator
+from fine_tune.training.trainer import Trainer, learning_rate, make_accelerator
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline

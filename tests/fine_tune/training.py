@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fine_tune import stage
-from fine_tune.tensors import read_tensors
+from fine_tune.data.tensors import read_tensors
 from tests.fine_tune import world
 from tgo_pipeline.storage.shards import Interrupted
 

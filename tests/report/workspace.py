@@ -317,7 +317,7 @@ def _category(prompt: str) -> str | None:
 
 def _write_training(folder: Path, steps: int, rng: np.random.Generator) -> None:
     """Metrics and log-ratios under the names that fine-tuning gives them."""
-    from fine_tune.log import TrainingLog
+    from fine_tune.training.log import TrainingLog
 
     log = TrainingLog(folder, 0)
     label = np.arange(64) % 2

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from fine_tune.labels import Labels
+from fine_tune.data.labels import Labels
 from fine_tune.objectives import OBJECTIVES, Batch, Objective
 from tgo_pipeline.params import FineTuneParams
 

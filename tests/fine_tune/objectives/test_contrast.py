@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fine_tune.forward import Predictions
 from fine_tune.objectives import Batch, Objective, make_objective
 from fine_tune.policies import policy_class
+from fine_tune.training.forward import Predictions
 from tests.fine_tune import world
 from tests.fine_tune.objectives.evaluate import sigma
 from tests.tiny import LATENT_SIZE, TOKENS, tiny_diffusion_pipeline

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fine_tune import stage
-from fine_tune.tensors import read_tensors
+from fine_tune.data.tensors import read_tensors
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from fine_tune import stage
-from fine_tune.data import Encoded, Sampling, TrainingData
-from fine_tune.encode import encode_folder
-from fine_tune.labels import read_labels
+from fine_tune.data.batches import Encoded, Sampling, TrainingData
+from fine_tune.data.cache import encode_folder
+from fine_tune.data.labels import read_labels
+from fine_tune.data.tensors import read_tensors
 from fine_tune.policies import policy_class
-from fine_tune.tensors import read_tensors
-from fine_tune.trainer import Trainer
+from fine_tune.training.trainer import Trainer
 from tests.fine_tune import world
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.errors import TgoError

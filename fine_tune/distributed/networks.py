@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from fine_tune.group import Group
+from fine_tune.distributed.processes import Group
 from fine_tune.policies.base import Policy
 from tgo_pipeline.errors import TgoError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from fine_tune.log import picture
+from fine_tune.training.log import picture
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.seeds import derive_seed

@@ -48,7 +48,7 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write a checkpoint, then remove the older ones. Raises `TgoError` on a full disk."""
-        from fine_tune.tensors import write_tensors
+        from fine_tune.data.tensors import write_tensors
 
         newest = self._folder / f"step-{state.step:05d}"
         with atomic_folder(newest) as temporary:
@@ -69,7 +69,7 @@ class Checkpoints:
 
     def load(self) -> State | None:
         """The newest checkpoint of this training; those of another one and left-over temporaries are removed."""
-        from fine_tune.tensors import read_tensors
+        from fine_tune.data.tensors import read_tensors
 
         path = self.sweep()
         if path is None:

@@ -22,7 +22,7 @@ import numpy as np
 from tgo_pipeline.storage.shards import TEMPORARY, atomic
 
 if TYPE_CHECKING:
-    from fine_tune.trackers import Tracker
+    from fine_tune.training.trackers import Tracker
 
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
 SUMMARY = "metrics.json"

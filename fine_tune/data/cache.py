@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fine_tune.group import Group
+from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
 from tgo_pipeline.storage.fingerprints import fingerprint
@@ -197,7 +197,7 @@ def _in_batches(
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    from fine_tune.tensors import write_tensors
+    from fine_tune.data.tensors import write_tensors
 
     with atomic(path) as temporary:
         write_tensors(tensors, temporary, metadata)

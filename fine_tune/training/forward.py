@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from fine_tune.data import TrainingBatch
+from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives.base import Objective
 from fine_tune.policies.base import Policy
 from tgo_pipeline.params import FineTuneParams

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fine_tune.encode import PROMPTS
-from fine_tune.labels import Labels
-from fine_tune.per_prompt import prompt_numbers
-from fine_tune.tensors import read_tensors
+from fine_tune.data.cache import PROMPTS
+from fine_tune.data.labels import Labels
+from fine_tune.data.prompt_statistics import prompt_numbers
+from fine_tune.data.tensors import read_tensors
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.shards import Shard

@@ -9,12 +9,12 @@ from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.storage.shards import Interrupted
 
 if TYPE_CHECKING:
-    from fine_tune.checkpoints import Checkpoints
-    from fine_tune.group import Group
-    from fine_tune.log import TrainingLog
-    from fine_tune.reestimate import Reestimation
-    from fine_tune.trainer import Trainer, Update
-    from fine_tune.validation import Validation
+    from fine_tune.distributed.processes import Group
+    from fine_tune.training.checkpoints import Checkpoints
+    from fine_tune.training.log import TrainingLog
+    from fine_tune.training.reestimate import Reestimation
+    from fine_tune.training.trainer import Trainer, Update
+    from fine_tune.training.validation import Validation
     from tgo_pipeline.params import FineTuneParams
     from tgo_pipeline.storage.shards import Stop
 

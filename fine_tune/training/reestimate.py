@@ -23,11 +23,11 @@ from tgo_pipeline.storage.fingerprints import fingerprint
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from fine_tune.data import Encoded, TrainingData
-    from fine_tune.group import Group
-    from fine_tune.labels import Labels
+    from fine_tune.data.batches import Encoded, TrainingData
+    from fine_tune.data.labels import Labels
+    from fine_tune.distributed.processes import Group
     from fine_tune.objectives.base import Objective
-    from fine_tune.trainer import Trainer
+    from fine_tune.training.trainer import Trainer
     from tgo_pipeline.generators.stage import Row
     from tgo_pipeline.params import Params
 

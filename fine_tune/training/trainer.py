@@ -14,16 +14,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from fine_tune.checkpoints import State
-from fine_tune.data import TrainingBatch, TrainingData
-from fine_tune.forward import Forward, Likelihoods, Predictions
-from fine_tune.group import Group
-from fine_tune.guard import Guard
-from fine_tune.log import summarise
+from fine_tune.data.batches import TrainingBatch, TrainingData
+from fine_tune.distributed.networks import Spread, placed, whole
+from fine_tune.distributed.processes import Group
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint
-from fine_tune.optimizers import load_named_state, make_optimizer, named_state
 from fine_tune.policies.base import Policy
-from fine_tune.spread import Spread, placed, whole
+from fine_tune.training.checkpoints import State
+from fine_tune.training.early_stopping import Guard
+from fine_tune.training.forward import Forward, Likelihoods, Predictions
+from fine_tune.training.log import summarise
+from fine_tune.training.optimizers import load_named_state, make_optimizer, named_state
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fine_tune.spread import placed
+from fine_tune.distributed.networks import placed
 from tgo_pipeline.params import FineTuneParams
 
 

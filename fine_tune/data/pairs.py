@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fine_tune.per_prompt import prompt_numbers
+from fine_tune.data.prompt_statistics import prompt_numbers
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
-    from fine_tune.labels import Labels
+    from fine_tune.data.labels import Labels
     from tgo_pipeline.params.objectives import PairParams
 
 log = logging.getLogger("tgo")
