@@ -21,10 +21,10 @@ from stages import (
     run_stage,
     sharing,
 )
-from stages.console import WIDE
-from stages.console import show as show_table
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rendering.terminal import WIDE
+from tgo_pipeline.rendering.terminal import show as show_table
 from tgo_pipeline.scoring.command.help import SCORE
 from tgo_pipeline.storage import paths
 

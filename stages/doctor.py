@@ -27,8 +27,8 @@ def doctor(
     Nothing is changed, and nothing downloaded (with --plan, a model's configuration files); the network is used only
     if a source is on the hub. Exit code 0 when nothing fails, 2 otherwise.
     """
-    from stages.console import show
     from tgo_pipeline.doctor import examine, view
+    from tgo_pipeline.rendering.terminal import show
 
     groups = examine(params, _needs if plan else None)
     show(view.show(groups), view.WIDTH)

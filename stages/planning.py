@@ -25,11 +25,11 @@ def plan(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""
-    from stages.console import show
     from stages.plan import make
     from tgo_pipeline.params import load_params
     from tgo_pipeline.planning import plan as planned
     from tgo_pipeline.planning.gpus import device
+    from tgo_pipeline.rendering.terminal import show
 
     made = make(load_params(params), device(gpu), gpus, prompts, test_prompts)
     if as_json:

@@ -12,8 +12,8 @@ app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, w
 @app.command("list")
 def list_recipes() -> None:
     """Print every recipe and what it is."""
-    from stages.console import show
     from tgo_pipeline.params.recipes import table
+    from tgo_pipeline.rendering.terminal import show
 
     show(table())
 

@@ -1,0 +1,1 @@
+"""From labels to batches: labels, pairs, statistics of prompts, the cache of encodings, tensors."""

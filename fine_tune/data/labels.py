@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fine_tune.objectives.base import NEGATIVE
 from tgo_pipeline.errors import TgoError
+
+NEGATIVE, POSITIVE = 0, 1
+BOTH = frozenset((NEGATIVE, POSITIVE))
 
 COLUMNS = ("sample_id", "prompt_id", "score", "relative_score", "label", "weight")
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from fine_tune.data.labels import BOTH
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fine_tune.data.labels import Labels
     from tgo_pipeline.params import FineTuneParams
-
-NEGATIVE, POSITIVE = 0, 1
-BOTH = frozenset((NEGATIVE, POSITIVE))
 
 
 class Contrast(Protocol):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fine_tune.objectives.base import NEGATIVE, POSITIVE, Batch, Objective
+from fine_tune.data.labels import NEGATIVE, POSITIVE
+from fine_tune.objectives.base import Batch, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from tests.rewards.tiny import picture
-from tgo_pipeline.rewards.base import Preparation
+from tgo_pipeline.rewards.engine.scorable import Preparation
 from tgo_pipeline.rewards.networks.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
 
 MEAN_, STD_ = np.array(MEAN)[:, None, None], np.array(STD)[:, None, None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tests.report.workspace import HOSTILE
-from tgo_pipeline.sharing.markdown import code, fenced, table, text
+from tgo_pipeline.rendering.markdown import code, fenced, table, text
 
 
 class Page(HTMLParser):

@@ -1,0 +1,1 @@
+"""How the weights of the small world were made: `tgo demo train`."""

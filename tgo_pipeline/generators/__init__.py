@@ -1,4 +1,4 @@
-"""Where pictures come from: sampling with a `diffusers` pipeline, or pictures that already exist."""
+"""Sampling images with a `diffusers` pipeline, plain, tuned or guided by preference."""
 
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.loading import load_pipeline

@@ -1,0 +1,1 @@
+"""Text that people read, from one table: plain text, Markdown, LaTeX and the terminal."""

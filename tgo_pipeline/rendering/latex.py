@@ -9,8 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.evaluation.plain import LIMIT, one_line
 from tgo_pipeline.rendering.table import Sheet, Strong
+from tgo_pipeline.rendering.text import NAME_LIMIT, one_line
 
 if TYPE_CHECKING:
     from tgo_pipeline.rendering.table import Document
@@ -57,7 +57,7 @@ _LATIN = range(0xC0, 0x100)
 """Accented letters, which `inputenc` knows without further packages."""
 
 
-def escape(text: str, limit: int | None = LIMIT) -> str:
+def escape(text: str, limit: int | None = NAME_LIMIT) -> str:
     """Text that stands for itself; a character that a plain TeX installation lacks is named by its code."""
     escaped = "".join(map(_escaped, one_line(text, limit)))
     return escaped.replace("--", "-{}-").replace("''", "'{}'").replace(",,", ",{},")

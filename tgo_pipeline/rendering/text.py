@@ -7,6 +7,9 @@ import math
 import unicodedata
 from typing import Any
 
+NAME_LIMIT = 80
+"""Characters of a name that are shown; the data keep all of it."""
+
 MISSING = "–"
 MINUS = "\u2212"
 PROMPT_LIMIT = 2000
@@ -92,3 +95,17 @@ def script_json(value: Any) -> str:
 def finite(value: float | None) -> float | None:
     """`value`, or None where JSON has no word for it."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def one_line(text: str, limit: int | None = NAME_LIMIT) -> str:
+    """`text` without line breaks, control characters and what turns its direction around, cut to `limit`."""
+    visible = "".join(map(_visible, text)).strip()
+    if limit is not None and len(visible) > limit:
+        return f"{visible[: limit - 1]}…"
+    return visible or " "
+
+
+def _visible(character: str) -> str:
+    if character in "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029":
+        return " "
+    return "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character

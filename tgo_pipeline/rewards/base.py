@@ -7,9 +7,9 @@ A reward is split so that work can be shared: pictures are prepared once per `pr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.engine.scorable import Preparation
 from tgo_pipeline.rewards.files.layouts import Files
 
 if TYPE_CHECKING:
@@ -31,25 +32,6 @@ COMPILED_KINDS = 64
 """How often the code of one kind of block may be compiled: for towers of other widths, pictures alone or in batches."""
 HALF_A_LEVEL = 0.5 / 255
 """What rounding to 8 bits takes back; pictures may be that much outside of [0, 1]."""
-
-
-class Preparation(Hashable, Protocol):
-    """How a picture becomes what a network sees, in two steps; equal preparations give equal tensors.
-
-    The first step runs in worker threads or processes, the second on the network's device.
-    """
-
-    def __call__(self, image: Image.Image) -> Any:
-        """RGB picture to (3, S, S): uint8, or float32 in [0, 1] where resizing happens in floating point."""
-        ...
-
-    def finish(self, pixels: Any) -> Any:
-        """A batch of those, (B, 3, S, S), to float32 as the network expects it."""
-        ...
-
-    def differentiable(self, images: Tensor) -> Tensor:
-        """Both steps in torch operations: (B, 3, H, W) in [0, 1] to (B, 3, S, S), with gradients."""
-        ...
 
 
 class Reward(nn.Module, ABC):

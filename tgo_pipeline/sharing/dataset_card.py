@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.sharing import markdown
+from tgo_pipeline.rendering import markdown
 from tgo_pipeline.sharing.configurations import Configuration, read_configuration
 from tgo_pipeline.sharing.facts import (
     PAPER,

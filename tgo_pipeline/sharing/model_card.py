@@ -13,7 +13,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.intervals import may_decide
 from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
-from tgo_pipeline.sharing import markdown, results
+from tgo_pipeline.rendering import markdown
+from tgo_pipeline.sharing import results
 from tgo_pipeline.sharing.facts import PAPER, Places, hub_id, shown_model, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence

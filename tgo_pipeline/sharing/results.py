@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.markdown import bullets, code, table, text
 from tgo_pipeline.rendering.table import decimals, measured
 from tgo_pipeline.sharing.facts import Places, without_places
-from tgo_pipeline.sharing.markdown import bullets, code, table, text
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.tables import read_metadata, read_table
 

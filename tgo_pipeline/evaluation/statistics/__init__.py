@@ -1,0 +1,1 @@
+"""Scores of two or more models to estimates, intervals and tests."""

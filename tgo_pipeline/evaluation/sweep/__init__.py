@@ -1,0 +1,1 @@
+"""`tgo sweep`: rewards and diversity over the strength of preference guidance."""

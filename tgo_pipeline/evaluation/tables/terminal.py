@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.rendering.table import decimals, measured
-from tgo_pipeline.rendering.terminal import _sheet
+from tgo_pipeline.rendering.terminal import sheet_parts
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def view(name: str, path: Path) -> Group:
     if name == "evaluation":
         return Group(show(path), *_suspicions(_source("hacking", path)))
     shown = document(name, _source(name, path))
-    return Group(*(part for sheet in shown.sheets for part in _sheet(sheet)))
+    return Group(*(part for sheet in shown.sheets for part in sheet_parts(sheet)))
 
 
 def text(name: str, path: Path, form: str) -> str:
@@ -51,8 +51,8 @@ def _suspicions(path: Path) -> list[str]:
     """A line for each held-out reward that the target's gain does not show in."""
     from rich.markup import escape
 
-    from tgo_pipeline.evaluation.plain import one_line
     from tgo_pipeline.evaluation.statistics.hacking import HACKING, suspicions
+    from tgo_pipeline.rendering.text import one_line
 
     if not path.is_file():
         return []

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.batching import BatchSize, is_out_of_memory
 from tgo_pipeline.rewards.engine.images import ImageInput, check_input
+from tgo_pipeline.rewards.engine.scorable import Scorable
 from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer
 
 log = logging.getLogger("tgo")
@@ -71,7 +71,7 @@ class _Batch:
 
 
 def score_all(
-    rewards: Mapping[str, Reward] | Sequence[Reward],
+    rewards: Mapping[str, Scorable] | Sequence[Scorable],
     images: Sequence[ImageInput],
     prompts: Sequence[str] | None = None,
     *,
@@ -91,8 +91,8 @@ def score_all(
         return scorer.score(images, paired)
 
 
-def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
-    named: dict[str, Reward] = {}
+def _named(rewards: Sequence[Scorable]) -> dict[str, Scorable]:
+    named: dict[str, Scorable] = {}
     for reward in rewards:
         if named.setdefault(reward.name, reward) is not reward:
             raise TgoError(
@@ -129,7 +129,7 @@ class Scorer:
 
     def __init__(
         self,
-        rewards: Mapping[str, Reward],
+        rewards: Mapping[str, Scorable],
         *,
         batch_size: int | None = None,
         workers: int = 0,
@@ -336,7 +336,7 @@ def _copied(scores: Tensor) -> Callable[[], np.ndarray]:
     return wait
 
 
-def share_towers(rewards: Sequence[Reward]) -> None:
+def share_towers(rewards: Sequence[Scorable]) -> None:
     """Let rewards whose CLIP image towers are bit-identical use one object, so that it runs once per batch."""
     towers: list[Any] = []
     for reward in rewards:
@@ -347,4 +347,4 @@ def share_towers(rewards: Sequence[Reward]) -> None:
         if twin is None:
             towers.append(tower)
         else:
-            reward.tower = twin
+            reward.tower = twin  # type: ignore[attr-defined]
