@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import (
-    INTERRUPTED,
-    STAGES,
-    UNSCORED,
-    USER_ERROR,
-    doctor,
-    planning,
-    recipes,
-    run_command,
-    run_stage,
-    sharing,
-)
+from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage
+from stages.commands import doctor
+from stages.commands import plan as planning
+from stages.commands import recipe as recipes
+from stages.commands import share as sharing
 from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rendering.terminal import WIDE
@@ -150,7 +143,7 @@ def run(
 @app.command()
 def status(params: Path = PARAMS) -> None:
     """Show the shards of every stage that are done, stale or to do, and the samples that failed."""
-    from stages.status import table
+    from stages.commands.status import table
     from tgo_pipeline.params import load_params
 
     show_table(table(load_params(params)))
@@ -211,7 +204,7 @@ def sweep(
     params: Path = PARAMS,
 ) -> None:
     """Draw the test prompts with preference guidance of several strengths: rewards, diversity and their plots."""
-    from stages.sweep import run
+    from stages.commands.sweep import run
     from tgo_pipeline.evaluation.sweep.view import WIDE, show
     from tgo_pipeline.params import load_params
 

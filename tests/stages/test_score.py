@@ -98,7 +98,7 @@ def test_feedback_alone_is_scored_shown_and_measured(project: Path) -> None:
     measured = json.loads((project / "metrics/score.json").read_text())["stars"]
     assert (measured["n"], measured["null"], measured["images_not_generated"]) == (2, 10, 1)
 
-    from stages.status import table
+    from stages.commands.status import table
     from tgo_pipeline.params import load_params
 
     assert _score_row(table(load_params())) == ["3", "0", "0"]

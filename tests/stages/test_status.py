@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stages.status import table
+from stages.commands.status import table
 from tgo_pipeline.params import Params, PromptsParams, ScoreParams
 
 
