@@ -27,14 +27,14 @@ check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
 
 parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
-	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
+	python -m benchmarks.parity.__main__ --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
 		--size $(SIZE) $(if $(SEED),--seed $(SEED))
 
 $(PARITY_VENV)/.installed: benchmarks/official/requirements.txt
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --requirement $<
 	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps hpsv2==1.2.0 image-reward==1.5 \
-		imscore==0.0.11 loguru==0.7.3  # the last two for benchmarks/reward_speed.py
+		imscore==0.0.11 loguru==0.7.3  # the last two for benchmarks/rewards/speed.py
 	@packages=$$($(PARITY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 		cp $$packages/open_clip/bpe_simple_vocab_16e6.txt.gz $$packages/hpsv2/src/open_clip/  # missing in hpsv2's wheel
 	@touch $@

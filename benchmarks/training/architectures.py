@@ -14,7 +14,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from benchmarks.reward_inputs import captions, picture
+from benchmarks.rewards.inputs import captions, picture
 from tgo_pipeline.rewards.networks.tokenizers import hugging_face_tokenizer
 
 SD15, SDXL = "sd15", "sdxl"

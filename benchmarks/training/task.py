@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides.task import forget_peak, peak_bytes
+from benchmarks.rewards.packages.task import forget_peak, peak_bytes
 from benchmarks.turns import wait_for_turn
 
 RESULT = "RESULT.json"

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
-from benchmarks.alignment_table import markdown
-from benchmarks.demo_alignment import ROOT, Runs, against, method_params, pooled, short, summarise
+from benchmarks.demo.alignment_table import markdown
+from benchmarks.demo.demo_alignment import ROOT, Runs, against, method_params, pooled, short, summarise
 from benchmarks.results import replace_section
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table

@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import objectives, objectives_figure, objectives_report
-from benchmarks.objectives_plan import (
+from benchmarks.objectives import __main__ as objectives
+from benchmarks.objectives import figure as objectives_figure
+from benchmarks.objectives import report as objectives_report
+from benchmarks.objectives.plan import (
     FINALISTS,
     RATE,
     SCALE,
@@ -21,8 +23,8 @@ from benchmarks.objectives_plan import (
     Plan,
     Trials,
 )
-from benchmarks.objectives_run import Job, make_data, make_labels, run_unit
-from benchmarks.objectives_tables import (
+from benchmarks.objectives.run import Job, make_data, make_labels, run_unit
+from benchmarks.objectives.tables import (
     by_method,
     contrast,
     cost,
@@ -32,7 +34,7 @@ from benchmarks.objectives_tables import (
     samples_of,
     standardised,
 )
-from benchmarks.objectives_units import (
+from benchmarks.objectives.units import (
     BASE,
     CONDITIONS,
     TAU,

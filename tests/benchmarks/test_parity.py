@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
-from benchmarks import parity
-from benchmarks.official import compare as comparing
-from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
-from benchmarks.official.networks import NETWORKS, clip_shapes, image_reward_shapes, open_clip_config
-from benchmarks.official.report import page, summary
-from benchmarks.official.samples import MODES, Samples, make_samples
+from benchmarks.parity import __main__ as parity
+from benchmarks.parity import compare as comparing
+from benchmarks.parity.checkpoints import Checkpoints, write_checkpoints
+from benchmarks.parity.networks import NETWORKS, clip_shapes, image_reward_shapes, open_clip_config
+from benchmarks.parity.report import page, summary
+from benchmarks.parity.samples import MODES, Samples, make_samples
 from tgo_pipeline.hub.checkpoint import read_weights
 
 OFFICIAL = parity.ROOT / ".venv-official"

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.official.checkpoints import Checkpoints, write_checkpoints
-from benchmarks.official.networks import NETWORKS, Tower
+from benchmarks.parity.checkpoints import Checkpoints, write_checkpoints
+from benchmarks.parity.networks import NETWORKS, Tower
 from benchmarks.results import record
-from benchmarks.reward_flops import PUBLISHED, closed_form, count, matrix_rate
-from benchmarks.reward_inputs import captions, png, write_shards
-from benchmarks.reward_setup import checkpoint_sources, load_five
-from benchmarks.reward_speed import Python, differences, run_side
-from benchmarks.reward_tables import floor_section, ratios, scaling_section, speed_section
-from benchmarks.sides.task import REWARDS, Task, read_scores, read_shard, write_scores, write_shard
+from benchmarks.rewards.flops import PUBLISHED, closed_form, count, matrix_rate
+from benchmarks.rewards.inputs import captions, png, write_shards
+from benchmarks.rewards.packages.task import REWARDS, Task, read_scores, read_shard, write_scores, write_shard
+from benchmarks.rewards.setup import checkpoint_sources, load_five
+from benchmarks.rewards.speed import Python, differences, run_side
+from benchmarks.rewards.tables import floor_section, ratios, scaling_section, speed_section
 from tgo_pipeline.rewards.base import Reward
 
 LONG = "a very long prompt about a red square " * 20

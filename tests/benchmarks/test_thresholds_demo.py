@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.objectives_units import WEIGHTS
-from benchmarks.thresholds_demo import GLOBAL, REESTIMATED, RULES, WEIGHTINGS, rules, unit, units
-from benchmarks.thresholds_demo_tables import (
+from benchmarks.objectives.units import WEIGHTS
+from benchmarks.thresholds.thresholds_demo import GLOBAL, REESTIMATED, RULES, WEIGHTINGS, rules, unit, units
+from benchmarks.thresholds.thresholds_demo_tables import (
     RESAMPLES,
     Ratio,
     Samples,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks.training import check, flops, ours, plain
+from benchmarks.training.speed import joined
+from benchmarks.training.tables import VARIANTS, section
 from benchmarks.training.task import RESULT, Task, run
-from benchmarks.training_speed import joined
-from benchmarks.training_tables import VARIANTS, section
 
 SD15_GMACS = 338.7
 """Of the U-Net at 64 x 64 latents, attention's products not counted (BK-SDM, arXiv 2305.15798, table 1: 339 G)."""

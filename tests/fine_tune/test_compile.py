@@ -1,7 +1,7 @@
 """A compiled network trains as an eager one, keeps its names, and saves what an eager one does.
 
 Captured by dynamo and differentiated by AOT autograd, which is where a network may go wrong; the last stage, generating
-C++ or Triton, is left out (minutes for a U-Net on a CPU, which `benchmarks/training_speed.py --parts compile` takes).
+C++ or Triton, is left out (minutes for a U-Net on a CPU, which `benchmarks/training/speed.py --parts compile` takes).
 """
 
 from __future__ import annotations

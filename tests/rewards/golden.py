@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer, CLIPConfig, CLIPModel
 
-from benchmarks.official.networks import to_hugging_face
+from benchmarks.parity.networks import to_hugging_face
 from tgo_pipeline.rewards.image_reward import ImageReward, text_config, vit_config
 from tgo_pipeline.rewards.networks.head import LinearHead
 

@@ -1,0 +1,192 @@
+"""Which objective aligns the small world best? Tunes every method alike, runs seeds, ablations and a search.
+
+    python -m benchmarks.objectives.__main__ run --processes 2        # hours on two cores; resumes, and takes more processes
+    python -m benchmarks.objectives.__main__ report                   # RESULTS.md, objectives.json, figure
+    python -m benchmarks.objectives.__main__ tuning                   # the trials so far
+
+Phases: `tune` (validation captions), `main` (test captions, every seed), `search` (variants of TGO, validation
+captions), `confirm` (what the search chose, validation captions, other seeds), `ablate` (test captions, fewer seeds).
+A unit is a method with its settings for one family, seed and split; its result is a file in the work folder, so that
+a run stops and goes on anywhere, and several runs at once share the work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from benchmarks.objectives.plan import SEEDS, Plan
+from benchmarks.objectives.units import ROOT, Result, Study, Unit
+from benchmarks.results import RESULTS, machine, replace_section
+from tgo_pipeline.errors import TgoError
+
+log = logging.getLogger("tgo")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+WORK = ROOT / "tmp/objectives"
+PHASES = ("tune", "main", "search", "confirm", "ablate")
+ABLATION_SEEDS = {"demo": (0, 1), "demo-masked": (0,)}
+CONFIRMATION_SEEDS = (101, 102)
+POLL_S = 5.0
+
+
+def units(plan: Plan, phase: str) -> Iterator[Unit]:
+    """The units of a phase that are known by now: later ones need the choice among earlier ones."""
+    phases: dict[str, Callable[[], Iterator[Unit]]] = {
+        "tune": plan.tune,
+        "main": plan.main,
+        "search": plan.search,
+        "confirm": lambda: plan.confirm(CONFIRMATION_SEEDS),
+        "ablate": lambda: plan.ablate(ABLATION_SEEDS[plan.family]),
+    }
+    return phases[phase]()
+
+
+def waiting(plans: Sequence[Plan], phases: Sequence[str]) -> Iterator[Unit]:
+    """Units without a result, family after family, phase after phase."""
+    for plan in plans:
+        for phase in phases:
+            yield from (unit for unit in units(plan, phase) if plan.study.result(unit) is None)
+
+
+def work_off(plans: Sequence[Plan], phases: Sequence[str]) -> None:
+    """Run units that nobody else is running until none is left."""
+    from benchmarks.objectives.run import run_unit
+
+    while todo := list(waiting(plans, phases)):
+        study = plans[0].study
+        for unit in todo:
+            path = study.result_path(unit)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_suffix(".lock").open("w") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                if not path.is_file():
+                    log.info("%s", line(run_unit(study, unit), plans[0].target))
+                    break
+        else:
+            time.sleep(POLL_S)  # the rest is with other processes
+
+
+def line(result: Result, target: str) -> str:
+    """A result in one line."""
+    unit = result.unit
+    what = f"RESULT {unit.split} {unit.family} {unit.seed} {unit.method} {json.dumps(dict(unit.settings))}"
+    if not result.rows:
+        return f"{what}: failed: {result.failed}"
+    effects = (f"{name} {result.value(name):+.3f}" for name in (target, "oracle"))
+    return f"{what}: {', '.join(effects)} in {sum(result.seconds.values()):.0f} s"
+
+
+def serve(
+    work: Path, families: Sequence[str], seeds: Sequence[int], phases: Sequence[str], rank: int
+) -> None:
+    """One worker process."""
+    import torch
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    log.setLevel(logging.INFO)
+    torch.set_num_threads(1)
+    log.info("process %d (%d) begins", rank, os.getpid())
+    work_off(plans_of(Study.of_demo(work), families, seeds), phases)
+
+
+def plans_of(study: Study, families: Sequence[str], seeds: Sequence[int]) -> list[Plan]:
+    """A plan for each family; `family=folder` takes the family's weights from a folder."""
+    named = (family.partition("=") for family in families)
+    return [Plan(study, family, folder or family, seeds) for family, _, folder in named]
+
+
+Families = typer.Option(
+    "demo,demo-masked", help="Families, separated by commas; `family=folder` for other weights."
+)
+Seeds = typer.Option(",".join(map(str, SEEDS)), help="Run seeds, separated by commas.")
+Work = typer.Option(WORK, help="Where the runs take place and results are kept; resumed if it is there.")
+
+
+@app.command()
+def run(
+    families: str = Families,
+    seeds: str = Seeds,
+    phases: str = typer.Option(",".join(PHASES), help="Phases, separated by commas."),
+    processes: int = typer.Option(
+        1, help="Worker processes, one thread each; another run may join at any time."
+    ),
+    work: Path = Work,
+) -> None:
+    """Run what has no result yet."""
+    unknown = set(phases.split(",")) - set(PHASES)
+    if unknown:
+        raise TgoError(f"--phases names {', '.join(sorted(unknown))}: it knows {', '.join(PHASES)}.")
+    context = multiprocessing.get_context("spawn")
+    shared = (work, families.split(","), [int(seed) for seed in seeds.split(",")], phases.split(","))
+    workers = [context.Process(target=serve, args=(*shared, rank)) for rank in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise TgoError(
+            "a worker process failed, its message is above; what is finished is kept: run it again."
+        )
+
+
+@app.command()
+def tuning(families: str = Families, work: Path = Work) -> None:
+    """Print the trials that have run, and what the search tried besides them."""
+    from benchmarks.objectives.tables import trial_table, tuning_table
+
+    for plan in plans_of(Study.of_demo(work), families.split(","), SEEDS):
+        searched = trial_table(plan.searched(), plan.target)
+        typer.echo(f"\n{plan.family}: trials\n\n{tuning_table(plan)}\n\n{plan.family}: search\n\n{searched}")
+
+
+@app.command()
+def report(
+    families: str = Families,
+    seeds: str = Seeds,
+    work: Path = Work,
+    output: Path = typer.Option(RESULTS, help="The markdown file; numbers and figure are written beside it."),
+) -> None:
+    """Write tables, numbers and figure of what has run."""
+    from benchmarks.objectives import figure as objectives_figure
+    from benchmarks.objectives import report as objectives_report
+
+    study = Study.of_demo(work)
+    plans = plans_of(study, families.split(","), [int(seed) for seed in seeds.split(",")])
+    numbers = objectives_report.collect(study, plans, units, machine())
+    if not numbers["families"]:
+        raise TgoError(f"{work} holds no result of the test captions yet: run `objectives run` first.")
+    replace_section(output, "objectives", objectives_report.markdown(study, plans, units, numbers))
+    output.with_name("objectives.json").write_text(json.dumps(rounded(numbers), indent=1) + "\n")
+    objectives_figure.write(numbers["families"], numbers["target"], output.with_name("objectives.svg"))
+
+
+def rounded(content: Any) -> Any:
+    """Nested numbers to five digits."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [rounded(value) for value in content]
+    return float(f"{content:.5g}") if isinstance(content, float) else content
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        app()
+    except TgoError as error:
+        sys.exit(f"objectives: {error}")

@@ -1,0 +1,96 @@
+"""The study's section of RESULTS.md and its numbers, from whatever units have run."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.objectives.plan import Plan
+from benchmarks.objectives.tables import (
+    by_method,
+    contrast_table,
+    main_table,
+    reward_table,
+    summarise,
+    training_table,
+)
+from benchmarks.objectives.units import Study, Unit
+from tgo_pipeline.params import EvaluateParams, parse
+
+MAIN = "main"
+
+
+def collect(study: Study, plans: Sequence[Plan], units: Any, where: Mapping[str, str]) -> dict[str, Any]:
+    """All numbers of the main tables; `units(plan, phase)` gives the units of a phase."""
+    params = parse(EvaluateParams, study.raw["evaluate"])
+    families = {plan.family: summarise(plan, units(plan, MAIN), params) for plan in plans}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": dict(where),
+        "target": study.raw["target"]["reward"],
+        "conditions": {
+            name: study.raw[name] for name in ("prompts", "generate", "label", "threshold", "fine_tune")
+        },
+        "families": {family: summary for family, summary in families.items() if summary["methods"]},
+    }
+
+
+def markdown(study: Study, plans: Sequence[Plan], units: Any, numbers: Mapping[str, Any]) -> str:
+    """The section of RESULTS.md."""
+    parts = ["## Objectives on the small world", _conditions(numbers)]
+    for plan in plans:
+        if plan.family in numbers["families"]:
+            parts += _family(study, plan, units, numbers["families"][plan.family], numbers["target"])
+    return "\n\n".join(parts)
+
+
+def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], target: str) -> list[str]:
+    params = parse(EvaluateParams, study.raw["evaluate"])
+    seeds = ", ".join(map(str, summary["seeds"]))
+    missing = f" Not run on every seed: {', '.join(summary['incomplete'])}." if summary["incomplete"] else ""
+    parts = [
+        f"### {plan.family}: test captions, seeds {seeds} together",
+        main_table(summary, target) + missing,
+        "Difference to the base in reward units:",
+        reward_table(summary, target),
+        "How the trainings ended (means of the last 10 updates):",
+        training_table(summary, target),
+    ]
+    main: list[Unit] = list(units(plan, MAIN))
+    found = by_method(study.results(main))
+    if "tgo" in found:
+        parts += ["Each method against TGO, paired:", contrast_table(found, "tgo", target, params)]
+    varied = by_method(study.results(units(plan, "ablate")))
+    if varied and "tgo" in found:
+        kept = {name: results for name, results in found.items() if name in ("tgo", "tgo-unweighted")}
+        seeds_varied = {seed for results in varied.values() for seed in results}
+        kept = {name: {s: r for s, r in each.items() if s in seeds_varied} for name, each in kept.items()}
+        parts += [
+            "Ablations of TGO, test captions:",
+            contrast_table({**kept, **varied}, "tgo", target, params),
+        ]
+    confirmed = by_method(study.results(units(plan, "confirm")))
+    if "tgo" in confirmed:
+        parts += [
+            "What the search chose and the other methods, validation captions and seeds that chose nothing:"
+        ]
+        parts += [contrast_table(confirmed, "tgo", target, params)]
+    return parts
+
+
+def _conditions(numbers: Mapping[str, Any]) -> str:
+    here, conditions = numbers["machine"], numbers["conditions"]
+    generate, tuning = conditions["generate"], conditions["fine_tune"]
+    return (
+        f"{numbers['date']}, {here['processor']}, accelerator {here['accelerator']}, torch {here['torch']}, commit "
+        f"{here['commit']}. {conditions['prompts']['limit']} training captions with "
+        f"{generate['images_per_prompt']} pictures each, drawn anew for every seed; {tuning['steps']} updates of "
+        f"{tuning['batch_size']} samples (half as many pairs), cosine schedule; target {numbers['target']}, guidance "
+        f"{generate['guidance_scale']} for sampling, training data and evaluation, {generate['steps']} steps. "
+        "One picture for each test caption and seed, compared with the base's from the same seed.\n\n"
+        "Effect: mean difference to the base in its standard deviations, with 95 % bootstrap intervals over prompts "
+        "(all seeds of a prompt are drawn together; seeds are not resampled). Win rate: strict wins over pairs. "
+        "Learning rate and stiffness were chosen for each method by the target on the validation captions (another "
+        "seed), with equally many trials for each; the oracle chose nothing. The trials are in docs/LOG.md."
+    )
