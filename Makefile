@@ -27,10 +27,10 @@ check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
 
 parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
-	python -m benchmarks.parity.__main__ --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
+	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
 		--size $(SIZE) $(if $(SEED),--seed $(SEED))
 
-$(PARITY_VENV)/.installed: benchmarks/official/requirements.txt
+$(PARITY_VENV)/.installed: benchmarks/parity/requirements.txt
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_VENV)/bin/python -m pip install --quiet --requirement $<
 	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps hpsv2==1.2.0 image-reward==1.5 \

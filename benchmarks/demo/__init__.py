@@ -1,0 +1,1 @@
+"""The small world measured: does alignment work on it, and how long does the pipeline take."""

@@ -1,7 +1,7 @@
 """Does alignment work on the embedded small world? Runs the pipeline for several seeds and methods, writes a table.
 
-    python -m benchmarks.demo.demo_alignment                      # three seeds, tgo and sft, RESULTS.md
-    python -m benchmarks.demo.demo_alignment --validation --set fine_tune.learning_rate=3e-4 --set sft:fine_tune.steps=40
+    python -m benchmarks.demo.demo_alignment                # three seeds, tgo and sft, RESULTS.md
+    python -m benchmarks.demo.demo_alignment --validation --set fine_tune.learning_rate=3e-4
 
 Each seed has a work folder in which the stages run as a user runs them; methods share everything up to the labels, and
 the samples of the base model. `--validation` evaluates on the prompts that hyperparameters are chosen on, not on the
@@ -36,7 +36,7 @@ from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, Params, parse, presets
 from tgo_pipeline.storage import paths
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED_STAGES = ("prompts", "generate", "score", "threshold", "label")
 METHOD_STAGES = ("fine_tune", "evaluate")
 VALIDATION = {"validation": "demo:validation"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.results import machine, replace_section, table
 from stages import STAGES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/RESULTS.md"
 
 

@@ -1,0 +1,1 @@
+"""Which objective aligns the small world best: `python -m benchmarks.objectives run`."""

@@ -1,8 +1,8 @@
 """Which objective aligns the small world best? Tunes every method alike, runs seeds, ablations and a search.
 
-    python -m benchmarks.objectives.__main__ run --processes 2        # hours on two cores; resumes, and takes more processes
-    python -m benchmarks.objectives.__main__ report                   # RESULTS.md, objectives.json, figure
-    python -m benchmarks.objectives.__main__ tuning                   # the trials so far
+    python -m benchmarks.objectives run --processes 2        # hours on two cores; resumes, and takes more processes
+    python -m benchmarks.objectives report                   # RESULTS.md, objectives.json, figure
+    python -m benchmarks.objectives tuning                   # the trials so far
 
 Phases: `tune` (validation captions), `main` (test captions, every seed), `search` (variants of TGO, validation
 captions), `confirm` (what the search chose, validation captions, other seeds), `ablate` (test captions, fewer seeds).

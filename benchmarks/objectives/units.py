@@ -17,7 +17,7 @@ from tgo_pipeline.params import Params, parse
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.paths import file_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VALIDATION, TEST = "validation", "test"
 TAU = "study.tau"
 """A setting that is no parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""

@@ -38,7 +38,7 @@ from benchmarks.parity.compare import TOLERANCE, TWIN, Comparison, Ours, compare
 from benchmarks.parity.report import page, summary
 from benchmarks.parity.samples import FULL_IMAGES, FULL_PROMPTS, Samples, make_samples
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZES = {"tiny": ("tiny",), "full": ("full",), "both": ("tiny", "full")}
 PACKAGES = (
     "torch",

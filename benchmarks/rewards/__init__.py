@@ -1,0 +1,1 @@
+"""How fast the reward models score, against the official code."""

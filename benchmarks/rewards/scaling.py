@@ -91,7 +91,7 @@ def _in_a_process(arguments: argparse.Namespace, images: int, workers: int) -> d
     listed = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "benchmarks.rewards.scaling", "--stream", *listed]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], check=True, stdout=subprocess.PIPE, text=True
+        command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 

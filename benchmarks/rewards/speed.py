@@ -31,7 +31,7 @@ from benchmarks.rewards.setup import add_setup, checkpoint_sources, prepared
 from benchmarks.rewards.tables import speed_section
 from benchmarks.turns import active_s, take_turns
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIDES = ("ours", "imscore", "official")
 PER_IMAGE = "per image"
 LONGEST_S = 3600

@@ -1,7 +1,7 @@
 """How long the adequacy report takes for ten million scores, and how much memory.
 
-python -m benchmarks.thresholds.adequacy_scale                      # 10 million scores of 2.5 million prompts; writes the JSON
-python -m benchmarks.thresholds.adequacy_scale --samples 100000     # the same on fewer, in seconds
+python -m benchmarks.thresholds.adequacy_scale                    # 10 million scores of 2.5 million prompts
+python -m benchmarks.thresholds.adequacy_scale --samples 100000   # the same on fewer, in seconds
 
 Shards of scores are written first, by a process of their own. Another one, started afresh, reads them and computes the
 report; its time and its peak resident memory (all of the process, libraries included) are what is recorded, beside the
@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.results import hardware
 
-RESULT = Path(__file__).with_name("adequacy_scale.json")
+RESULT = Path(__file__).parents[1] / "adequacy_scale.json"
 REWARD = "pickscore"
 SHARD = 500_000
 

@@ -30,7 +30,7 @@ from benchmarks.training.tables import CHECK, PRODUCTS, VARIANTS, section
 from benchmarks.training.task import RESULT, Task
 from benchmarks.turns import active_s, take_turns
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data/training-benchmark"
 ARCHITECTURES = ("sd15", "sdxl")
 BATCH = {"toy": 4, "small": 8, "full": 32}

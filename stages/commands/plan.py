@@ -25,7 +25,7 @@ def plan(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""
-    from stages.plan import make
+    from stages.estimate import make
     from tgo_pipeline.params import load_params
     from tgo_pipeline.planning import plan as planned
     from tgo_pipeline.planning.gpus import device
