@@ -1,85 +1,90 @@
-"""The table of models against numpy on each part by itself."""
+"""Which models an evaluation has, where their samples lie, and what becomes of those that are no longer named."""
 
-import numpy as np
-import polars as pl
+import dataclasses
+from pathlib import Path
+
 import pytest
 
-from tests.evaluation.worlds import MODELS, REWARDS, scores
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics.diversity import CLIP, PIXELS
-from tgo_pipeline.evaluation.statistics.means import MODELS as SCHEMA
-from tgo_pipeline.evaluation.statistics.means import Diversity, models_table
-from tgo_pipeline.evaluation.statistics.scores import ALL
-from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.evaluation.models import evaluation_rewards, has_diversity, remove_others, sides
+from tgo_pipeline.params import Params, parse
 
-PARAMS = EvaluateParams(bootstrap=200)
+SCORE = {"rewards": {"pickscore": "demo"}}
 
 
-def test_means_medians_and_counts_are_those_of_the_scores() -> None:
-    world = scores({"tuned": [1, 0, 0]}, missing=0.05)
-    table = models_table(world, "target", PARAMS, seed=0)
-    assert table.schema.equals(SCHEMA)
-    found = table.to_pylist()
-    assert len(found) == 3 * 3 * 6  # models, rewards, cells
-    for row in found:
-        chosen = np.array([row["test_set"] in (ALL, name) for name in world.test_sets])
-        if row["category"]:
-            chosen &= world.groupings[row["grouping"]] == row["category"]
-        column = world.values[MODELS.index(row["model"]), chosen, REWARDS.index(row["reward"])]
-        kept = column[~np.isnan(column)]
-        assert (row["n"], row["n_missing"]) == (len(kept), len(column) - len(kept))
-        assert row["mean"] == pytest.approx(kept.mean()) and row["median"] == pytest.approx(np.median(kept))
-        assert row["std"] == pytest.approx(kept.std(ddof=1))
-        assert row["mean_low"] < row["mean"] < row["mean_high"]
-        assert row["is_target"] == (row["reward"] == "target")
-        assert row[CLIP] is row[PIXELS] is None
+def params(**sections: object) -> Params:
+    return parse(Params, {"prompts": {"test": {"plain": "demo:plain"}}, "score": SCORE, **sections})
 
 
-def test_a_model_without_scores_of_a_reward_has_no_numbers() -> None:
-    world = scores()
-    world.values[1, :, 2] = np.nan
-    row = next(
-        row
-        for row in models_table(world, None, PARAMS, seed=0).to_pylist()
-        if row["model"] == "tuned" and row["reward"] == "oracle"
+def _sides(models: dict[str, str]) -> list[tuple[str, str, str | None, str]]:
+    found = sides(params(evaluate={"models": models}), model=Path("models/tuned"), folder=Path("f"))
+    return [(side.name, side.model, side.revision, side.folder.name) for side in found]
+
+
+def test_base_and_tuned_come_first_and_a_hub_id_has_its_revision(tmp_path: Path) -> None:
+    folder = tmp_path / "with@sign"
+    folder.mkdir()
+    assert _sides({"dpo": "org/name@abc", "sft": "org/name", "mine": str(folder)}) == [
+        ("base", "demo", None, "base"),
+        ("tuned", "models/tuned", None, "tuned"),
+        ("dpo", "org/name", "abc", "dpo"),
+        ("sft", "org/name", None, "sft"),
+        ("mine", str(folder), None, "mine"),
+    ]
+
+
+def test_any_name_has_a_folder_of_its_own_inside() -> None:
+    names = ["../up", "a/b", "a:b", ".hidden", "名前", "a b"]
+    places = [place for *_, place in _sides(dict.fromkeys(names, "demo"))]
+    assert len(set(places)) == len(places)
+    assert not [place for place in places if "/" in place or place.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "models.parquet", "Base"])
+def test_a_name_that_no_folder_can_have_is_refused(name: str) -> None:
+    with pytest.raises(TgoError, match="Rename it"):
+        _sides({name: "demo"})
+
+
+def _shard(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
+def test_models_that_are_not_named_any_more_lose_their_samples_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in ("base", "tuned", "old"):
+        _shard(tmp_path / name / "generations/test-00000-of-00001.parquet")
+    _shard(tmp_path / "old/scores/.tmp-12-test-00000-of-00001.parquet")
+    _shard(tmp_path / "mine/generations/photo.png")
+    _shard(tmp_path / "notes/text/a.txt")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "matrix.parquet").touch()
+    chosen = sides(params(), model=Path("models/tuned"), folder=tmp_path)
+    remove_others(chosen, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("base", "empty", "matrix.parquet", "mine", "notes", "tuned")
+    ]
+
+
+def test_feedback_alone_is_nothing_to_evaluate_with() -> None:
+    feedback = {"stars": {"kind": "rating", "source": "stars.csv"}}
+    only = params(score={"feedback": feedback}, target={"reward": "stars"})
+    with pytest.raises(TgoError, match=r"no reward to evaluate with.*evaluate\.rewards"):
+        evaluation_rewards(only)
+    named = dataclasses.replace(only, evaluate=dataclasses.replace(only.evaluate, rewards={"clip": "demo"}))
+    assert evaluation_rewards(named) == {"clip": "demo"}
+    same = dataclasses.replace(
+        only, evaluate=dataclasses.replace(only.evaluate, rewards={"stars": "clip=demo"})
     )
-    assert row["n"] == 0 and row["n_missing"] == 60
-    assert [row[name] for name in ("mean", "mean_low", "median", "std")] == [None] * 4
+    with pytest.raises(
+        TgoError, match=r"evaluate\.rewards\.stars: score\.feedback has a column of this name"
+    ):
+        evaluation_rewards(same)
 
 
-def _diversities(prompts: list[str]) -> dict[str, pl.DataFrame]:
-    rng = np.random.default_rng(0)
-    return {
-        model: pl.DataFrame(
-            {
-                "prompt_id": prompts,
-                "n": [3] * len(prompts),
-                PIXELS: rng.random(len(prompts)),
-                CLIP: pl.Series([None] * len(prompts), dtype=pl.Float64),
-            }
-        ).sample(fraction=1, shuffle=True, seed=place)
-        for place, model in enumerate(MODELS)
-    }
-
-
-def test_diversity_is_the_mean_over_the_prompts_of_a_part() -> None:
-    world = scores()
-    prompts = sorted(set(world.prompt_ids))
-    frames = _diversities(prompts)
-    frames["tuned"] = frames["tuned"].with_columns(
-        pl.when(pl.col("prompt_id") == "plain-0").then(None).otherwise(pl.col(PIXELS)).alias(PIXELS)
-    )
-    table = models_table(world, None, PARAMS, 0, Diversity.join(frames)).to_pylist()
-    for row in table:
-        if row["test_set"] == "plain":
-            values = frames[row["model"]].filter(pl.col("prompt_id").str.starts_with("plain"))[PIXELS]
-            assert row[PIXELS] == pytest.approx(values.drop_nulls().mean())
-            assert row[f"{PIXELS}_low"] < row[PIXELS] < row[f"{PIXELS}_high"]
-            assert row[CLIP] is None
-
-
-def test_diversities_of_other_prompts_are_refused() -> None:
-    frames = _diversities(["a", "b"])
-    frames["tuned"] = frames["tuned"].with_columns(pl.Series("prompt_id", ["a", "c"]))
-    with pytest.raises(TgoError, match="of other prompts"):
-        Diversity.join(frames)
+@pytest.mark.parametrize(
+    ("images", "shard", "expected"), [(1, 4, False), (2, 4, True), (4, 4, True), (5, 4, False)]
+)
+def test_diversity_needs_several_images_in_one_shard(images: int, shard: int, expected: bool) -> None:
+    found = params(evaluate={"images_per_prompt": images}, generate={"shard_size": shard})
+    assert has_diversity(found) is expected

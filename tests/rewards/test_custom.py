@@ -16,7 +16,7 @@ import yaml
 
 from stages import run_stage
 from tests.rewards import tiny
-from tests.rewards.test_stage import write_generations
+from tests.scoring.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs

@@ -10,8 +10,8 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
+from tests.rendering.test_markdown import Page
 from tests.sharing.conftest import Run
-from tests.sharing.test_markdown import Page
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.dataset_card import About, write_dataset

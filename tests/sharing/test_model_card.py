@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from tests.rendering.test_markdown import Page
 from tests.report.workspace import HOSTILE, LONG
 from tests.sharing.conftest import Run
 from tests.sharing.finished import write_tuned
-from tests.sharing.test_markdown import Page
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.sharing.loading import Place

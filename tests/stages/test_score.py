@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stages import run_stage
 from tests.rewards import tiny
-from tests.rewards.test_stage import shard, write_generations
+from tests.scoring.test_stage import shard, write_generations
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder
 

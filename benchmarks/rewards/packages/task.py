@@ -2,7 +2,8 @@
 
 A side is a module with `load(task)`, which gives its forms of calling by name: functions from shards, encoded
 pictures and prompts, to the score columns of each. `python -m benchmarks.rewards.packages.SIDE TASK.json` loads it,
-scores every shard in every form, bytes in and scores written, and leaves `RESULT.json` and the scores in the task's folder.
+scores every shard in every form, bytes in and scores written, and leaves `RESULT.json` and the scores in the task's
+folder.
 """
 
 from __future__ import annotations

@@ -1,0 +1,116 @@
+"""Memory that runs out: batches are halved until they fit, and the scores are those of an unlimited run."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.rewards.tiny import picture
+from tgo_pipeline.rewards.aesthetic import Aesthetic
+from tgo_pipeline.rewards.engine.batching import ON_CPU, BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.engine.scorer import Scorer
+
+EACH_BYTES = 64 * 2**20
+CPU = torch.device("cpu")
+
+
+class Hungry(Aesthetic):
+    """A network that takes 64 MiB for every picture of a batch."""
+
+    batches: list[int]
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        taken = torch.ones(len(pixels), EACH_BYTES // 4)
+        self.batches.append(len(pixels))
+        return super().encode_images(pixels) * taken[:, :1]
+
+
+def score_in_little_memory() -> None:
+    """What the test below runs in a process of its own: prints the batches that fit."""
+    from tests.rewards import tiny
+
+    reward = tiny.build("aesthetic")
+    reward.__class__ = Hungry
+    reward.batches = []  # type: ignore[assignment]
+    images = [picture(32 + step % 5, 32) for step in range(40)]
+    torch.set_num_threads(1)
+    expected = Scorer({"aesthetic": reward}, batch_size=4).score(images, [""] * 40).columns["aesthetic"]
+    reward.batches.clear()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 12 * EACH_BYTES, resource.RLIM_INFINITY))
+    scorer = Scorer({"aesthetic": reward}, batch_size=32)
+    found = scorer.score(images, [""] * 40).columns["aesthetic"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    print(*reward.batches, "then", scorer.batch_size.current)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads the size of a process from Linux's /proc"
+)
+def test_batches_are_halved_when_memory_runs_out() -> None:
+    code = "from tests.rewards.engine.test_batching import score_in_little_memory; score_in_little_memory()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    batches, current = done.stdout.strip().split(" then ")
+    assert int(current) == 8
+    assert set(batches.split()) == {"8"}
+    assert "memory ran out with 32 images at once: going on with 16" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_only_memory_errors_halve_the_batch(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_another_error_of_a_network_is_not_swallowed() -> None:
+    from tests.rewards import tiny
+
+    reward = tiny.build("aesthetic")
+    reward.head.layers[0] = torch.nn.Linear(3, 3)  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        Scorer({"aesthetic": reward}).score([picture(32, 32)] * 2, ["", ""])
+
+
+def test_a_given_size_stays_and_shrinks_only() -> None:
+    assert BatchSize(None, {CPU}).current == ON_CPU
+    size = BatchSize(5, {CPU})
+    size.shrink(7)
+    assert size.current == 5
+    size.shrink(2)
+    assert size.current == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to measure on")
+def test_on_a_gpu_the_batch_grows_to_what_fits() -> None:
+    from tests.rewards import tiny
+
+    reward = tiny.build("aesthetic").to("cuda")
+    scorer = Scorer({"aesthetic": reward})
+    scorer.score([picture(32, 32)] * 64, [""] * 64)
+    assert scorer.batch_size.current > 8

@@ -1,0 +1,238 @@
+"""What was scored is not scored again: after a kill, with a further reward, after a change; nothing is overwritten."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
+from tests.scoring.command.process import start
+from tests.scoring.command.test_inputs import write_csv
+from tgo_pipeline.demo import weights_path
+
+COUNT = 400
+PARTS = 7
+"""Parts of 64 rows that COUNT pictures make on a CPU."""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Many pictures, of which one cannot be read, and their prompts."""
+    folder = tmp_path / "pictures"
+    paths = write_pictures(folder, COUNT)
+    paths[100].write_bytes(paths[100].read_bytes()[:300])
+    write_csv(tmp_path / "p.csv", [[path.name, f"fox {row % 150}"] for row, path in enumerate(paths)])
+    return folder
+
+
+CALL = ("pictures", "--prompts", "p.csv")
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """The finished parts of an unfinished call with their times of change."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("scores.parquet.parts/[!.]*.parquet")}
+
+
+def start_and_wait(folder: Path, *arguments: str, count: int = 1) -> subprocess.Popen[str]:
+    """Start a call and come back when it has finished `count` parts, and not all."""
+    process = start(folder, *arguments)
+    deadline_s = time.monotonic() + 120
+    while len(parts(folder)) < count:
+        assert process.poll() is None and time.monotonic() < deadline_s, (folder / ".log").read_text()
+        time.sleep(0.001)
+    return process
+
+
+def kill_at(folder: Path, count: int, *arguments: str) -> dict[str, int]:
+    """Kill a call when it has finished `count` parts; returns the parts that it left."""
+    process = start_and_wait(folder, *arguments, count=count)
+    process.kill()
+    assert process.wait() == -9
+    left = parts(folder)
+    assert count <= len(left) < PARTS
+    return left
+
+
+def test_a_killed_call_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+    rewards = ("--rewards", f"{CLIP},{AESTHETIC}")
+    tgo(*CALL, *rewards, "--out", "unbroken.parquet")
+    first = kill_at(tmp_path, 1, *CALL, *rewards)
+    second = kill_at(tmp_path, len(first) + 1, *CALL, *rewards)
+    assert not (tmp_path / "scores.parquet").exists()
+    assert second.items() >= first.items()
+    done = tgo(*CALL, *rewards)
+    assert done.code == 3
+    assert f"parts: {len(second)} done, {PARTS - len(second)} to do" in done.log
+    assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "unbroken.parquet").read_bytes()
+    assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*.lock"))
+    done = tgo(*CALL, *rewards)
+    assert done.code == 3
+    assert "nothing to do: scores.parquet has the scores of all 400 images" in done.out
+    assert "loading" not in done.log
+
+
+def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+    tgo(*CALL)
+    before = scores()
+    done = tgo(*CALL, rewards=f"{AESTHETIC},{CLIP}")
+    assert "loading aesthetic" in done.log and "loading clip" not in done.log
+    assert "nothing to do" not in done.out and "400 images, " in done.out
+    after = scores()
+    assert after.columns == ["image", "prompt", "aesthetic", "clip", "error"]
+    assert after.drop("aesthetic").equals(before)
+    tgo(*CALL, "--out", "both.parquet", rewards=f"{AESTHETIC},{CLIP}")
+    assert after.equals(scores("both.parquet"))
+
+
+def test_a_further_reward_may_be_interrupted_too(
+    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
+) -> None:
+    tgo(*CALL)
+    both = f"{CLIP},{interrupting}"
+    assert tgo(*CALL, rewards=both).code == 130
+    assert parts(tmp_path)
+    assert scores().columns == ["image", "prompt", "clip", "error"], "the finished table stays until the end"
+    done = tgo(*CALL, rewards=both)
+    assert "loading reward" in done.log and "loading clip" not in done.log
+    assert "parts: 0 done" not in done.log
+    tgo(*CALL, "--out", "both.parquet", rewards=both)
+    assert scores().equals(scores("both.parquet"))
+
+
+def test_a_changed_picture_or_prompt_costs_its_part(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+    tgo(*CALL)
+    before = scores()
+    picture(1000).save(pictures / "03.png")
+    done = tgo(*CALL)
+    assert f"parts: {PARTS - 1} done, 1 to do (64 images)" in done.log
+    assert "64 of them now" in done.out
+    assert changed(before, scores()) == [before["image"].to_list().index("pictures/03.png")]
+    rows = [[f"{row:02d}.png", f"fox {row % 150}"] for row in range(COUNT)]
+    rows[399][1] = "another fox"
+    write_csv(tmp_path / "p.csv", rows)
+    before = scores()
+    done = tgo(*CALL)
+    assert f"parts: {PARTS - 1} done, 1 to do" in done.log
+    assert changed(before, scores()) == [before["image"].to_list().index(f"pictures/{rows[399][0]}")]
+
+
+def test_a_changed_picture_that_a_table_names_costs_its_part(
+    tgo: Tgo, tmp_path: Path, pictures: Path
+) -> None:
+    names = sorted(path.name for path in pictures.iterdir())[:130]
+    paths = pl.DataFrame({"image": [f"pictures/{name}" for name in names], "prompt": ["a fox"] * len(names)})
+    paths.write_parquet(tmp_path / "table.parquet")
+    tgo("table.parquet")
+    before = scores()
+    assert "nothing to do" in tgo("table.parquet").out
+    picture(1000).save(pictures / names[70])
+    assert "parts: 2 done, 1 to do (64 images)" in tgo("table.parquet").log
+    assert changed(before, scores()) == [70]
+
+
+def changed(before: pl.DataFrame, after: pl.DataFrame) -> list[int]:
+    """Rows whose scores differ."""
+    return [
+        row for row, (old, new) in enumerate(zip(before["clip"], after["clip"], strict=True)) if old != new
+    ]
+
+
+def test_added_and_removed_pictures(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+    tgo("pictures", "--prompt", "a fox")
+    picture(7).save(pictures / "z.png")
+    done = tgo("pictures", "--prompt", "a fox")
+    assert f"parts: {PARTS - 1} done, 1 to do (17 images)" in done.log
+    assert scores()["image"][-1] == "pictures/z.png"
+    (pictures / "z.png").unlink()
+    tgo("pictures", "--prompt", "a fox")
+    assert len(scores()) == COUNT
+
+
+def test_paths_may_be_added_and_not_taken_away(tgo: Tgo, tmp_path: Path) -> None:
+    names = [f"pictures/{path.name}" for path in write_pictures(tmp_path / "pictures", 3)]
+    write_pictures(tmp_path / "more", 2)
+    tgo(*names[:2], "--prompt", "a fox")
+    before = scores()
+    assert tgo(*names, "more", "--prompt", "a fox").code == 0
+    assert len(scores()) == 5 and scores()[:2].equals(before)
+    done = tgo(names[0], "more", "--prompt", "a fox")
+    assert done.code == 2
+    assert f"PATH was {' '.join(names)} more and is now {names[0]} more" in done.line
+
+
+def test_a_table_that_something_else_changed_is_not_built_upon(tgo: Tgo, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 3)
+    call = ("pictures", "--prompt", "a fox")
+    tgo(*call)
+    table = pq.read_table("scores.parquet")
+    pq.write_table(table.slice(0, 2), "scores.parquet")
+    assert "scores.parquet exists and is not as `tgo score` writes it" in tgo(*call).line
+    pq.write_table(table.sort_by([("image", "descending")]), "scores.parquet")
+    done = tgo(*call, rewards=f"{CLIP},{AESTHETIC}")
+    assert "the rows of scores.parquet were changed by something else" in done.line
+    assert tgo(*call, "--overwrite").code == 0
+    assert pq.read_table("scores.parquet").equals(table)
+
+
+def test_other_weights_are_scored_again(tgo: Tgo, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 2)
+    shutil.copytree(weights_path("rewards/clip"), tmp_path / "clip")
+    tgo("pictures", "--prompt", "a fox")
+    done = tgo("pictures", "--prompt", "a fox", rewards="clip=clip")
+    assert "nothing to do" in done.out, "the same weights elsewhere"
+    before = scores()["clip"]
+    weights = load_file(tmp_path / "clip/model.safetensors")
+    save_file({name: tensor * 1.1 for name, tensor in weights.items()}, tmp_path / "clip/model.safetensors")
+    done = tgo("pictures", "--prompt", "a fox", rewards="clip=clip")
+    assert "parts: 0 done, 1 to do" in done.log
+    assert (scores()["clip"] != before).all()
+
+
+def test_another_input_is_refused_unless_told_to_start_over(tgo: Tgo, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 2)
+    write_pictures(tmp_path / "others", 3)
+    tgo("pictures", "--prompt", "a fox")
+    before = (tmp_path / "scores.parquet").read_bytes()
+    done = tgo("others", "--prompt", "a fox")
+    assert done.code == 2
+    assert "scores.parquet holds scores of another input: PATH was pictures and is now others" in done.line
+    done = tgo("pictures", "--prompt", "a dog")
+    assert "--prompt was 'a fox' and is now 'a dog'" in done.line
+    done = tgo("pictures", "--prompt", "a fox", rewards=AESTHETIC)
+    assert "scores.parquet also holds the scores of clip" in done.line
+    assert (tmp_path / "scores.parquet").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["others", "pictures", "scores.parquet"]
+    assert tgo("others", "--prompt", "a dog", "--overwrite", rewards=AESTHETIC).code == 0
+    assert scores().columns == ["image", "prompt", "aesthetic", "error"]
+    assert len(scores()) == 3
+
+
+def test_an_interrupted_start_over_goes_on_without_starting_over_again(
+    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
+) -> None:
+    write_pictures(tmp_path / "others", 3)
+    tgo("others", "--prompt", "a fox")
+    done = tgo(*CALL, "--overwrite", rewards=interrupting)
+    assert done.code == 130
+    assert "interrupted; what was finished is kept, make the same call to go on" in done.err
+    assert len(scores()) == 3, "the old table stays until the new one is there"
+    assert "scores.parquet.parts holds scores of another input" in tgo("others", "--prompt", "a fox").line
+    done = tgo(*CALL, rewards=interrupting)
+    assert "parts: 0 done" not in done.log
+    assert len(scores()) == COUNT
+
+
+def test_a_call_that_is_running_is_left_alone(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+    process = start_and_wait(tmp_path, *CALL, "--rewards", CLIP)
+    done = tgo(*CALL)
+    process.kill()
+    process.wait()
+    assert done.code == 2
+    assert f"is being written by another run (process {process.pid})" in done.line
