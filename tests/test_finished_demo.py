@@ -1,0 +1,56 @@
+"""A demo that commit 7928eb6 finished is still finished: no stored fingerprint has changed since.
+
+`finished_demo/` is what that commit's `dvc repro` left, as far as `tgo status` reads it: tables without images and
+rows that play no part, the tuned model's description, and `params.yaml`. A key that is new since then must not enter
+a fingerprint at its default, or every user's finished work would be computed again.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from stages.commands.status import table
+from tgo_pipeline.evaluation.stage import plan as plan_evaluation
+from tgo_pipeline.params import load_params
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import Status, status
+
+FINISHED = {"prompts": 1, "generate": 6, "score": 6, "threshold": 1, "label": 6, "fine_tune": 78}
+"""What is done of each stage: tables, shards, or steps of training."""
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(Path(__file__).parent / "finished_demo", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
+    shown = table(load_params(demo / "params.yaml"))
+    columns = [list(column.cells) for column in shown.columns]
+    rows = {stage: numbers for stage, *numbers in zip(*columns[:4], strict=True)}
+    assert {stage: rows[stage] for stage in FINISHED} == {
+        stage: [str(done), "0", "0"] for stage, done in FINISHED.items()
+    }
+
+
+def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:
+    (demo / paths.MODEL / "model_index.json").write_text("{}")  # the tuned model is there, its weights are not
+    planned = plan_evaluation(
+        load_params(demo / "params.yaml"),
+        prompts=paths.PROMPTS,
+        model=paths.MODEL,
+        folder=paths.EVALUATION_IMAGES,
+    )
+    base = {folder: shards for folder, shards in planned.items() if "base" in folder.parts}
+    assert [status(folder, shards) for folder, shards in base.items()] == [Status(2, 0, 0, 0)] * 3
+
+
+def test_a_parameter_that_changes_numbers_makes_its_stage_stale(demo: Path) -> None:
+    changed = (demo / "params.yaml").read_text().replace("ties: positive", "ties: negative")
+    (demo / "params.yaml").write_text(changed)
+    shown = table(load_params(demo / "params.yaml"))
+    stale = dict(zip(shown.columns[0].cells, shown.columns[2].cells, strict=True))
+    assert (stale["score"], stale["label"]) == ("0", "6")
