@@ -37,7 +37,9 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
 
 
 def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:
-    (demo / paths.MODEL / "model_index.json").write_text("{}")  # the tuned model is there, its weights are not
+    (demo / paths.MODEL / "model_index.json").write_text(
+        "{}"
+    )  # the tuned model is there, its weights are not
     planned = plan_evaluation(
         load_params(demo / "params.yaml"),
         prompts=paths.PROMPTS,

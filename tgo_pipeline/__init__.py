@@ -1,3 +1,10 @@
-"""Reward scoring, thresholding and fine-tuning of text-to-image models on human preference without pairs."""
+"""Reward scoring, thresholding and fine-tuning of text-to-image models on human preference without pairs.
+
+The way of a sample, by folder: `prompts` → `generators` (or `images` that exist) → `scoring` (`rewards`, `feedback`)
+→ `thresholds` (tau, labels, weights) → the package `fine_tune` → `evaluation` → `report`.
+Under them lie `params` (`params.yaml`), `storage` (tables and shards), `hub`, `reading` and `datasets` (where files
+come from), `executors` (where shards run) and `rendering` (text for people); also `planning`, `doctor`, `sharing`.
+`stages` has one file for each DVC stage, `stages/commands` one for each command. docs/ARCHITECTURE.md has the map.
+"""
 
 __version__ = "0.1.0"

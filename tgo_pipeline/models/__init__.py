@@ -1,1 +1,0 @@
-"""Networks that no library ships."""
