@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stages.estimate import make
+from stages.commands.plan import make
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.planning.gpus import device
 from tgo_pipeline.planning.plan import StagePlan

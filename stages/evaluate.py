@@ -1,7 +1,16 @@
 """Compare base, tuned and other models on the test prompts; reads models/tuned, writes data/evaluation and tables."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -19,6 +28,50 @@ def run(params: Params) -> None:
         tables=paths.TABLES,
         metrics=paths.METRICS / "evaluate.json",
         plots=paths.PLOTS,
+    )
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """How many shards of all models together are done, stale and to do."""
+    from tgo_pipeline.evaluation.stage import plan
+    from tgo_pipeline.storage.shards import Status, status
+
+    planned = plan(params, prompts=paths.PROMPTS, model=paths.MODEL, folder=paths.EVALUATION_IMAGES)
+    every = [status(folder, shards) for folder, shards in planned.items()]
+    total = Status(
+        *(sum(getattr(one, name) for one in every) for name in ("done", "stale", "to_do", "failed")),
+    )
+    return total, f"shards of {paths.EVALUATION_IMAGES}"
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """What sampling and scoring the compared models will take."""
+    from stages.estimate import PROMPT_ID, SAMPLE_ID
+    from tgo_pipeline.planning import disk
+    from tgo_pipeline.planning.plan import StagePlan
+
+    section = run.params.evaluate
+    sides = 2 + len(section.models)
+    each = len(run.test) * section.images_per_prompt
+    shards = disk.shard_count(len(run.test), section.images_per_prompt, run.params.generate.shard_size)
+    bound = sides * each * disk.png_most_bytes(run.family.width, run.family.height)
+    rewards = {**run.params.score.rewards, **section.rewards}
+    columns = sides * disk.table_most_bytes(each, PROMPT_ID + SAMPLE_ID, shards, len(rewards))
+    cost, precision = run.scoring(rewards)
+    drawn = sides * each * run.drawing.flops_per_image
+    scored = sides * (each * cost.flops_per_image + len(run.test) * cost.flops_per_prompt)
+    hours = run.device.hours(drawn, run.params.generate.precision) + run.device.hours(scored, precision)
+    return StagePlan(
+        stage="evaluate",
+        work=f"{sides} models, {len(run.test):,} prompts, {section.images_per_prompt} images each",
+        images=sides * each,
+        files=2 * sides * shards,
+        disk_bytes=bound + columns,
+        disk="at most",
+        flops=drawn + scored,
+        precision=precision,
+        memory_bytes=max(run.drawing.peak_bytes, cost.peak_bytes),
+        hours=hours / run.gpus,
     )
 
 

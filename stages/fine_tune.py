@@ -1,7 +1,18 @@
 """Fine-tune the model on the labels; reads data/labels and data/generations, writes models/tuned and training/."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from fine_tune.footprint import Footprint
+    from stages.estimate import Estimate
+    from tgo_pipeline.params.checks import Precision
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -18,6 +29,108 @@ def run(params: Params) -> None:
         training=paths.TRAINING,
         prompts=paths.PROMPTS,
     )
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """How many steps are done and to do."""
+    from fine_tune.stage import progress
+    from tgo_pipeline.storage.shards import Status
+
+    now = progress(
+        params,
+        labels=paths.LABELS,
+        generations=paths.GENERATIONS,
+        output=paths.MODEL,
+        checkpoints=paths.CHECKPOINTS,
+    )
+    return Status(now.step, 0, now.steps - now.step, 0), f"steps of {paths.MODEL}"
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """What encoding, training and the images drawn on the way will take."""
+    from tgo_pipeline.planning.plan import StagePlan
+
+    tuning = run.params.fine_tune
+    feet = list(run.footprints.values())
+    encoding, largest = run.encoding, max(feet, key=lambda foot: foot.peak_bytes)
+    extra_flops, extra_bytes, peak = _validation(run, largest)
+    encoder = encoding.per_image.times(run.images).then(encoding.per_prompt.times(len(run.train) + 1))
+    training = sum(foot.flops_per_step * tuning.steps for foot in feet)
+    precision: Precision = tuning.precision if run.device.name != "cpu" else "fp32"
+    sizes = _sizes(run, feet)
+    hours = run.device.hours(encoder.flops + extra_flops, "fp32") + run.device.hours(training, precision)
+    name = tuning.objective if len(feet) == 1 else f"{len(feet)} modules of {tuning.objective}"
+    return StagePlan(
+        stage="fine_tune",
+        work=f"{tuning.steps:,} steps of {tuning.batch_size:,}, {name}, {tuning.method}",
+        files=int(sizes.pop("files")),
+        disk_bytes=int(sum(sizes.values())),
+        disk="exact" if run.drawn and run.given is None else "about",
+        flops=encoder.flops + training + extra_flops,
+        precision=precision,
+        memory_bytes=max(encoder.peak_bytes, peak, extra_bytes),
+        hours=hours / run.gpus,
+        parts={
+            "weights": largest.weight_bytes,
+            "reference": largest.reference_bytes,
+            "gradients": largest.gradient_bytes,
+            "optimizer": largest.optimizer_bytes,
+            "average": largest.average_bytes,
+            "activations": largest.activation_bytes,
+            "encoding": encoder.peak_bytes,
+            "training": training,
+            **{f"{name} on disk": size for name, size in sizes.items()},
+        },
+    )
+
+
+def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
+    """Operations of pictures that are drawn on the way, the peak while they are, and that of the training."""
+    validation, drawing = run.params.fine_tune.validation, run.drawing_while_training
+    if not validation.every:
+        return 0.0, 0, foot.peak_bytes
+    times = run.params.fine_tune.steps // validation.every + 1
+    pictures = times * min(validation.prompts, len(run.test)) * len(run.footprints)
+    encoders = max(0, drawing.weight_bytes - foot.weight_bytes)
+    while_drawing = foot.state_bytes + encoders + drawing.activation_bytes
+    return pictures * drawing.flops_per_image, while_drawing, foot.peak_bytes + encoders
+
+
+def _sizes(run: Estimate, feet: list[Footprint]) -> dict[str, float]:
+    """Bytes of the encoded cache, of a checkpoint and of the result, and the number of their files."""
+    from stages.estimate import SAMPLE_ID
+    from tgo_pipeline.planning import disk
+
+    texts = ["", *sorted({text for _, text in run.train} - {""})]
+    from fine_tune.data.cache import PROMPTS_PER_SHARD
+
+    chunks = [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]
+    parts = run.listed if run.drawn else [[("x" * SAMPLE_ID, "")] * run.images]
+    foot = feet[0]
+    checkpoint = disk.safetensors_bytes(foot.trained, {}) + disk.safetensors_bytes(foot.optimizer, {})
+    checkpoint += disk.safetensors_bytes(foot.trained, {}) if foot.average_bytes else 0
+    return {
+        "files": run.shards + len(chunks) + len(feet) * _result_files(run),
+        "encoded": disk.encoded_bytes(parts, chunks, run.encoding.image, run.encoding.prompt),
+        "checkpoint": checkpoint,
+        "result": len(feet) * _result_bytes(run, foot),
+    }
+
+
+def _result_files(run: Estimate) -> int:
+    return 1 if run.params.fine_tune.method == "lora" else len(run.family.blueprint.networks)
+
+
+def _result_bytes(run: Estimate, foot: Footprint) -> int:
+    """Weight files of the result: an adapter, or every network of the pipeline."""
+    from tgo_pipeline.planning import disk
+    from tgo_pipeline.planning.meter import imagined
+
+    if run.params.fine_tune.method == "lora":
+        return disk.safetensors_bytes(foot.trained, {})
+    blueprint = run.family.blueprint
+    with imagined():
+        return sum(disk.network_bytes(blueprint.build(name)) for name in blueprint.networks)
 
 
 if __name__ == "__main__":

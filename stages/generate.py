@@ -8,7 +8,9 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
-    from tgo_pipeline.storage.shards import Shard
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan, Sure
+    from tgo_pipeline.storage.shards import Shard, Status
 
 
 def run(params: Params) -> None:
@@ -54,6 +56,53 @@ def _prompts(split: str) -> list[tuple[str, str]]:
 
     rows = read_table(paths.PROMPTS, PROMPTS).to_pylist()
     return [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == split]
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """How many shards are done, stale and to do."""
+    from tgo_pipeline.storage.shards import status
+
+    return status(paths.GENERATIONS, plan(params)), f"shards of {paths.GENERATIONS}"
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """What sampling the training images will take."""
+    width, height = run.family.width, run.family.height
+    size, sure = _pictures(run.images, run.shards, width, height)
+    work = f"{run.images:,} images of {width}x{height}"
+    common = {
+        "images": run.images,
+        "rows": run.images,
+        "files": run.shards,
+        "disk_bytes": size,
+        "disk": sure,
+    }
+    if not run.drawn:
+        return run.stage("generate", work=f"{work}, taken as they are", **common)
+    drawing = run.drawing
+    return run.stage(
+        "generate",
+        run.params.generate.precision,
+        flops=drawing.flops_per_image * run.images,
+        work=work,
+        memory_bytes=drawing.peak_bytes,
+        parts={"weights": drawing.weight_bytes, "activations": drawing.activation_bytes},
+        **common,
+    )
+
+
+def _pictures(images: int, shards: int, width: int, height: int) -> tuple[int, Sure]:
+    """Bytes of the generation shards: of those there are, by their mean, or the most that they can be."""
+    from tgo_pipeline.planning import disk
+
+    sizes = [file.stat().st_size for file in paths.GENERATIONS.glob("train-*.parquet")]
+    if sizes and len(sizes) == shards:
+        return sum(sizes), "exact"
+    if sizes:
+        return int(sum(sizes) / len(sizes) * shards), "about"
+    return images * (
+        disk.png_most_bytes(width, height) + 2 * disk.ROW_BYTES
+    ) + shards * disk.PARQUET_BYTES, "at most"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,16 @@
 """Label every scored sample at tau and weigh it; reads data/scores and data/thresholds.parquet, writes data/labels."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -16,6 +25,25 @@ def run(params: Params) -> None:
         metrics=paths.METRICS / "label.json",
         plots=paths.PLOTS,
     )
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """How many shards are done, stale and to do."""
+    from tgo_pipeline.storage.shards import status
+    from tgo_pipeline.thresholds.labels import plan
+
+    planned = plan(params, scores=paths.SCORES, thresholds=paths.THRESHOLDS)
+    return status(paths.LABELS, planned), f"shards of {paths.LABELS}"
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """The size of the labels."""
+    from stages.estimate import PROMPT_ID, SAMPLE_ID
+    from tgo_pipeline.planning import disk
+
+    bound = disk.table_most_bytes(run.images, PROMPT_ID + SAMPLE_ID, run.shards, 1)
+    work = f"{run.images:,} labels"
+    return run.stage("label", work=work, rows=run.images, files=run.shards, disk_bytes=bound, disk="at most")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,16 @@
 """Read, normalise, deduplicate and split the prompts; reads their sources, writes data/prompts.parquet."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -9,6 +18,26 @@ def run(params: Params) -> None:
     from tgo_pipeline import prompts
 
     prompts.write(params.prompts, params.seed, paths.PROMPTS, paths.METRICS / "prompts.json")
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """Whether the table is there, and that of the parameters."""
+    from tgo_pipeline.prompts import planned_fingerprint
+    from tgo_pipeline.storage.shards import table_status
+
+    return table_status(paths.PROMPTS, planned_fingerprint(params.prompts, params.seed)), str(paths.PROMPTS)
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """The size of the prompts table."""
+    from stages.estimate import PROMPT_ID
+    from tgo_pipeline.planning import disk
+
+    rows = len(run.train) + len(run.test)
+    sizes = sum(len(text.encode()) + 2 * PROMPT_ID for _, text in (*run.train, *run.test))
+    bound = sizes + rows * disk.ROW_BYTES + disk.PARQUET_BYTES
+    work = f"{len(run.train):,} train, {len(run.test):,} test"
+    return run.stage("prompts", work=work, rows=rows, files=1, disk_bytes=bound, disk="at most")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
 """Writes report.html from the tables of all other stages; it opens offline."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -23,6 +30,13 @@ def run(params: Params) -> None:
         metrics=paths.METRICS,
     )
     build(params, sources, paths.REPORT)
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """Whether the page is there."""
+    from tgo_pipeline.storage.shards import table_status
+
+    return table_status(paths.REPORT), str(paths.REPORT)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
-    from tgo_pipeline.storage.shards import Shard
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Shard, Status
 
 
 def run(params: Params) -> None:
@@ -32,6 +34,35 @@ def plan(params: Params) -> list[Shard]:
     from tgo_pipeline.scoring.stage import plan
 
     return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype, params.score.feedback)
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """How many shards are done, stale and to do."""
+    from tgo_pipeline.storage.shards import status
+
+    return status(paths.SCORES, plan(params)), f"shards of {paths.SCORES}"
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """What scoring the training images will take."""
+    from stages.estimate import PROMPT_ID, SAMPLE_ID
+    from tgo_pipeline.planning import disk
+
+    columns = run.params.score.columns
+    bound = disk.table_most_bytes(run.images, PROMPT_ID + SAMPLE_ID, run.shards, len(columns))
+    common: dict[str, Any] = {
+        "work": f"{run.images:,} images, {len(columns)} columns",
+        "rows": run.images,
+        "files": run.shards,
+        "disk_bytes": bound,
+        "disk": "at most",
+    }
+    if not run.params.score.rewards:
+        return run.stage("score", **common)
+    cost, precision = run.scoring(run.params.score.rewards)
+    flops = cost.flops_per_image * run.images + cost.flops_per_prompt * len(run.train)
+    parts = {"weights": cost.weight_bytes, "activations": cost.peak_bytes - cost.weight_bytes}
+    return run.stage("score", precision, flops, memory_bytes=cost.peak_bytes, parts=parts, **common)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,16 @@
 """Estimate tau and its uncertainty for every reward; reads data/scores, writes data/thresholds.parquet and plots."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
+
+if TYPE_CHECKING:
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import StagePlan
+    from tgo_pipeline.storage.shards import Status
 
 
 def run(params: Params) -> None:
@@ -15,6 +24,22 @@ def run(params: Params) -> None:
         metrics=paths.METRICS / "threshold.json",
         plots=paths.PLOTS,
     )
+
+
+def shards(params: Params) -> tuple[Status, str]:
+    """Whether the table is there, and that of the parameters and scores."""
+    from tgo_pipeline.storage.shards import table_status
+    from tgo_pipeline.thresholds.stage import planned_fingerprint
+
+    return table_status(paths.THRESHOLDS, planned_fingerprint(params, paths.SCORES)), str(paths.THRESHOLDS)
+
+
+def estimate(run: Estimate) -> StagePlan:
+    """The size of the tables of thresholds."""
+    from tgo_pipeline.planning import disk
+
+    work = f"{len(run.params.score.columns)} rewards"
+    return run.stage("threshold", work=work, files=1, disk_bytes=disk.PARQUET_BYTES * 4, disk="at most")
 
 
 if __name__ == "__main__":

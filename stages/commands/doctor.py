@@ -37,7 +37,7 @@ def doctor(
 
 def _needs(params: Params) -> Needs:
     """What the run takes, by the plan for a device like the first one here."""
-    from stages.estimate import make
+    from stages.commands.plan import make
     from tgo_pipeline.doctor.device import gpus
     from tgo_pipeline.doctor.request import Needs
     from tgo_pipeline.planning.gpus import Device, device

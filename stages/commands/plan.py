@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+from stages import STAGES
+
+if TYPE_CHECKING:
+    from stages.estimate import Estimate
+    from tgo_pipeline.params import Params
+    from tgo_pipeline.planning.gpus import Device
+    from tgo_pipeline.planning.plan import Plan, StagePlan
 
 PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 
@@ -25,7 +35,6 @@ def plan(
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""
-    from stages.estimate import make
     from tgo_pipeline.params import load_params
     from tgo_pipeline.planning import plan as planned
     from tgo_pipeline.planning.gpus import device
@@ -36,6 +45,56 @@ def plan(
         typer.echo(json.dumps(made.as_json(), indent=2))
     else:
         show(planned.show(made), planned.WIDE)
+
+
+def make(
+    params: Params, device: Device, gpus: int = 1, prompts: int | None = None, test_prompts: int | None = None
+) -> Plan:
+    """The plan of all stages; `prompts` and `test_prompts` are how many to reckon with, none given: those there are.
+
+    Raises `TgoError` if the model's configuration cannot be had, or the prompts cannot be counted.
+    """
+    from stages.estimate import Estimate
+    from tgo_pipeline.planning.plan import Plan
+
+    run = Estimate(params, device, gpus, prompts, test_prompts)
+    estimated = (importlib.import_module(f"stages.{name}") for name in STAGES)
+    stages = tuple(stage.estimate(run) for stage in estimated if hasattr(stage, "estimate"))
+    return Plan(params.model, device, gpus, stages, tuple(_warnings(run, stages)))
+
+
+def _warnings(run: Estimate, stages: tuple[StagePlan, ...]) -> list[str]:
+    """What will not fit, and what was not counted."""
+    from tgo_pipeline.planning.plan import amount
+
+    found = []
+    memory = run.device.memory_gb
+    for stage in stages:
+        if memory is not None and stage.memory_bytes > 0.9 * memory * 1e9:
+            found.append(
+                f"{stage.stage} takes {amount(stage.memory_bytes)}B, and {run.device.name} has {memory:.4g} GB: "
+                f"{_advice(stage.stage, run.params, run.gpus)}."
+            )
+    own = [name for name, value in run.params.score.rewards.items() if ":" in (value or name)]
+    if own:
+        found.append(f"not counted: {', '.join(own)}, rewards of your own.")
+    return found
+
+
+def _advice(stage: str, params: Params, gpus: int) -> str:
+    runtime, tuning = params.runtime, params.fine_tune
+    if stage in ("generate", "evaluate"):
+        return f"lower runtime.generate_batch_size ({runtime.generate_batch_size})"
+    if stage == "score":
+        return (
+            "lower runtime.score_batch_size, or let runtime.score_memory_gb load rewards one after the other"
+        )
+    smaller = [f"runtime.micro_batch_size ({runtime.micro_batch_size or tuning.batch_size})"]
+    smaller.append(f"runtime.generate_batch_size ({runtime.generate_batch_size}, for encoding)")
+    more = [] if runtime.gradient_checkpointing else ["runtime.gradient_checkpointing: true"]
+    more += ["fine_tune.method: lora"] if tuning.method == "full" else []
+    more += ["configs/accelerate/fsdp2.yaml, which cuts weights and states into shards"] if gpus > 1 else []
+    return f"lower {' and '.join(smaller)}" + (f"; or {', '.join(more)}" if more else "")
 
 
 def add_to(app: typer.Typer) -> None:

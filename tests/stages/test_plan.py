@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.plan_reality import ROOT, compare, small
 from stages.cli import app
-from stages.estimate import make
+from stages.commands.plan import make
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params, ScoreParams, TargetParams, load_params

@@ -266,3 +266,13 @@ def sweep_temporaries(folder: Path) -> None:
     """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
     for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def table_status(path: Path, expected: str | None = None) -> Status:
+    """The status of a stage of one file: stale where its stored fingerprint is not the expected one."""
+    from tgo_pipeline.storage.tables import read_metadata
+
+    if not path.is_file():
+        return Status(0, 0, 1, 0)
+    stale = expected is not None and read_metadata(path).get("fingerprint") != expected
+    return Status(int(not stale), int(stale), 0, 0)
