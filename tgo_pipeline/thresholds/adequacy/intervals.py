@@ -6,9 +6,13 @@ Prompts are independent, samples of one prompt are not; every interval here trea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+
+from tgo_pipeline.intervals import t_quantile
+
+ROUNDING = 1e-12
+"""What is left of a sum of squares once all of it is subtracted again, as a share of the largest such rest."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,6 @@ class Components:
     def log_f_of(self, ratio: float) -> float:
         """log(MSB / MSW) that a ratio in [0, 1) corresponds to."""
         return float(np.log1p(self.typical_size * ratio / (1 - ratio)))
-
-
-def t_quantile(level: float, freedom: int) -> float:
-    """Quantile of Student's t from the normal one, to 1e-3 for 10 degrees of freedom or more (A&S 26.7.5)."""
-    z = NormalDist().inv_cdf(level)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def share(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> Interval:
@@ -88,15 +83,18 @@ def components(
 
     Method of moments as in `moments.variance_components`; the interval of the ratio is that of log(MSB / MSW) with
     every prompt left out in turn and a t quantile, which needs no normality (Arvesen & Schmitz 1970). None where
-    fewer than 3 prompts, or no repeated sample, leave nothing to estimate.
+    fewer than 3 prompts, no repeated sample, or values that are all equal leave nothing to estimate.
     """
     groups, total = sizes.size, int(sizes.sum())
     if groups < 3 or total == groups:
         return None
-    means = means - float(means @ sizes) / total
+    means = means - means[0]  # first, so that equal means are exactly 0 from their centre
+    means -= float(means @ sizes) / total
     between_squares = sizes * means**2
     within = float(squares.sum()) / (total - groups)
     mean_square = float(between_squares.sum()) / (groups - 1)
+    if mean_square == within == 0:
+        return None
     typical_size = (total - float(np.sum(sizes.astype(np.float64) ** 2)) / total) / (groups - 1)
     between = (mean_square - within) / typical_size
     log_f, error = _jackknife(means, squares, sizes, between_squares, mean_square, within)
@@ -132,10 +130,15 @@ def _jackknife(
     left_between = (between_squares.sum() - between_squares - shift) / (groups - 2)
     freedom = left_total - (groups - 1)
     left_squares = squares.sum() - squares
-    if min(mean_square, within, left_between.min(), left_squares.min(), freedom.min()) <= 0:
+    if min(mean_square, within, freedom.min()) <= 0 or _vanishes(left_between) or _vanishes(left_squares):
         return None, None
     pseudo = np.log(left_squares / freedom)
     pseudo -= np.log(left_between)
     pseudo *= groups - 1
     pseudo += groups * np.log(mean_square / within)
     return float(pseudo.mean()), float(pseudo.std(ddof=1) / np.sqrt(groups))
+
+
+def _vanishes(rests: np.ndarray) -> bool:
+    """Whether one of these sums of squares is zero but for rounding: its logarithm would be noise."""
+    return bool(rests.min() <= ROUNDING * rests.max())
