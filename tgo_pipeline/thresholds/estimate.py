@@ -40,12 +40,9 @@ def _ranks(n: int, p: float, confidence: float) -> tuple[int, int]:
         """P(B <= k); scipy's own binomial functions take no n above 2^31."""
         return float(betainc(n - k, k + 1, 1 - p)) if k < n else 1.0
 
-    tail = (1 - confidence) / 2
-    lower, below_upper = (
-        bisect_right(range(n + 1), tail, key=at_most),
-        bisect_left(range(n + 1), 1 - tail, key=at_most),
-    )
-    return lower, below_upper + 1
+    tail, counts = (1 - confidence) / 2, range(n + 1)
+    lower = bisect_right(counts, tail, key=at_most)
+    return lower, bisect_left(counts, 1 - tail, key=at_most) + 1
 
 
 def bootstrap_interval(
