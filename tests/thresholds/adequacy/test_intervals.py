@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.thresholds.worlds import gaussian, grouped
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.thresholds.adequacy.intervals import (
     Components,
     components,
     share,
     standard_error,
-    wilson,
 )
 from tgo_pipeline.thresholds.moments import Groups, variance_components
 
@@ -117,7 +117,7 @@ def test_scores_that_are_constant_in_each_prompt_lie_between_prompts_alone() -> 
 def test_a_share_of_independent_samples_has_wilsons_interval() -> None:
     hits = np.repeat([1, 0], [30, 70])
     found = share(hits, np.ones(100, int), 0.95)
-    assert (found.low, found.high) == pytest.approx(wilson(0.3, 99, 99, 0.95))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.3, 99, 0.95, 99))
     assert (found.low, found.high) == pytest.approx((0.2189, 0.3958), abs=5e-3)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgo_pipeline.intervals import t_quantile
+from tgo_pipeline.intervals import t_quantile, wilson_interval
 
 ROUNDING = 1e-12
 """What is left of a sum of squares once all of it is subtracted again, as a share of the largest such rest."""
@@ -48,32 +48,25 @@ class Components:
 def share(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> Interval:
     """Share of samples with a property, from its counts `hits` (G,) in prompts of `sizes` (G,) samples.
 
-    Wilson's interval at the effective number of samples p (1 - p) / se^2, at most all of them, with se the
-    linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998, with Wilson's ends).
+    Wilson's interval with Student's quantile at the effective number of samples p (1 - p) / se^2, at most all of them;
+    se is the linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998).
     Where every sample agrees, a prompt counts as one sample.
     """
     groups, total = hits.size, float(sizes.sum())
     value = float(hits.sum()) / total
     if groups < 2:
         return Interval(value)
+    if value in (0, 1):
+        return Interval(value, *wilson_interval(value, groups, confidence, groups - 1))
     error = standard_error(hits, sizes)
-    effective = min(total, value * (1 - value) / error**2) if error else float(total)
-    return Interval(value, *wilson(value, groups if value in (0, 1) else effective, groups - 1, confidence))
+    effective = min(total, value * (1 - value) / error**2) if error else total
+    return Interval(value, *wilson_interval(value, effective, confidence, groups - 1))
 
 
 def standard_error(totals: np.ndarray, sizes: np.ndarray) -> float:
     """Standard error over prompts of the mean sum totals / sum sizes, both (G,), G >= 2, by linearisation."""
     residuals = totals - totals.sum() / sizes.sum() * sizes
     return float(np.sqrt(sizes.size / (sizes.size - 1) * np.sum(residuals**2)) / sizes.sum())
-
-
-def wilson(value: float, count: float, freedom: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share of `count` observations, with the t quantile of `freedom` in place of z."""
-    z2 = t_quantile((1 + confidence) / 2, freedom) ** 2
-    centre = value + z2 / (2 * count)
-    reach = np.sqrt(z2 * (value * (1 - value) + z2 / (4 * count)) / count)
-    low, high = float(centre - reach) / (1 + z2 / count), float(centre + reach) / (1 + z2 / count)
-    return max(0.0, min(low, value)), min(1.0, max(high, value))  # rounding may cross 0, 1 or the share
 
 
 def components(
