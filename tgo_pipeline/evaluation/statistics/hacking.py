@@ -146,7 +146,8 @@ def _share(found: dict[str, Any], means: NDArray, confidence: float) -> dict[str
     """The ratio of the gains; with a gain of the target that may be zero it could be anything, and so is null."""
     if found["target_gain_low"] is None or found["target_gain_low"] <= 0:
         return dict.fromkeys(("share", "share_low", "share_high"))
-    low, high = percentile_interval(means[:, 1] / means[:, 0], confidence)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rare resample has no gain at all
+        low, high = percentile_interval(means[:, 1] / means[:, 0], confidence)
     return {"share": or_none(found["gain"] / found["target_gain"]), "share_low": low, "share_high": high}
 
 
