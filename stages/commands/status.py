@@ -71,9 +71,15 @@ def _score(params: Params) -> tuple[Status, str]:
 
 
 def _threshold(params: Params) -> tuple[Status, str]:
+    """The thresholds table, and the adequacy table, which has a version of its own."""
+    from tgo_pipeline.thresholds.adequacy import table as adequacy_table
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-    return _one_file(paths.THRESHOLDS, planned_fingerprint(params, paths.SCORES))
+    mark = planned_fingerprint(params, paths.SCORES)
+    fitted, where = _one_file(paths.THRESHOLDS, mark)
+    if not fitted.done or _one_file(paths.ADEQUACY, adequacy_table.planned_fingerprint(mark))[0].done:
+        return fitted, where
+    return Status(0, 1, 0, 0), f"{paths.ADEQUACY} alone: tau and labels stay as they are"
 
 
 def _label(params: Params) -> tuple[Status, str]:
