@@ -93,6 +93,6 @@ def test_the_command_prints_a_table_or_json(
 
 
 def test_every_recipe_names_a_model_that_can_be_planned() -> None:
-    from tgo_pipeline.params.presets import MODELS
+    from tgo_pipeline.params.presets import models
 
-    assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(MODELS)
+    assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(models())
