@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from fine_tune.distributed.processes import Group
 from fine_tune.policies.base import Policy
 from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
 
 
 class Spread:
@@ -45,23 +48,36 @@ def _shard(network: nn.Module, mesh: Any) -> None:
     Weights stay float32 and are gathered as such: a process computes what it would alone.
     """
     from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
-    from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
     from torch.distributed.fsdp import OffloadPolicy, fully_shard
 
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise TgoError("accelerate's configuration asks for FSDP of version 1: set fsdp_version to 2.")
-    plugin.set_auto_wrap_policy(network)
-    is_unit = fsdp2_prepare_auto_wrap_policy(plugin, network) or (lambda _: False)
     options: dict[str, Any] = {
         "mesh": mesh,
         "reshard_after_forward": plugin.reshard_after_forward,
         "offload_policy": plugin.cpu_offload or OffloadPolicy(),
     }
-    for module in reversed(list(network.modules())[1:]):  # children before their parents
-        if is_unit(module):
-            fully_shard(module, **options)
-    fully_shard(network, **options)
+    for module in (*units(network, plugin), network):
+        fully_shard(module, **options)
+
+
+def units(network: nn.Module, plugin: FullyShardedDataParallelPlugin) -> list[nn.Module]:
+    """The modules inside a network that are gathered one at a time, children before their parents.
+
+    accelerate's configuration names one of torch's policies, which says of a module whether it is a unit.
+    """
+    plugin.set_auto_wrap_policy(network)
+    policy: Any = plugin.auto_wrap_policy
+    if policy is None:
+        return []
+    inside = reversed(list(network.modules())[1:])
+    return [each for each in inside if policy(module=each, recurse=False, nonwrapped_numel=_count(each))]
+
+
+def _count(module: nn.Module) -> int:
+    """Parameters in a module, each number once."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def whole(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:

@@ -6,12 +6,9 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from fine_tune.data.batches import TrainingBatch, TrainingData
@@ -19,6 +16,7 @@ from fine_tune.distributed.networks import Spread, placed, whole
 from fine_tune.distributed.processes import Group
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint
 from fine_tune.policies.base import Policy
+from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import State
 from fine_tune.training.early_stopping import Guard
 from fine_tune.training.forward import Forward, Likelihoods, Predictions
@@ -80,7 +78,6 @@ class Trainer:
         self._trained = policy.trainable()
         self._average = _copies(self._trained) if params.ema else {}
         self._optimizer = make_optimizer(list(self._trained.values()), params)
-        self._prepared = accelerator.prepare_optimizer(self._optimizer)
 
     def update(self) -> Update:
         """One optimiser step.
@@ -97,8 +94,8 @@ class Trainer:
         rate = learning_rate(self._params, self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._prepared.step()
-        self._prepared.zero_grad()
+        self._accelerator.step(self._optimizer)
+        self._optimizer.zero_grad()
         self.step += 1
         self._update_average()
         label = (per_sample.pop("label") >= 0.5).astype(np.int64)
@@ -169,7 +166,7 @@ class Trainer:
 
     def _clip(self) -> float:
         """Clip the whole gradient; its norm before that."""
-        self._accelerator.unscale_gradients()
+        self._accelerator.unscale(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)
         return float(whole({"norm": norm}, keep=True)["norm"])
 
@@ -262,15 +259,3 @@ def learning_rate(params: FineTuneParams, step: int) -> float:
     progress = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
     factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}
     return params.learning_rate * factor[params.schedule]
-
-
-def make_accelerator(params: FineTuneParams, device: torch.device) -> Accelerator:
-    """Precision and device for this training. Raises `TgoError` where the device lacks the precision."""
-    if params.precision == "fp16" and device.type == "cpu":
-        raise TgoError("fine_tune.precision is fp16, which needs a GPU: use bf16 or fp32 on a CPU.")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training of this process may differ
-    precision: Any = {"fp32": "no"}.get(params.precision, params.precision)
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
