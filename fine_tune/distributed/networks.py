@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fine_tune.distributed.processes import Group
 from fine_tune.policies.base import Policy
@@ -17,6 +21,9 @@ from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
     from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+"""States as a checkpoint holds them: of what is trained, on the CPU of the first process, by plain names."""
 
 
 class Spread:
@@ -80,22 +87,15 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def whole(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The tensors put together from their shards, on the CPU, where they are to be kept; empty elsewhere.
+def whole_weights(network: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    """Parameters put together from their shards, on the CPU of the first process; empty elsewhere.
 
-    All processes have to call it with the same names in the same order.
+    All processes have to call it. Without shards they are the network's own memory where that is on the CPU.
     """
-    kept = {}
-    for name, tensor in tensors.items():
-        full = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
-        if keep:
-            kept[name] = full.cpu()
-    return kept
+    found: dict[str, Any] = get_model_state_dict(network, options=WHOLE)
+    return {name: found[name] for name in names if name in found}
 
 
-def placed(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor cut and placed as `like` is, if that is a shard of the same shape."""
-    if isinstance(value, DTensor) or not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    value = value.to(like.device_mesh.device_type)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+def load_whole_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the parameters that `whole_weights` returned, each process its shards of them."""
+    set_model_state_dict(network, dict(weights), options=WHOLE)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from fine_tune.data.batches import TrainingBatch, TrainingData
-from fine_tune.distributed.networks import Spread, placed, whole
+from fine_tune.distributed.networks import Spread, load_whole_weights, whole_weights
 from fine_tune.distributed.processes import Group
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint
 from fine_tune.policies.base import Policy
@@ -75,6 +76,7 @@ class Trainer:
             policy.compile()
         self._device = accelerator.device
         self._spread = Spread(policy, self._group, self._device)
+        self._network = policy.network
         self._trained = policy.trainable()
         self._average = _copies(self._trained) if params.ema else {}
         self._optimizer = make_optimizer(list(self._trained.values()), params)
@@ -168,7 +170,7 @@ class Trainer:
         """Clip the whole gradient; its norm before that."""
         self._accelerator.unscale(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)
-        return float(whole({"norm": norm}, keep=True)["norm"])
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _check(self, what: str, finite: bool) -> None:
         if not finite:
@@ -199,37 +201,42 @@ class Trainer:
     @torch.no_grad()
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
         for name, value in weights.items():
-            self._trained[name].copy_(placed(value, self._trained[name]))
+            self._trained[name].copy_(value)
 
     def weights(self) -> dict[str, Tensor]:
         """The trained tensors on the CPU, whole; empty but for the main process. All processes have to call it."""
-        return whole(self._trained, self._group.is_main)
+        return whole_weights(self._network, self._trained)
 
     def state(self) -> State:
         """What a checkpoint holds, without tensors but for the main process. All processes have to call it."""
-        keep = self._group.is_main
-        weights, average = self.weights(), whole(self._average, keep)
-        moments = whole(named_state(self._optimizer, self._trained), keep)
+        average: dict[str, Tensor] = {}
+        if self._average:
+            with self.averaged():
+                average = _copies(self.weights())
+        moments = named_state(self._optimizer, self._network)
         scaler = self._accelerator.scaler
         memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
         memory |= {THRESHOLDS: list(self.thresholds)} if self.thresholds else {}
-        return State(self.step, weights, moments, scaler.state_dict() if scaler else {}, average, memory)
+        return State(
+            self.step, self.weights(), moments, scaler.state_dict() if scaler else {}, average, memory
+        )
 
     def load_state(self, state: State) -> None:
         """Go on from a checkpoint of the same training, by however many processes it was written."""
-        self._set_weights(state.weights)
-        for name, value in state.average.items():
-            self._average[name].copy_(placed(value, self._average[name]))
+        if state.average:
+            load_whole_weights(self._network, state.average)
+            self._average = _copies(self._trained)
+        load_whole_weights(self._network, state.weights)
         self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
         self._guard.load_state(state.memory[GUARD])
         self.thresholds = list(state.memory.get(THRESHOLDS, []))
-        load_named_state(self._optimizer, self._trained, state.optimizer)
+        load_named_state(self._optimizer, self._network, state.optimizer)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
         self.step = state.step
 
 
-def _copies(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
