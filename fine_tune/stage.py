@@ -27,13 +27,13 @@ from tgo_pipeline.storage.shards import Stop, sweep_temporaries
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from accelerate import Accelerator
     from torch import Tensor
 
     from fine_tune.data.batches import TrainingData
     from fine_tune.data.labels import Labels
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
+    from fine_tune.training.accelerator import Accelerator
     from fine_tune.training.log import TrainingLog
     from fine_tune.training.reestimate import Reestimation
     from fine_tune.training.trainer import Trainer
@@ -280,11 +280,11 @@ class Base:
 
 
 def _prepare(job: Job, objective: Objective) -> Base:
-    from fine_tune.training.trainer import make_accelerator
+    from fine_tune.training.accelerator import Accelerator
     from tgo_pipeline.executors.runtime import prepare_torch
 
     device = prepare_torch(job.params.runtime)
-    accelerator = make_accelerator(job.params.fine_tune, device)
+    accelerator = Accelerator(job.params.fine_tune.precision, device)
     pipeline = _load_base(job.params, None if job.group.sharded else device)  # shards go to the device
     return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
 

@@ -27,11 +27,16 @@ def run(params: Params) -> None:
 
 
 def shards(params: Params) -> tuple[Status, str]:
-    """Whether the table is there, and that of the parameters and scores."""
-    from tgo_pipeline.storage.shards import table_status
+    """Whether the thresholds table is up to date, and the adequacy table, which has a version of its own."""
+    from tgo_pipeline.storage.shards import Status, table_status
+    from tgo_pipeline.thresholds.adequacy import table as adequacy_table
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-    return table_status(paths.THRESHOLDS, planned_fingerprint(params, paths.SCORES)), str(paths.THRESHOLDS)
+    mark = planned_fingerprint(params, paths.SCORES)
+    fitted = table_status(paths.THRESHOLDS, mark)
+    if not fitted.done or table_status(paths.ADEQUACY, adequacy_table.planned_fingerprint(mark)).done:
+        return fitted, str(paths.THRESHOLDS)
+    return Status(0, 1, 0, 0), f"{paths.ADEQUACY} alone: tau and labels stay as they are"
 
 
 def estimate(run: Estimate) -> StagePlan:

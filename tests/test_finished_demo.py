@@ -2,7 +2,8 @@
 
 `finished_demo/` is what that commit's `dvc repro` left, as far as `tgo status` reads it: tables without images and
 rows that play no part, the tuned model's description, and `params.yaml`. A key that is new since then must not enter
-a fingerprint at its default, or every user's finished work would be computed again.
+a fingerprint at its default, or every user's finished work would be computed again. What changed since on purpose has a
+version of its own: the adequacy table, which nothing else depends on.
 """
 
 import shutil
@@ -15,8 +16,11 @@ from tgo_pipeline.evaluation.stage import plan as plan_evaluation
 from tgo_pipeline.params import load_params
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import Status, status
+from tgo_pipeline.storage.tables import read_metadata
+from tgo_pipeline.thresholds.adequacy.table import ADEQUACY, write_adequacy
+from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-FINISHED = {"prompts": 1, "generate": 6, "score": 6, "threshold": 1, "label": 6, "fine_tune": 78}
+FINISHED = {"prompts": 1, "generate": 6, "score": 6, "label": 6, "fine_tune": 78}
 """What is done of each stage: tables, shards, or steps of training."""
 
 
@@ -34,6 +38,20 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
     assert {stage: rows[stage] for stage in FINISHED} == {
         stage: [str(done), "0", "0"] for stage, done in FINISHED.items()
     }
+
+
+def test_of_the_threshold_stage_the_adequacy_table_alone_is_stale(demo: Path) -> None:
+    params = load_params(demo / "params.yaml")
+    mark = planned_fingerprint(params, paths.SCORES)
+    assert read_metadata(paths.THRESHOLDS)["fingerprint"] == mark
+    shown = table(params)
+    rows = {
+        stage: rest for stage, *rest in zip(*(list(column.cells) for column in shown.columns), strict=True)
+    }
+    assert rows["threshold"][:3] == ["0", "1", "0"] and "data/adequacy.parquet alone" in rows["threshold"][-1]
+    write_adequacy(ADEQUACY.empty_table(), paths.ADEQUACY, mark)
+    again = table(params)
+    assert dict(zip(again.columns[0].cells, again.columns[1].cells, strict=True))["threshold"] == "1"
 
 
 def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:

@@ -21,7 +21,8 @@ from fine_tune.data.tensors import write_tensors
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS, Encoder, Policy
-from fine_tune.training.trainer import Trainer, make_accelerator
+from fine_tune.training.accelerator import Accelerator
+from fine_tune.training.trainer import Trainer
 from tgo_pipeline.params import FineTuneParams, LoraParams, RuntimeParams
 from tgo_pipeline.storage.shards import Shard
 
@@ -68,7 +69,7 @@ class Engine:
             micro_batch_size=task.micro, gradient_checkpointing=task.checkpointing, compile=task.compile
         )
         objective = make_objective(self.params)
-        accelerator = make_accelerator(self.params, self._device)
+        accelerator = Accelerator(self.params.precision, self._device)
         policy = self.policy()
         self.trainer = Trainer(policy, objective, self.data(), self.params, runtime, accelerator)
         return policy

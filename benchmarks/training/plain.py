@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig
 from torch import Tensor, nn
@@ -54,7 +53,6 @@ class PlainLoop:
     ) -> None:
         device = torch.device(task.device)
         cpu = device.type == "cpu"
-        AcceleratorState._reset_state(reset_partial_state=True)
         self._accelerator = Accelerator(
             mixed_precision="no" if cpu else "bf16",
             gradient_accumulation_steps=task.batch // task.micro,

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fine_tune.distributed.processes import Group
 from fine_tune.policies.base import Policy
 from tgo_pipeline.errors import TgoError
+
+if TYPE_CHECKING:
+    from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
+
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+"""States as a checkpoint holds them: of what is trained, on the CPU of the first process, by plain names."""
 
 
 class Spread:
@@ -45,41 +55,47 @@ def _shard(network: nn.Module, mesh: Any) -> None:
     Weights stay float32 and are gathered as such: a process computes what it would alone.
     """
     from accelerate.utils.dataclasses import FullyShardedDataParallelPlugin
-    from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
     from torch.distributed.fsdp import OffloadPolicy, fully_shard
 
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise TgoError("accelerate's configuration asks for FSDP of version 1: set fsdp_version to 2.")
-    plugin.set_auto_wrap_policy(network)
-    is_unit = fsdp2_prepare_auto_wrap_policy(plugin, network) or (lambda _: False)
     options: dict[str, Any] = {
         "mesh": mesh,
         "reshard_after_forward": plugin.reshard_after_forward,
         "offload_policy": plugin.cpu_offload or OffloadPolicy(),
     }
-    for module in reversed(list(network.modules())[1:]):  # children before their parents
-        if is_unit(module):
-            fully_shard(module, **options)
-    fully_shard(network, **options)
+    for module in (*units(network, plugin), network):
+        fully_shard(module, **options)
 
 
-def whole(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The tensors put together from their shards, on the CPU, where they are to be kept; empty elsewhere.
+def units(network: nn.Module, plugin: FullyShardedDataParallelPlugin) -> list[nn.Module]:
+    """The modules inside a network that are gathered one at a time, children before their parents.
 
-    All processes have to call it with the same names in the same order.
+    accelerate's configuration names one of torch's policies, which says of a module whether it is a unit.
     """
-    kept = {}
-    for name, tensor in tensors.items():
-        full = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
-        if keep:
-            kept[name] = full.cpu()
-    return kept
+    plugin.set_auto_wrap_policy(network)
+    policy: Any = plugin.auto_wrap_policy
+    if policy is None:
+        return []
+    inside = reversed(list(network.modules())[1:])
+    return [each for each in inside if policy(module=each, recurse=False, nonwrapped_numel=_count(each))]
 
 
-def placed(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor cut and placed as `like` is, if that is a shard of the same shape."""
-    if isinstance(value, DTensor) or not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    value = value.to(like.device_mesh.device_type)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+def _count(module: nn.Module) -> int:
+    """Parameters in a module, each number once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def whole_weights(network: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    """Parameters put together from their shards, on the CPU of the first process; empty elsewhere.
+
+    All processes have to call it. Without shards they are the network's own memory where that is on the CPU.
+    """
+    found: dict[str, Any] = get_model_state_dict(network, options=WHOLE)
+    return {name: found[name] for name in names if name in found}
+
+
+def load_whole_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the parameters that `whole_weights` returned, each process its shards of them."""
+    set_model_state_dict(network, dict(weights), options=WHOLE)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives.base import Objective
 from fine_tune.policies.base import Policy
+from fine_tune.training.accelerator import Accelerator
 from tgo_pipeline.params import FineTuneParams
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
-from fine_tune.distributed.networks import placed
+from fine_tune.distributed.networks import WHOLE
 from tgo_pipeline.params import FineTuneParams
 
 
@@ -39,31 +40,41 @@ def make_optimizer(parameters: list[nn.Parameter], params: FineTuneParams) -> to
     )
 
 
-def named_state(optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def named_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Tensor]:
     """Everything that the optimiser keeps, as `<key>.<name of the parameter>`; numbers become tensors of no dimension.
 
-    A parameter has no state before its first update: fp16 skips updates that overflow.
+    Whole and on the CPU of the first process, empty elsewhere; all processes have to call it. A parameter has no state
+    before its first update: fp16 skips updates that overflow.
     """
-    name_of = {id(parameter): name for name, parameter in names.items()}
+    if not optimizer.state:  # torch would make one by an update, and count it
+        return {}
+    kept: Any = get_optimizer_state_dict(network, optimizer, options=WHOLE).get("state", {})
     return {
-        f"{key}.{name_of[id(parameter)]}": _as_tensor(value)
-        for parameter, values in optimizer.state.items()
+        f"{key}.{name}": _as_tensor(value)
+        for name, values in kept.items()
         for key, value in values.items()
         if value is not None
     }
 
 
 def load_named_state(
-    optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer, network: nn.Module, state: Mapping[str, Tensor]
 ) -> None:
-    """Give the optimiser, built for the same parameters in the same order, what `named_state` said, whole or not."""
-    kept: dict[str, dict[str, Any]] = {}
+    """Give the optimiser of a network what `named_state` returned, each process its shards of it."""
+    if not state:
+        return
+    kept: dict[str, Any] = {}
     for full, value in state.items():
         key, _, name = full.partition(".")
-        kept.setdefault(name, {})[key] = _from_tensor(placed(value, names[name]))
-    content = optimizer.state_dict()
-    content["state"] = {number: kept[name] for number, name in enumerate(names) if name in kept}
-    optimizer.load_state_dict(content)
+        kept.setdefault(name, {})[key] = _from_tensor(value)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    groups = [
+        {**group, "params": [names[each] for each in group["params"]]} for group in optimizer.param_groups
+    ]
+    optimizer.zero_grad()  # torch makes the state to fill by an update of nothing, and only without gradients
+    set_optimizer_state_dict(network, optimizer, {"state": kept, "param_groups": groups}, options=WHOLE)
+    for parameter in [each for each in optimizer.state if names[each] not in kept]:
+        del optimizer.state[parameter]  # that one it was not to make
 
 
 def _as_tensor(value: Any) -> Tensor:

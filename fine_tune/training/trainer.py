@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from fine_tune.data.batches import TrainingBatch, TrainingData
-from fine_tune.distributed.networks import Spread, placed, whole
+from fine_tune.distributed.networks import Spread, load_whole_weights, whole_weights
 from fine_tune.distributed.processes import Group
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint
 from fine_tune.policies.base import Policy
+from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import State
 from fine_tune.training.early_stopping import Guard
 from fine_tune.training.forward import Forward, Likelihoods, Predictions
@@ -77,10 +76,10 @@ class Trainer:
             policy.compile()
         self._device = accelerator.device
         self._spread = Spread(policy, self._group, self._device)
+        self._network = policy.network
         self._trained = policy.trainable()
         self._average = _copies(self._trained) if params.ema else {}
         self._optimizer = make_optimizer(list(self._trained.values()), params)
-        self._prepared = accelerator.prepare_optimizer(self._optimizer)
 
     def update(self) -> Update:
         """One optimiser step.
@@ -97,8 +96,8 @@ class Trainer:
         rate = learning_rate(self._params, self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._prepared.step()
-        self._prepared.zero_grad()
+        self._accelerator.step(self._optimizer)
+        self._optimizer.zero_grad()
         self.step += 1
         self._update_average()
         label = (per_sample.pop("label") >= 0.5).astype(np.int64)
@@ -169,9 +168,9 @@ class Trainer:
 
     def _clip(self) -> float:
         """Clip the whole gradient; its norm before that."""
-        self._accelerator.unscale_gradients()
+        self._accelerator.unscale(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)
-        return float(whole({"norm": norm}, keep=True)["norm"])
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _check(self, what: str, finite: bool) -> None:
         if not finite:
@@ -202,37 +201,42 @@ class Trainer:
     @torch.no_grad()
     def _set_weights(self, weights: dict[str, Tensor]) -> None:
         for name, value in weights.items():
-            self._trained[name].copy_(placed(value, self._trained[name]))
+            self._trained[name].copy_(value)
 
     def weights(self) -> dict[str, Tensor]:
         """The trained tensors on the CPU, whole; empty but for the main process. All processes have to call it."""
-        return whole(self._trained, self._group.is_main)
+        return whole_weights(self._network, self._trained)
 
     def state(self) -> State:
         """What a checkpoint holds, without tensors but for the main process. All processes have to call it."""
-        keep = self._group.is_main
-        weights, average = self.weights(), whole(self._average, keep)
-        moments = whole(named_state(self._optimizer, self._trained), keep)
+        average: dict[str, Tensor] = {}
+        if self._average:
+            with self.averaged():
+                average = _copies(self.weights())
+        moments = named_state(self._optimizer, self._network)
         scaler = self._accelerator.scaler
         memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
         memory |= {THRESHOLDS: list(self.thresholds)} if self.thresholds else {}
-        return State(self.step, weights, moments, scaler.state_dict() if scaler else {}, average, memory)
+        return State(
+            self.step, self.weights(), moments, scaler.state_dict() if scaler else {}, average, memory
+        )
 
     def load_state(self, state: State) -> None:
         """Go on from a checkpoint of the same training, by however many processes it was written."""
-        self._set_weights(state.weights)
-        for name, value in state.average.items():
-            self._average[name].copy_(placed(value, self._average[name]))
+        if state.average:
+            load_whole_weights(self._network, state.average)
+            self._average = _copies(self._trained)
+        load_whole_weights(self._network, state.weights)
         self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
         self._guard.load_state(state.memory[GUARD])
         self.thresholds = list(state.memory.get(THRESHOLDS, []))
-        load_named_state(self._optimizer, self._trained, state.optimizer)
+        load_named_state(self._optimizer, self._network, state.optimizer)
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.scaler)
         self.step = state.step
 
 
-def _copies(tensors: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
@@ -262,15 +266,3 @@ def learning_rate(params: FineTuneParams, step: int) -> float:
     progress = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
     factor = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}
     return params.learning_rate * factor[params.schedule]
-
-
-def make_accelerator(params: FineTuneParams, device: torch.device) -> Accelerator:
-    """Precision and device for this training. Raises `TgoError` where the device lacks the precision."""
-    if params.precision == "fp16" and device.type == "cpu":
-        raise TgoError("fine_tune.precision is fp16, which needs a GPU: use bf16 or fp32 on a CPU.")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier training of this process may differ
-    precision: Any = {"fp32": "no"}.get(params.precision, params.precision)
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.bradley_terry import strengths
@@ -58,6 +59,25 @@ def test_two_images_have_opposite_strengths_that_solve_one_equation(
     assert strong == pytest.approx(-weak, abs=1e-9)
     surplus = wins - games / (1 + np.exp(-2 * strong)) + prior * (0.5 - 1 / (1 + np.exp(-strong)))
     assert surplus == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("choice", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("prior", [0.1, 1.0, 5.0])
+def test_one_game_of_two_images_is_the_optimum_of_a_plain_minimiser(choice: float, prior: float) -> None:
+    def loss(strength: np.ndarray) -> float:
+        gap = strength[0] - strength[1]
+        data = choice * gap - np.logaddexp(0, gap)
+        return -float(data + np.sum(prior * (strength / 2 - np.logaddexp(0, strength))))
+
+    found = strengths(np.array([0]), np.array([1]), np.array([choice]), 2, prior)
+    expected = optimize.minimize(loss, np.zeros(2), method="BFGS", tol=1e-10).x
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_images_without_a_game_have_strength_0(images: int) -> None:
+    nothing = np.array([], int)
+    assert strengths(nothing, nothing, np.array([]), images, 1.0).tolist() == [0.0] * images
 
 
 def test_undefeated_images_and_images_never_compared_are_finite() -> None:

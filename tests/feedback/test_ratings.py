@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback import ratings
 from tgo_pipeline.feedback.ratings import effects, mean, median
 
 rows = st.lists(
@@ -68,6 +69,28 @@ def test_without_raters_it_is_the_closed_form_of_shrinkage_to_the_mean() -> None
     found = effects(values, images, None, shrinkage)
     assert found.mean == pytest.approx(middle)
     np.testing.assert_allclose(found.scores, middle + shares * (means - middle), atol=1e-9)
+
+
+@pytest.mark.parametrize("raters", [None, np.array([0])])
+def test_one_rating_is_its_images_score(raters: np.ndarray | None) -> None:
+    found = effects(np.array([4.0]), np.array([0]), raters, 2.0)
+    assert found.mean == pytest.approx(4)
+    assert [*found.images, *found.raters] == pytest.approx([0, 0], abs=1e-12)
+    assert mean(np.array([4.0]), np.array([0])) == median(np.array([4.0]), np.array([0])) == [4]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_equal_ratings_leave_no_effect(value: float) -> None:
+    found = effects(np.full(6, value), np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 0, 1]), 1.0)
+    np.testing.assert_allclose(found.scores, value, atol=1e-9)
+    np.testing.assert_allclose(found.raters, 0, atol=1e-9)
+
+
+def test_a_system_that_does_not_settle_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ratings, "MOST_STEPS", 1)
+    values, images, raters = np.array([1.0, 5, 2, 4]), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2])
+    with pytest.raises(TgoError, match=r"did not settle within 1 steps at shrinkage 0\.01"):
+        effects(values, images, raters, 0.01)
 
 
 def test_one_image_s_many_raters_move_it_further_from_the_mean_than_one_rater_does() -> None:

@@ -14,8 +14,9 @@ from fine_tune.data.batches import TrainingBatch
 from fine_tune.footprint import training
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
+from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import Checkpoints
-from fine_tune.training.trainer import Trainer, make_accelerator
+from fine_tune.training.trainer import Trainer
 from tests.tiny import tiny_diffusion_pipeline
 from tests.tiny_families import tiny_sd3_pipeline
 from tests.tiny_masked import tiny_meissonic_pipeline
@@ -94,7 +95,7 @@ def _measure(params: Params, encoded: Encoding) -> tuple[Meter, Trainer]:
     meter = Meter()
     meter.hold(*policy.networks)
     with meter:
-        accelerator = make_accelerator(tuning, torch.device("cpu"))
+        accelerator = Accelerator(tuning.precision, torch.device("cpu"))
         data: Any = _data(encoded, objective, tuning)
         trainer = Trainer(policy, objective, data, tuning, params.runtime, accelerator)
         trainer.update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -11,8 +12,11 @@ from typer.testing import CliRunner
 from stages.cli import app
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.params import presets as module
 from tgo_pipeline.params.parsing import parse
-from tgo_pipeline.params.presets import MODELS, PRESETS, apply
+from tgo_pipeline.params.presets import apply, models, presets
+
+PRESETS, MODELS = presets(), models()
 
 KAPPA = {  # beta / T: the stiffness on mean squared errors
     "tgo/sd14": 1000,
@@ -124,3 +128,47 @@ def test_the_command_shows_every_preset_with_its_source() -> None:
     assert done.exit_code == 0
     assert all(name in done.output for name in PRESETS)
     assert "HPSv1" in done.output and "csft.negative_prefix" in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("models: {}\npresets: [", "it is not YAML"),
+        ("presets: {}", r"models is missing"),
+        (
+            "models: {}\npresets: {tgo/demo: {source: x, valeus: {}}}",
+            r"presets\.tgo/demo\.valeus is not a known key",
+        ),
+        (
+            "models: {}\npresets: {tgo/demo: {source: x}}",
+            r"presets\.tgo/demo\.a preset has either both source and",
+        ),
+        (
+            "models: {}\npresets: {tgo/demo: {lent_from: dpo/demo}}",
+            r"lent_from is 'dpo/demo', which is no preset",
+        ),
+        (
+            "models: {}\npresets: {tgo/demo: {source: x, values: {betta: 1}}}",
+            r"presets\.tgo/demo\.values\.betta is not a known key. Did you mean beta",
+        ),
+        (
+            "models: {}\npresets: {tgo/demo: {source: x, values: {beta: low}}}",
+            r"presets\.tgo/demo\.values\.beta is 'low': it must be a number",
+        ),
+        ("models: {}\npresets: {a/b: {}, a/b: {}}", "a/b is there twice"),
+    ],
+)
+def test_a_mistake_in_the_file_names_the_file_and_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, message: str
+) -> None:
+    path = tmp_path / "presets.yaml"
+    path.write_text(content)
+    monkeypatch.setattr(module, "FILE", path)
+    for cached in (module._file, module.presets):
+        cached.cache_clear()
+    try:
+        with pytest.raises(TgoError, match=rf"presets\.yaml: .*{message}"):
+            apply(tuning(preset="tgo/demo"))
+    finally:
+        for cached in (module._file, module.presets):
+            cached.cache_clear()

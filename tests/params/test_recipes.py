@@ -19,7 +19,7 @@ from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
-from tgo_pipeline.params.presets import MODELS
+from tgo_pipeline.params.presets import models
 from tgo_pipeline.params.recipes import recipe, recipes
 from tgo_pipeline.storage import paths
 
@@ -53,7 +53,7 @@ def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
     path = tmp_path / "params.yaml"
     path.write_text(recipe(name).text)
     params = load_params(path)
-    assert params.model in MODELS
+    assert params.model in models()
     assert params.prompts.test.keys() == {"pickapic", "hpsv2", "parti"}
     assert re.fullmatch("[0-9a-f]{40}|COMMIT", params.revision or "")
     places = [line for _, line in recipe(name).to_fill()]

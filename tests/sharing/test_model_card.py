@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import UndefinedError
 from PIL import Image
 
 from tests.rendering.test_markdown import Page
@@ -17,6 +18,7 @@ from tests.report.workspace import HOSTILE, LONG
 from tests.sharing.conftest import Run
 from tests.sharing.finished import write_tuned
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.sharing.loading import Place
 from tgo_pipeline.sharing.model_card import About, model_card, write_model
@@ -235,3 +237,16 @@ def test_a_card_written_again_replaces_the_earlier_one_whole(run: Run, tmp_path:
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp-")] == []
     shutil.rmtree(folder)
     assert (run.places.model / "model_index.json").is_file()
+
+
+def test_a_title_in_the_template_s_own_language_is_text(run: Run) -> None:
+    described = json.loads((run.places.model / "tgo.json").read_text())
+    about = replace(ABOUT, title="{{ 6 * 7 }} {% raw %} {# none #}")
+    place = Place("me/fox", True)
+    content = model_card(run.params, described, about, None, None, run.places.model, place)
+    assert "{{ 6 * 7 }} {% raw %} {# none #}" in Page(ModelCard(content).text).words
+
+
+def test_a_fact_that_a_template_lacks_is_an_error(run: Run) -> None:
+    with pytest.raises(UndefinedError, match="'title' is undefined"):
+        render(ModelCard, "model.md.jinja", ModelCardData(), method="full")

@@ -16,7 +16,7 @@ from huggingface_hub import DatasetCardData
 from tests.sharing.hub_server import HubServer, Repo
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.folders import shared_files
-from tgo_pipeline.sharing.push import _batches, plan
+from tgo_pipeline.sharing.push import plan
 
 REFUSED = 2
 NO_NETWORK = "http://127.0.0.1:9"
@@ -107,7 +107,8 @@ def test_what_arrives_is_what_was_sent_and_nothing_is_sent_twice(hub: HubServer,
     code, said = push(hub.endpoint, folder)
     assert (code, len(hub.uploads)) == (0, before), said
     assert "0 files sent (0 B), 8 were there already" in said
-    assert len(hub.repos["dataset", "me/foxes"].commits) == 1
+    first, last = hub.repos["dataset", "me/foxes"].commits
+    assert (set(first), last) == (set(sent) - {"README.md"}, ["README.md"])
 
 
 def test_a_push_that_was_killed_goes_on_with_what_is_missing(hub: HubServer, folder: Path) -> None:
@@ -223,11 +224,32 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
         plan("model", "me/foxes", tmp_path)
 
 
-def test_large_sets_go_in_several_commits_with_the_card_in_the_last(folder: Path) -> None:
-    from tgo_pipeline.sharing import push as module
+def test_a_set_of_many_files_arrives_whole(hub: HubServer, folder: Path) -> None:
+    for number in range(300):
+        (folder / f"labels/train-{number:05d}-of-00300.parquet").write_bytes(b"%d" % number)
+    code, said = push(hub.endpoint, folder)
+    assert code == 0, said
+    assert hub.files("dataset", "me/foxes") == content(folder)
+    assert "308 files sent" in said
 
-    files = plan("dataset", "me/foxes", folder).files * 40
-    batches = list(_batches(files))
-    assert [file for batch in batches for file in batch] == files
-    assert max(map(len, batches)) <= module.COMMIT_FILES
-    assert len(batches) == -(-len(files) // module.COMMIT_FILES)
+
+def test_a_card_that_was_changed_is_all_that_is_sent(hub: HubServer, folder: Path) -> None:
+    assert push(hub.endpoint, folder)[0] == 0
+    with (folder / "README.md").open("a") as card:
+        card.write("More words.\n")
+    code, said = push(hub.endpoint, folder, "--update")
+    assert code == 0, said
+    assert "1 files sent" in said
+    assert hub.repos["dataset", "me/foxes"].commits[2:] == [["README.md"]]
+    assert hub.files("dataset", "me/foxes") == content(folder)
+
+
+def test_a_stale_file_with_a_pattern_for_a_name_takes_no_other_file_with_it(
+    hub: HubServer, folder: Path
+) -> None:
+    assert push(hub.endpoint, folder)[0] == 0
+    hub.repos["dataset", "me/foxes"].branches["main"]["scores/train-[0]*.parquet"] = b"old"
+    code, said = push(hub.endpoint, folder, "--update")
+    assert code == 0, said
+    assert "1 of an earlier push removed" in said
+    assert hub.files("dataset", "me/foxes") == content(folder)

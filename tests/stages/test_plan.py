@@ -17,7 +17,7 @@ from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params, ScoreParams, TargetParams, load_params
 from tgo_pipeline.params.recipes import recipes
-from tgo_pipeline.planning.gpus import UTILISATION, Device, device
+from tgo_pipeline.planning.gpus import Device, device, utilisation
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_said_with_what_to_change(
     assert "runtime.micro_batch_size" in said
     assert plan.total.hours == pytest.approx(sum(stage.hours for stage in plan.stages))
     generate = plan.stage("generate")
-    assert generate.hours == pytest.approx(generate.flops / 2 / (1e12 * UTILISATION["single"]) / 3600)
+    assert generate.hours == pytest.approx(generate.flops / 2 / (1e12 * utilisation()["single"]) / 3600)
 
 
 def test_existing_images_need_a_number(tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +93,6 @@ def test_the_command_prints_a_table_or_json(
 
 
 def test_every_recipe_names_a_model_that_can_be_planned() -> None:
-    from tgo_pipeline.params.presets import MODELS
+    from tgo_pipeline.params.presets import models
 
-    assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(MODELS)
+    assert {yaml.safe_load(recipe.text)["model"] for recipe in recipes().values()} <= set(models())

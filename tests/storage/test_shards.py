@@ -1,13 +1,15 @@
 """Folders of shards: resume, staleness, locking, interruption, and a disk that is full."""
 
 import errno
+import fcntl
+import logging
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -150,6 +152,44 @@ def test_two_runs_at_once_are_refused(tmp_path: Path):
         holder.kill()
         holder.wait()
     assert run(folder, plan(1)) == [plan(1)[0].name], "the lock ends with the process, however it ends"
+
+
+def refusing(number: int) -> Callable[..., None]:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    shards._warn_of_no_locks.cache_clear()
+    with caplog.at_level(logging.WARNING, "tgo"):
+        assert run(tmp_path / "a", plan(1)) == run(tmp_path / "b", plan(1)) == [plan(1)[0].name]
+    (warning,) = caplog.messages
+    assert os.strerror(number) in warning and "make sure that no other run writes" in warning
+
+
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES])
+def test_a_file_that_another_process_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    with pytest.raises(TgoError, match="is being written by another run"):
+        run(tmp_path / "folder", plan(1))
+
+
+def test_a_lock_that_fails_for_another_reason_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.EIO))
+    with pytest.raises(
+        TgoError, match=r"\.folder\.lock cannot be locked \(Input/output error\): check the disk"
+    ):
+        run(tmp_path / "folder", plan(1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

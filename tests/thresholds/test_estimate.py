@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from tgo_pipeline.thresholds import estimate
 
@@ -45,7 +46,7 @@ def ranks_by_hand(n: int, p: Fraction, tail: Fraction) -> tuple[int, int]:
     return lower, upper
 
 
-@pytest.mark.parametrize("n", [2, 5, 6, 17, 60])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 6, 17, 60])
 @pytest.mark.parametrize("p", [Fraction(1, 2), Fraction(1, 10), Fraction(9, 10), Fraction(1, 3)])
 def test_ranks_are_the_exact_binomial_ones(n: int, p: Fraction) -> None:
     lower, upper = ranks_by_hand(n, p, Fraction(1, 40))
@@ -54,8 +55,40 @@ def test_ranks_are_the_exact_binomial_ones(n: int, p: Fraction) -> None:
     assert estimate.order_statistic_interval(ordered, float(p), 0.95) == expected
 
 
-def test_ranks_of_a_billion_scores_are_the_normal_ones() -> None:
-    n, p = 10**9, 0.01
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 30])
+@pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
+def test_few_values_have_the_interval_that_scipy_gives_them(n: int, p: float) -> None:
+    values = np.sort(np.random.default_rng(n).normal(size=n))
+    for confidence in (0.4, 0.6, 0.95):
+        theirs = stats.quantile_test(values, q=0, p=p).confidence_interval(confidence)
+        expected = tuple(None if math.isnan(end) else float(end) for end in theirs)
+        assert estimate.order_statistic_interval(values, p, confidence) == expected
+
+
+def test_a_rank_whose_tail_is_exactly_the_level_counts() -> None:
+    """P(B >= 1) = 0.1 for one value at p = 0.1, which is what a level of 0.8 leaves to each side."""
+    assert estimate.order_statistic_interval(np.array([7.0]), 0.1, 0.8) == (None, 7.0)
+
+
+def test_one_value_is_every_percentile_of_itself_and_every_resample() -> None:
+    assert [estimate.percentile(np.array([0.7]), p) for p in (0.01, 0.5, 0.99)] == [0.7] * 3
+    taus = estimate.bootstrap_taus(np.array([0.7]), np.array([0]), 0.3, resamples=5, seed=0)
+    assert taus.tolist() == [0.7] * 5
+
+
+def test_resamples_of_two_prompts_take_three_values_as_often_as_coins_fall() -> None:
+    """Both prompts once (1/2), or one of them twice (1/4 each): an interval reaches from one to the other."""
+    taus = estimate.bootstrap_taus(np.array([1.0, 3.0]), np.array([0, 1]), 0.5, resamples=4000, seed=0)
+    values, counts = np.unique(taus, return_counts=True)
+    assert values.tolist() == [1, 2, 3]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    options = {"confidence": 0.9, "resamples": 4000, "seed": 0}
+    assert estimate.bootstrap_interval(np.array([1.0, 3.0]), np.array([0, 1]), 0.5, **options) == (1, 3)
+
+
+@pytest.mark.parametrize("n", [10**9, 10**10])
+def test_ranks_of_billions_of_scores_are_the_normal_ones(n: int) -> None:
+    p = 0.01
     half_width = 1.959964 * math.sqrt(n * p * (1 - p))
     lower, upper = estimate._ranks(n, p, 0.95)
     assert lower == pytest.approx(n * p - half_width, abs=3)

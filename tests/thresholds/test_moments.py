@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from tgo_pipeline.thresholds.moments import Groups, flip_rates, moments, variance_components
 
@@ -45,6 +46,31 @@ def test_moments_of_normal_scores() -> None:
     assert (found["mean"], found["std"]) == pytest.approx((3, 2), abs=0.02)
     assert (found["skewness"], found["kurtosis"]) == pytest.approx((0, 0), abs=0.03)
     assert (found["q05"], found["q95"]) == pytest.approx((3 - 3.2897, 3 + 3.2897), abs=0.03)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2.0, 4.0], [0.0, 0.0, 1.0], [-1.0, 0.5, 0.5, 9.0]])
+def test_moments_of_very_few_scores_are_scipys(values: list[float]) -> None:
+    found, theirs = moments(np.array(values)), stats.describe(values)
+    assert (found["mean"], found["std"]) == pytest.approx((theirs.mean, math.sqrt(theirs.variance)))
+    assert (found["skewness"], found["kurtosis"]) == pytest.approx((theirs.skewness, theirs.kurtosis))
+
+
+@pytest.mark.parametrize(
+    ("scores", "prompts", "between", "within"),
+    [
+        ([1.0], [0], None, None),
+        ([1.0, 2.0], [0, 1], None, None),  # nothing is repeated
+        ([1.0, 2.0], [0, 0], None, None),  # one prompt
+        ([0.0, 2.0, 1.0], [0, 0, 1], 0.0 - 2 / (4 / 3), 2.0),  # n0 = 3 - 5/3, equal means
+        ([1.0, 1.0, 3.0, 3.0], [0, 0, 1, 1], 2.0, 0.0),  # all between: the variance of 1 and 3
+        ([1.0, 3.0, 1.0, 3.0], [0, 0, 1, 1], -1.0, 2.0),  # all within: MSB 0 less 2, over n0 = 2
+    ],
+)
+def test_variance_components_of_very_few_prompts(
+    scores: list[float], prompts: list[int], between: float | None, within: float | None
+) -> None:
+    found = variance_components(Groups.of(np.array(scores), np.array(prompts)))
+    assert found == (between and pytest.approx(between), within)
 
 
 def test_constant_scores_have_no_shape() -> None:

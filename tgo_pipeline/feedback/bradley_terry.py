@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback.linear import solve
 
 TOLERANCE = 1e-6
 """The largest difference between wins and expected wins, of any image, at which the strengths are taken."""
@@ -98,22 +99,13 @@ class _Posterior:
 def _newton_step(posterior: _Posterior, strength: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     """Solve curvature x step = gradient, the more exactly the smaller the gradient is (Dembo and Steihaug 1983)."""
     weights = posterior.curvature(strength)
-    diagonal = posterior.diagonal(weights)
-    norm = np.linalg.norm(gradient)
-    goal = min(0.1, np.sqrt(norm / len(gradient))) * norm
-    step, left = np.zeros_like(gradient), gradient.copy()
-    towards = left / diagonal
-    length = left @ towards
-    for _ in range(MOST_INNER_STEPS):
-        image = posterior.times(weights, towards)
-        scale = length / (towards @ image)
-        step += scale * towards
-        left -= scale * image
-        if np.linalg.norm(left) <= goal:
-            break
-        scaled = left / diagonal
-        length, before = left @ scaled, length
-        towards = scaled + (length / before) * towards
+    step, _ = solve(  # where it has not settled, still a direction that climbs
+        lambda vector: posterior.times(weights, vector),
+        posterior.diagonal(weights),
+        gradient,
+        tolerance=min(0.1, np.sqrt(np.linalg.norm(gradient) / len(gradient))),
+        most_steps=MOST_INNER_STEPS,
+    )
     return step
 
 

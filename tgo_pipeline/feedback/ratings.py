@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback.linear import solve
 
 TOLERANCE = 1e-10
 """Residual of the normal equations, relative to their right side, at which conjugate gradients end."""
@@ -57,7 +58,14 @@ def effects(values: np.ndarray, images: np.ndarray, raters: np.ndarray | None, s
     else:
         active = 1.0
     system = _Normal(values, images, raters, shrinkage, active)
-    solved = _conjugate_gradients(system)
+    solved, settled = solve(
+        system.times, system.diagonal, system.right, tolerance=TOLERANCE, most_steps=MOST_STEPS
+    )
+    if not settled:
+        raise TgoError(
+            f"the effects of raters and images did not settle within {MOST_STEPS} steps at shrinkage {shrinkage:g}: "
+            "take a larger one."
+        )
     middle, biases = float(solved[0]), solved[1:] * active
     return Effects(middle, biases, system.image_effects(values - middle - biases[raters]))
 
@@ -90,26 +98,3 @@ class _Normal:
         result = self._project(unknowns[0] + self.active * unknowns[1:][self.raters])
         result[1:] += self.shrinkage * unknowns[1:]
         return result
-
-
-def _conjugate_gradients(system: _Normal) -> np.ndarray:
-    """Solve by conjugate gradients with the diagonal as preconditioner. Raises `TgoError` if it does not end."""
-    solved = np.zeros_like(system.right)
-    left = system.right.copy()
-    goal = TOLERANCE * np.linalg.norm(left)
-    towards = left / system.diagonal
-    length = left @ towards
-    for _ in range(MOST_STEPS):
-        if np.linalg.norm(left) <= goal:
-            return solved
-        image = system.times(towards)
-        step = length / (towards @ image)
-        solved += step * towards
-        left -= step * image
-        scaled = left / system.diagonal
-        length, before = left @ scaled, length
-        towards = scaled + (length / before) * towards
-    raise TgoError(
-        f"the effects of raters and images did not settle within {MOST_STEPS} steps at shrinkage {system.shrinkage:g}: "
-        "take a larger one."
-    )

@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tgo_pipeline.errors import TgoError
@@ -15,11 +16,16 @@ from tgo_pipeline.errors import TgoError
 T = TypeVar("T")
 
 
-def read_yaml(text: str) -> Any:
-    """What a YAML text holds. Raises `TgoError` if it is none, or if a mapping has a key twice: the last would win."""
+def read_yaml(text: str, *, fast: bool = False) -> Any:
+    """What a YAML text holds. Raises `TgoError` if it is none, or if a mapping has a key twice: the last would win.
+
+    `fast` takes the parser in C, if there is one, whose errors say less.
+    """
     import yaml
 
-    class Strict(yaml.SafeLoader):
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if fast else yaml.SafeLoader
+
+    class Strict(loader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
             seen: set[str] = set()
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
@@ -34,6 +40,18 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, Strict)  # a safe loader
     except yaml.YAMLError as error:
         raise TgoError(f"it is not YAML: {error}") from error
+
+
+def read_data(path: Path, kind: type[T]) -> T:
+    """A data file of this package as dataclass `kind`. Raises `TgoError` that names the file, and the key in it."""
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"), fast=True)
+        _expect(isinstance(content, Mapping), "it", content, "a mapping")
+        return parse(kind, content)
+    except OSError as error:
+        raise TgoError(f"{path} cannot be read ({error.strerror}): install the package again.") from error
+    except TgoError as error:
+        raise TgoError(f"{path}: {error}") from None
 
 
 def parse(kind: type[T], raw: Mapping[str, Any], where: str = "") -> T:
@@ -61,6 +79,8 @@ def _unknown_key(full: str, key: str, allowed: list[str]) -> str:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None:

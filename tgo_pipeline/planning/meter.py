@@ -188,9 +188,9 @@ def _fused(
 
 
 def backward(loss: Tensor) -> None:
-    """Gradients of an imagined loss, by the engine itself: a tensor's own method would leave `imagined` on the way."""
-    engine: Any = torch.autograd.Variable._execution_engine
-    engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, True)
+    """Gradients of an imagined loss, computed inside `imagined`, which torch leaves on the way in if given a tensor."""
+    edge = torch.autograd.graph.get_gradient_edge(loss)
+    torch.autograd.backward((edge,), (torch.ones_like(loss),))
 
 
 def _is_made_of_others(func: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tgo_pipeline.params.checks import Precision
-from tgo_pipeline.planning.gpus import UTILISATION, Device
+from tgo_pipeline.planning.gpus import Device, utilisation
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +69,7 @@ class Plan:
     @property
     def assumptions(self) -> list[str]:
         """What the numbers rest on."""
-        half, single = (f"{UTILISATION[kind]:.0%}" for kind in ("half", "single"))
+        half, single = (f"{utilisation()[kind]:.0%}" for kind in ("half", "single"))
         device = self.device
         return [
             f"Hours: {device.name} at {half} of {device.half_tflops:.4g} TFLOP/s in half precision and {single} of "

@@ -89,7 +89,7 @@ class HPSv2(NetworkReward):
     def encode_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) -> embeddings of unit length (B, D). The last block computes the class token alone."""
         visual = cast(Any, self.clip.visual)
-        hidden = visual._embeds(pixels)
+        hidden = _patches(visual, pixels)
         blocks = self.towers[0]
         *earlier, last = cast(Any, blocks)
         with autocast(blocks, pixels.device):
@@ -121,6 +121,14 @@ class HPSv2(NetworkReward):
         write_weights(folder / "model.safetensors", self.official_state_dict(), metadata)
         write_json(folder / CONFIG, {"model_cfg": self.config})
         self.tokenizer.save(folder)
+
+
+def _patches(visual: Any, pixels: Tensor) -> Tensor:
+    """What an open_clip tower's blocks get: (B, 3, S, S) -> the class token and the patches in order, (B, 1 + P, D)."""
+    patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens = torch.cat([token, patches], dim=1)
+    return visual.ln_pre(tokens + visual.positional_embedding.to(tokens.dtype))
 
 
 def network_config(path: Path | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ class Configuration:
     @property
     def examples(self) -> int:
         return sum(split.examples for split in self.splits)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The type of each column in words."""
+        return {name: _type(feature) for name, feature in self.features.items()}
 
     def info(self) -> dict[str, Any]:
         """Its entry of `dataset_info`."""
@@ -104,6 +110,12 @@ def _features(path: Path) -> dict[str, Any]:
         raise TgoError(
             f"{path} says nothing of its features, so this project did not write it: run its stage again."
         ) from error
+
+
+def _type(feature: Mapping[str, Any]) -> str:
+    if feature["_type"] == "ClassLabel":
+        return f"class label ({', '.join(feature['names'])})"
+    return str(feature.get("dtype", feature["_type"].lower()))
 
 
 def _entry(feature: dict[str, Any]) -> dict[str, Any]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import Params
-from tgo_pipeline.rendering import markdown
+from tgo_pipeline.params import Params, ThresholdParams
+from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.configurations import Configuration, read_configuration
 from tgo_pipeline.sharing.facts import (
-    PAPER,
     Places,
     RewardFact,
     described_rewards,
     require_file,
     shards,
     shown_model,
+    target_words,
     tracked,
     without_places,
 )
@@ -43,27 +41,8 @@ SIZES = (
     (10**10, "1B<n<10B"),
 )
 LARGEST = "10B<n<100B"
-MEANINGS = {
-    "sample_id": "the image's name in all three configurations; join by it",
-    "prompt_id": "hash of the normalised prompt",
-    "prompt": "the text that the image was drawn for",
-    "image": "the image, as its file's bytes",
-    "width": "pixels",
-    "height": "pixels",
-    "model": "what drew the image",
-    "revision": "its pinned revision; null if it has none",
-    "seed": "of the noise that sampling started from",
-    "index": "which of the prompt's images it is",
-    "guidance_scale": "of classifier-free guidance",
-    "steps": "of sampling",
-    "image_uid": "the image's name at its source, for an image that was not sampled here",
-    "error": "why an image has no score; null if it has all",
-    "reward": "the score that the label is made of",
-    "score": "that score",
-    "relative_score": "the score minus what it was compared with",
-    "label": "1 (positive) if the score reached what it was compared with, else 0 (negative)",
-    "weight": "confidence in the label, which grows with the distance",
-}
+SECTIONS = ("seed", "prompts", "generate", "score", "target", "threshold", "label")
+"""The parameters that made the data."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +63,11 @@ class Counts:
     mean_weight: float
     max_weight: float
     ess: float
+
+    @property
+    def share(self) -> float:
+        """Of the labels that are positive."""
+        return self.positive / max(self.labelled, 1)
 
     @classmethod
     def read(cls, labels: Path) -> Counts:
@@ -144,18 +128,30 @@ def dataset_card(
     """The whole card; `name` is what the data set is loaded by. Checked as the hub's library reads it."""
     from huggingface_hub import DatasetCard
 
-    rewards = described_rewards(params, places.scores)
-    rewards = [fact for fact in rewards if fact.column in configurations[1].features]
-    sections = [
-        _opening(params, about, configurations[0].examples, len(rewards)),
-        _loading(name, configurations),
-        _columns(configurations, rewards),
-        _labels(params, places, rewards),
-        _limits(),
-        _licence(about.licence),
-    ]
-    data = card_data(about, configurations)
-    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"))
+    found = described_rewards(params, places.scores)
+    rewards = [fact for fact in found if fact.column in configurations[1].features]
+    is_drawn = params.generate.source == "model"
+    return render(
+        DatasetCard,
+        "dataset.md.jinja",
+        card_data(about, configurations),
+        title=_title(about),
+        name=name,
+        images=configurations[0].examples,
+        are_drawn=is_drawn,
+        origin=shown_model(params.model if is_drawn else params.generate.images or "a folder"),
+        configurations=configurations,
+        rewards=[_public(fact) for fact in rewards],
+        scores={fact.column: fact for fact in rewards},
+        target=target_words(params),
+        tau=_tau(params, places),
+        threshold=params.threshold,
+        details=_details(params.threshold),
+        label=params.label,
+        counts=Counts.read(places.labels),
+        parameters={name: tracked(params)[name] for name in SECTIONS},
+        licence=about.licence,
+    )
 
 
 def card_data(about: About, configurations: Sequence[Configuration]) -> DatasetCardData:
@@ -184,152 +180,22 @@ def _title(about: About) -> str:
     return about.title or (about.repo or "scored and labelled images").rsplit("/", 1)[-1]
 
 
-def _opening(params: Params, about: About, images: int, scores: int) -> str:
-    made = (
-        f"{images:,} images, drawn by {markdown.code(shown_model(params.model))}"
-        if params.generate.source == "model"
-        else f"{images:,} images, taken from "
-        f"{markdown.code(shown_model(params.generate.images or 'a folder'))}"
-    )
-    return (
-        f"# {markdown.text(_title(about))}\n\n{made}, each with {scores} score{'s' * (scores != 1)} and "
-        "labelled on its own as positive or negative, without pairs, "
-        f"for [Threshold-Guided Optimization]({PAPER}). Made with tgo-pipeline {__version__}."
-    )
+def _public(fact: RewardFact) -> RewardFact:
+    """The same without the folders of this machine."""
+    return replace(fact, source=without_places(fact.source), scale=without_places(fact.scale))
 
 
-def _loading(name: str, configurations: Sequence[Configuration]) -> str:
-    lines = ["from datasets import load_dataset", ""]
-    lines += [
-        f"{each.name} = load_dataset({json.dumps(name)}, {json.dumps(each.name)})" for each in configurations
-    ]
-    rows = [
-        [f"`{each.name}`", f"`{split.name}`", f"{split.examples:,}", f"{split.data_bytes:,}"]
-        for each in configurations
-        for split in each.splits
-    ]
-    shape = markdown.table(("configuration", "split", "rows", "bytes"), rows, (2, 3))
-    return f"## How to load it\n\n{markdown.fenced(chr(10).join(lines), 'python')}\n\n{shape}"
-
-
-IDENTITY = ("reward", "model and version", "scale", "source", "sha256 of the weights")
-_HASH_SHOWN = 16
-
-
-def _identity(fact: RewardFact) -> list[str]:
-    """A row of what exactly gives a column's scores."""
-    model = " ".join(str(part) for part in (fact.reward, fact.version, fact.dtype) if part)
-    digest = markdown.code(fact.sha256[:_HASH_SHOWN]) if fact.sha256 else "–"
-    source, scale = (markdown.text(without_places(each) or "–") for each in (fact.source, fact.scale))
-    return [markdown.code(fact.column), markdown.text(model), scale, source, digest]
-
-
-def _columns(configurations: Sequence[Configuration], rewards: Sequence[RewardFact]) -> str:
-    scores = {fact.column: _meaning(fact) for fact in rewards}
-    parts = []
-    for each in configurations:
-        meanings = {**MEANINGS, **scores} if each.name == "scores" else MEANINGS
-        rows = [
-            [markdown.code(name), _type(entry), meanings.get(name, "–")]
-            for name, entry in each.features.items()
-        ]
-        parts.append(f"**{each.name}**\n\n{markdown.table(('column', 'type', 'meaning'), rows)}")
-    return "## Columns\n\n" + "\n\n".join(parts)
-
-
-def _meaning(fact: RewardFact) -> str:
-    scale = f", {markdown.text(fact.scale)}" if fact.scale else ""
-    return f"score by {markdown.text(fact.reward)}{scale}; null if the image could not be scored"
-
-
-def _type(feature: Mapping[str, Any]) -> str:
-    if feature["_type"] == "ClassLabel":
-        return f"class label ({', '.join(feature['names'])})"
-    return str(feature.get("dtype", feature["_type"].lower()))
-
-
-def _labels(params: Params, places: Places, rewards: Sequence[RewardFact]) -> str:
-    counts = Counts.read(places.labels)
-    target = ", ".join(markdown.code(name) for name in params.target_rewards)
-    combined = params.target_rewards != [params.target.reward]
-    said = [
-        f"Target score: {f'{params.target.reward} of {target}' if combined else target}.",
-        _threshold(params, places),
-        f"A score equal to it counts as {params.label.ties}.",
-        f"Weight: 1 + {params.label.c:g} · distance, in units of {_unit(params)}.",
-        f"{counts.labelled:,} samples have a label: {counts.positive:,} positive "
-        f"({counts.positive / max(counts.labelled, 1):.1%}), {counts.labelled - counts.positive:,} negative. Weights: "
-        f"mean {counts.mean_weight:.3g}, largest {counts.max_weight:.3g}, effective sample size {counts.ess:,.0f}.",
-    ]
-    import yaml
-
-    made = markdown.table(IDENTITY, [_identity(fact) for fact in rewards])
-    sections = {
-        key: tracked(params)[key]
-        for key in ("seed", "prompts", "generate", "score", "target", "threshold", "label")
-    }
-    every = markdown.fenced(yaml.safe_dump(sections, sort_keys=False, allow_unicode=True), "yaml")
-    return (
-        f"## How the labels were made\n\n{markdown.bullets(said)}\n\nThe scores:\n\n{made}\n\n"
-        f"<details><summary>All parameters</summary>\n\n{every}\n\n</details>"
-    )
-
-
-_UNITS = {
-    "raw": "the score",
-    "std": "the scores' standard deviation",
-    "mad": "the scores' median absolute deviation (× 1.4826)",
-    "rank": "the scores' distribution function",
-}
-
-
-def _unit(params: Params) -> str:
-    words = _UNITS[params.label.scale]
-    return words.replace("score", "quantile") if params.threshold.baseline == "prompt_quantile" else words
-
-
-def _threshold(params: Params, places: Places) -> str:
-    """What a sample is compared with, in words and numbers."""
+def _tau(params: Params, places: Places) -> dict[str, Any]:
+    """The row of the thresholds table that the target was split by."""
     from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
 
-    threshold = params.threshold
-    row = threshold_row(read_thresholds(places.thresholds), params.target.reward)
-    source = "a proxy set" if threshold.source == "proxy" else "all scores"
-    tau = "none" if row["tau"] is None else f"{row['tau']:.6g}"
-    interval = ""
-    if row["tau_bootstrap_low"] is not None:
-        interval = (
-            f" [{row['tau_bootstrap_low']:.6g}, {row['tau_bootstrap_high']:.6g}] ({row['confidence']:.0%}, "
-            "bootstrap over prompts)"
-        )
-    one = f"tau = {tau}{interval}, percentile {row['percentile']:g} of {source}"
-    if threshold.baseline == "global":
-        return f"Threshold: {one}."
-    options = {"group": threshold.group, "beta": threshold.beta}
-    given = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
-    extra = [
-        word
-        for word, on in (("leave-one-out", threshold.leave_one_out), ("jackknife", threshold.jackknife))
-        if on
+    return threshold_row(read_thresholds(places.thresholds), params.target.reward)
+
+
+def _details(threshold: ThresholdParams) -> list[str]:
+    """What a baseline of the samples' own was given besides its name."""
+    given = {"group": threshold.group, "beta": threshold.beta}
+    extra = {"leave-one-out": threshold.leave_one_out, "jackknife": threshold.jackknife}
+    return [f"{key} {value}" for key, value in given.items() if value is not None] + [
+        word for word, on in extra.items() if on
     ]
-    details = ", ".join(filter(None, [given, *extra]))
-    return (
-        f"Each sample was compared with its own baseline: `{threshold.baseline}`{f' ({details})' if details else ''}. "
-        f"One global threshold would have been {one}."
-    )
-
-
-def _limits() -> str:
-    said = [
-        "Scores are a reward model's opinion, not a person's, unless a column is marked as feedback; labels are made "
-        "from them and share their biases.",
-        "Images and prompts were not reviewed: they may hold what their sources hold.",
-        "Scores of different rewards have different units and cannot be compared with each other.",
-    ]
-    return f"## Limits\n\n{markdown.bullets(said)}"
-
-
-def _licence(licence: Licence) -> str:
-    name = f" ({markdown.text(licence.name)})" if licence.name else ""
-    link = f" Its text: {markdown.code(licence.link)}." if licence.link else ""
-    return f"## Licence\n\n`{licence.id}`{name}: {markdown.text(licence.origin)}.{link}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import EMBEDDED, Params
+from tgo_pipeline.rendering.markdown import code
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.tables import read_metadata
 
@@ -94,6 +95,12 @@ def shown_model(model: str) -> str:
     business."""
     folder = Path(model).expanduser()
     return folder.resolve().name if model not in EMBEDDED and folder.exists() else without_places(model)
+
+
+def target_words(params: Params) -> str:
+    """The target as Markdown: the score, or how which scores are combined."""
+    names = ", ".join(code(name) for name in params.target_rewards)
+    return names if params.target_rewards == [params.target.reward] else f"{params.target.reward} of {names}"
 
 
 def tracked(params: Params) -> dict[str, Any]:

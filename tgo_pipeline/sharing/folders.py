@@ -17,7 +17,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.facts import Places, shards
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import TEMPORARY, atomic_folder, lock, stored_fingerprint, sweep_temporaries
+from tgo_pipeline.storage.shards import atomic_folder, lock, stored_fingerprint, sweep_temporaries
 
 MARK = ".tgo-share"
 CARD = "README.md"
@@ -26,21 +26,22 @@ DATASET_PARTS = ("generations", "scores", "labels")
 DESCRIPTIONS = ("tgo.json", "model_index.json", "config.json")
 PLACES = ("base", "_name_or_path")
 """Keys of descriptions that may name a folder of this machine."""
-IGNORED_FOLDERS = ("checkpoints", "__pycache__", "encoded")
-IGNORED_SUFFIXES = (".lock", ".tmp", ".part", ".incomplete", ".pyc")
-
-
-def is_shared(path: Path, folder: Path) -> bool:
-    """Whether a file belongs to what is shared: no temporary, lock, checkpoint or hidden file."""
-    parts = path.relative_to(folder).parts
-    hidden = any(part.startswith((".", TEMPORARY)) for part in parts)
-    left_over = any(part in IGNORED_FOLDERS for part in parts[:-1]) or path.suffix in IGNORED_SUFFIXES
-    return path.is_file() and not hidden and not left_over
+_FOLDERS = ("checkpoints", "__pycache__", "encoded")
+_SUFFIXES = (".lock", ".tmp", ".part", ".incomplete", ".pyc")
+LEFT_OUT = (
+    *(".*", "*/.*"),  # hidden, and temporary
+    *(f"{before}{name}/*" for name in _FOLDERS for before in ("", "*/")),
+    *(f"*{suffix}" for suffix in _SUFFIXES),
+)
+"""What is not shared, as the hub's library matches names below a folder (`*` goes through folders too)."""
 
 
 def shared_files(folder: Path) -> list[Path]:
-    """The files of a folder that are shared, in order."""
-    return sorted(path for path in folder.rglob("*") if is_shared(path, folder))
+    """The files of a folder that are shared, in order: no temporary, lock, checkpoint or hidden file."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(folder / name for name in filter_repo_objects(names, ignore_patterns=list(LEFT_OUT)))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
@@ -10,15 +9,7 @@ from tgo_pipeline.hub.errors import LOGIN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file of a repository: its size in bytes, and sha256 if it is stored as a large file, else git's sha1."""
-
-    size: int
-    digest: str
-    large: bool
+    from huggingface_hub.hf_api import RepoFile
 
 
 def connect() -> HfApi:
@@ -48,18 +39,12 @@ def create(api: HfApi, repo: str, kind: str, *, private: bool, revision: str | N
         api.create_branch(repo, branch=revision, repo_type=kind, exist_ok=True)
 
 
-def remote_files(api: HfApi, repo: str, kind: str, revision: str | None) -> dict[str, Remote]:
+def remote_files(api: HfApi, repo: str, kind: str, revision: str | None) -> dict[str, RepoFile]:
     """What the repository holds, by name."""
     from huggingface_hub.hf_api import RepoFile
 
     tree = api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)
-    return {entry.path: _remote(entry) for entry in tree if isinstance(entry, RepoFile)}
-
-
-def _remote(entry) -> Remote:
-    if entry.lfs is not None:
-        return Remote(entry.size, entry.lfs.sha256, True)
-    return Remote(entry.size, entry.blob_id, False)
+    return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
 
 def size(bytes_: int) -> str:

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline import __version__
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.intervals import may_decide
 from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
-from tgo_pipeline.rendering import markdown
 from tgo_pipeline.sharing import results
-from tgo_pipeline.sharing.facts import PAPER, Places, hub_id, shown_model, tracked
+from tgo_pipeline.sharing.card import render
+from tgo_pipeline.sharing.facts import Places, hub_id, shown_model, target_words, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.sharing.loading import PROMPT, Place, index_of, loading
+from tgo_pipeline.sharing.loading import PROMPT, Loading, Place, index_of, loading
 from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.sharing.results import Results
 
@@ -111,18 +110,34 @@ def model_card(
     """The whole card; `place` is what the result is loaded from. Checked as the hub's library reads it."""
     from huggingface_hub import ModelCard
 
-    sections = [
-        _opening(params, described, about, found),
-        _pictures(grid),
-        _loading(params, described, about, model, place, grid),
-        _evaluation(found),
-        _training(params, described, about),
-        _limits(params, found, model),
-        _licence(about),
-    ]
-    data = card_data(params, described, about, found)
-    content = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
-    return str(ModelCard(content))
+    base = str(described["base"])
+    return render(
+        ModelCard,
+        "model.md.jinja",
+        card_data(params, described, about, found),
+        title=_title(described, about),
+        method=described["method"],
+        base=_base(described, about),
+        is_embedded=base in EMBEDDED,
+        objective=_spelled(str(described["objective"])),
+        splits_at_tau=described["objective"] == "tgo",
+        trained_by=_spelled(params.fine_tune.objective),
+        target=target_words(params),
+        evaluation=_evaluation(params, found),
+        grid=grid,
+        grid_file=GRID,
+        loading=_loading(params, described, about, model, place, grid),
+        dataset=about.dataset,
+        tune=params.fine_tune,
+        threshold=params.threshold,
+        label=params.label,
+        sampling=params.generate,
+        seed=described["seed"],
+        fingerprint=described["fingerprint"],
+        parameters=tracked(params),
+        has_no_safety_checker=index_of(model).get("safety_checker") == [None, None],
+        licence=about.licence,
+    )
 
 
 def card_data(
@@ -164,64 +179,29 @@ def _title(described: Mapping[str, Any], about: About) -> str:
     return f"{_base(described, about).rsplit('/', 1)[-1]} tuned with {_spelled(str(described['objective']))}"
 
 
-def _opening(params: Params, described: Mapping[str, Any], about: About, found: Results | None) -> str:
-    what = {
-        "lora": "A LoRA adapter for",
-        "guidance": "Modules that guide the sampling of",
-        "full": "A fine-tuned version of",
-    }[str(described["method"])]
-    base = markdown.code(_base(described, about))
-    embedded = " (the small world that ships with tgo-pipeline)" if described["base"] in EMBEDDED else ""
-    objective = str(described["objective"])
-    method = f" and split at a threshold, without paired data ([Threshold-Guided Optimization]({PAPER}))"
-    said = (
-        f"{what} {base}{embedded}, aligned with preference by **{_spelled(objective)}** on images that were scored by "
-        f"{_target(params)}{method if objective == 'tgo' else ''}."
-    )
-    return f"# {markdown.text(_title(described, about))}\n\n{said}\n\n{_finding(params, found)}"
-
-
-def _target(params: Params) -> str:
-    names = ", ".join(markdown.code(name) for name in params.target_rewards)
-    return names if params.target_rewards == [params.target.reward] else f"{params.target.reward} of {names}"
-
-
-def _finding(params: Params, found: Results | None) -> str:
-    """One sentence on the target and the held-out rewards, no more than the intervals allow."""
+def _evaluation(params: Params, found: Results | None) -> dict[str, Any] | None:
+    """The tables with their legend, and how the target and the held-out rewards moved, over all test sets together."""
     if found is None:
-        return "It was not evaluated."
+        return None
     overall = next(iter(found.by_set.values()))
-    held_out = [row for row in overall if row["reward"] not in {*params.score.columns, params.target.reward}]
-    shown = [row for row in overall if row["is_target"]] + held_out
-    if not shown:
-        return "The evaluation has no score of the target, which exists for the images it was given to alone."
-    said = "; ".join(
-        f"{_role(row, params)} {markdown.code(row['reward'])} {_change(row, params)}" for row in shown
-    )
-    return f"Against the base model on {overall[0]['n_prompts']:,} test prompts: {said}."
+    seen = {*params.score.columns, params.target.reward}
+    shown = [row for row in overall if row["is_target"]] + [
+        row for row in overall if row["reward"] not in seen
+    ]
+    return {
+        "tables": results.tables(found),
+        "legend": results.legend(found),
+        "prompts": overall[0]["n_prompts"],
+        "headline": [{**row, "moved": _moved(row, params)} for row in shown],
+    }
 
 
-def _role(row: Mapping[str, Any], params: Params) -> str:
-    return "the target" if row["is_target"] else "the held-out"
-
-
-def _change(row: Mapping[str, Any], params: Params) -> str:
+def _moved(row: Mapping[str, Any], params: Params) -> str | None:
+    """What the interval allows to say; None where it says nothing."""
     low, high = row["difference_low"], row["difference_high"]
-    decides = may_decide(row["n_prompts"], params.evaluate.confidence)
-    if low is None or low <= 0 <= high or not decides:
-        return "shows no clear change"
-    rate = f"{row['win_rate']:.1%} of the pairs won"
-    return f"{'rose' if low > 0 else 'fell'} ({rate})"
-
-
-def _pictures(grid: Grid | None) -> str:
-    if grid is None:
-        return ""
-    prompts = "\n".join(f"{number}. {markdown.text(prompt)}" for number, prompt in enumerate(grid.prompts, 1))
-    return (
-        f"## Before and after\n\n![Base model above, tuned model below]({GRID})\n\nBase model above, tuned model "
-        f"below, same prompts and seeds, drawn at random and not chosen. From left to right:\n\n{prompts}"
-    )
+    if low is None or low <= 0 <= high or not may_decide(row["n_prompts"], params.evaluate.confidence):
+        return None
+    return "rose" if low > 0 else "fell"
 
 
 def _example(grid: Grid | None) -> str:
@@ -232,65 +212,7 @@ def _example(grid: Grid | None) -> str:
 
 def _loading(
     params: Params, described: Mapping[str, Any], about: About, model: Path, place: Place, grid: Grid | None
-) -> str:
+) -> Loading:
     draw = {"num_inference_steps": params.generate.steps, "guidance_scale": params.generate.guidance_scale}
     base = {"base": about.base_model} if about.base_model else {}
-    how = loading({**described, **base}, model, place, draw, _example(grid))
-    needs = f"\n\nNeeds `{how.needs}` besides diffusers." if how.needs else ""
-    return f"## How to load it\n\n{markdown.fenced(chr(10).join(how.lines), 'python')}{needs}"
-
-
-def _evaluation(found: Results | None) -> str:
-    if found is None:
-        return ""
-    return f"## Evaluation\n\n{results.tables(found)}\n\n### What the names mean\n\n{results.legend(found)}"
-
-
-def _training(params: Params, described: Mapping[str, Any], about: About) -> str:
-    import yaml
-
-    tune, label, threshold = params.fine_tune, params.label, params.threshold
-    rows = [
-        ("objective", _spelled(tune.objective)),
-        ("method", f"{tune.method}" + (f", rank {tune.lora.rank}" if tune.method == "lora" else "")),
-        ("steps × batch size", f"{tune.steps:,} × {tune.batch_size:,}"),
-        ("optimiser", f"{tune.optimizer}, learning rate {tune.learning_rate:g}, {tune.schedule}"),
-        ("beta, temperature", f"{tune.beta:g}, {tune.temperature:g}"),
-        ("precision", tune.precision),
-        ("target score", _target(params)),
-        ("threshold", f"percentile {threshold.percentile:g} ({threshold.baseline} baseline)"),
-        ("labels", f"ties {label.ties}, weight 1 + {label.c:g}·distance to the threshold ({label.scale})"),
-        ("seed", str(described["seed"])),
-        ("fingerprint", markdown.code(described["fingerprint"])),
-        ("made with", f"tgo-pipeline {__version__}"),
-    ]
-    data = (
-        f"Trained on [{markdown.text(about.dataset)}](https://huggingface.co/datasets/{about.dataset}).\n\n"
-    )
-    every = markdown.fenced(yaml.safe_dump(tracked(params), sort_keys=False, allow_unicode=True), "yaml")
-    details = f"<details><summary>All parameters</summary>\n\n{every}\n\n</details>"
-    return f"## Training\n\n{data if about.dataset else ''}{markdown.table(('', ''), rows)}\n\n{details}"
-
-
-def _limits(params: Params, found: Results | None, model: Path) -> str:
-    said = [
-        "It was tuned towards reward models, which stand for what people prefer only in part: it has their biases, and "
-        "a higher score is not a better picture for every use.",
-        "It draws what its base model draws; whatever that cannot do, or should not, holds here too.",
-    ]
-    if found is not None:
-        sampling = params.generate
-        said.append(
-            f"The results hold for the test prompts above at {sampling.steps} steps and guidance scale "
-            f"{sampling.guidance_scale:g}; guidance alone moves such scores as much as tuning may."
-        )
-    if index_of(model).get("safety_checker") == [None, None]:
-        said.append("It has no safety checker: filter its pictures yourself where that is needed.")
-    return f"## Limits\n\n{markdown.bullets(said)}"
-
-
-def _licence(about: About) -> str:
-    licence = about.licence
-    name = f" ({markdown.text(licence.name)})" if licence.name else ""
-    link = f" Its text: {markdown.code(licence.link)}." if licence.link else ""
-    return f"## Licence\n\n`{licence.id}`{name}: {markdown.text(licence.origin)}.{link}"
+    return loading({**described, **base}, model, place, draw, _example(grid))

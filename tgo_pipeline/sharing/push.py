@@ -1,4 +1,4 @@
-"""Upload a shared folder to the model hub: only what is missing there, in commits that a broken line costs little of.
+"""Upload a shared folder to the model hub: only what is missing there, and nothing twice after a broken line.
 
 What the repository holds is compared by hash first. A repository that holds nothing but files of this folder is an
 upload that was broken off, and is gone on with; any other one is written into only if that is asked for.
@@ -6,13 +6,14 @@ upload that was broken off, and is gone on with; any other one is written into o
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.errors import address, explained, one_line
@@ -22,6 +23,7 @@ from tgo_pipeline.sharing.folders import (
     CARD,
     DATASET,
     DATASET_PARTS,
+    LEFT_OUT,
     MODEL,
     shared_files,
     state_of,
@@ -29,12 +31,11 @@ from tgo_pipeline.sharing.folders import (
 )
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
 log = logging.getLogger("tgo")
 Kind = Literal["model", "dataset"]
-COMMIT_FILES, COMMIT_BYTES = 100, 4 * 1024**3
-"""At most so many files, and about so many bytes, go into one commit."""
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 KEPT = (".gitattributes",)
 """Files that the hub makes by itself."""
@@ -61,6 +62,7 @@ class Plan:
     kind: Kind
     repo: str
     revision: str | None
+    folder: Path
     files: list[File]
 
     @property
@@ -107,7 +109,7 @@ def plan(
             "the folder with --from to push it as it is."
         )
     files = [File(path, path.relative_to(folder).as_posix()) for path in shared_files(folder)]
-    return Plan(kind, repo, revision, files)
+    return Plan(kind, repo, revision, folder, files)
 
 
 def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outcome:
@@ -124,7 +126,8 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
         missing = [file for file in planned.files if not _is_there(file, remote)]
         stale = _stale(planned, remote)
         _require_ours(planned, remote, missing, update)
-        _upload(api, planned, missing, stale)
+        if missing or stale:
+            _upload(api, planned, missing, stale)
     return Outcome(
         address(planned.repo, planned.kind),
         len(missing),
@@ -149,23 +152,19 @@ def _check_card(planned: Plan) -> None:
         ) from error
 
 
-def _is_there(file: File, remote: Mapping[str, hub.Remote]) -> bool:
-    """Whether the repository has this content under this name, by size and then by hash."""
+def _is_there(file: File, remote: Mapping[str, RepoFile]) -> bool:
+    """Whether the repository has this content under this name, by size and then by the hash that the hub states."""
     found = remote.get(file.name)
     if found is None or found.size != file.size:
         return False
-    return _digest(file, found) == found.digest
-
-
-def _digest(file: File, found: hub.Remote) -> str:
-    """sha256 of a large file, git's sha1 of another, as the hub states them."""
     with file.path.open("rb") as stream:
-        if found.large:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        return hashlib.sha1(b"blob %d\0" % file.size + stream.read(), usedforsecurity=False).hexdigest()
+        if found.lfs is not None:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == found.lfs.sha256
+        content = b"blob %d\0" % file.size + stream.read()  # git's own hash of a small file
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest() == found.blob_id
 
 
-def _stale(planned: Plan, remote: Mapping[str, hub.Remote]) -> list[str]:
+def _stale(planned: Plan, remote: Mapping[str, RepoFile]) -> list[str]:
     """Files of an earlier push that would be read along with the new ones."""
     wanted = {file.name for file in planned.files}
     return sorted(
@@ -178,7 +177,7 @@ def _stale(planned: Plan, remote: Mapping[str, hub.Remote]) -> list[str]:
 
 
 def _require_ours(
-    planned: Plan, remote: Mapping[str, hub.Remote], missing: Sequence[File], update: bool
+    planned: Plan, remote: Mapping[str, RepoFile], missing: Sequence[File], update: bool
 ) -> None:
     to_send = {file.name for file in missing}
     wanted = {file.name for file in planned.files}
@@ -193,36 +192,27 @@ def _require_ours(
 
 
 def _upload(api: HfApi, planned: Plan, missing: Sequence[File], stale: Sequence[str]) -> None:
-    """Commit by commit, the card last: it describes what is complete by then."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    """Everything but the card, and the card after it: it describes what is complete by then.
 
-    batches = list(_batches(sorted(missing, key=lambda file: file.name == CARD)))
-    if stale and not batches:
-        batches = [[]]
-    for number, batch in enumerate(batches, 1):
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(file.name, file.path) for file in batch
-        ]
-        if number == len(batches):
-            operations += [CommitOperationDelete(name) for name in stale]
-        size = sum(file.size for file in batch)
-        log.info("commit %d of %d: %d files, %s", number, len(batches), len(batch), hub.size(size))
-        api.create_commit(
-            planned.repo,
-            operations,
-            commit_message=f"Upload {planned.kind} with tgo-pipeline"
-            + (f" ({number} of {len(batches)})" if len(batches) > 1 else ""),
-            repo_type=planned.kind,
-            revision=planned.revision,
+    The library leaves out what is there already, and goes on where an earlier call was broken off.
+    """
+    message = f"Upload {planned.kind} with tgo-pipeline"
+    where: dict[str, Any] = {
+        "repo_id": planned.repo,
+        "repo_type": planned.kind,
+        "revision": planned.revision,
+    }
+    card = next((file for file in missing if file.name == CARD), None)
+    log.info("uploading %d files, %s", len(missing), hub.size(sum(file.size for file in missing)))
+    if stale or any(file is not card for file in missing):
+        api.upload_folder(
+            folder_path=planned.folder,
+            ignore_patterns=[*LEFT_OUT, CARD],
+            delete_patterns=[glob.escape(name) for name in stale] or None,
+            commit_message=message,
+            **where,
         )
-
-
-def _batches(files: Sequence[File]) -> Iterator[list[File]]:
-    batch: list[File] = []
-    for file in files:
-        if batch and (len(batch) == COMMIT_FILES or sum(f.size for f in batch) + file.size > COMMIT_BYTES):
-            yield batch
-            batch = []
-        batch.append(file)
-    if batch:
-        yield batch
+    if card is not None:
+        api.upload_file(
+            path_or_fileobj=card.path, path_in_repo=CARD, commit_message=f"{message}: its card", **where
+        )

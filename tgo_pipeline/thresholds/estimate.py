@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 
 _WINDOW_SD = 8  # resamples whose tau falls further out are computed on the whole set
-_TAIL_SD, _TAIL_COUNT = 12, 60  # the binomial mass beyond is below 1e-30
 
 
 def percentile(values: np.ndarray, p: float) -> float:
@@ -34,23 +34,15 @@ def order_statistic_interval(
 
 
 def _ranks(n: int, p: float, confidence: float) -> tuple[int, int]:
-    first, cumulative = _binomial_cdf(n, p)
-    tail = (1 - confidence) / 2
-    lower = first + int(np.searchsorted(cumulative, tail, side="right"))
-    upper = first + int(np.searchsorted(cumulative, 1 - tail, side="left")) + 1
-    return lower, upper
+    from scipy.special import betainc
 
+    def at_most(k: int) -> float:
+        """P(B <= k); scipy's own binomial functions take no n above 2^31."""
+        return float(betainc(n - k, k + 1, 1 - p)) if k < n else 1.0
 
-def _binomial_cdf(n: int, p: float) -> tuple[int, np.ndarray]:
-    """P(B <= k) for k from the returned first value on; the range holds all but 1e-30 of the mass."""
-    mode = min(n, math.floor((n + 1) * p))
-    reach = math.ceil(_TAIL_SD * math.sqrt(n * p * (1 - p))) + _TAIL_COUNT
-    first, last = max(0, mode - reach), min(n, mode + reach)
-    k = np.arange(first, last, dtype=np.float64)
-    steps = np.log(n - k) - np.log(k + 1) + math.log(p) - math.log1p(-p)
-    log_mass = np.concatenate([[0.0], np.cumsum(steps)])
-    mass = np.exp(log_mass - log_mass.max())
-    return first, np.cumsum(mass) / mass.sum()
+    tail, counts = (1 - confidence) / 2, range(n + 1)
+    lower = bisect_right(counts, tail, key=at_most)
+    return lower, bisect_left(counts, 1 - tail, key=at_most) + 1
 
 
 def bootstrap_interval(

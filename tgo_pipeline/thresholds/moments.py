@@ -67,6 +67,10 @@ class Groups:
         """Largest score of each group."""
         return self.values[self.starts + self.sizes - 1]
 
+    def variance(self) -> float:
+        """Variance of all scores (n in the denominator); exactly 0 where they are equal, which rounding may hide."""
+        return float(self.values.var()) if self.values.min() < self.values.max() else 0.0
+
     def spread(self, per_group: np.ndarray) -> np.ndarray:
         """One value per group, repeated for each of its samples."""
         return np.repeat(per_group, self.sizes)
@@ -83,6 +87,8 @@ def variance_components(groups: Groups) -> tuple[float | None, float | None]:
     count, total = groups.sizes.size, groups.values.size
     if count < 2 or total == count:
         return None, None
+    if groups.variance() == 0:
+        return 0.0, 0.0
     means = groups.means()
     within = float(np.sum((groups.values - groups.spread(means)) ** 2)) / (total - count)
     mean_square = float(np.sum(groups.sizes * (means - groups.values.mean()) ** 2)) / (count - 1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.corrections import Correction, adjust
@@ -63,3 +64,24 @@ def test_no_comparison_is_no_member_of_the_family() -> None:
 def test_what_is_no_probability_is_refused() -> None:
     with pytest.raises(TgoError, match="outside"):
         adjust(np.array([0.5, 1.5]), "bh")
+
+
+@pytest.mark.parametrize("correction", list(TABLE))
+def test_no_test_and_one_test_need_no_correction(correction: Correction) -> None:
+    assert adjust(np.array([]), correction).tolist() == []
+    assert np.isnan(adjust(np.array([np.nan]), correction)).all()
+    assert [adjust(np.array([p]), correction).item() for p in (0.0, 0.03, 1.0)] == [0, 0.03, 1]
+
+
+@pytest.mark.parametrize(
+    "p_values", [[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.5, 0.5], [0.0, 0.04, 1.0], P]
+)
+def test_benjamini_hochberg_is_scipys_down_to_zeros_ones_and_ties(p_values: list[float]) -> None:
+    expected = stats.false_discovery_control(p_values, method="bh")
+    assert adjust(np.array(p_values), "bh") == pytest.approx(expected, abs=1e-15)
+
+
+def test_holm_of_zeros_ones_and_ties() -> None:
+    assert adjust(np.array([0.0, 0.0]), "holm").tolist() == [0, 0]
+    assert adjust(np.array([1.0, 0.6]), "holm").tolist() == [1, 1]
+    assert adjust(np.array([0.02, 0.02, 0.02]), "holm") == pytest.approx([0.06] * 3)

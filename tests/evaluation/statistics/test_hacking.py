@@ -18,6 +18,7 @@ from tgo_pipeline.evaluation.statistics.hacking import (
     TRANSFERS,
     UNDECIDED,
     Roles,
+    _share,
     hacking_table,
     judge,
     suspicions,
@@ -63,6 +64,15 @@ def test_the_verdict_says_what_became_of_the_gain(gain: float, verdict: str) -> 
     row = rows(world)["tuned", "held"]
     assert row["verdict"] == verdict
     assert "+0.8" in row["note"] and "held by" in row["note"]
+
+
+def test_a_resample_without_any_gain_leaves_the_share_as_it_is() -> None:
+    """4 of 400 resamples have no gain of the target: their shares are 0 / 0 and 1 / 0, and neither is an end."""
+    means = np.full((400, 2), 2.0)
+    means[:4] = [[0, 0], [0, 0], [0, 1], [0, 1]]
+    with np.errstate(all="raise"):
+        found = _share({"target_gain_low": 0.1, "target_gain": 2.0, "gain": 2.0}, means, 0.95)
+    assert found == {"share": 1, "share_low": 1, "share_high": 1}
 
 
 def test_a_part_of_the_target_may_fall_without_suspicion() -> None:

@@ -1,14 +1,14 @@
-"""Intervals against published values, closed forms and seeded simulations."""
+"""Effective sizes, intervals and tests against closed forms, scipy and seeded simulations."""
 
 import itertools
 import math
 import time
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.intervals import (
@@ -18,37 +18,8 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     may_decide,
     sign_flip_test,
     spread,
-    wilson_interval,
 )
-
-NEWCOMBE_1998 = [  # Statistics in Medicine 17, table I, method 3
-    (81, 263, 0.2553, 0.3662),
-    (15, 148, 0.0624, 0.1605),
-    (0, 20, 0.0, 0.1611),
-    (1, 29, 0.0061, 0.1718),
-]
-
-
-@pytest.mark.parametrize(("wins", "n", "low", "high"), NEWCOMBE_1998)
-def test_wilson_matches_published_values(wins: int, n: int, low: float, high: float) -> None:
-    assert wilson_interval(wins / n, n, 0.95) == pytest.approx((low, high), abs=5e-5)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 5000), st.integers(0, 1000), st.integers(500, 999))
-def test_wilson_ends_are_where_the_score_test_just_accepts(n: int, share: int, permille: int) -> None:
-    rate, confidence = round(share / 1000 * n) / n, permille / 1000
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    low, high = wilson_interval(rate, n, confidence)
-    assert 0 <= low <= rate <= high <= 1
-    for end in (low, high):
-        assert (end - rate) ** 2 == pytest.approx(z * z * end * (1 - end) / n, rel=1e-6, abs=1e-12)
-
-
-@pytest.mark.parametrize(("rate", "n"), [(0.5, 0), (1.2, 10), (-0.1, 10)])
-def test_wilson_refuses_what_is_no_rate(rate: float, n: int) -> None:
-    with pytest.raises(TgoError):
-        wilson_interval(rate, n, 0.95)
+from tgo_pipeline.intervals import wilson_interval
 
 
 def test_effective_size_of_single_images_is_their_number() -> None:
@@ -284,3 +255,50 @@ def test_equal_values_have_no_spread_at_all() -> None:
     for count in (1, 2, 3, 7, 50):
         assert spread(np.full(count, 0.1)) == 0
     assert spread(np.array([1.0, 3.0])) == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "clusters", "size"),
+    [
+        ([1], [0], 1),
+        ([1, 0], [0, 0], 1),  # one prompt, however many images
+        ([1, 1], [0, 1], 2),  # all of one label: as many as there are prompts
+        ([0, 0, 0, 0], [0, 0, 1, 1], 2),
+        ([1, 0], [0, 1], 2),
+        ([1, 1, 0, 0], [0, 0, 1, 1], 2),
+        ([1, 0, 1, 0], [0, 0, 1, 1], 4),  # prompts that are split alike differ less than independent images
+    ],
+)
+def test_effective_sizes_of_very_few(outcomes: list[int], clusters: list[int], size: float) -> None:
+    assert effective_size(np.array(outcomes, float), np.array(clusters)) == pytest.approx(size)
+
+
+def test_a_bootstrap_of_one_prompt_says_nothing_and_of_two_reaches_from_one_to_the_other() -> None:
+    options = {"resamples": 4000, "confidence": 0.95, "seed": 0}
+    low, high = bootstrap_means(np.array([[1.0], [2.0]]), np.array(["a", "a"]), **options)
+    assert np.isnan([low, high]).all()
+    values = np.array([[1.0], [3.0], [6.0]])
+    low, high = bootstrap_means(values, np.array(["a", "a", "b"]), **options)
+    assert (low.item(), high.item()) == (2, 6)
+    alone = np.array([1.0, 5.0])
+    theirs = stats.bootstrap((alone,), np.mean, n_resamples=4000, method="percentile", rng=0)
+    low, high = bootstrap_means(alone[:, None], np.arange(2), **options)
+    assert (low.item(), high.item()) == tuple(theirs.confidence_interval) == (1, 5)
+
+
+def test_a_column_that_one_prompt_alone_has_gets_no_interval() -> None:
+    values = np.array([[1.0, 1.0], [2.0, np.nan], [3.0, np.nan]])
+    low, high = bootstrap_means(values, np.arange(3), resamples=200, confidence=0.95, seed=0)
+    assert np.isnan([low[1], high[1]]).all() and (low[0], high[0]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "differences", [[2.0], [0.0], [1.0, 2.0], [1.0, -1.0], [1.0, 1.0, 1.0], [0.0, 0.0, 3.0]]
+)
+def test_sign_flips_of_very_few_prompts_are_scipys_permutations(differences: list[float]) -> None:
+    values = np.array(differences)
+    theirs = (
+        stats.permutation_test((values,), np.sum, permutation_type="samples") if len(values) > 1 else None
+    )
+    expected = 1.0 if theirs is None else theirs.pvalue
+    assert _flip(values, np.arange(len(values))) == pytest.approx(expected)

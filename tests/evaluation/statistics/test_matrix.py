@@ -9,9 +9,9 @@ import pytest
 from tests.evaluation.worlds import MODELS, REWARDS, scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
-from tgo_pipeline.evaluation.statistics.intervals import wilson_interval
 from tgo_pipeline.evaluation.statistics.matrix import MATRIX, families, matrix_table
 from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=300)

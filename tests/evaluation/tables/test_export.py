@@ -19,6 +19,7 @@ from tgo_pipeline.evaluation.tables import published
 from tgo_pipeline.evaluation.tables.export import SCHEMAS, export, source, text
 from tgo_pipeline.evaluation.tables.legend import facts_text
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.params.parsing import read_data
 from tgo_pipeline.rendering import latex, markdown
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 
@@ -148,13 +149,37 @@ def test_published_numbers_stand_apart_and_only_on_demand(tables: Path, tmp_path
 
 
 def test_published_numbers_are_complete_and_say_where_they_are_from() -> None:
-    for block in published.BLOCKS:
-        assert block.source and block.caveats and len(block.digits) == len(block.columns)
-        assert all(len(values) == len(block.columns) for values in block.values.values())
-    rates = next(block for block in published.BLOCKS if "Diffusion-KTO against" in block.title)
+    for block in published.blocks():
+        assert block.source and block.caveats and len(block.digits) == len(block.places)
+        assert all(len(values) == len(block.places) for values in block.values.values())
+    rates = next(block for block in published.blocks() if "Diffusion-KTO against" in block.title)
     for values in rates.values.values():
         assert all(round(value * 5, 6).is_integer() for value in values[:5] if value is not None)
-    assert "swapped" in next(b for b in published.BLOCKS if "Table 2" in b.source).caveats
+    assert "swapped" in next(b for b in published.blocks() if "Table 2" in b.source).caveats
+
+
+BLOCK = "{table: models, title: T, source: s, caveats: c, columns: {A: [x, y]}, values: {m: [1, 2]}, digits: [1, 1]}"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("m: [1, 2]", "m: [1]", r"blocks\[0\]\.'T' has 2 columns, and 1 entries for m"),
+        ("digits: [1, 1]", "digits: [1]", r"blocks\[0\]\.'T' has 2 columns, and 1 entries for digits"),
+        ("m: [1, 2]", "m: [1, high]", r"blocks\[0\]\.values\.m\[1\] is 'high': it must be a number"),
+        ("table: models", "table: means", r"blocks\[0\]\.table is 'means': it must be one of models, matrix"),
+        ("caveats: c, ", "", r"blocks\[0\]\.caveats is missing"),
+    ],
+)
+def test_a_mistake_in_published_numbers_names_the_file_and_the_place(
+    tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text(f"blocks: [{BLOCK}]")
+    assert len(read_data(path, published._File).blocks) == 1
+    path.write_text(f"blocks: [{BLOCK.replace(right, wrong)}]")
+    with pytest.raises(TgoError, match=rf"published\.yaml: {message}"):
+        read_data(path, published._File)
 
 
 def test_published_columns_are_those_of_the_rewards_that_are_evaluated() -> None:

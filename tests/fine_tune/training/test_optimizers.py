@@ -59,17 +59,50 @@ def test_a_state_as_tensors_goes_on_exactly(name: str) -> None:
     optimizer = make_optimizer(list(module.parameters()), params)
     for number in (1, 2):
         step(module, optimizer, number)
-    kept = {
-        key: value.clone() for key, value in named_state(optimizer, dict(module.named_parameters())).items()
-    }
+    kept = {key: value.clone() for key, value in named_state(optimizer, module).items()}
     other = layer(seed=1)
     other.load_state_dict(module.state_dict())
     resumed = make_optimizer(list(other.parameters()), params)
-    load_named_state(resumed, dict(other.named_parameters()), kept)
+    load_named_state(resumed, other, kept)
     for number in (3, 4):
         step(module, optimizer, number)
         step(other, resumed, number)
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+
+
+def test_the_names_and_types_of_a_state_are_those_of_checkpoints() -> None:
+    module, expected = layer(), {"adamw": {}, "adafactor": {}}
+    for name, keys in (
+        ("adamw", ("exp_avg", "exp_avg_sq")),
+        ("adafactor", ("exp_avg_sq_row", "exp_avg_sq_col")),
+    ):
+        expected[name] = {f"{key}.weight": torch.float32 for key in keys}
+    expected["adamw"] |= {f"{key}.bias": torch.float32 for key in ("exp_avg", "exp_avg_sq")}
+    expected["adamw"] |= {f"step.{name}": torch.float32 for name in ("weight", "bias")}
+    expected["adafactor"] |= {"exp_avg_sq.bias": torch.float32}
+    expected["adafactor"] |= {f"step.{name}": torch.int64 for name in ("weight", "bias")}
+    expected["adafactor"] |= {f"RMS.{name}": torch.float32 for name in ("weight", "bias")}
+    for name, types in expected.items():
+        optimizer = make_optimizer(list(module.parameters()), FineTuneParams(optimizer=name))  # type: ignore[arg-type]
+        assert named_state(optimizer, module) == {}
+        assert not optimizer.state, "asking for a state must not make one"
+        step(module, optimizer, 1)
+        assert {key: value.dtype for key, value in named_state(optimizer, module).items()} == types
+
+
+def test_a_parameter_that_was_never_updated_has_no_state_after_loading_either() -> None:
+    module = layer()
+    optimizer = make_optimizer(list(module.parameters()), FineTuneParams())
+    module.weight.grad = torch.ones_like(module.weight)
+    optimizer.step()
+    kept = named_state(optimizer, module)
+    assert {key.partition(".")[2] for key in kept} == {"weight"}
+    before = [parameter.clone() for parameter in module.parameters()]
+    resumed = make_optimizer(list(module.parameters()), FineTuneParams(weight_decay=0.5))
+    load_named_state(resumed, module, kept)
+    assert list(resumed.state) == [module.weight]
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    load_named_state(make_optimizer(list(module.parameters()), FineTuneParams()), module, {})
 
 
 def test_adafactor_keeps_a_row_and_a_column() -> None:
@@ -79,7 +112,7 @@ def test_adafactor_keeps_a_row_and_a_column() -> None:
         params = FineTuneParams(optimizer=name)  # type: ignore[arg-type]
         optimizer = make_optimizer(list(module.parameters()), params)
         step(module, optimizer, 1)
-        state = named_state(optimizer, dict(module.named_parameters()))
+        state = named_state(optimizer, module)
         sizes[name] = sum(tensor.numel() for key, tensor in state.items() if key.endswith("weight"))
     assert sizes == {"adamw": 2 * 64 * 32 + 1, "adafactor": 64 + 32 + 2}
 

@@ -18,7 +18,8 @@ from fine_tune.data.labels import read_labels
 from fine_tune.data.pairs import build_pairs
 from fine_tune.objectives import OBJECTIVES, make_objective
 from fine_tune.policies.diffusion import DiffusionPolicy
-from fine_tune.training.trainer import Trainer, learning_rate, make_accelerator
+from fine_tune.training.accelerator import Accelerator
+from fine_tune.training.trainer import Trainer, learning_rate
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
@@ -56,7 +57,7 @@ def make(source: Path, encoded: Encoded):
         policy = DiffusionPolicy.build(
             load_pipeline(str(source / "model")), tuning, seed=3, with_reference=objective.needs_reference
         )
-        accelerator = make_accelerator(tuning, CPU)
+        accelerator = Accelerator(tuning.precision, CPU)
         return Trainer(policy, objective, data, tuning, RuntimeParams(**(runtime or {})), accelerator)
 
     return build
@@ -226,7 +227,7 @@ def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
     before = {name: tensor.double() for name, tensor in weights(trainer).items()}
     trainer._gradient(trainer._data.batch(0))
     gradient = {name: p.grad.double().clone() for name, p in trainer._trained.items()}
-    trainer._prepared.zero_grad()
+    trainer._optimizer.zero_grad()
     norm = math.sqrt(sum(g.square().sum().item() for g in gradient.values()))
     assert norm > 0.5
     metrics = trainer.update().metrics

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from tests.thresholds.worlds import gaussian, grouped
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.thresholds.adequacy.intervals import (
     Components,
     components,
     share,
     standard_error,
-    t_quantile,
-    wilson,
 )
 from tgo_pipeline.thresholds.moments import Groups, variance_components
 
@@ -31,11 +31,6 @@ def unbalanced(seed: int = 0, prompts: int = 12) -> tuple[np.ndarray, np.ndarray
     rng = np.random.default_rng(seed)
     owner = np.repeat(np.arange(prompts), rng.integers(1, 6, prompts))
     return rng.normal(size=prompts)[owner] + rng.normal(size=owner.size), owner
-
-
-@pytest.mark.parametrize(("freedom", "table"), [(10, 2.2281), (29, 2.0452), (100, 1.9840), (10**8, 1.9600)])
-def test_quantiles_of_t_are_those_of_the_table(freedom: int, table: float) -> None:
-    assert t_quantile(0.975, freedom) == pytest.approx(table, abs=1e-3)
 
 
 def test_the_components_are_those_of_the_thresholds_table() -> None:
@@ -79,6 +74,40 @@ def test_nothing_repeated_or_too_few_prompts_leave_nothing_to_estimate() -> None
     assert of_groups(grouped(np.arange(8.0).reshape(2, 4))) is None
 
 
+@pytest.mark.parametrize("prompts", [3, 4])
+def test_the_interval_of_the_ratio_reaches_as_far_as_students_t_over_the_fewest_prompts(prompts: int) -> None:
+    found = of_groups(grouped(np.random.default_rng(1).normal(size=(prompts, 2))), 0.5)
+    assert found is not None and found.log_f is not None and found.error is not None
+    reach = stats.t.ppf(0.75, prompts - 1) * found.error
+    ends = [(math.exp(found.log_f + sign * reach) - 1) for sign in (-1, 1)]
+    expected = [min(1.0, max(0.0, excess / (excess + found.typical_size))) for excess in ends]
+    assert found.ratio.low == pytest.approx(min(expected[0], found.ratio.value))
+    assert found.ratio.high == pytest.approx(max(expected[1], found.ratio.value))
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
+@pytest.mark.parametrize("prompts", [3, 7, 30])
+def test_scores_that_are_all_equal_have_no_ratio(value: float, prompts: int) -> None:
+    """Their mean is off by its last bit, which alone would lie between prompts and be all the variance there is."""
+    groups = grouped(np.full((prompts, 3), value))
+    assert of_groups(groups) is None
+    assert variance_components(groups) == (0, 0)
+
+
+@pytest.mark.parametrize("prompts", [3, 5, 10, 30])
+@pytest.mark.parametrize(("size", "hits"), [(2, 1), (3, 1), (5, 2), (7, 4)])
+def test_prompts_that_are_alike_but_one_have_the_same_interval_in_any_order(
+    prompts: int, size: int, hits: int
+) -> None:
+    """Without that one nothing lies between prompts; rounding must not decide what its logarithm is."""
+    found = []
+    for place in range(prompts):
+        means = (hits + (np.arange(prompts) == place)) / size
+        squares = size * means * (1 - means)
+        found.append(components(means, squares, np.full(prompts, size), 0.95))
+    assert all(each is not None and (each.log_f, each.ratio.value) == (None, 0) for each in found)
+
+
 def test_scores_that_are_constant_in_each_prompt_lie_between_prompts_alone() -> None:
     found = of_groups(grouped(np.repeat(np.arange(5.0), 3).reshape(5, 3)))
     assert found is not None
@@ -88,8 +117,24 @@ def test_scores_that_are_constant_in_each_prompt_lie_between_prompts_alone() -> 
 def test_a_share_of_independent_samples_has_wilsons_interval() -> None:
     hits = np.repeat([1, 0], [30, 70])
     found = share(hits, np.ones(100, int), 0.95)
-    assert (found.low, found.high) == pytest.approx(wilson(0.3, 99, 99, 0.95))
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.3, 99, 0.95, 99))
     assert (found.low, found.high) == pytest.approx((0.2189, 0.3958), abs=5e-3)
+
+
+def test_the_standard_error_of_two_prompts_is_that_of_two_values() -> None:
+    values = np.array([0.3, 0.9])
+    reach = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    error = standard_error(values * 4, np.array([4, 4]))
+    assert (reach.high - reach.low) / 2 == pytest.approx(12.7062047 * error)
+
+
+def test_a_share_of_one_prompt_has_no_interval_and_one_of_two_prompts_a_wide_one() -> None:
+    """t = 12.706, so that z^2 is 161.4: 161.4 / 163.4 and 2 / 163.4; two prompts that differ count as one trial."""
+    alone = share(np.array([3]), np.array([4]), 0.95)
+    assert (alone.value, alone.low, alone.high) == (0.75, None, None)
+    for hits, ends in (([0, 0], (0, 0.9878)), ([1, 1], (0.0122, 1)), ([1, 0], (0.0015, 0.9985))):
+        found = share(np.array(hits), np.array([1, 1]), 0.95)
+        assert (found.low, found.high) == pytest.approx(ends, abs=1e-4)
 
 
 def test_samples_of_a_prompt_that_go_together_widen_the_interval() -> None:

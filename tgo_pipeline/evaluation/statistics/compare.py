@@ -18,9 +18,9 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     compare_pairs,
     effective_size,
     spread,
-    wilson_interval,
 )
 from tgo_pipeline.evaluation.statistics.scores import ALL, Pairs
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features

@@ -22,10 +22,10 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     percentile_interval,
     resampled_means,
     spread,
-    wilson_interval,
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
 from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
@@ -146,7 +146,8 @@ def _share(found: dict[str, Any], means: NDArray, confidence: float) -> dict[str
     """The ratio of the gains; with a gain of the target that may be zero it could be anything, and so is null."""
     if found["target_gain_low"] is None or found["target_gain_low"] <= 0:
         return dict.fromkeys(("share", "share_low", "share_high"))
-    low, high = percentile_interval(means[:, 1] / means[:, 0], confidence)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a rare resample has no gain at all
+        low, high = percentile_interval(means[:, 1] / means[:, 0], confidence)
     return {"share": or_none(found["gain"] / found["target_gain"]), "share_low": low, "share_high": high}
 
 

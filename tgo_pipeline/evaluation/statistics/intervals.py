@@ -1,13 +1,11 @@
-"""Statistics of paired comparisons: Wilson for win rates, bootstrap and sign flips over prompts for means.
+"""Statistics of paired comparisons: effective sizes for win rates, bootstrap and sign flips over prompts for means.
 
 Images of one prompt are not independent, so every interval counts prompts ("clusters"), not images. All in float64.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +15,6 @@ from tgo_pipeline.errors import TgoError
 Floats = NDArray[np.float64]
 BLOCK = 2**22  # resample-by-cluster counts held at once (32 MB)
 ROUNDING = 1e-12  # sums of the same numbers in another order count as equal
-
-
-def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """The score interval of a binomial rate from `n` trials (Wilson 1927); `n` may be an effective size.
-
-    Raises `TgoError` if there is no trial or the rate is outside [0, 1].
-    """
-    if not n > 0:
-        raise TgoError(f"a rate over {n:g} trials has no interval: at least one comparison is needed.")
-    if not 0 <= rate <= 1:
-        raise TgoError(f"the rate is {rate:g}: it must be from 0 to 1.")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    scale = 1 + z * z / n
-    centre = (rate + z * z / (2 * n)) / scale
-    half = z / scale * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return (0.0 if rate == 0 else centre - half), (1.0 if rate == 1 else centre + half)
 
 
 def effective_size(outcomes: NDArray, clusters: NDArray) -> float:

@@ -18,10 +18,10 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     compare_pairs,
     effective_size,
     sign_flip_test,
-    wilson_interval,
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
 from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features

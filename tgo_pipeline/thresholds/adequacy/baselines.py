@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tgo_pipeline.intervals import t_quantile
 from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.thresholds.adequacy.bounds import (
     MARGINS,
@@ -28,7 +29,7 @@ from tgo_pipeline.thresholds.adequacy.flips import (
     true_baselines,
     weighted_variance,
 )
-from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
+from tgo_pipeline.thresholds.adequacy.intervals import standard_error
 from tgo_pipeline.thresholds.adequacy.table import Row
 from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
 from tgo_pipeline.thresholds.moments import Groups
@@ -85,7 +86,7 @@ class Sample:
     ) -> Sample:
         """Prepare what all baselines share."""
         rng = np.random.default_rng(seed)
-        variance = float(groups.values.var())
+        variance = groups.variance()
         margins = MARGINS * (math.sqrt(variance) or 1.0)
         return cls(
             groups,

@@ -131,7 +131,7 @@ class Shuffled:
             values = rng.permuted(np.broadcast_to(groups.values, (times, groups.values.size)), axis=1).ravel()
             sizes = np.tile(sizes, times)
         owner = np.repeat(np.arange(sizes.size), sizes)
-        return cls(Groups.of(values, owner), float(groups.values.var()))
+        return cls(Groups.of(values, owner), groups.variance())
 
     def flip_rate(self, baseline: Baseline, tau: float, ties: Ties) -> float:
         """Labels that the baseline flips here, where they are all due to its noise and its distance from tau."""

@@ -6,9 +6,13 @@ Prompts are independent, samples of one prompt are not; every interval here trea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+
+from tgo_pipeline.intervals import t_quantile, wilson_interval
+
+ROUNDING = 1e-12
+"""What is left of a sum of squares once all of it is subtracted again, as a share of the largest such rest."""
 
 
 @dataclass(frozen=True)
@@ -41,44 +45,28 @@ class Components:
         return float(np.log1p(self.typical_size * ratio / (1 - ratio)))
 
 
-def t_quantile(level: float, freedom: int) -> float:
-    """Quantile of Student's t from the normal one, to 1e-3 for 10 degrees of freedom or more (A&S 26.7.5)."""
-    z = NormalDist().inv_cdf(level)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
-
-
 def share(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> Interval:
     """Share of samples with a property, from its counts `hits` (G,) in prompts of `sizes` (G,) samples.
 
-    Wilson's interval at the effective number of samples p (1 - p) / se^2, at most all of them, with se the
-    linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998, with Wilson's ends).
+    Wilson's interval with Student's quantile at the effective number of samples p (1 - p) / se^2, at most all of them;
+    se is the linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998).
     Where every sample agrees, a prompt counts as one sample.
     """
     groups, total = hits.size, float(sizes.sum())
     value = float(hits.sum()) / total
     if groups < 2:
         return Interval(value)
+    if value in (0, 1):
+        return Interval(value, *wilson_interval(value, groups, confidence, groups - 1))
     error = standard_error(hits, sizes)
-    effective = min(total, value * (1 - value) / error**2) if error else float(total)
-    return Interval(value, *wilson(value, groups if value in (0, 1) else effective, groups - 1, confidence))
+    effective = min(total, value * (1 - value) / error**2) if error else total
+    return Interval(value, *wilson_interval(value, effective, confidence, groups - 1))
 
 
 def standard_error(totals: np.ndarray, sizes: np.ndarray) -> float:
     """Standard error over prompts of the mean sum totals / sum sizes, both (G,), G >= 2, by linearisation."""
     residuals = totals - totals.sum() / sizes.sum() * sizes
     return float(np.sqrt(sizes.size / (sizes.size - 1) * np.sum(residuals**2)) / sizes.sum())
-
-
-def wilson(value: float, count: float, freedom: int, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a share of `count` observations, with the t quantile of `freedom` in place of z."""
-    z2 = t_quantile((1 + confidence) / 2, freedom) ** 2
-    centre = value + z2 / (2 * count)
-    reach = np.sqrt(z2 * (value * (1 - value) + z2 / (4 * count)) / count)
-    low, high = float(centre - reach) / (1 + z2 / count), float(centre + reach) / (1 + z2 / count)
-    return max(0.0, min(low, value)), min(1.0, max(high, value))  # rounding may cross 0, 1 or the share
 
 
 def components(
@@ -88,15 +76,18 @@ def components(
 
     Method of moments as in `moments.variance_components`; the interval of the ratio is that of log(MSB / MSW) with
     every prompt left out in turn and a t quantile, which needs no normality (Arvesen & Schmitz 1970). None where
-    fewer than 3 prompts, or no repeated sample, leave nothing to estimate.
+    fewer than 3 prompts, no repeated sample, or values that are all equal leave nothing to estimate.
     """
     groups, total = sizes.size, int(sizes.sum())
     if groups < 3 or total == groups:
         return None
-    means = means - float(means @ sizes) / total
+    means = means - means[0]  # first, so that equal means are exactly 0 from their centre
+    means -= float(means @ sizes) / total
     between_squares = sizes * means**2
     within = float(squares.sum()) / (total - groups)
     mean_square = float(between_squares.sum()) / (groups - 1)
+    if mean_square == within == 0:
+        return None
     typical_size = (total - float(np.sum(sizes.astype(np.float64) ** 2)) / total) / (groups - 1)
     between = (mean_square - within) / typical_size
     log_f, error = _jackknife(means, squares, sizes, between_squares, mean_square, within)
@@ -132,10 +123,15 @@ def _jackknife(
     left_between = (between_squares.sum() - between_squares - shift) / (groups - 2)
     freedom = left_total - (groups - 1)
     left_squares = squares.sum() - squares
-    if min(mean_square, within, left_between.min(), left_squares.min(), freedom.min()) <= 0:
+    if min(mean_square, within, freedom.min()) <= 0 or _vanishes(left_between) or _vanishes(left_squares):
         return None, None
     pseudo = np.log(left_squares / freedom)
     pseudo -= np.log(left_between)
     pseudo *= groups - 1
     pseudo += groups * np.log(mean_square / within)
     return float(pseudo.mean()), float(pseudo.std(ddof=1) / np.sqrt(groups))
+
+
+def _vanishes(rests: np.ndarray) -> bool:
+    """Whether one of these sums of squares is zero but for rounding: its logarithm would be noise."""
+    return bool(rests.min() <= ROUNDING * rests.max())

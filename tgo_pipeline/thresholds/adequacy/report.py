@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))
 METRICS = ("ratio", "heterogeneity")
+NO_RATIO = "fewer than 3 prompts, no prompt with 2 scores, or all scores equal"
 
 
 def adequacy(frame: pl.DataFrame, rows: Iterable[Mapping[str, Any]], params: Params) -> pa.Table:
@@ -158,7 +159,7 @@ class Case:
     @property
     def within(self) -> float:
         """Variance of scores about their prompt's mean; of all scores where there is no telling."""
-        return self.components.within if self.components else float(self.groups.values.var())
+        return self.components.within if self.components else self.groups.variance()
 
 
 def _counts(case: Case) -> Iterator[Row]:
@@ -187,7 +188,7 @@ def _tau(case: Case) -> Iterator[Row]:
 def _variances(case: Case) -> Iterator[Row]:
     known = case.components
     if known is None:
-        yield Row(statistic="ratio", note="fewer than 3 prompts, or no prompt with 2 scores")
+        yield Row(statistic="ratio", note=NO_RATIO)
         return
     yield Row(statistic="between_variance", value=known.between)
     yield Row(statistic="within_variance", value=known.within)

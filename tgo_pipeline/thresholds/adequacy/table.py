@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.tables import read_table, with_features, write_table
 
 if TYPE_CHECKING:
     import polars as pl
 
+VERSION = 2
+"""Raised when a statistic of this table changes: the table becomes stale, and neither thresholds nor labels do."""
 Verdict = Literal["adequate", "inadequate", "undecided"]
 BASELINES = {
     "prompt_mean": "mean of the prompt's scores",
@@ -111,12 +114,17 @@ def table(rows: Iterable[tuple[str, Row]]) -> pa.Table:
     return pa.Table.from_pylist([{"reward": reward, **asdict(row)} for reward, row in rows], schema=ADEQUACY)
 
 
-def write_adequacy(rows: pa.Table, path: Path, fingerprint: str) -> None:
-    """Write the table; `fingerprint` is the thresholds table's, so that both can be seen to belong together."""
+def planned_fingerprint(thresholds: str) -> str:
+    """What the table carries in its metadata, given the fingerprint of the thresholds table that it is about."""
+    return fingerprint(version=VERSION, thresholds=thresholds)
+
+
+def write_adequacy(rows: pa.Table, path: Path, thresholds: str) -> None:
+    """Write the table; `thresholds` is the fingerprint of the thresholds table, so that both can be seen to fit."""
     from tgo_pipeline.storage.shards import atomic
 
     with atomic(path) as temporary:
-        write_table(rows, temporary, {"fingerprint": fingerprint})
+        write_table(rows, temporary, {"fingerprint": planned_fingerprint(thresholds)})
 
 
 def read_adequacy(path: Path) -> pl.DataFrame:
