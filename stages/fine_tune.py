@@ -1,5 +1,6 @@
 """Fine-tune the model on the labels; reads data/labels and data/generations, writes models/tuned and training/."""
 
+from stages import Inputs
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
@@ -18,6 +19,18 @@ def run(params: Params) -> None:
         training=paths.TRAINING,
         prompts=paths.PROMPTS,
     )
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the tuned model depends on; rewards and a proxy set only where tau is estimated again on the way."""
+    from fine_tune import job
+    from fine_tune.data import cache
+    from tgo_pipeline.inputs import named_files
+
+    files = named_files.model(params) | named_files.preset(params)
+    if params.fine_tune.reestimate is not None:
+        files |= named_files.rewards(params) | named_files.proxy(params)
+    return {"versions": {"fine_tune": job.VERSION, "encode": cache.VERSION}, "files": files}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Writes report.html from the tables of all other stages; it opens offline."""
 
+from stages import Inputs
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
@@ -23,6 +24,14 @@ def run(params: Params) -> None:
         metrics=paths.METRICS,
     )
     build(params, sources, paths.REPORT)
+
+
+def inputs(_: Params) -> Inputs:
+    """What else the page depends on."""
+    from tgo_pipeline import report
+    from tgo_pipeline.inputs import named_files
+
+    return {"versions": {"report": report.VERSION}, "files": named_files.page()}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stages import Inputs
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
@@ -32,6 +33,19 @@ def plan(params: Params) -> list[Shard]:
     from tgo_pipeline.scoring.stage import plan
 
     return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype, params.score.feedback)
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the scores depend on; the version of a reward's code is in the digest of its files."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.scoring.stage import VERSION
+
+    versions = {"score": VERSION}
+    if params.score.feedback:
+        from tgo_pipeline.feedback import columns
+
+        versions["feedback"] = columns.VERSION
+    return {"versions": versions, "files": named_files.rewards(params) | named_files.feedback(params)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Estimate tau and its uncertainty for every reward; reads data/scores, writes data/thresholds.parquet and plots."""
 
+from stages import Inputs
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
@@ -15,6 +16,14 @@ def run(params: Params) -> None:
         metrics=paths.METRICS / "threshold.json",
         plots=paths.PLOTS,
     )
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the thresholds depend on."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.thresholds.stage import VERSION
+
+    return {"versions": {"threshold": VERSION}, "files": named_files.proxy(params)}
 
 
 if __name__ == "__main__":
