@@ -49,4 +49,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:  ## remove what the pipeline wrote (not the environment)
-	rm -rf data models metrics tables training report.html plots/thresholds plots/adequacy plots/*.csv
+	rm -rf data models metrics tables training inputs.yaml report.html plots/thresholds plots/adequacy plots/*.csv

@@ -7,13 +7,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.storage.shards import Interrupted, explain_full_disk
 
+Inputs = dict[str, dict[str, Any]]
+"""Of one stage: the versions of its code by name, and what the files hold that the parameters name, by key."""
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
+PIPELINE = ("inputs", *STAGES)
+"""The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, STAGES, UNSCORED, USER_ERROR, run_command, run_stage
+from stages import INTERRUPTED, PIPELINE, STAGES, UNSCORED, USER_ERROR, run_command, run_stage
 from stages.commands import doctor
 from stages.commands import plan as planning
 from stages.commands import recipe as recipes
@@ -135,7 +135,7 @@ def run(
     params: Path = PARAMS,
 ) -> None:
     """Run one stage: the same work as `dvc repro -s STAGE` and `python -m stages.STAGE`."""
-    if stage not in STAGES:
+    if stage not in PIPELINE:
         raise TgoError(f"{stage!r} is not a stage: it must be one of {', '.join(STAGES)}.")
     run_stage(stage, params)
 

@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan
     from tgo_pipeline.storage.shards import Status
@@ -73,6 +74,26 @@ def estimate(run: Estimate) -> StagePlan:
         memory_bytes=max(run.drawing.peak_bytes, cost.peak_bytes),
         hours=hours / run.gpus,
     )
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the evaluation depends on: it samples and scores as the earlier stages do."""
+    from tgo_pipeline.evaluation import stage
+    from tgo_pipeline.evaluation.statistics import diversity
+    from tgo_pipeline.generators import stage as generators
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.scoring import stage as scoring
+
+    versions = {
+        "evaluate": stage.VERSION,
+        "generate": generators.VERSION,
+        "score": scoring.VERSION,
+        "diversity": diversity.VERSION,
+    }
+    files = named_files.model(params) | named_files.compared_models(params)
+    files |= named_files.rewards(params) | named_files.rewards(params, "evaluate")
+    files |= named_files.proxy(params) | named_files.published(params)
+    return {"versions": versions, "files": files}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.params.checks import Precision
     from tgo_pipeline.planning.plan import StagePlan
@@ -131,6 +132,18 @@ def _result_bytes(run: Estimate, foot: Footprint) -> int:
     blueprint = run.family.blueprint
     with imagined():
         return sum(disk.network_bytes(blueprint.build(name)) for name in blueprint.networks)
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the tuned model depends on; rewards and a proxy set only where tau is estimated again on the way."""
+    from fine_tune import job
+    from fine_tune.data import cache
+    from tgo_pipeline.inputs import named_files
+
+    files = named_files.model(params) | named_files.preset(params)
+    if params.fine_tune.reestimate is not None:
+        files |= named_files.rewards(params) | named_files.proxy(params)
+    return {"versions": {"fine_tune": job.VERSION, "encode": cache.VERSION}, "files": files}
 
 
 if __name__ == "__main__":

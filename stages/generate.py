@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan, Sure
     from tgo_pipeline.storage.shards import Shard, Status
@@ -32,6 +33,18 @@ def plan(params: Params) -> list[Shard]:
     if params.generate.source == "images":
         return existing.plan(**_images(params))
     return stage.plan(**_sampling(params))
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the images depend on."""
+    from tgo_pipeline.generators import stage
+    from tgo_pipeline.images import import_folder as existing
+    from tgo_pipeline.inputs import named_files
+
+    if params.generate.source == "images":
+        return {"versions": {"images": existing.VERSION}, "files": named_files.images(params)}
+    files = named_files.model(params) | named_files.guidance(params)
+    return {"versions": {"generate": stage.VERSION}, "files": files}
 
 
 def _sampling(params: Params) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan
     from tgo_pipeline.storage.shards import Status
@@ -44,6 +45,14 @@ def estimate(run: Estimate) -> StagePlan:
     bound = disk.table_most_bytes(run.images, PROMPT_ID + SAMPLE_ID, run.shards, 1)
     work = f"{run.images:,} labels"
     return run.stage("label", work=work, rows=run.images, files=run.shards, disk_bytes=bound, disk="at most")
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the labels depend on."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.thresholds.labels import VERSION
+
+    return {"versions": {"label": VERSION}, "files": named_files.proxy(params)}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan
     from tgo_pipeline.storage.shards import Status
@@ -38,6 +39,14 @@ def estimate(run: Estimate) -> StagePlan:
     bound = sizes + rows * disk.ROW_BYTES + disk.PARQUET_BYTES
     work = f"{len(run.train):,} train, {len(run.test):,} test"
     return run.stage("prompts", work=work, rows=rows, files=1, disk_bytes=bound, disk="at most")
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the prompts depend on."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.prompts.build import VERSION
+
+    return {"versions": {"prompts": VERSION}, "files": named_files.prompts(params)}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from tgo_pipeline.storage.shards import Status
 
 
@@ -37,6 +38,14 @@ def shards(params: Params) -> tuple[Status, str]:
     from tgo_pipeline.storage.shards import table_status
 
     return table_status(paths.REPORT), str(paths.REPORT)
+
+
+def inputs(_: Params) -> Inputs:
+    """What else the page depends on."""
+    from tgo_pipeline import report
+    from tgo_pipeline.inputs import named_files
+
+    return {"versions": {"report": report.VERSION}, "files": named_files.page()}
 
 
 if __name__ == "__main__":

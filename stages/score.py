@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan
     from tgo_pipeline.storage.shards import Shard, Status
@@ -63,6 +64,19 @@ def estimate(run: Estimate) -> StagePlan:
     flops = cost.flops_per_image * run.images + cost.flops_per_prompt * len(run.train)
     parts = {"weights": cost.weight_bytes, "activations": cost.peak_bytes - cost.weight_bytes}
     return run.stage("score", precision, flops, memory_bytes=cost.peak_bytes, parts=parts, **common)
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the scores depend on; the version of a reward's code is in the digest of its files."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.scoring.stage import VERSION
+
+    versions = {"score": VERSION}
+    if params.score.feedback:
+        from tgo_pipeline.feedback import columns
+
+        versions["feedback"] = columns.VERSION
+    return {"versions": versions, "files": named_files.rewards(params) | named_files.feedback(params)}
 
 
 if __name__ == "__main__":

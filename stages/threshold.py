@@ -8,6 +8,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage import paths
 
 if TYPE_CHECKING:
+    from stages import Inputs
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import StagePlan
     from tgo_pipeline.storage.shards import Status
@@ -45,6 +46,16 @@ def estimate(run: Estimate) -> StagePlan:
 
     work = f"{len(run.params.score.columns)} rewards"
     return run.stage("threshold", work=work, files=1, disk_bytes=disk.PARQUET_BYTES * 4, disk="at most")
+
+
+def inputs(params: Params) -> Inputs:
+    """What else the thresholds depend on."""
+    from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.thresholds.adequacy import table as adequacy_table
+    from tgo_pipeline.thresholds.stage import VERSION
+
+    versions = {"threshold": VERSION, "adequacy": adequacy_table.VERSION}
+    return {"versions": versions, "files": named_files.proxy(params)}
 
 
 if __name__ == "__main__":

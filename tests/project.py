@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -47,11 +48,21 @@ def environment() -> dict[str, str]:
 
 
 def run(
-    folder: Path, *command: str, ok: bool = True, timeout_s: float = 300
+    folder: Path,
+    *command: str,
+    ok: bool = True,
+    timeout_s: float = 300,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the project; with `ok`, a failure shows its whole output."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        command,
+        cwd=folder,
+        env={**environment(), **(variables or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     if ok and done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")

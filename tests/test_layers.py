@@ -34,6 +34,7 @@ LAYERS = (
     "tgo_pipeline/planning",
     "tgo_pipeline/evaluation",
     "tgo_pipeline/report",
+    "tgo_pipeline/inputs",
     "tgo_pipeline/doctor",
     "tgo_pipeline/sharing",
     "fine_tune/policies",

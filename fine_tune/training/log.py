@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import TEMPORARY, atomic
 
 if TYPE_CHECKING:
+    from dvclive.live import Live
+
     from fine_tune.training.trackers import Tracker
 
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
@@ -29,6 +32,20 @@ SUMMARY = "metrics.json"
 IMAGES = "images"
 SERIES = "train"
 _SIDES = ("negative", "positive")
+
+
+def _live(folder: Path, resume: bool) -> Live:
+    """Open dvclive's log. Raises `TgoError` in a git repository without a commit, where dvclive asks for one."""
+    from dvclive.live import Live
+    from scmrepo.exceptions import SCMError
+
+    try:
+        return Live(str(folder), resume=resume, save_dvc_exp=False, dvcyaml=False)
+    except SCMError as error:
+        raise TgoError(
+            f"dvclive cannot open the log of the training ({error}): it needs a git repository with a commit. "
+            "`git add -A`, `git commit`, and run again."
+        ) from error
 
 
 class TrainingLog:
@@ -41,11 +58,9 @@ class TrainingLog:
         trackers: Callable[[Written], Sequence[Tracker]] = lambda _: (),
     ) -> None:
         """`trackers` opens those that follow, given what the log holds up to `step`."""
-        from dvclive.live import Live
-
         rewind(folder, step)
         self._folder = folder
-        self._live = Live(str(folder), resume=step > 0, save_dvc_exp=False, dvcyaml=False)
+        self._live = _live(folder, resume=step > 0)
         self._trackers = trackers(Written(folder))  # dvclive has removed what a training before this one left
 
     def __enter__(self) -> Self:

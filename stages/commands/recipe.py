@@ -34,9 +34,15 @@ def use_recipe(
 ) -> None:
     """Write a recipe as the parameter file, and say what is to be filled in."""
     from tgo_pipeline.params.recipes import PLACEHOLDER, use
+    from tgo_pipeline.storage.project import make_project
 
     lines = use(name, to, replace=force).to_fill()
     typer.echo(f"{to} is written. Replace {PLACEHOLDER} by the commits that you pin:")
     for number, line in lines:
         typer.echo(f"  line {number}: {line}")
+    if make_project(to.parent):
+        typer.echo(
+            f"{to.with_name('dvc.yaml')}, the pipeline that `dvc repro` runs, is written with DVC's settings; it needs "
+            "a git repository with a commit."
+        )
     typer.echo("Then: tgo doctor, tgo plan, dvc repro.")

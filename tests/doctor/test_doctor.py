@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_a_broken_parameter_file_is_one_line_and_the_rest_is_checked(doctor: Doc
     assert "fail params.yaml: generate.stepz is not a known key. Did you mean steps?" in shown.line
     assert "files: not looked at" in shown.line
     assert "warn runtime.processes: 999 processes share" in shown.line
-    assert "ok dvc.yaml: 8 stages." in shown.line
+    assert "ok dvc.yaml: 9 stages." in shown.line
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_check_that_breaks_is_a_line_and_the_others_are_made(
     shown = doctor()
     assert shown.code == 2
     assert "fail files: this check broke: ZeroDivisionError: what now" in shown.line
-    assert "ok dvc.yaml: 8 stages." in shown.line
+    assert "ok dvc.yaml: 9 stages." in shown.line
 
 
 def test_names_cannot_move_the_cursor(doctor: Doctor, project: Path):
@@ -113,6 +114,17 @@ def test_a_folder_without_git_and_dvc(doctor: Doctor, project: Path):
     assert "is in no repository" in shown.line
     assert "is no project of DVC" in shown.line
     assert "warn dvc.yaml: is not here" in shown.line
+
+
+def test_a_repository_without_a_commit(doctor: Doctor, project: Path):
+    shutil.rmtree(project / ".git")
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    assert "warn git: has no commit here yet" in doctor().line
+
+
+def test_a_dvc_file_of_an_earlier_version(doctor: Doctor, project: Path):
+    (project / "dvc.yaml").write_text("stages:\n  prompts:\n    cmd: python -m stages.prompts\n")
+    assert "warn dvc.yaml: is of an earlier version" in doctor().line
 
 
 @pytest.mark.parametrize("content", ["stages: [", "stages:\n  a:\n    cmdd: x\n"])

@@ -51,6 +51,8 @@ def make_project(folder: Path) -> None:
     (folder / ".dvc").mkdir()
     write_params(folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", *author, "commit", "-q", "--allow-empty", "-m", "toy"], cwd=folder, check=True)
 
 
 def doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *options: str) -> Shown:

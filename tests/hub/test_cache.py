@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.checkpoint import read_weights
+from tgo_pipeline.storage import user_cache
 
 LARGE = 5 << 20
 
@@ -58,7 +59,7 @@ def test_a_large_file_is_hashed_once_in_all_processes(tmp_path: Path, folder: Pa
     (record,) = (folder / "sha256").iterdir()
     stored = json.loads(record.read_text())
     record.write_text(json.dumps({**stored, "sha256": "remembered"}))
-    code = f"from pathlib import Path; from tgo_pipeline.rewards import cache; print(cache.sha256(Path({str(path)!r})))"
+    code = f"from pathlib import Path; from tgo_pipeline.hub import cache; print(cache.sha256(Path({str(path)!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "remembered"
 
@@ -88,7 +89,7 @@ def test_a_spoilt_record_is_written_anew(tmp_path: Path, folder: Path) -> None:
     (record,) = (folder / "sha256").iterdir()
     for spoilt in ("", "[]", '{"sha256": "x"}'):
         record.write_text(spoilt)
-        cache._sha256.cache_clear()
+        user_cache._remembered.cache_clear()
         assert cache.sha256(path) == digest
 
 

@@ -14,6 +14,7 @@ import yaml
 from stages import fine_tune, generate, label, prompts, score, threshold
 from stages.cli import main
 from tests.datasets import public
+from tests.project import ROOT
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
@@ -54,6 +55,9 @@ def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
     path.write_text(recipe(name).text)
     params = load_params(path)
     assert params.model in models()
+    assert set(yaml.safe_load(path.read_text())) == set(
+        Params.__dataclass_fields__
+    )  # DVC wants to see every section
     assert params.prompts.test.keys() == {"pickapic", "hpsv2", "parti"}
     assert re.fullmatch("[0-9a-f]{40}|COMMIT", params.revision or "")
     places = [line for _, line in recipe(name).to_fill()]
@@ -86,6 +90,17 @@ def test_a_recipe_is_written_as_shown_and_never_over_a_file(
     assert (tmp_path / "params.yaml").read_text() == shown
     assert tgo("recipe", "use", "sd15", "--force", monkeypatch=monkeypatch) == 0
     assert (tmp_path / "params.yaml").read_text() == recipe("sd15").text
+
+
+def test_a_recipe_brings_the_pipeline_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    assert tgo("recipe", "use", "sd15", monkeypatch=monkeypatch) == 0
+    assert "dvc.yaml, the pipeline that `dvc repro` runs, is written" in capsys.readouterr().out
+    assert (tmp_path / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
+    assert tgo("recipe", "use", "sd15", "--to", "other.yaml", monkeypatch=monkeypatch) == 0
+    assert "dvc.yaml" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,10 @@ def _git() -> Iterator[Finding]:
         yield warn(
             "git", f"{Path.cwd()} is in no repository: `dvc repro` needs one (git init); {STEP_BY_STEP}."
         )
+    elif _ask_git("rev-parse", "--verify", "HEAD") is None:
+        yield warn(
+            "git", "has no commit here yet, which the log of the training needs: git add -A, git commit."
+        )
     elif changed := _ask_git("status", "--porcelain", "--", str(LOCK)):
         state = "is new" if changed.startswith("?") else "has changed"
         yield note(
@@ -105,14 +109,24 @@ def _stages() -> Iterator[Finding]:
     from voluptuous import Invalid
 
     if not DVC.is_file():
-        yield warn(str(DVC), f"is not here: `dvc repro` needs it (copy this project's); {STEP_BY_STEP}.")
+        yield warn(
+            str(DVC), f"is not here: `dvc repro` needs it (`tgo recipe use` writes it too); {STEP_BY_STEP}."
+        )
         return
     try:
         content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
     except (yaml.YAMLError, Invalid, UnicodeDecodeError) as error:
         yield fail(str(DVC), f"cannot be used by DVC: {error}. Mend it, or `git checkout {DVC}`.")
         return
-    yield ok(str(DVC), f"{len(content.get('stages', {}))} stages.")
+    stages = content.get("stages", {})
+    if "inputs" not in stages:
+        yield warn(
+            str(DVC),
+            "is of an earlier version, whose DVC sees neither changed files that the parameters name nor another "
+            "version of the code: move it away, and `tgo recipe use` writes the present one beside a recipe.",
+        )
+        return
+    yield ok(str(DVC), f"{len(stages)} stages.")
 
 
 def _locks() -> Iterator[Finding]:

@@ -87,7 +87,7 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     tuning = raw.get("fine_tune")
     if not isinstance(tuning, Mapping):
         return raw
-    name = _name(tuning, raw.get("model", "demo"))
+    name = chosen(tuning, raw.get("model", "demo"))
     if name is None:
         return raw
     objective = name.split("/")[0]
@@ -109,7 +109,8 @@ def _values(name: str) -> Mapping[str, Any]:
     return values
 
 
-def _name(tuning: Mapping[str, Any], model: Any) -> str | None:
+def chosen(tuning: Mapping[str, Any], model: Any) -> str | None:
+    """The name of the preset that a section `fine_tune` gets its values from; None if it has none."""
     wanted = tuning.get("preset", NONE)
     if wanted == AUTO:
         known = models().get(model) if isinstance(model, str) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.user_cache import sha256
 
 
 def fingerprint(**parts: Any) -> str:
@@ -24,13 +25,15 @@ def _plain(value: Any) -> Any:
 
 
 def content_fingerprint(path: Path) -> str:
-    """Hash a file, or every file of a folder with its relative name. Raises `TgoError` if there is none."""
+    """Hash a file, or every file of a folder with its relative name. Raises `TgoError` if there is none.
+
+    A large file is read once: its hash is remembered until its size, time or inode changes.
+    """
     if not path.exists():
         raise TgoError(f"{path} does not exist.")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(path) if path.is_dir() else file.name).encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()[:16]

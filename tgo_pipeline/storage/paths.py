@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
+INPUTS = Path("inputs.yaml")
 PROMPTS = Path("data/prompts.parquet")
 GENERATIONS = Path("data/generations")
 SCORES = Path("data/scores")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fine_tune.training.log import TrainingLog, Written, picture, rewind, summarise
+from tgo_pipeline.errors import TgoError
 
 
 def write(folder: Path, first: int, last: int) -> None:
@@ -40,6 +42,16 @@ def test_a_log_continued_equals_one_written_at_once(tmp_path: Path) -> None:
         assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert steps(loss) == list(range(1, 10))
     assert json.loads((tmp_path / "broken/metrics.json").read_text())["train"]["loss"] == 4.5
+
+
+def test_a_git_repository_without_a_commit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dvclive would end the training with a traceback."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    with pytest.raises(TgoError, match=r"cannot open the log .*Empty git repo.*git commit"):
+        TrainingLog(tmp_path / "training", 0)
 
 
 @pytest.mark.parametrize("left", ["", '{"train": {"lo'])

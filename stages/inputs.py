@@ -1,0 +1,96 @@
+"""Note the versions of the code and the files that params.yaml names, stage by stage; writes inputs.yaml for DVC.
+
+DVC runs this first and always. Every other stage lists its own entry of inputs.yaml in dvc.yaml as a parameter, so it
+runs again when the version of its code or one of its files has changed, here and where the package is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from stages import STAGES
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import Params
+from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.shards import atomic
+
+log = logging.getLogger("tgo")
+LOCK, DVC_YAML, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
+DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
+"""Of the parameters that are no sections."""
+HEADER = """\
+# Written by the stage `inputs` whenever DVC runs: versions of the code, and the files that params.yaml names with a
+# digest of what they hold. DVC runs a stage again when its entry changes. Do not edit.
+"""
+
+
+def run(params: Params) -> None:
+    """Write inputs.yaml. Raises `TgoError` for what would end the run at a later stage, when much is spent."""
+    import yaml
+
+    _require_sections()
+    _require_commit()
+    entries = {name: importlib.import_module(f"stages.{name}").inputs(params) for name in STAGES}
+    if _is_of_an_earlier_pipeline(LOCK):
+        log.info(
+            "%s is from before DVC had the stage `inputs`: every stage runs once more. What is finished is kept; the "
+            "long stages find that they have nothing to do.",
+            LOCK,
+        )
+    with atomic(paths.INPUTS) as temporary:
+        content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
+        temporary.write_text(HEADER + content, encoding="utf-8")
+
+
+def _is_of_an_earlier_pipeline(lock: Path) -> bool:
+    """Whether DVC has run stages here, and none of them was this one."""
+    known = _read(lock).get("stages") or {}
+    return bool(known) and "inputs" not in known
+
+
+def _require_sections() -> None:
+    """DVC refuses to run a stage with a parameter that is not in the file; better now than after days of sampling."""
+    stages = _read(DVC_YAML).get("stages") or {}
+    wanted = (name for stage in stages.values() for name in stage.get("params", ()) if isinstance(name, str))
+    given = _read(PARAMS)
+    missing = [name for name in dict.fromkeys(wanted) if name.split(".")[0] not in given]
+    if missing and given:
+        lines = ", ".join(f"`{name}: {DEFAULTS.get(name, '{}')}`" for name in missing)
+        raise TgoError(
+            f"{PARAMS} lacks {', '.join(missing)}, which {DVC_YAML} names and DVC therefore wants to see there: write "
+            f"{lines} for the defaults."
+        )
+
+
+def _require_commit() -> None:
+    """dvclive, which writes the log of the training, fails in a git repository that has no commit yet."""
+    if _git("rev-parse", "--is-inside-work-tree") and not _git("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise TgoError(
+            "this git repository has no commit, and dvclive, which writes the log of the training, needs one: "
+            "`git add -A`, `git commit`, and run again."
+        )
+
+
+def _git(*arguments: str) -> bool:
+    """Whether a question to git has a good answer; without git there is none."""
+    if shutil.which("git") is None:
+        return False
+    return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode == 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A YAML file; empty if there is none."""
+    import yaml
+
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+if __name__ == "__main__":
+    from stages import main
+
+    main("inputs")
