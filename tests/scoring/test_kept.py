@@ -65,7 +65,7 @@ def test_rows_without_keys_are_not_found() -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1)))
-def test_keys_come_back_from_metadata(numbers: list[int]) -> None:
+def test_keys_come_back_from_text(numbers: list[int]) -> None:
     back = unpack(pack(as_keys(numbers)))
     assert back is not None and back.tolist() == numbers
     assert unpack(None) is None

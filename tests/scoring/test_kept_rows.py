@@ -15,7 +15,9 @@ import pytest
 
 from tests.scoring.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
 from tests.scoring.test_inputs import write_csv
-from tgo_pipeline.tables import read_metadata
+from tgo_pipeline.scoring.results import KEYS, LABELS
+from tgo_pipeline.tables import read_footer, read_metadata
+from tgo_pipeline.tables import write_table as write_table_of
 
 COUNT = 70
 """A part of 64 rows and one of 6."""
@@ -248,12 +250,11 @@ def test_a_reason_goes_with_the_reward_that_gave_it(
     assert scores()["error"].null_count() == COUNT
 
 
-def strip(path: Path, *names: str) -> None:
-    """Leave entries out of what a table says of itself, as an older version wrote it."""
+def as_an_older_version_wrote(path: Path) -> None:
+    """Leave out of a table what says which rows it has."""
     table, about = pq.read_table(path), read_metadata(path)
-    from tgo_pipeline.tables import write_table as write
-
-    write(table, path, {key: value for key, value in about.items() if key not in names})
+    assert read_footer(path, KEYS) and about.pop(LABELS)
+    write_table_of(table, path, about)
 
 
 def test_a_table_of_an_older_version_is_built_upon(
@@ -262,7 +263,7 @@ def test_a_table_of_an_older_version_is_built_upon(
     tgo(*CALL, rewards=BOTH)
     counting()
     before = scores()
-    strip(tmp_path / "scores.parquet", "row_keys", "labels")
+    as_an_older_version_wrote(tmp_path / "scores.parquet")
     assert "nothing to do" in tgo(*CALL, rewards=BOTH).out
     write_prompts(tmp_path, pictures, _03="another fox")
     assert "1 done, 1 to do (64 images)" in tgo(*CALL, rewards=BOTH).log

@@ -48,12 +48,12 @@ def as_keys(numbers: Sequence[int]) -> Keys:
 
 
 def pack(keys: Keys) -> str:
-    """Row keys as text for a table's metadata, 11 characters each."""
+    """Row keys as text for a table's footer, 11 characters each."""
     return base64.b64encode(keys.astype("<u8").tobytes()).decode()
 
 
 def unpack(text: str | None) -> Keys | None:
-    """The row keys of a table's metadata; None where an older version wrote it."""
+    """The row keys of a table's footer; None where an older version wrote it."""
     return None if text is None else np.frombuffer(base64.b64decode(text), dtype="<u8")
 
 

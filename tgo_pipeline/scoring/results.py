@@ -22,12 +22,14 @@ from tgo_pipeline.scoring.kept import UNKNOWN, Found, Keys, ScoredRows, as_keys,
 from tgo_pipeline.scoring.output import as_table, labels_of, schema, with_rewards
 from tgo_pipeline.scoring.parts import Part
 from tgo_pipeline.shards import atomic, lock
-from tgo_pipeline.tables import read_metadata, write_table
+from tgo_pipeline.tables import read_footer, read_metadata, write_table
 
 KIND = "tgo score"
 CALL = "call.json"
-KEYS, LABELS = "row_keys", "labels"
-"""Metadata of a table: the keys of its rows in their order, and what names and prompts it was written with."""
+KEYS = "tgo_row_keys"
+"""In a table's footer: the keys of its rows in their order."""
+LABELS = "labels"
+"""In a table's metadata: what names and prompts it was written with."""
 Inputs = dict[str, Any]
 """What a call reads, under the names of its options: two calls share an OUT only if these are equal, or paths added."""
 
@@ -75,7 +77,7 @@ class Results:
             _check_same(earlier.get("inputs", inputs), inputs, where, out)
         self.part_rows: int = {"part_rows": part_rows, **self._finished, **begun}["part_rows"]
         self._places = _places(self._finished.get("parts", []))
-        self._keys = unpack(self._finished.get(KEYS))
+        self._keys = unpack(read_footer(out, KEYS)) if self._finished else None
         self._table: pa.Table | None = None
         self._current: Collection[str] = ()
         self._rows: ScoredRows | None = None
@@ -117,7 +119,7 @@ class Results:
         if not rewards:
             return None
         table = with_rewards(pq.read_table(path), rewards)
-        return Found(table, rewards, metadata["last"], unpack(metadata.get(KEYS)))
+        return Found(table, rewards, metadata["last"], unpack(read_footer(path, KEYS)))
 
     def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
         place = self._places.get(fingerprint)
@@ -192,8 +194,8 @@ class Results:
             with atomic(call) as temporary:
                 temporary.write_text(json.dumps(begun), encoding="utf-8")
         with atomic(self._path(fingerprint)) as temporary:
-            metadata = {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last, KEYS: pack(keys)}
-            write_table(table, temporary, metadata)
+            metadata = {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
+            write_table(table, temporary, metadata, {KEYS: pack(keys)})
 
     def finish(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> bool:
         """Write OUT from the parts in this order, and remove them; False if OUT is that already."""
@@ -220,11 +222,11 @@ class Results:
                 for part, rows, one in zip(parts, lengths, found, strict=True)
             ],
             "failed": table.num_rows - table["error"].null_count,
-            KEYS: pack(np.concatenate([_keys_of(*pair) for pair in zip(parts, found, strict=True)])),
             LABELS: labels_of(table),
         }
+        keys = np.concatenate([_keys_of(part, one) for part, one in zip(parts, found, strict=True)])
         with atomic(self._out) as temporary:
-            write_table(table, temporary, metadata)
+            write_table(table, temporary, metadata, {KEYS: pack(keys)})
 
     def _path(self, fingerprint: str) -> Path:
         return self._folder / f"{fingerprint}.parquet"
