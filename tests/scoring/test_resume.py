@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -88,7 +89,10 @@ def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: 
     assert after.columns == ["image", "prompt", "aesthetic", "clip", "error"]
     assert after.drop("aesthetic").equals(before)
     tgo(*CALL, "--out", "both.parquet", rewards=f"{AESTHETIC},{CLIP}")
-    assert after.equals(scores("both.parquet"))
+    both = scores("both.parquet")
+    assert after.drop("aesthetic").equals(both.drop("aesthetic"))
+    # Together they may share one image tower, whose weights lie elsewhere in memory than those of the other.
+    np.testing.assert_allclose(after["aesthetic"], both["aesthetic"], rtol=0, atol=1e-5)
 
 
 def test_a_further_reward_may_be_interrupted_too(
