@@ -12,7 +12,7 @@ PARITY_OUT ?= .
 SIZE ?= both
 SEED ?=
 
-.PHONY: demo test check parity setup clean
+.PHONY: demo test test-isa check parity setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## run the whole pipeline on the embedded small world
@@ -22,6 +22,9 @@ demo: setup  ## run the whole pipeline on the embedded small world
 
 test: setup  ## run the tests
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-isa: setup  ## run the numeric tests as other processors would compute
+	python -m tests.isa
 
 check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python

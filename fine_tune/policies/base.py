@@ -172,8 +172,21 @@ def prepare_network(
     if params.method == "lora":
         _attach(network.requires_grad_(False), policy, params, seed)
         return network, None
-    frozen = copy.deepcopy(network).requires_grad_(False).eval() if with_reference else None
-    return network.requires_grad_(True), frozen
+    _leave_file(network.requires_grad_(True))
+    # The copy keeps `requires_grad`, although nothing ever asks for its gradients: torch computes products with weights
+    # that have it in another way. Before the first step both must agree to the bit, so that log-ratios are exactly 0.
+    return network, copy.deepcopy(network).eval() if with_reference else None
+
+
+def _leave_file(network: Any) -> None:
+    """Give a network on the CPU memory of its own in place of the file that is mapped there.
+
+    A file puts its tensors at any address, an allocation at multiples of 64 bytes, and the last digits of a small
+    product depend on that: the network and its frozen copy would differ.
+    """
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _attach(network: Any, policy: type[Policy], params: FineTuneParams, seed: int) -> None:

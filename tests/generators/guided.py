@@ -36,6 +36,8 @@ class Family:
     full_positive: Path
     full_negative: Path
 
+    draws_tokens: bool
+
     def network(self, pipeline: Any) -> Any:
         return getattr(pipeline, self.component)
 
@@ -51,6 +53,7 @@ def make_family(name: str, folder: Path) -> Family:
     return Family(
         component,
         *(folder / part for part in ("base", "positive", "negative", "full_positive", "full_negative")),
+        draws_tokens=name in ("amused", "meissonic"),
     )
 
 

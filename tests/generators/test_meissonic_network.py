@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.generators.meissonic_formulas import Meissonic
+from tests.rounding import assert_same_numbers
 from tests.tiny_masked import CODES, GRID, MASK_TOKEN, WIDTH, tiny_meissonic_config
 from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel, positions
 
@@ -137,12 +138,14 @@ def test_defaults_are_the_published_configuration() -> None:
 
 @pytest.mark.parametrize("downsample", [True, False])
 @pytest.mark.parametrize(
-    ("grid", "timesteps", "tolerance"), [((8, 8), [0, 0.02, 0.1], 1e-4), ((4, 6), [2, 30, 63], 5e-3)]
+    ("grid", "timesteps", "tolerance"), [((8, 8), [0, 0.02, 0.1], 1e-4), ((4, 6), [2, 30, 63], 2e-2)]
 )
 def test_forward_is_what_the_formulas_say(
     downsample: bool, grid: tuple[int, int], timesteps: list[float], tolerance: float
 ) -> None:
-    """Float32 knows the angle of timestep 63, which is 63000, to no more than 1 / 256."""
+    """Float32 knows the angle of timestep 63, which is 63000 radians, to no more than 1 / 256; the frequency that it is
+    multiplied with is an exponential, off by another unit or two.
+    """
     config = tiny_meissonic_config(downsample)
     weights = random_weights(config)
     model = MeissonicTransformer2DModel(**config)
@@ -197,8 +200,10 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["_class_name"] == "Transformer2DModel"
     loaded = MeissonicTransformer2DModel.from_pretrained(tmp_path)
+    weights = model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
     with torch.no_grad():
-        assert torch.equal(model(**inputs()), loaded(**inputs()))
+        assert_same_numbers(model(**inputs()), loaded(**inputs()))
 
 
 def test_what_cannot_work_is_refused() -> None:

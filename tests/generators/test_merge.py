@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.generators.guided import BUILDERS, Family, draw, with_adapter, write_lora
+from tests.rounding import assert_same_pictures
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.guidance import guided_pipeline
@@ -55,8 +56,9 @@ def test_strength_1_of_an_adapter_is_that_adapter(
     else:
         pipeline.transformer.load_lora_adapter(merged, prefix=None, use_safetensors=True)
     expected = draw(with_adapter(family, family.positive))
-    assert np.array_equal(draw(pipeline), expected)
-    assert np.array_equal(draw(load_pipeline(str(merged))), expected)
+    tokens = name in ("amused", "meissonic")
+    assert_same_pictures(draw(pipeline), expected, tokens=tokens)
+    assert_same_pictures(draw(load_pipeline(str(merged))), expected, tokens=tokens)
 
 
 def test_adapters_of_different_ranks_become_one(sd: Family, tmp_path: Path) -> None:

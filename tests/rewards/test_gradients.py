@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from tests.rewards import tiny
 from tests.rewards.tiny import picture
+from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward
 
@@ -34,7 +35,7 @@ def test_a_tensor_scores_as_its_file(name: str, size: tuple[int, int]) -> None:
     reward, image = frozen(name), picture(*size)
     prompts = ["a red cat", "blue", "a red cat"]
     scores = reward.score_tensor(tensor(image).repeat(3, 1, 1, 1), prompts)
-    np.testing.assert_allclose(scores.numpy(), reward.score([image] * 3, prompts), rtol=0, atol=1e-6)
+    assert_same_numbers(scores.numpy(), reward.score([image] * 3, prompts), SCORE)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from stages import label, threshold
-from stages.commands.status import _STATUS, table
+from stages.commands.status import table
 from tests.thresholds.shards import params, write_scores
 from tgo_pipeline.params import Params, PromptsParams, ScoreParams
 from tgo_pipeline.storage import paths
@@ -32,7 +32,7 @@ def test_a_name_in_square_brackets_is_shown_as_it_is(tmp_path: Path, monkeypatch
 
 def states(params: Params) -> dict[str, tuple[int, int, int]]:
     """Shards or tables of the threshold and the label stage that are done, stale and to do."""
-    found = {name: _STATUS[name](params)[0] for name in ("threshold", "label")}
+    found = {"threshold": threshold.shards(params)[0], "label": label.shards(params)[0]}
     return {name: (now.done, now.stale, now.to_do) for name, now in found.items()}
 
 

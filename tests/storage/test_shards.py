@@ -218,6 +218,32 @@ def test_any_number_of_processes_writes_the_same(tmp_path: Path, processes: int)
     assert read_folder(tmp_path)["x"].to_list() == [0, 1, 2, 3, 4]
 
 
+def test_the_last_shard_of_a_killed_run_has_the_threads_of_the_others(tmp_path: Path):
+    """Sums over another number of threads end in other digits: what is left must not be scored with more of them."""
+    runtime = RuntimeParams(processes=2)
+
+    def threads(shards: Sequence[Shard]) -> list[int]:
+        run_shards(tmp_path, shards, lambda todo, stop: execute(todo, stop, ThreadCounter(tmp_path), runtime))
+        return read_folder(tmp_path)["x"].to_list()
+
+    whole = threads(plan(3))
+    assert whole == [max(1, (os.cpu_count() or 1) // 2)] * 3
+    (tmp_path / plan(3)[1].name).unlink()
+    assert threads(plan(3)) == whole
+
+
+class ThreadCounter(Writer):
+    """A writer of the number of threads that it may use."""
+
+    def __call__(self, runtime: RuntimeParams) -> Worker:
+        def write_threads(shard: Shard) -> None:
+            with atomic(self.folder / shard.name) as temporary:
+                table = pa.table({"x": [runtime.threads or os.cpu_count()]})
+                write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
+
+        return one_by_one(write_threads)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_error_of_a_worker_reaches_the_user(tmp_path: Path, processes: int):
     wanted = [*plan(1), Shard("train", 1, 3, "bad"), Shard("train", 2, 3, "bad")]

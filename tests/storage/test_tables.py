@@ -109,3 +109,15 @@ def test_a_wrong_file_is_named_with_its_columns(tmp_path: Path):
         tables.read_table(tmp_path / "absent.parquet")
     with pytest.raises(TgoError, match="holds no Parquet shard"):
         tables.read_folder(tmp_path / "absent")
+
+
+def test_a_long_text_lies_in_the_footer_once(tmp_path: Path):
+    table, text = generations([png(0)]), "x" * 100_000
+    plain, more = tmp_path / "plain.parquet", tmp_path / "more.parquet"
+    tables.write_table(table, plain, {"failed": 0})
+    tables.write_table(table, more, {"failed": 0}, {"long": text})
+    assert tables.read_footer(more, "long") == text
+    assert tables.read_footer(more, "other") is tables.read_footer(plain, "long") is None
+    assert more.stat().st_size - plain.stat().st_size < 1.01 * len(text)
+    assert pq.read_table(more).equals(table)
+    assert pq.read_schema(more).equals(pq.read_schema(plain), check_metadata=True)

@@ -39,13 +39,14 @@ def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtim
     With `runtime.processes` above 1, `make_worker` must be picklable; process k gets the k-th GPU where there are
     several. Raises the first worker's `TgoError` (the others finish what they work on) and `Interrupted`.
     """
-    processes = min(runtime.processes, len(shards))
-    if processes <= 1:
+    if runtime.processes <= 1:
         for _ in make_worker(runtime)(itertools.takewhile(lambda _: not stop.requested, shards)):
             pass
         stop.check()
         return
-    _execute_in_processes(shards, stop, make_worker, runtime, processes)
+    # A single shard too: here it would have all threads, and sums over more threads end in other digits. A run that
+    # goes on with the last shard of a killed one must come to the same bits.
+    _execute_in_processes(shards, stop, make_worker, runtime, min(runtime.processes, len(shards)))
 
 
 def _execute_in_processes(

@@ -46,12 +46,14 @@ def adapter_file(source: str | Path) -> Path | None:
 def attach(pipeline: Any, file: Path, name: str) -> None:
     """Load the adapter in `file` onto the pipeline's network as `name`; the adapters that were active stay so.
 
+    The network without it answers as before, to the bit: the library's mark that its weights are not trained is undone.
     A part of it for a text encoder is left out, which is announced. Raises `TgoError` if it does not fit.
     """
     from safetensors import SafetensorError
 
     network = getattr(pipeline, network_name(pipeline))
     active = _active_adapters(network)
+    weights = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:
         with without_notes():
             _load(pipeline, file, name)
@@ -61,6 +63,11 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
     if name not in getattr(network, "peft_config", {}):
         raise TgoError(f"{file} holds no adapter for the {network_name(pipeline)} of this pipeline.")
     network.set_adapter(active)
+    for (
+        parameter,
+        wanted,
+    ) in weights:  # torch computes products with weights that want gradients in another way
+        parameter.requires_grad_(wanted)
     _drop_from_text_encoders(pipeline, file, name)
 
 

@@ -27,6 +27,8 @@ KINDS = 5
 class ImageFiles(Source):
     """Picture files by path (None where a table names none), with their own prompts where there are some."""
 
+    files = True
+
     def __init__(
         self, paths: Sequence[str | None], names: Sequence[str], prompts: Sequence[str | None] | None = None
     ) -> None:

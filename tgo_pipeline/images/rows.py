@@ -22,6 +22,8 @@ class Source(ABC):
     """Rows in a fixed order; `count` is None for a stream, whose end shows only when it is reached."""
 
     count: int | None
+    files = False
+    """Whether `rows` names files and reads none of them; else it reads the images themselves."""
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Iterator[Row]:

@@ -52,7 +52,7 @@ class Table(Source):
         self._image = columns.image_in(path, schema.names)
         self._prompt = columns.prompt_in(path, schema.names)
         _check_image_type(path, schema.field(self._image))
-        self._paths = _is_text(schema.field(self._image).type)
+        self.files = _is_text(schema.field(self._image).type)
         if self._prompt is not None:
             _check_text_type(path, schema.field(self._prompt))
         labels = [name for name in (self._prompt, ID) if name is not None and name in schema.names]
@@ -73,7 +73,7 @@ class Table(Source):
 
     def key(self, start: int, stop: int) -> Any:
         own = [date(self._path), self._image, start]
-        if not self._paths:
+        if not self.files:
             return own
         rows = self._named.take(start, stop)
         return [*own, [date(str(row.content)) if isinstance(row.content, Path) else None for row in rows]]

@@ -107,25 +107,29 @@ def scores_schema(rewards: Sequence[str]) -> pa.Schema:
     return _schema(("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string()))
 
 
-def write_table(table: pa.Table, path: Path, metadata: Mapping[str, Any]) -> None:
+def write_table(
+    table: pa.Table, path: Path, metadata: Mapping[str, Any], footer: Mapping[str, str] | None = None
+) -> None:
     """Write `table` to exactly `path` with `metadata` (JSON) under the schema key `tgo`.
 
-    Image bytes get neither dictionary nor compression, row groups about 64 MB, page index and content-defined
-    chunking, so that a changed sample changes few stored bytes. Call it inside `shards.atomic`.
+    `footer` are long texts for `read_footer`: a schema is stored twice, and every reader parses it. Image bytes get
+    neither dictionary nor compression, row groups about 64 MB, page index and content-defined chunking, so that a
+    changed sample changes few stored bytes. Call it inside `shards.atomic`.
     """
     leaves = [leaf for field in table.schema for leaf in _leaves(field)]
     rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))
-    pq.write_table(
-        table.replace_schema_metadata(
-            {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
-        ),
+    described = {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
+    with pq.ParquetWriter(
         path,
-        row_group_size=rows,
+        table.schema.with_metadata(described),
         use_dictionary=[leaf for leaf in leaves if leaf in _REPETITIVE],  # type: ignore[arg-type]
         compression={leaf: "NONE" if leaf.endswith(".bytes") else "ZSTD" for leaf in leaves},  # type: ignore[arg-type]
         write_page_index=True,
         use_content_defined_chunking=True,
-    )
+    ) as writer:
+        writer.write_table(table.replace_schema_metadata(described), row_group_size=rows)
+        if footer:
+            writer.add_key_value_metadata(dict(footer))
 
 
 def _leaves(field: pa.Field) -> list[str]:
@@ -141,6 +145,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
         ) from error
     return json.loads(metadata.get(b"tgo", b"{}"))
+
+
+def read_footer(path: Path, name: str) -> str | None:
+    """A text that `write_table` put into the footer; None if the file has none of that name."""
+    text = (pq.read_metadata(path).metadata or {}).get(name.encode())
+    return None if text is None else text.decode()
 
 
 def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:

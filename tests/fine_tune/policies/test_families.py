@@ -21,6 +21,7 @@ from fine_tune.policies import POLICIES, policy_class
 from fine_tune.policies.base import ENCODING_PARTS
 from fine_tune.policies.latent import LatentPolicy, Noised
 from tests.fine_tune import world
+from tests.rounding import ELEMENTWISE, assert_same_numbers, assert_same_pictures
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tgo_pipeline.errors import TgoError
@@ -163,9 +164,7 @@ def compare(mine: dict[str, Any], theirs: dict[str, Any], batch: int) -> set[str
         elif isinstance(value, torch.Tensor):
             shared = other.shape == value.shape or other.ndim == 0
             expected = other if shared else other[-batch:]
-            torch.testing.assert_close(
-                value, expected.expand_as(value), check_dtype=False, rtol=1e-6, atol=1e-6
-            )
+            assert_same_numbers(value, expected.expand_as(value).to(value.dtype))
             compared.add(name)
         elif name != "return_dict":
             assert value == other, name
@@ -224,13 +223,14 @@ def test_a_draw_depends_on_its_own_seed_alone(family: Family) -> None:
         SEEDS[2:],
     )
     for name in ("latents", "target", "timesteps", "weight"):
-        assert torch.equal(getattr(whole, name)[2:], getattr(part, name)), name
+        assert_same_numbers(getattr(whole, name)[2:], getattr(part, name), ELEMENTWISE)
     twice = policy.corrupt(
         {name: rows[:1].expand(2, *rows.shape[1:]) for name, rows in family.images.items()},
         {name: rows[:2] for name, rows in family.conditions.items()},
         [7, 7],
     )
-    assert torch.equal(twice.latents[0], twice.latents[1]) and twice.timesteps[0] == twice.timesteps[1]
+    assert_same_numbers(twice.latents[0], twice.latents[1], ELEMENTWISE)
+    assert twice.timesteps[0] == twice.timesteps[1]
 
 
 def test_log_likelihood_is_minus_the_mean_error_over_t(family: Family) -> None:
@@ -293,7 +293,7 @@ def test_two_lines_of_the_library_load_the_result(family: Family, method: str, t
     if method == "lora":
         network.disable_adapters()
         with torch.no_grad(), policy.reference():
-            assert torch.equal(policy._forward(network, noised), policy.predict(noised))
+            assert_same_numbers(policy._forward(network, noised), policy.predict(noised))
 
 
 def test_an_adapter_is_loaded_onto_its_base_without_a_word(
@@ -318,7 +318,7 @@ def test_sd3_saved_without_t5_is_loaded_again(tmp_path: Path) -> None:
     policy.save(tmp_path / "tuned", load_pipeline(str(family.folder)))
     assert load_pipeline(str(tmp_path / "tuned")).text_encoder_3 is None
     pipeline = family.library(tmp_path / "tuned")
-    assert np.array_equal(sample(pipeline, ["a cat"]), sample(load_pipeline(str(family.folder)), ["a cat"]))
+    assert_same_pictures(sample(pipeline, ["a cat"]), sample(load_pipeline(str(family.folder)), ["a cat"]))
 
 
 def test_the_network_in_training_draws_pictures(family: Family) -> None:

@@ -32,7 +32,7 @@ PRELOAD = [
     "dvclive.live",
     "fine_tune.loop",
     "fine_tune.policies.diffusion",
-    "fine_tune.trainer",
+    "fine_tune.training.trainer",
     "fine_tune.validation",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",

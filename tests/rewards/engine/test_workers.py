@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import torch
 from PIL import Image
 
 from tests.rewards.tiny import picture, png
+from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.engine.workers import Preparer, prepare_chunk
 from tgo_pipeline.rewards.networks.preprocessing import LongestSidePad, ShortestSideCrop
@@ -47,8 +47,8 @@ def test_threads_and_processes_prepare_the_same_in_order(workers: int) -> None:
         assert chunk.errors == expected.errors
         assert [error is None for error in chunk.errors] == [True, False, True]
         assert chunk.shared == expected.shared
-        for pixels, right in zip(chunk.pixels, expected.pixels, strict=True):
-            np.testing.assert_array_equal(pixels, right)
+        for pixels, right in zip(chunk.pixels, expected.pixels, strict=True):  # 8 bits, or resized in float32
+            assert_same_numbers(pixels, right, SCORE)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -17,6 +17,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from tests.rewards import formulas, tiny
 from tests.rewards.tiny import picture
+from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.base import NetworkReward
@@ -40,9 +41,7 @@ def load(name: str, folder: Path) -> NetworkReward:
 def test_a_saved_reward_scores_as_before(name: str, images: list[Image.Image], tmp_path: Path) -> None:
     reward = tiny.build(name)
     reward.save(tmp_path, {"made_by": "a test"})
-    np.testing.assert_allclose(
-        load(name, tmp_path).score(images, PROMPTS), reward.score(images, PROMPTS), rtol=0, atol=1e-6
-    )
+    assert_same_numbers(load(name, tmp_path).score(images, PROMPTS), reward.score(images, PROMPTS), SCORE)
     weights = next(path for path in tmp_path.glob("*.safetensors"))
     with safe_open(weights, "pt") as stream:
         assert stream.metadata()["made_by"] == "a test"
@@ -72,7 +71,7 @@ def test_forward_is_the_score_and_reaches_the_pixels(name: str, images: list[Ima
     reward = tiny.build(name)
     pixels = torch.stack([reward.prepare(image) for image in images]).requires_grad_()
     scores = reward(pixels, reward.tokenize(PROMPTS))
-    np.testing.assert_allclose(scores.detach().numpy(), reward.score(images, PROMPTS), rtol=0, atol=1e-6)
+    assert_same_numbers(scores.detach().numpy(), reward.score(images, PROMPTS), SCORE)
     scores.sum().backward()
     assert pixels.grad is not None
     assert (pixels.grad.flatten(1).norm(dim=1) > 0).all()
@@ -87,7 +86,7 @@ def test_hpsv2_is_open_clips_cosine(images: list[Image.Image], tmp_path: Path) -
     with torch.inference_mode():
         logits, _ = network.get_logits(pixels, tokens)
         expected = logits.diagonal() / network.logit_scale.exp()
-    np.testing.assert_allclose(reward.score(images, PROMPTS), expected, rtol=0, atol=1e-6)
+    assert_same_numbers(reward.score(images, PROMPTS), expected, SCORE)
 
 
 def _open_clip_folder(folder: Path) -> Path:
@@ -175,8 +174,8 @@ def test_official_pickles_load_as_well(images: list[Image.Image], tmp_path: Path
         state = load_file(tmp_path / folder / file)
         (tmp_path / folder / file).unlink()
         torch.save({"state_dict": state} if name == "hpsv2.1" else state, tmp_path / folder / official)
-        assert (load(name, tmp_path / folder).score(images, PROMPTS) == expected).all()
-        assert (load(name, tmp_path / folder / official).score(images, PROMPTS) == expected).all()
+        for source in (tmp_path / folder, tmp_path / folder / official):
+            assert_same_numbers(load(name, source).score(images, PROMPTS), expected, SCORE)
 
 
 @pytest.mark.parametrize(

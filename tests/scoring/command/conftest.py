@@ -81,6 +81,29 @@ def interrupting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     sys.modules.pop("interrupting", None)
 
 
+@pytest.fixture
+def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """The reward `counting:counted`, whose score is how many images it has got in this test: one that is scored again
+    gets another number. Gives the prompts that it got since it was asked last."""
+    (tmp_path / "counting.py").write_text(
+        "got = []\n"
+        "def counted(images, prompts):\n"
+        "    got.extend(prompts)\n"
+        "    return list(range(len(got) - len(prompts), len(got)))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = 0
+
+    def since() -> list[str]:
+        nonlocal asked
+        got = sys.modules["counting"].got if "counting" in sys.modules else []
+        before, asked = asked, len(got)
+        return got[before:]
+
+    yield since
+    sys.modules.pop("counting", None)
+
+
 def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
     """A picture of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

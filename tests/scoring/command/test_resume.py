@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -88,7 +89,10 @@ def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: 
     assert after.columns == ["image", "prompt", "aesthetic", "clip", "error"]
     assert after.drop("aesthetic").equals(before)
     tgo(*CALL, "--out", "both.parquet", rewards=f"{AESTHETIC},{CLIP}")
-    assert after.equals(scores("both.parquet"))
+    both = scores("both.parquet")
+    assert after.drop("aesthetic").equals(both.drop("aesthetic"))
+    # Together they may share one image tower, whose weights lie elsewhere in memory than those of the other.
+    np.testing.assert_allclose(after["aesthetic"], both["aesthetic"], rtol=0, atol=1e-5)
 
 
 def test_a_further_reward_may_be_interrupted_too(
@@ -106,26 +110,24 @@ def test_a_further_reward_may_be_interrupted_too(
     assert scores().equals(scores("both.parquet"))
 
 
-def test_a_changed_picture_or_prompt_costs_its_part(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_changed_picture_or_prompt_costs_itself(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
     tgo(*CALL)
     before = scores()
     picture(1000).save(pictures / "03.png")
     done = tgo(*CALL)
-    assert f"parts: {PARTS - 1} done, 1 to do (64 images)" in done.log
-    assert "64 of them now" in done.out
+    assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
+    assert "1 of them now" in done.out
     assert changed(before, scores()) == [before["image"].to_list().index("pictures/03.png")]
     rows = [[f"{row:02d}.png", f"fox {row % 150}"] for row in range(COUNT)]
     rows[399][1] = "another fox"
     write_csv(tmp_path / "p.csv", rows)
     before = scores()
     done = tgo(*CALL)
-    assert f"parts: {PARTS - 1} done, 1 to do" in done.log
+    assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
     assert changed(before, scores()) == [before["image"].to_list().index(f"pictures/{rows[399][0]}")]
 
 
-def test_a_changed_picture_that_a_table_names_costs_its_part(
-    tgo: Tgo, tmp_path: Path, pictures: Path
-) -> None:
+def test_a_changed_picture_that_a_table_names_costs_itself(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
     names = sorted(path.name for path in pictures.iterdir())[:130]
     paths = pl.DataFrame({"image": [f"pictures/{name}" for name in names], "prompt": ["a fox"] * len(names)})
     paths.write_parquet(tmp_path / "table.parquet")
@@ -133,12 +135,12 @@ def test_a_changed_picture_that_a_table_names_costs_its_part(
     before = scores()
     assert "nothing to do" in tgo("table.parquet").out
     picture(1000).save(pictures / names[70])
-    assert "parts: 2 done, 1 to do (64 images)" in tgo("table.parquet").log
+    assert "parts: 2 done, 1 to do (1 image)" in tgo("table.parquet").log
     assert changed(before, scores()) == [70]
 
 
 def changed(before: pl.DataFrame, after: pl.DataFrame) -> list[int]:
-    """Rows whose scores differ."""
+    """Rows whose scores differ in any bit."""
     return [
         row for row, (old, new) in enumerate(zip(before["clip"], after["clip"], strict=True)) if old != new
     ]
@@ -148,10 +150,11 @@ def test_added_and_removed_pictures(tgo: Tgo, tmp_path: Path, pictures: Path) ->
     tgo("pictures", "--prompt", "a fox")
     picture(7).save(pictures / "z.png")
     done = tgo("pictures", "--prompt", "a fox")
-    assert f"parts: {PARTS - 1} done, 1 to do (17 images)" in done.log
+    assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
     assert scores()["image"][-1] == "pictures/z.png"
     (pictures / "z.png").unlink()
-    tgo("pictures", "--prompt", "a fox")
+    done = tgo("pictures", "--prompt", "a fox")
+    assert "(0 images)" in done.log and "loading" not in done.log
     assert len(scores()) == COUNT
 
 

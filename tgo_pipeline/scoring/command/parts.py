@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tgo_pipeline.images.rows import Row, Source
+from tgo_pipeline.scoring.command.kept import Keys, as_keys, row_key
 from tgo_pipeline.scoring.command.prompts import Prompts
 from tgo_pipeline.storage.fingerprints import fingerprint
 
@@ -22,15 +24,27 @@ class Part:
     """
 
     source: Source
+    prompts: Prompts
     start: int
     stop: int
     first: int
     fingerprint: str
 
-    def rows(self, prompts: Prompts) -> Iterator[tuple[Row, str | None]]:
+    def rows(self) -> Iterator[tuple[Row, str | None]]:
         """Every row with its prompt, one picture in memory at a time."""
         for number, row in enumerate(self.source.rows(self.start, self.stop), self.first):
-            yield row, prompts.of(number, row)
+            yield row, self.prompts.of(number, row)
+
+    def labels(self) -> list[tuple[str, str | None]]:
+        """The name of every image and its prompt."""
+        return [(row.image, prompt) for row, prompt in self.rows()]
+
+    @cached_property
+    def keys(self) -> Keys | None:
+        """The keys of the rows (`kept.row_key`); None where the images would have to be read for them."""
+        if not self.source.files:
+            return None
+        return as_keys([row_key(row.content, prompt) for row, prompt in self.rows()])
 
 
 @dataclass
@@ -67,11 +81,11 @@ def _listed(
         if prompt is None:
             unprompted.add(row.image)
     content = fingerprint(version=VERSION, key=source.key(start, stop), rows=rows)
-    return Part(source, start, stop, first, content)
+    return Part(source, prompts, start, stop, first, content)
 
 
 def streamed_part(source: Source, start: int, size: int, prompts: Prompts) -> Part:
     """A part of a stream, known by its place: neither its pictures nor its prompts are seen before they are scored."""
     key = source.key(start, start + size)
     content = fingerprint(version=VERSION, key=key, prompts=prompts.key())
-    return Part(source, start, start + size, start, content)
+    return Part(source, prompts, start, start + size, start, content)

@@ -11,6 +11,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.rows import Source
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
+from tgo_pipeline.scoring.command.output import images
 from tgo_pipeline.scoring.command.parts import Part, Unprompted, listed_parts, streamed_part
 from tgo_pipeline.scoring.command.prompts import Prompts
 from tgo_pipeline.scoring.command.results import Results
@@ -39,6 +40,19 @@ class Plan:
         self.streaming = False
         """Whether there is more to do than can be known before a stream is read."""
         self._list()
+        results.expect(set(self._fingerprints()))
+
+    def _fingerprints(self) -> Iterator[str]:
+        """Those of all parts; of a stream those of parts that are scored."""
+        for place, source in enumerate(self._sources):
+            if source.count is None:
+                size = self._results.part_rows
+                parts = (
+                    streamed_part(source, start, size, self._prompts) for start in itertools.count(0, size)
+                )
+                yield from itertools.takewhile(self._results.has, (part.fingerprint for part in parts))
+            else:
+                yield from (part.fingerprint for part in self._listed[place])
 
     def _list(self) -> None:
         """Cut every source but streams into parts."""
@@ -77,7 +91,7 @@ class Plan:
         size = self._results.part_rows
         for start in itertools.count(0, size):
             part = streamed_part(source, start, size, self._prompts)
-            found = self._results.find(part.fingerprint, self._wanted)
+            found = self._results.find(part, self._wanted)
             if found is None and not opening:
                 self.streaming = True
                 return
@@ -89,19 +103,19 @@ class Plan:
 
     def missing(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
         """Those of the rewards that a part was not scored with yet."""
-        found = self._results.find(part.fingerprint, self._wanted)
+        found = self._results.find(part, self._wanted)
         return tuple(name for name in names if found is None or name not in found.rewards)
 
     def survey(self) -> tuple[list[str], int | None]:
         """The rewards that any part lacks, and how many pictures lack one (None with a stream); logs both."""
         names = list(self._wanted)
         lacking = [(part, self.missing(part, names)) for part in self.parts()]
-        waiting = [part for part, missing in lacking if missing]
-        pictures = sum(part.stop - part.start for part in waiting)
+        waiting = [(part, missing) for part, missing in lacking if missing]
+        pictures = sum(self._results.lacking(part, missing, self._wanted) for part, missing in waiting)
         rest = ", and a stream to its end" if self.streaming else ""
         log.info(
-            "parts: %d done, %d to do (%s images)%s",
-            *(len(lacking) - len(waiting), len(waiting), f"{pictures:,}", rest),
+            "parts: %d done, %d to do (%s)%s",
+            *(len(lacking) - len(waiting), len(waiting), images(pictures), rest),
         )
         wanting = {name for _, missing in lacking for name in missing}
         return [

@@ -1,6 +1,7 @@
 """What earlier calls have scored: finished parts in `OUT.parts`, and the rows of a finished OUT.
 
-Parts are found by their fingerprint, columns by that of their reward: what is found is not scored again.
+Parts are found by their fingerprint, columns by that of their reward, and single rows by their key: what is found is
+not scored again.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ import contextlib
 import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.scoring.command.kept import UNKNOWN, Found, Keys, ScoredRows, as_keys, pack, unpack
+from tgo_pipeline.scoring.command.output import as_table, labels_of, schema, with_rewards
+from tgo_pipeline.scoring.command.parts import Part
 from tgo_pipeline.storage.shards import atomic, lock
-from tgo_pipeline.storage.tables import read_metadata, with_features, write_table
+from tgo_pipeline.storage.tables import read_footer, read_metadata, write_table
 
 KIND = "tgo score"
 CALL = "call.json"
-BESIDES = ("image", "prompt", "error")
-"""Columns of the output besides the rewards."""
+KEYS = "tgo_row_keys"
+"""In a table's footer: the keys of its rows in their order."""
+LABELS = "labels"
+"""In a table's metadata: what names and prompts it was written with."""
 Inputs = dict[str, Any]
 """What a call reads, under the names of its options: two calls share an OUT only if these are equal, or paths added."""
 
@@ -48,28 +54,11 @@ def held(out: Path) -> Iterator[None]:
             (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
 
 
-def schema(rewards: Sequence[str]) -> pa.Schema:
-    """Schema of the output: the picture's name, its prompt, a nullable float32 column per reward, the error."""
-    scores = [(name, pa.float32()) for name in rewards]
-    return with_features(
-        pa.schema([("image", pa.string()), ("prompt", pa.string()), *scores, ("error", pa.string())])
-    )
-
-
 class Place(NamedTuple):
     """Where a part is in OUT."""
 
     first: int
     rows: int
-    last: bool
-
-
-@dataclass(frozen=True)
-class Found:
-    """A part that was scored earlier: image, prompt, error and those reward columns that are still right."""
-
-    table: pa.Table
-    rewards: dict[str, Any]
     last: bool
 
 
@@ -88,7 +77,10 @@ class Results:
             _check_same(earlier.get("inputs", inputs), inputs, where, out)
         self.part_rows: int = {"part_rows": part_rows, **self._finished, **begun}["part_rows"]
         self._places = _places(self._finished.get("parts", []))
+        self._keys = unpack(read_footer(out, KEYS)) if self._finished else None
         self._table: pa.Table | None = None
+        self._current: Collection[str] = ()
+        self._rows: ScoredRows | None = None
         if overwrite:
             shutil.rmtree(self._folder)
             self._folder.mkdir()
@@ -103,17 +95,31 @@ class Results:
                 "with --overwrite."
             )
 
-    def find(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
-        """What is known of a part: the columns whose reward has the wanted fingerprint; None if nothing is."""
-        return self._in_parts(fingerprint, wanted) or self._in_out(fingerprint, wanted)
+    def has(self, fingerprint: str) -> bool:
+        """Whether a part was scored with any reward."""
+        return fingerprint in self._places or self._path(fingerprint).is_file()
 
-    def _in_parts(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
-        path = self._path(fingerprint)
+    def expect(self, fingerprints: Collection[str]) -> None:
+        """Say which parts the call has, of a stream those that are scored; to be called before anything is found."""
+        self._current = fingerprints
+
+    def find(self, part: Part, wanted: Mapping[str, str]) -> Found | None:
+        """What is known of a part: the columns whose reward has the wanted fingerprint; None if nothing is."""
+        return (
+            self._in_parts(self._path(part.fingerprint), wanted)
+            or self._in_out(part.fingerprint, wanted)
+            or self._in_rows(part, wanted)
+        )
+
+    def _in_parts(self, path: Path, wanted: Mapping[str, str]) -> Found | None:
         if not path.is_file():
             return None
         metadata = read_metadata(path)
         rewards = _valid(metadata["rewards"], wanted)
-        return Found(_columns(pq.read_table(path), rewards), rewards, metadata["last"]) if rewards else None
+        if not rewards:
+            return None
+        table = with_rewards(pq.read_table(path), rewards)
+        return Found(table, rewards, metadata["last"], unpack(read_footer(path, KEYS)))
 
     def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
         place = self._places.get(fingerprint)
@@ -121,14 +127,66 @@ class Results:
         if place is None or not rewards:
             return None
         table = self._out_table().slice(place.first, place.rows)
-        return Found(_columns(table, rewards), rewards, place.last)
+        keys = None if self._keys is None else self._keys[place.first : place.first + place.rows]
+        return Found(with_rewards(table, rewards), rewards, place.last, keys)
+
+    def _in_rows(self, part: Part, wanted: Mapping[str, str]) -> Found | None:
+        """A part whose rows were all scored, but not as this part: images before them came or went."""
+        rows = self.rows(wanted)
+        if not len(rows) or part.keys is None:
+            return None
+        rewards = {name: about for name, about in rows.rewards.items() if rows.know(part.keys, [name]).all()}
+        if not rewards:
+            return None
+        columns = {name: rows.scores(part.keys, name) for name in rewards}
+        table = as_table(part.labels(), columns, rows.errors(part.keys))
+        return Found(table, rewards, part.source.at_end(part.stop), part.keys)
+
+    def rows(self, wanted: Mapping[str, str]) -> ScoredRows:
+        """Every row that was scored before this call: those of OUT, and those of parts that the call has no more.
+
+        Parts of the call itself are left out. A call that goes on after a kill then finds the same rows as one that
+        was never killed, scores the same rest in the same batches, and so comes to the same bits.
+        """
+        if self._rows is None:
+            self._rows = ScoredRows([*self._finished_rows(wanted), *self._abandoned(wanted)])
+        return self._rows
+
+    def _finished_rows(self, wanted: Mapping[str, str]) -> Iterator[Found]:
+        rewards = _valid(self._finished.get("rewards", {}), wanted)
+        if rewards and self._keys is not None:
+            yield Found(with_rewards(self._out_table(), rewards), rewards, last=True, keys=self._keys)
+
+    def _abandoned(self, wanted: Mapping[str, str]) -> Iterator[Found]:
+        for path in sorted(self._folder.glob("[!.]*.parquet")):
+            found = None if path.stem in self._current else self._in_parts(path, wanted)
+            if found is not None:
+                yield found
+
+    def lacking(self, part: Part, names: Sequence[str], wanted: Mapping[str, str]) -> int:
+        """How many images of a part have to be scored with these rewards; at most, if they would have to be read."""
+        rows = self.rows(wanted)
+        if not len(rows) or part.keys is None:
+            return part.stop - part.start
+        return int(np.count_nonzero(~rows.know(part.keys, names)))
 
     def _out_table(self) -> pa.Table:
         if self._table is None:
-            self._table = pq.read_table(self._out)
+            table, written = pq.read_table(self._out), self._finished.get(LABELS)
+            if written is not None and written != labels_of(table):
+                raise self.changed()
+            self._table = table
         return self._table
 
-    def write(self, fingerprint: str, table: pa.Table, rewards: Mapping[str, Any], *, last: bool) -> None:
+    def changed(self) -> TgoError:
+        """The error that OUT has other rows than were written."""
+        return TgoError(
+            f"the rows of {self._out} were changed by something else: start over with --overwrite."
+        )
+
+    def write(
+        self, fingerprint: str, table: pa.Table, rewards: Mapping[str, Any], *, keys: Keys, last: bool
+    ) -> None:
         """Keep a finished part. Raises `TgoError` if the disk is full."""
         call = self._folder / CALL
         if not call.is_file():
@@ -136,23 +194,21 @@ class Results:
             with atomic(call) as temporary:
                 temporary.write_text(json.dumps(begun), encoding="utf-8")
         with atomic(self._path(fingerprint)) as temporary:
-            write_table(
-                table, temporary, {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
-            )
+            metadata = {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
+            write_table(table, temporary, metadata, {KEYS: pack(keys)})
 
-    def finish(self, fingerprints: Sequence[str], wanted: Mapping[str, str]) -> bool:
+    def finish(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> bool:
         """Write OUT from the parts in this order, and remove them; False if OUT is that already."""
-        same = [part[0] for part in self._finished.get("parts", [])] == list(fingerprints)
+        same = [part[0] for part in self._finished.get("parts", [])] == [part.fingerprint for part in parts]
         stored = {name: reward["fingerprint"] for name, reward in self._finished.get("rewards", {}).items()}
         changed = not same or list(stored.items()) != list(wanted.items())
         if changed:
-            self._merge(fingerprints, wanted)
+            self._merge(parts, wanted)
         shutil.rmtree(self._folder)
         return changed
 
-    def _merge(self, fingerprints: Sequence[str], wanted: Mapping[str, str]) -> None:
-        parts = [self.find(fingerprint, wanted) for fingerprint in fingerprints]
-        found = [part for part in parts if part is not None]
+    def _merge(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> None:
+        found = [part for part in (self.find(part, wanted) for part in parts) if part is not None]
         names = schema(list(wanted))
         table = pa.concat_tables([part.table.select(names.names) for part in found]).cast(names)
         lengths = [part.table.num_rows for part in found]
@@ -162,19 +218,25 @@ class Results:
             "part_rows": self.part_rows,
             "rewards": {name: found[0].rewards[name] for name in wanted},
             "parts": [
-                (key, rows, part.last) for key, rows, part in zip(fingerprints, lengths, found, strict=True)
+                (part.fingerprint, rows, one.last)
+                for part, rows, one in zip(parts, lengths, found, strict=True)
             ],
             "failed": table.num_rows - table["error"].null_count,
+            LABELS: labels_of(table),
         }
+        keys = np.concatenate([_keys_of(part, one) for part, one in zip(parts, found, strict=True)])
         with atomic(self._out) as temporary:
-            write_table(table, temporary, metadata)
+            write_table(table, temporary, metadata, {KEYS: pack(keys)})
 
     def _path(self, fingerprint: str) -> Path:
         return self._folder / f"{fingerprint}.parquet"
 
 
-def _columns(table: pa.Table, rewards: Collection[str]) -> pa.Table:
-    return table.select([name for name in table.column_names if name in BESIDES or name in rewards])
+def _keys_of(part: Part, found: Found) -> Keys:
+    """The keys of a part's rows, as far as they can be known without reading images."""
+    if found.keys is not None:
+        return found.keys
+    return as_keys([UNKNOWN] * found.table.num_rows) if part.keys is None else part.keys
 
 
 def _valid(stored: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:

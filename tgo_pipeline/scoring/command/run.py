@@ -21,17 +21,20 @@ from tgo_pipeline.images.inputs import open_inputs
 from tgo_pipeline.images.rows import Source
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, load_reward, resolve_precision
+from tgo_pipeline.scoring.command.kept import Found, ScoredRows, as_keys, join_reasons, row_key
 from tgo_pipeline.scoring.command.options import Call
+from tgo_pipeline.scoring.command.output import as_table, images
 from tgo_pipeline.scoring.command.parts import Part
 from tgo_pipeline.scoring.command.plan import Plan
 from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, Prompts, choose
-from tgo_pipeline.scoring.command.results import Found, Results, held, parts_folder, schema
+from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.scoring.stage import decoding_workers
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Stop, explain_full_disk
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from tgo_pipeline.rewards.base import Reward
@@ -80,23 +83,42 @@ def score(call: Call) -> Outcome:
 
 @dataclass
 class _Open:
-    """A part that is being scored: what was read of it, and what came back of that."""
+    """A part that is being scored: what was read of it, and what came back of that.
+
+    `sent` are the places of the rows that the rewards get; the scores of the others are there already.
+    """
 
     part: Part
     last: bool = False
     labels: list[tuple[str, str | None]] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     batches: list[ScoredBatch] = field(default_factory=list)
     ended: bool = False
 
     def complete(self) -> bool:
-        return self.ended and sum(len(batch.errors) for batch in self.batches) == len(self.labels)
+        return self.ended and sum(len(batch.errors) for batch in self.batches) == len(self.sent)
+
+    def scores(self, name: str) -> np.ndarray:
+        """What a reward gave to the rows that it got, float32, NaN where it could not."""
+        import numpy as np
+
+        return np.concatenate([np.empty(0, np.float32), *(batch.columns[name] for batch in self.batches)])
+
+    def errors(self) -> list[str | None]:
+        """Why a row could not be scored now."""
+        found: list[str | None] = [None] * len(self.labels)
+        reasons = itertools.chain.from_iterable(batch.errors for batch in self.batches)
+        for place, reason in zip(self.sent, reasons, strict=True):
+            found[place] = reason
+        return found
 
 
 class _Run:
     """One call at work."""
 
     def __init__(self, call: Call, sources: Sequence[Source], prompts: Prompts, stop: Stop) -> None:
-        self._call, self._prompts, self._stop = call, prompts, stop
+        self._call, self._stop = call, stop
         self._specs = call.specs()
         self._runtime = RuntimeParams(
             device=call.device, score_batch_size=call.batch_size, workers=call.workers
@@ -124,10 +146,10 @@ class _Run:
             self._load(names)
             with Bar("scoring", pictures) as bar:
                 self._score_group(names, bar)
-        order = [part.fingerprint for part in self._plan.parts()]
-        if not order:
+        parts = list(self._plan.parts())
+        if not parts:
             raise TgoError(f"{' '.join(self._call.paths)} holds no picture.")
-        self._outcome.written = self._results.finish(order, self._wanted)
+        self._outcome.written = self._results.finish(parts, self._wanted)
         return self._outcome
 
     def _score_group(self, names: Sequence[str], bar: Bar) -> None:
@@ -144,25 +166,36 @@ class _Run:
         opened: dict[int, _Open] = {}
         with self._scorer(names) as scorer:
             started_s = time.monotonic()
-            for number, batch in scorer.stream_parts(self._samples(parts, opened)):
+            for number, batch in scorer.stream_parts(self._samples(names, parts, opened, bar)):
                 self._outcome.seconds += time.monotonic() - started_s
                 started_s = time.monotonic()
                 bar.advance(len(batch.errors))
                 opened[number].batches.append(batch)
-                for done in [number for number, part in opened.items() if part.complete()]:
-                    self._write(opened.pop(done), names, bar)
+                self._write_complete(opened, names, bar)
+            self._write_complete(opened, names, bar)
 
-    def _samples(self, parts: Iterable[Part], opened: dict[int, _Open]) -> Iterator[Samples]:
+    def _samples(
+        self, names: Sequence[str], parts: Iterable[Part], opened: dict[int, _Open], bar: Bar
+    ) -> Iterator[Samples]:
         """What the scorer reads, part by part; keeps in `opened`, under their numbers, what is under way."""
         for number, part in enumerate(parts):
+            self._write_complete(opened, names, bar)  # no batch will come of a part whose rows are all kept
             opened[number] = _Open(part)
-            yield self._read(opened[number])
+            yield self._read(opened[number], names, bar)
 
-    def _read(self, opened: _Open) -> Samples:
-        for row, prompt in opened.part.rows(self._prompts):
+    def _read(self, opened: _Open, names: Sequence[str], bar: Bar) -> Samples:
+        """The rows of a part that lack one of the rewards; they get all of `names`, and keep what they have."""
+        scored, part = self._results.rows(self._wanted), opened.part
+        for row, prompt in part.rows():
             if prompt is None:
                 self._plan.check_unneeded("an image has", [row.image])
             opened.labels.append((row.image, prompt))
+            opened.keys.append(row_key(row.content, prompt))
+            if len(scored) and scored.know(as_keys(opened.keys[-1:]), names).all():
+                if part.keys is None:  # it was counted among those to do
+                    bar.advance()
+                continue
+            opened.sent.append(len(opened.labels) - 1)
             yield row.content, prompt or ""
         opened.last = opened.part.source.at_end(opened.part.stop)
         opened.ended = True
@@ -182,45 +215,45 @@ class _Run:
         workers = decoding_workers(self._runtime, self._device.type)
         return Scorer(rewards, batch_size=self._call.batch_size, workers=workers)
 
+    def _write_complete(self, opened: dict[int, _Open], names: Sequence[str], bar: Bar) -> None:
+        """Write the parts that are complete, in their order: a kill then leaves no gap in a stream."""
+        while opened and opened[first := min(opened)].complete():
+            self._write(opened.pop(first), names, bar)
+
     def _write(self, done: _Open, names: Sequence[str], bar: Bar) -> None:
         """Keep a finished part, beside those of its columns that earlier calls computed."""
-        kept = self._results.find(done.part.fingerprint, self._wanted)
+        kept = self._results.find(done.part, self._wanted)
         if kept and kept.table["image"].to_pylist() != [image for image, _ in done.labels]:
-            raise TgoError(
-                f"the rows of {self._call.out} were changed by something else: start over with --overwrite."
-            )
-        table = _table(done, names, kept)
+            raise self._results.changed()
+        table = _table(done, names, kept, self._results.rows(self._wanted))
         rewards = {
             name: {"fingerprint": self._wanted[name], **self._loaded[name].description} for name in names
         }
         earlier = kept.rewards if kept else {}
-        self._results.write(done.part.fingerprint, table, {**earlier, **rewards}, last=done.last)
-        self._outcome.scored += table.num_rows
+        self._results.write(
+            *(done.part.fingerprint, table, {**earlier, **rewards}), keys=as_keys(done.keys), last=done.last
+        )
+        self._outcome.scored += len(done.sent)
         if not bar.shown:
-            failed = table.num_rows - table["error"].null_count
-            among = f", {failed} of the last {table.num_rows} failed" if failed else ""
+            failed = sum(reason is not None for reason in done.errors())
+            among = f", {failed} of the last {len(done.sent)} failed" if failed else ""
             rate = self._outcome.images_per_s
-            log.info("%s images scored%s, %.3g images/s", f"{self._outcome.scored:,}", among, rate)
+            log.info("%s scored%s, %.3g images/s", images(self._outcome.scored), among, rate)
         self._stop.check()
 
 
-def _table(done: _Open, names: Sequence[str], kept: Found | None) -> pa.Table:
-    """The rows of a part with its new columns beside those that were kept."""
+def _table(done: _Open, names: Sequence[str], kept: Found | None, scored: ScoredRows) -> pa.Table:
+    """The rows of a part: columns that were kept, and new ones, in which a score that was there is never replaced."""
     import numpy as np
-    import pyarrow as pa
 
-    arrays = {"image": [image for image, _ in done.labels], "prompt": [prompt for _, prompt in done.labels]}
-    errors: list[str | None] = list(itertools.chain.from_iterable(batch.errors for batch in done.batches))
+    keys, sent = as_keys(done.keys), np.array(done.sent, dtype=np.intp)
     columns: dict[str, Any] = {name: kept.table[name] for name in kept.rewards} if kept else {}
     for name in names:
-        scores = np.concatenate([batch.columns[name] for batch in done.batches])
-        columns[name] = pa.array(scores, mask=np.isnan(scores))
-    if kept:
-        errors = [_joined(old, new) for old, new in zip(kept.table["error"].to_pylist(), errors, strict=True)]
-    return pa.table({**arrays, **columns, "error": errors}, schema=schema(list(columns)))
-
-
-def _joined(old: str | None, new: str | None) -> str | None:
-    """The reasons of two rewards, once if they are the same picture's."""
-    reasons = [reason for reason in (old, new) if reason]
-    return "; ".join(dict.fromkeys(reasons)) or None
+        new, column = ~scored.know(keys[sent], [name]), scored.scores(keys, name)
+        column[sent[new]] = done.scores(name)[new]
+        columns[name] = column
+    stored = kept.table["error"].to_pylist() if kept else [None] * len(keys)
+    errors = [
+        join_reasons(*reasons) for reasons in zip(stored, scored.errors(keys), done.errors(), strict=True)
+    ]
+    return as_table(done.labels, columns, errors)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tgo_pipeline.rewards.files.layouts import DEMO
+from tgo_pipeline.scoring.command.output import images
 from tgo_pipeline.storage.tables import read_metadata
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ def show(summary: Summary, outcome: Outcome) -> Group:
 
 
 def _last_line(summary: Summary, outcome: Outcome) -> str:
-    images = f"{summary.images:,} image{'s' * (summary.images != 1)}"
+    every = images(summary.images)
     if not outcome.written:
-        return f"nothing to do: {summary.out} has the scores of all {images}"
+        return f"nothing to do: {summary.out} has the scores of all {every}"
     if not outcome.scored:
-        return f"{summary.out}: {images}, all scored before"
+        return f"{summary.out}: {every}, all scored before"
     kept = "" if outcome.scored >= summary.images else f", {outcome.scored:,} of them now"
-    return f"{summary.out}: {images}{kept}, {outcome.images_per_s:.3g} images/s"
+    return f"{summary.out}: {every}{kept}, {outcome.images_per_s:.3g} images/s"
 
 
 def _table(columns: Sequence[Column]) -> Table:

@@ -1,0 +1,83 @@
+"""Run the numeric tests as other processors would: `make test-isa`, or `python -m tests.isa [arguments of pytest]`.
+
+First under an instruction set that the libraries do not choose on this processor, then with last digits that depend on
+every shape (`other_digits`), which no instruction set of this processor may show. A test that asks for equal bits of
+two computations that are not the same one fails in one or the other.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NUMERIC = (
+    "tests/fine_tune/data/test_batches.py",
+    "tests/fine_tune/objectives",
+    "tests/fine_tune/policies/test_diffusion.py",
+    "tests/fine_tune/policies/test_families.py",
+    "tests/fine_tune/policies/test_flow.py",
+    "tests/fine_tune/policies/test_masked.py",
+    "tests/fine_tune/test_resume_families.py",
+    "tests/fine_tune/training/test_optimizers.py",
+    "tests/fine_tune/training/test_trainer.py",
+    "tests/generators/test_guidance.py",
+    "tests/generators/test_masked.py",
+    "tests/generators/test_masked_meissonic.py",
+    "tests/generators/test_meissonic_network.py",
+    "tests/rewards/engine/test_scorer.py",
+    "tests/rewards/networks",
+    "tests/rewards/test_gradients.py",
+    "tests/scoring/command/test_kept_rows.py",
+    "tests/scoring/test_stage.py",
+)
+"""Files and folders whose tests compare numbers that networks computed, in this process."""
+NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+"""torch, oneDNN and MKL with the instructions that every x86-64 processor has."""
+WIDE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""For a processor on which the narrow ones are torch's own choice."""
+
+
+def capability(**environment: str) -> str:
+    """The instruction set that torch uses in such an environment."""
+    program = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def other_instruction_set() -> dict[str, str]:
+    """The environment of an instruction set that is not this processor's own; empty where it has only one."""
+    own = capability()
+    return next((chosen for chosen in (NARROW, WIDE) if capability(**chosen) != own), {})
+
+
+def run(what: str, *arguments: str, **environment: str) -> int:
+    """Run the numeric tests in two processes; the exit code."""
+    print(f"== numeric tests {what}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *arguments, *NUMERIC]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+
+
+def main() -> int:
+    """Both runs, the second also where the first fails; 1 if either does."""
+    more = sys.argv[1:]
+    chosen = other_instruction_set()
+    if chosen:
+        values = " ".join(f"{name}={value}" for name, value in chosen.items())
+        failed = run(f"with {values} ({capability()} otherwise)", *more, **chosen)
+    else:
+        print("torch has one instruction set on this processor: the numeric tests ran under it already")
+        failed = 0
+    return int(bool(run("with other last digits", "-p", "tests.other_digits", *more) or failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
