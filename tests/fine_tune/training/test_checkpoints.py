@@ -113,7 +113,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise SafetensorError(FULL)
 
-    monkeypatch.setattr("fine_tune.tensors.save_file", full)
+    monkeypatch.setattr("fine_tune.data.tensors.save_file", full)
     with pytest.raises(TgoError, match="the disk is full"):
         checkpoints.save(state(4))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00002"]

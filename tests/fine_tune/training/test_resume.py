@@ -30,10 +30,10 @@ PRELOAD = [
     "diffusers.pipelines.stable_diffusion",
     "dvc.repo",
     "dvclive.live",
-    "fine_tune.loop",
+    "fine_tune.training.loop",
     "fine_tune.policies.diffusion",
     "fine_tune.training.trainer",
-    "fine_tune.validation",
+    "fine_tune.training.validation",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
 ]
