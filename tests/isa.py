@@ -28,12 +28,18 @@ NUMERIC = (
     "tests/generators/test_masked_meissonic.py",
     "tests/generators/test_meissonic_network.py",
     "tests/rewards/engine/test_scorer.py",
-    "tests/rewards/networks",
+    "tests/rewards/networks/test_attention.py",
+    "tests/rewards/networks/test_networks.py",
+    "tests/rewards/networks/test_pillow_resize.py",
+    "tests/rewards/networks/test_preprocessing.py",
     "tests/rewards/test_gradients.py",
     "tests/scoring/command/test_kept_rows.py",
     "tests/scoring/test_stage.py",
 )
-"""Files and folders whose tests compare numbers that networks computed, in this process."""
+"""Files and folders whose tests compare numbers that networks computed, in this process.
+
+Tests of compiled networks are not among them: torch compiles nothing while `other_digits` watches its operations.
+"""
 NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 """torch, oneDNN and MKL with the instructions that every x86-64 processor has."""
 WIDE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

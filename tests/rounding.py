@@ -15,8 +15,8 @@ ELEMENTWISE = 4
 some processors round a product and a sum together."""
 NETWORK = 512
 """Units in the last place of the greatest number for what a small network makes of numbers: some tens of layers, each
-with sums over tens of terms that are off by a few units. Ten times the most that was seen when every operation was
-given other last digits for each shape (39)."""
+with sums over tens of terms that are off by a few units. When every operation was given other last digits for each
+shape, the greatest difference was 1.3e-5, in embeddings of a text encoder."""
 SCORE = 64
 """The same for a reward of a picture: its networks end in norms and cosines, which level what their layers err by."""
 PICTURES = 1e-3
