@@ -40,6 +40,8 @@ NUMERIC = (
 
 Tests of compiled networks are not among them: torch compiles nothing while `other_digits` watches its operations.
 """
+WITH_OTHER_PROCESSES = "tests/scoring/test_stage.py::test_two_processes_give_the_same_bytes_as_one"
+"""`other_digits` acts in this process alone."""
 NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
 """torch, oneDNN and MKL with the instructions that every x86-64 processor has."""
 WIDE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -82,7 +84,8 @@ def main() -> int:
     else:
         print("torch has one instruction set on this processor: the numeric tests ran under it already")
         failed = 0
-    return int(bool(run("with other last digits", "-p", "tests.other_digits", *more) or failed))
+    other_digits = ("-p", "tests.other_digits", "--deselect", WITH_OTHER_PROCESSES)
+    return int(bool(run("with other last digits", *other_digits, *more) or failed))
 
 
 if __name__ == "__main__":
