@@ -1,7 +1,7 @@
 """Run the numeric tests as other processors would: `make test-isa`, or `python -m tests.isa [arguments of pytest]`.
 
-First under an instruction set that the libraries do not choose on this processor, then with last digits that depend on
-every shape (`other_digits`), which no instruction set of this processor may show. A test that asks for equal bits of
+Under an instruction set that the libraries do not choose on this processor; with `--digits` under last digits that depend
+on every shape instead (`other_digits`), which no instruction set of this processor may show. A test that asks for equal bits of
 two computations that are not the same one fails in one or the other.
 """
 
@@ -75,17 +75,17 @@ def run(what: str, *arguments: str, **environment: str) -> int:
 
 
 def main() -> int:
-    """Both runs, the second also where the first fails; 1 if either does."""
+    """Another instruction set; with `--digits` first, other last digits. 1 if a test fails."""
     more = sys.argv[1:]
+    if more[:1] == ["--digits"]:
+        other_digits = ("-p", "tests.other_digits", "--deselect", WITH_OTHER_PROCESSES)
+        return int(bool(run("with other last digits", *other_digits, *more[1:])))
     chosen = other_instruction_set()
-    if chosen:
-        values = " ".join(f"{name}={value}" for name, value in chosen.items())
-        failed = run(f"with {values} ({capability()} otherwise)", *more, **chosen)
-    else:
+    if not chosen:
         print("torch has one instruction set on this processor: the numeric tests ran under it already")
-        failed = 0
-    other_digits = ("-p", "tests.other_digits", "--deselect", WITH_OTHER_PROCESSES)
-    return int(bool(run("with other last digits", *other_digits, *more) or failed))
+        return 0
+    values = " ".join(f"{name}={value}" for name, value in chosen.items())
+    return int(bool(run(f"with {values} ({capability()} otherwise)", *more, **chosen)))
 
 
 if __name__ == "__main__":
