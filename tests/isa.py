@@ -1,8 +1,8 @@
 """Run the numeric tests as other processors would: `make test-isa`, or `python -m tests.isa [arguments of pytest]`.
 
-Under an instruction set that the libraries do not choose on this processor; with `--digits` under last digits that depend
-on every shape instead (`other_digits`), which no instruction set of this processor may show. A test that asks for equal bits of
-two computations that are not the same one fails in one or the other.
+Under an instruction set that the libraries do not choose on this processor; with `--digits` under last digits that
+depend on every shape instead (`other_digits`), which no instruction set of this processor may show. A test that asks
+for equal bits of two computations that are not the same one fails in one or the other.
 """
 
 from __future__ import annotations
