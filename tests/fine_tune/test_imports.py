@@ -11,7 +11,7 @@ sys.modules["polars"] = sys.modules["pyarrow"] = None  # a bare GPU machine
 import fine_tune.data.labels, fine_tune.objectives, fine_tune.policies, fine_tune.stage, stages.fine_tune
 heavy = {"torch", "diffusers", "transformers", "dvclive"} & set(sys.modules)
 assert not heavy, heavy
-import fine_tune.data, fine_tune.log, fine_tune.loop, fine_tune.validation
+import fine_tune.data, fine_tune.training.log, fine_tune.training.loop, fine_tune.training.validation
 """
 
 
