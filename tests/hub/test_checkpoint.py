@@ -109,7 +109,7 @@ MEASURE = """
 import re, sys, torch
 from pathlib import Path
 from torch import nn
-from tgo_pipeline.rewards import cache
+from tgo_pipeline.hub import cache
 from tgo_pipeline.rewards.base import empty
 from tgo_pipeline.hub.checkpoint import load_weights, read_weights
 
