@@ -152,6 +152,28 @@ def test_the_architecture_shows_every_room() -> None:
     assert [name for name in LAYERS if f"`{name}/`" not in page and not name.endswith(".py")] == []
 
 
+def started(path: Path) -> set[str]:
+    """Functions that a file both defines and hands to another process, by `submit(name, …)` or `target=name`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    handed = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "target"]
+    handed += [call.args[0] for call in calls if ast.unparse(call.func).endswith(".submit") and call.args]
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return defined & {ast.unparse(value) for value in handed}
+
+
+def test_a_package_starts_no_function_of_its_main_file() -> None:
+    """A spawned process does not import the `__main__` of a package again, and would not find the function."""
+    files = [path for folder in (*PACKAGES, "benchmarks") for path in (ROOT / folder).rglob("__main__.py")]
+    assert files
+    assert {path: names for path in files if (names := started(path))} == {}
+
+
+def test_a_function_started_from_a_main_file_is_seen(tmp_path: Path) -> None:
+    write(tmp_path, "a/__main__.py", "def ask(): ...\npool.submit(ask, 1)\ncontext.Process(target=ask)\n")
+    assert started(tmp_path / "a/__main__.py") == {"ask"}
+
+
 def write(root: Path, path: str, text: str) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(text)

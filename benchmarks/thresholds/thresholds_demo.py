@@ -86,8 +86,8 @@ def run(seeds: str = Seeds, work: Path = Work) -> None:
     """Train and evaluate what has no result yet."""
     import torch
 
-    from benchmarks.objectives.__main__ import line
     from benchmarks.objectives.run import run_unit
+    from benchmarks.objectives.work import line
 
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.objectives import __main__ as objectives
 from benchmarks.objectives import figure as objectives_figure
 from benchmarks.objectives import report as objectives_report
+from benchmarks.objectives import work as objectives
 from benchmarks.objectives.plan import (
     FINALISTS,
     RATE,

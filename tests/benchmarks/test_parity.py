@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPConfig, CLIPModel
 
-from benchmarks.parity import __main__ as parity
 from benchmarks.parity import compare as comparing
+from benchmarks.parity import run as parity
+from benchmarks.parity.__main__ import _write
 from benchmarks.parity.checkpoints import Checkpoints, write_checkpoints
 from benchmarks.parity.networks import NETWORKS, clip_shapes, image_reward_shapes, open_clip_config
 from benchmarks.parity.report import page, summary
@@ -227,8 +228,8 @@ def test_the_page_shows_numbers_errors_and_what_is_wrong() -> None:
 
 def test_a_run_replaces_only_its_own_size(tmp_path: Path) -> None:
     results = _results()
-    parity._write(tmp_path, results)
-    parity._write(tmp_path, {"tiny": {**results["tiny"], "seed": 8}})
+    _write(tmp_path, results)
+    _write(tmp_path, {"tiny": {**results["tiny"], "seed": 8}})
     kept = json.loads((tmp_path / "benchmarks/parity.json").read_text())
     assert {size: result["seed"] for size, result in kept.items()} == {"tiny": 8, "full": 6}
     assert "seed 8" in (tmp_path / "docs/PARITY.md").read_text()
