@@ -1,4 +1,4 @@
-"""The one exception that a user may cause and can mend."""
+"""The one exception that a user may cause and can fix."""
 
 
 class TgoError(Exception):
@@ -6,3 +6,9 @@ class TgoError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without its full stop; the name of its class if it says nothing."""
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

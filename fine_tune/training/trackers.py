@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, first_line
 
 EXTRA = "tracking"
 PICTURES = "validation"
@@ -154,7 +154,7 @@ class WeightsAndBiases:
             )
         except (wandb.Error, ValueError) as error:
             raise TgoError(
-                f"Weights & Biases cannot start with WANDB_MODE={mode} ({_first_line(error)}): unset WANDB_MODE to log "
+                f"Weights & Biases cannot start with WANDB_MODE={mode} ({first_line(error)}): unset WANDB_MODE to log "
                 "offline, or take wandb out of runtime.trackers."
             ) from error
         self._log = wandb
@@ -192,7 +192,3 @@ def _remove_unsent(folder: Path, name: str) -> None:
     for path in (folder / "wandb").glob(f"offline-run-*-{name}"):
         if not any(path.glob("*.synced")):
             shutil.rmtree(path)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

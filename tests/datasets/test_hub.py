@@ -83,8 +83,12 @@ def test_zip_archives_are_read_in_ranges(hub: DataHub, tmp_path: Path) -> None:
 
 def test_what_the_hub_does_not_have_is_named(hub: DataHub, tmp_path: Path) -> None:
     _publish(hub, "org/name", write_pickapic(tmp_path / "set"))
-    for where in ("hf:org/other@1", "hf:org/name@1", f"hf:org/name@{COMMIT}/other.parquet"):
-        with pytest.raises(TgoError, match=r"is not on the hub, or you may not read it"):
+    for where, reason in (
+        ("hf:org/other@1", "the hub has no repository org/other, or you may not read it"),
+        ("hf:org/name@1", "org/name has no revision 1"),
+        (f"hf:org/name@{COMMIT}/other.parquet", "org/name has no such file"),
+    ):
+        with pytest.raises(TgoError, match=reason):
             list(open_dataset(f"pickapic:{where}").listing())
     with pytest.raises(TgoError, match="no split 'validation'"):
         list(open_dataset(f"pickapic:hf:org/name@{COMMIT}/validation").listing())

@@ -63,7 +63,8 @@ def _no_route() -> str | None:
     """Why the hub cannot be asked; None if it can."""
     from huggingface_hub import constants
 
-    from tgo_pipeline.hub.files import Unreachable, require_route
+    from tgo_pipeline.hub.errors import Unreachable
+    from tgo_pipeline.hub.files import require_route
 
     try:
         require_route(constants.ENDPOINT, _timeout_s())
@@ -131,7 +132,7 @@ def _room(size_bytes: int) -> Iterator[Finding]:
 def _at_url(subject: str, wanted: Official) -> Iterator[Finding]:
     """A file of a release that is at a URL of its own: in the cache, or there with the recorded size."""
     from tgo_pipeline.doctor.urls import size_at
-    from tgo_pipeline.hub.files import Unavailable
+    from tgo_pipeline.hub.errors import Unavailable
 
     if path := cached.official(wanted):
         cached.check_download(path, wanted)

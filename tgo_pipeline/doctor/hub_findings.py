@@ -14,7 +14,7 @@ from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import Source, moves
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import INDEX
-from tgo_pipeline.hub.errors import explain
+from tgo_pipeline.hub.errors import refusal
 from tgo_pipeline.params.recipes import PLACEHOLDER
 from tgo_pipeline.reading.places import Place
 
@@ -28,8 +28,7 @@ SUFFIX, PICKLE = ".safetensors", ".bin"
 def about(source: Source, answer: Answer) -> Iterator[Finding]:
     """Whether a repository is there, may be read, has the revision, and holds what is wanted."""
     if answer.error is not None:
-        page = f"datasets/{source.repository}" if source.kind == "dataset" else source.repository
-        reason = explain(page, answer.error)
+        reason = f"{refusal(answer.error, source.repository, source.kind, source.revision)}."
         if cached.complete(source):
             yield warn(source.subject, f"{reason} Until then what is in the cache is used.")
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.reading.tabular import column_names
 from tgo_pipeline.storage.fingerprints import content_fingerprint
@@ -124,12 +124,8 @@ def _from_file(path: Path, columns: dict[str, str]) -> pl.DataFrame:
     try:
         frame = _READERS[path.suffix.lower()](path, wanted)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise TgoError(f"{path} cannot be read: {_first_line(error)}") from error
+        raise TgoError(f"{path} cannot be read: {first_line(error)}") from error
     return frame.select(pl.col(column).alias(name) for name, column in columns.items())
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import LAYOUT, MEISSONIC, Location, locate
+from tgo_pipeline.hub.errors import refusal
 from tgo_pipeline.params.checks import Precision
 
 if TYPE_CHECKING:
@@ -85,24 +86,15 @@ def _without_safety_checker(index: Any) -> dict[str, Any]:
 
 
 def _explain(location: Location, error: Exception) -> str:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if location.folder is not None:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         return f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
-    if _is_offline(error):
-        reason = "it cannot be reached, and the local cache lacks the model"
     at = f" at revision {location.revision}" if location.revision else ""
+    reason = refusal(error, str(location.hub_id), revision=location.revision)
     return (
         f"model is {location.hub_id!r}: there is no such folder here, and the model hub did not give it{at} "
         f"({reason}). On a machine without network put the pipeline's files into a folder and name that. {LAYOUT}"
     )
-
-
-def _is_offline(error: BaseException | None) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    while error is not None and not isinstance(error, LocalEntryNotFoundError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _cast(pipeline: Any, precision: Precision) -> None:

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, first_line
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,8 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{path} cannot be read as weights ({reason}): download it again."
+    return f"{path} cannot be read as weights ({first_line(error)}): download it again."
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

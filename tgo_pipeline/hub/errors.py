@@ -1,133 +1,123 @@
-"""Small files of the model hub, and what to do when it does not give them."""
+"""What the model hub refuses, as sentences that say what to do; the only translation of its library's errors."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import first_line
 
-UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
-
 TOKEN_PAGE = "settings/tokens"
 
 
-def fetch(repository: str, file: str, revision: str | None = None) -> Path | None:
-    """The local path of one file of a hub repository, None if it has no such file; downloads that file alone.
-
-    Raises `TgoError` that says what to do: for a gated repository, a missing one, and a hub out of reach.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repository, file, revision=revision))
-    except LocalEntryNotFoundError as error:
-        raise TgoError(explain(repository, error)) from error
-    except EntryNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise TgoError(explain(repository, error)) from error
+class Unavailable(Exception):
+    """A file is in no cache and could not be downloaded, for the reason that this says."""
 
 
-def explain(repository: str, error: BaseException) -> str:
-    """What went wrong with a repository of the hub, and what to do about it."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    page = f"{constants.ENDPOINT}/{repository}"
-    if constants.is_offline_mode():
-        return (
-            f"{repository} is not in the local cache, and HF_HUB_OFFLINE forbids downloads: unset it, or put the "
-            "model's files into a folder and name that."
-        )
-    if isinstance(error, GatedRepoError):
-        return (
-            f"{repository} is gated and the hub did not let you in: accept its licence on {page} with your account, "
-            f"make a read token on {constants.ENDPOINT}/{TOKEN_PAGE}, and run `hf auth login` (or set HF_TOKEN)."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"{repository} has no such revision: pin a commit that {page} lists."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"the hub has no repository {repository}, or you may not read it: mend the name, or log in with "
-            "`hf auth login` (or set HF_TOKEN)."
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return (
-            f"the hub refused {repository} (HTTP {status}): accept its licence on {page}, and log in with "
-            "`hf auth login` (or set HF_TOKEN to a token that may read it)."
-        )
-    reason = next((line for line in str(error).splitlines() if line), type(error).__name__)
-    return f"{repository}: the hub at {constants.ENDPOINT} did not answer as it should ({reason}): check the network."
+class Unreachable(Unavailable):
+    """There is no way to the server that has it."""
 
 
-def address(repo: str, kind: str) -> str:
+def address(repository: str, kind: str) -> str:
     """Where a browser finds a repository."""
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repository}"
 
 
-@contextlib.contextmanager
-def explained(repo: str, kind: str) -> Iterator[None]:
-    """Turn what the hub's library raises into a `TgoError` that says what was refused and what to do."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
-
-    try:
-        yield
-    except (HTTPError, RuntimeError, OSError, ValueError) as error:
-        raise TgoError(_explain(repo, kind, error)) from error
-
-
-def _explain(repo: str, kind: str, error: BaseException) -> str:
+def refusal(
+    error: BaseException,
+    repository: str,
+    kind: str = "model",
+    revision: str | None = None,
+    *,
+    writing: bool = False,
+) -> str:
+    """Why the hub did not give a repository, or take an upload (`writing`), and what to do; without a full stop."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
-        HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx or httpx2, as its version has it
+        HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx, or of httpx2: as the release has it
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
     )
 
+    telling = (Unavailable, OfflineModeIsEnabled, HFValidationError, HTTPError)
     chain = list(_chain(error))  # the library wraps what happened in errors that say where
-    for each in chain:
-        if isinstance(each, HfHubHTTPError):
-            return _refusal(repo, kind, each.response.status_code, one_line(each))
-        if isinstance(each, HFValidationError):
-            return f"{repo!r} is no name of a repository ({one_line(each)})."
-        if isinstance(each, HTTPError):
-            return (
-                f"{address(repo, kind)} is out of reach ({one_line(each)}): what was sent is kept; run the same "
-                "command again where there is a network, and it goes on. --dry-run needs none."
-            )
-    return f"{address(repo, kind)}: the upload failed ({one_line(chain[-1])}): what was sent is kept; run it again."
+    said = next((each for each in chain if isinstance(each, telling)), error)
+    offline = isinstance(said, LocalEntryNotFoundError) and constants.is_offline_mode()
+    if offline or isinstance(said, OfflineModeIsEnabled):
+        return (
+            f"{repository} is not in the local cache, and HF_HUB_OFFLINE forbids downloads: unset it, or put the "
+            "files into a folder and name that"
+        )
+    if isinstance(said, HFValidationError):
+        return f"{repository!r} is no name of a repository ({first_line(said)})"
+    if isinstance(said, HfHubHTTPError):
+        page = address(repository, kind)
+        return (
+            _refused_upload(said, repository, page) if writing else _refused(said, repository, page, revision)
+        )
+    if isinstance(said, (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError)):
+        reason = first_line(said)
+        return f"{address(repository, kind)} is out of reach ({reason}): check the network"
+    if isinstance(said, FileNotFoundError):  # of the hub's file system
+        return f"{repository} has no such file: {address(repository, kind)} lists those that it has"
+    return first_line(said)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _refusal(repo: str, kind: str, status: int, said: str) -> str:
-    where = address(repo, kind)
-    if status == UNAUTHORISED:
-        return f"{where}: the hub does not accept the token ({said}): {LOGIN}."
-    if status == FORBIDDEN:
-        return (
-            f"{where}: the token may not write there ({said}): use one with write access to {repo.split('/')[0]}, or "
-            "push to a name of your own."
-        )
-    if status == NOT_FOUND:
-        return (
-            f"{where}: the hub knows no such repository or revision ({said}): check the name and --revision."
-        )
-    return f"{where}: the hub refused with status {status} ({said}): what was sent is kept; try again later."
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return next(
-        (line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__
+def _refused(error: OSError, repository: str, page: str, revision: str | None) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
+
+    status = _status(error)
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{repository} is gated and the hub did not let you in: accept its licence on {page} with your account, "
+            f"make a read token on {constants.ENDPOINT}/{TOKEN_PAGE}, and run `hf auth login` (or set HF_TOKEN)"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repository} has no revision {revision}: pin a commit that {page} lists"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub has no repository {repository}, or you may not read it: correct the name, or log in with "
+            "`hf auth login` (or set HF_TOKEN)"
+        )
+    if isinstance(error, EntryNotFoundError):
+        return f"{repository} has no such file: {page} lists those that it has"
+    if status in (401, 403):
+        return (
+            f"the hub refused {repository} (HTTP {status}): accept its licence on {page}, and log in with "
+            "`hf auth login` (or set HF_TOKEN to a token that may read it)"
+        )
+    return f"{page}: the hub answered with status {status} ({first_line(error)}): try again later"
+
+
+def _refused_upload(error: OSError, repository: str, page: str) -> str:
+    status, said = _status(error), first_line(error)
+    if status == 401:
+        return f"{page}: the hub does not accept the token ({said}): {LOGIN}"
+    if status == 403:
+        return (
+            f"{page}: the token may not write there ({said}): use one with write access to "
+            f"{repository.split('/')[0]}, or push to a name of your own"
+        )
+    if status == 404:
+        return f"{page}: the hub knows no such repository or revision ({said}): check the name and --revision"
+    return f"{page}: the hub refused with status {status} ({said}): try again later"
+
+
+def _status(error: OSError) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)

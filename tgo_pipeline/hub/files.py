@@ -15,20 +15,13 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
-from tgo_pipeline.storage.shards import atomic, explain_full_disk
+from tgo_pipeline.storage.shards import atomic, explain_full_disk, want_of_room
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20
 PORTS = {"http": 80, "https": 443}
-
-
-class Unavailable(Exception):
-    """A file is in no cache and could not be downloaded, for the reason that this says."""
-
-
-class Unreachable(Unavailable):
-    """There is no way to the server that has it."""
 
 
 def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[str, Path]:
@@ -94,16 +87,7 @@ def find(place: Hub, file: str) -> Path | None:
 
 def _download(place: Hub, file: str) -> Path | None:
     """A file of the hub, from its cache where possible; None if the repository has none. Raises `Unavailable`."""
-    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     cached = try_to_load_from_cache(place.repo, file, revision=place.revision)
     if isinstance(cached, str):
@@ -111,28 +95,27 @@ def _download(place: Hub, file: str) -> Path | None:
     if cached is not None:  # the hub said earlier that there is none
         return None
     require_route(hf_hub_url(place.repo, file, revision=place.revision))
+    with explain_full_disk(Path(file)):
+        log.info("asking the model hub for %s of %s", file, place)
+        return ask(place.repo, file, place.revision)
+
+
+def ask(repository: str, file: str, revision: str | None = None) -> Path | None:
+    """The path of one file of a repository as the hub has it now; None if there is none. Raises `Unavailable`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx, or of httpx2: as the release has it
+        RemoteEntryNotFoundError,
+    )
+
     try:
-        with explain_full_disk(Path(file)):
-            log.info("asking the model hub for %s of %s", file, place)
-            return Path(hf_hub_download(place.repo, file, revision=place.revision))
+        return Path(hf_hub_download(repository, file, revision=revision))
     except RemoteEntryNotFoundError:
         return None
-    except GatedRepoError as error:
-        raise Unavailable(
-            f"{place.repo} is gated: accept its terms on the hub and log in with `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise Unavailable(f"{place.repo} has no revision {place.revision}") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise Unavailable(f"the hub has no repository {place.repo}, or you may not read it") from error
-    except LocalEntryNotFoundError as error:
-        raise Unavailable(f"the hub did not give it: {_reason(error.__cause__ or error)}") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise Unavailable(_reason(error)) from error
-
-
-def _reason(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line), type(error).__name__)
+    except (HTTPError, OSError, ValueError) as error:
+        if want_of_room(error):
+            raise
+        raise Unavailable(refusal(error, repository, revision=revision)) from error
 
 
 def _is_cached(place: Hub) -> bool:

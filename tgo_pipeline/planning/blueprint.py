@@ -94,10 +94,14 @@ def _folder_reader(folder: Path) -> Reader:
 
 
 def _hub_reader(location: Location) -> Reader:
-    from tgo_pipeline.hub.errors import fetch
+    from tgo_pipeline.hub.errors import Unavailable
+    from tgo_pipeline.hub.files import ask
 
     def read(file: str) -> dict[str, Any] | None:
-        path = fetch(str(location.hub_id), file, location.revision)
+        try:
+            path = ask(str(location.hub_id), file, location.revision)
+        except Unavailable as error:
+            raise TgoError(f"{error}.") from error
         return None if path is None else _json(path)
 
     return read

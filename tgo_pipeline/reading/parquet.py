@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.errors import TgoError
-from tgo_pipeline.reading.places import Place, first_line
+from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.hub.files import Unavailable, require_route
+from tgo_pipeline.hub.errors import Unavailable, refusal
+from tgo_pipeline.hub.files import require_route
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileSystem
@@ -148,32 +149,10 @@ class Hub(Place):
     @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:
         """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`."""
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx, or of httpx2: as the release has it
-            OfflineModeIsEnabled,
-        )
+        from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
 
         try:
             yield
-        except FileNotFoundError as error:
-            raise TgoError(
-                f"{self.where(name)} is not on the hub, or you may not read it: check the names and the revision, or "
-                "log in with `hf auth login`."
-            ) from error
-        except GatedRepoError as error:
-            raise TgoError(
-                f"{self.name} is gated: accept its terms on the hub and log in with `hf auth login`."
-            ) from error
-        except OfflineModeIsEnabled as error:
-            raise TgoError(f"{self.name} cannot be read: HF_HUB_OFFLINE forbids downloads.") from error
-        except Unavailable as error:
-            raise TgoError(f"{self.name} cannot be read: {first_line(error)}.") from error
-        except (HfHubHTTPError, HTTPError, ConnectionError, TimeoutError) as error:
-            raise TgoError(f"{self.where(name)} cannot be read: {first_line(error)}.{self.hint}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the lines of advice that the hub's library adds."""
-    return next((line.rstrip(".") for line in str(error).splitlines() if line), type(error).__name__)
+        except (FileNotFoundError, Unavailable, HTTPError, ConnectionError, TimeoutError) as error:
+            reason = refusal(error, self.repository, "dataset", self.revision)
+            raise TgoError(f"{self.where(name)} cannot be read: {reason}.{self.hint}") from error

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.hub import cache
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.batching import is_out_of_memory
@@ -181,5 +181,6 @@ def _number(name: str, place: int, value: Any) -> float:
 def _described(error: BaseException) -> str:
     """The error and the line it came from, without a traceback."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    return f"{type(error).__name__}: {reason} ({Path(frame.filename).name}, line {frame.lineno})."
+    kind, said = type(error).__name__, first_line(error)
+    what = kind if said == kind else f"{kind}: {said}"
+    return f"{what} ({Path(frame.filename).name}, line {frame.lineno})."

@@ -6,17 +6,18 @@ upload that was broken off, and is gone on with; any other one is written into o
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tgo_pipeline.errors import TgoError
-from tgo_pipeline.hub.errors import address, explained, one_line
+from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.hub.errors import address, refusal
 from tgo_pipeline.sharing import hub
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.folders import (
@@ -118,7 +119,7 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
     Raises `TgoError` for a missing token or permission, no network, a repository that holds something else, and a
     public one where `private` is asked for.
     """
-    with explained(planned.repo, planned.kind):
+    with _explained(planned):
         api = hub.connect()
         _check_card(planned)
         hub.create(api, planned.repo, planned.kind, private=private, revision=planned.revision)
@@ -137,6 +138,21 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
     )
 
 
+@contextlib.contextmanager
+def _explained(planned: Plan) -> Iterator[None]:
+    """Turn what the hub's library raises into a `TgoError` that says what was refused and what to do."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
+
+    try:
+        yield
+    except (HTTPError, RuntimeError, OSError, ValueError) as error:
+        reason = refusal(error, planned.repo, planned.kind, writing=True)
+        raise TgoError(
+            f"the upload to {planned.repo} failed: {reason}. What was sent is kept: run the same command again to go "
+            "on; --dry-run needs no network."
+        ) from error
+
+
 def _check_card(planned: Plan) -> None:
     """Ask the hub what it thinks of the card's front matter before anything is sent."""
     import yaml
@@ -147,8 +163,8 @@ def _check_card(planned: Plan) -> None:
         RepoCard.load(card.path).validate(planned.kind)
     except (ValueError, yaml.YAMLError) as error:
         raise TgoError(
-            f"the hub refuses the front matter of {card.path} ({one_line(error)}): mend it there, or run `tgo card "
-            f"{planned.kind}` again."
+            f"the hub refuses the front matter of {card.path} ({first_line(error)}): correct it there, or run "
+            f"`tgo card {planned.kind}` again."
         ) from error
 
 

@@ -92,15 +92,15 @@ def explain_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _for_want_of_room(error):
+        if not want_of_room(error):
             raise
         raise TgoError(
             f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
         ) from error
 
 
-def _for_want_of_room(error: Exception) -> bool:
-    """By the system's error number, or by its text: safetensors passes on nothing else."""
+def want_of_room(error: Exception) -> bool:
+    """Whether a disk is full: by the system's error number, or by its text, as safetensors passes on nothing else."""
     return getattr(error, "errno", None) in NO_ROOM or any(
         os.strerror(number) in str(error) for number in NO_ROOM
     )
