@@ -12,6 +12,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
+from tgo_pipeline.plugins.find import blamed
 from tgo_pipeline.storage.shards import Interrupted, explain_full_disk
 
 Inputs = dict[str, dict[str, Any]]
@@ -35,12 +36,15 @@ def run_command(name: str, work: Callable[[], None]) -> None:
     try:
         with explain_full_disk(Path.cwd()):  # for what a library writes by itself: logs, locks, plots
             work()
-    except TgoError as error:
-        sys.stderr.write(f"tgo {name}: {error}\n")
-        raise SystemExit(USER_ERROR) from None
     except (Interrupted, KeyboardInterrupt):
         sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to go on.\n")
         raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        said = error if isinstance(error, TgoError) else blamed(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"tgo {name}: {said}\n")
+        raise SystemExit(USER_ERROR) from None
 
 
 def main(name: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from stages import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.plugins.folder import looking
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import atomic
 
@@ -35,7 +36,8 @@ def run(params: Params) -> None:
 
     _require_sections()
     _require_commit()
-    entries = {name: importlib.import_module(f"stages.{name}").inputs(params) for name in STAGES}
+    with looking():
+        entries = {name: importlib.import_module(f"stages.{name}").inputs(params) for name in STAGES}
     if _is_of_an_earlier_pipeline(LOCK):
         log.info(
             "%s is from before DVC had the stage `inputs`: every stage runs once more. What is finished is kept; the "

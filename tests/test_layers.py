@@ -20,6 +20,7 @@ LAYERS = (
     "tgo_pipeline/demo",
     "tgo_pipeline/hub",
     "tgo_pipeline/reading",
+    "tgo_pipeline/plugins",
     "tgo_pipeline/rewards",
     "tgo_pipeline/datasets",
     "tgo_pipeline/params",

@@ -3,8 +3,8 @@
 The way of a sample, by folder: `prompts` → `generators` (or `images` that exist) → `scoring` (`rewards`, `feedback`)
 → `thresholds` (tau, labels, weights) → the package `fine_tune` → `evaluation` → `report`.
 Under them lie `params` (`params.yaml`), `storage` (tables and shards), `hub`, `reading` and `datasets` (where files
-come from), `executors` (where shards run) and `rendering` (text for people); also `planning`, `inputs` (for DVC),
-`doctor`, `sharing`.
+come from), `plugins` (parts by name, of one's own too), `executors` (where shards run) and `rendering` (text for
+people); also `planning`, `inputs` (for DVC), `doctor`, `sharing`.
 `stages` has one file for each DVC stage, `stages/commands` one for each command. docs/ARCHITECTURE.md has the map.
 """
 

@@ -56,11 +56,13 @@ def make(
     """
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import Plan
+    from tgo_pipeline.plugins.folder import looking
 
     run = Estimate(params, device, gpus, prompts, test_prompts)
     estimated = (importlib.import_module(f"stages.{name}") for name in STAGES)
-    stages = tuple(stage.estimate(run) for stage in estimated if hasattr(stage, "estimate"))
-    return Plan(params.model, device, gpus, stages, tuple(_warnings(run, stages)))
+    with looking():
+        stages = tuple(stage.estimate(run) for stage in estimated if hasattr(stage, "estimate"))
+        return Plan(params.model, device, gpus, stages, tuple(_warnings(run, stages)))
 
 
 def _warnings(run: Estimate, stages: tuple[StagePlan, ...]) -> list[str]:

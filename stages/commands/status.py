@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stages import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.plugins.folder import looking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +23,9 @@ def table(params: Params) -> Table:
     for name in ("done", "stale", "to do", "failed samples"):
         shown.add_column(name, justify="right")
     shown.add_column("note", style="dim", overflow="fold")
-    for stage in STAGES:
-        shown.add_row(stage, *_row(stage, params))
+    with looking():
+        for stage in STAGES:
+            shown.add_row(stage, *_row(stage, params))
     return shown
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +13,14 @@ import torch
 import yaml
 
 from stages import run_stage
+from tests.plugins.packages import install
 from tests.rewards import tiny
 from tests.scoring.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs
+from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.tables import read_folder
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/REWARDS.md"
@@ -191,6 +192,8 @@ def test_the_fingerprint_is_that_of_code_version_and_source(folder: Path) -> Non
         sys.modules.pop("mine", None)
         return fingerprint(spec)
 
+    plain = content_fingerprint(folder / "mine.py")
+    assert now("mine:width") == fingerprint_of(reward="mine:width", version="", code=[plain], source=None)
     first, scaled = now("mine:width"), now("mine:Scaled=factor.txt")
     assert first == now("mine:width") and first != now("mine:words")
     (folder / "factor.txt").write_text("0.7")
@@ -208,21 +211,10 @@ def test_the_fingerprint_is_that_of_code_version_and_source(folder: Path) -> Non
 @pytest.fixture
 def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package with an entry point, really installed into a folder on the path."""
-    files = {
-        "my_rewards/__init__.py": MODULE,
-        "my_rewards-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: my-rewards\nVersion: 1\n",
-        "my_rewards-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "my_rewards-1.dist-info/entry_points.txt": "[tgo_pipeline.rewards]\n"
-        "wide = my_rewards:width\nclip = my_rewards:words\n",
-    }
-    record = "my_rewards-1.dist-info/RECORD"
-    wheel = folder / "my_rewards-1-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, text in {**files, record: "".join(f"{name},,\n" for name in (*files, record))}.items():
-            archive.writestr(name, text)
-    target = folder / "installed"
-    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
+    names = {"wide": "my_rewards:width", "clip": "my_rewards:words"}
+    target = install(
+        folder / "packages", "my-rewards", {"my_rewards/__init__.py": MODULE}, {"tgo_pipeline.rewards": names}
+    )
     monkeypatch.syspath_prepend(str(target))
     return target
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tgo_pipeline.doctor.findings import Finding, attempt
 from tgo_pipeline.doctor.request import Case, Needs
 from tgo_pipeline.params import Params
+from tgo_pipeline.plugins.folder import looking
 
 GROUPS = {
     "parameters": "parameters",
@@ -39,7 +40,8 @@ def examine(path: Path, plan: Callable[[Params], Needs] | None = None) -> list[G
     `plan` computes what the run takes, for memory and disk to be compared with; none given, lower bounds are.
     """
     case = Case.of(path, plan)
-    groups = [Group(title, _findings(title, module, case)) for title, module in GROUPS.items()]
+    with looking():
+        groups = [Group(title, _findings(title, module, case)) for title, module in GROUPS.items()]
     return [group for group in groups if group.findings]
 
 

@@ -109,6 +109,7 @@ def _short(number: int) -> str:
 
 
 def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
+    from tgo_pipeline.plugins.kinds import REWARD
     from tgo_pipeline.rewards import fingerprint
     from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, hub_place
     from tgo_pipeline.rewards.specs import canonical
@@ -116,6 +117,7 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     name = canonical(spec.reward)
     identity = fingerprint(spec)
     if name not in LAYOUTS:
+        REWARD.find(name)
         yield ok(subject, f"{spec}: code of your own (fingerprint {identity}).")
     elif spec.source == DEMO or not LAYOUTS[name].weights:
         yield ok(subject, "the demo's, which comes with this package.")

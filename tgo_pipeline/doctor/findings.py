@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins.folder import NotChecked
 
 Level = Literal["ok", "note", "warn", "fail"]
 
@@ -50,6 +51,8 @@ def attempt(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Findin
         try:
             for finding in check():
                 found.append(finding)
+        except NotChecked as error:
+            found.append(note(subject, str(error)))
         except TgoError as error:
             found.append(fail(subject, str(error)))
         except Exception as error:  # noqa: BLE001  # whatever breaks a check, the others are still made

@@ -20,7 +20,6 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.rewards.specs import Spec
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
@@ -72,11 +71,12 @@ def compared_models(params: Params) -> dict[str, str]:
 
 def rewards(params: Params, section: str = "score") -> dict[str, str]:
     """The files and the code of the rewards of `score` or `evaluate`."""
+    from tgo_pipeline.rewards import fingerprint as fingerprint_of
     from tgo_pipeline.rewards.specs import resolve_all
 
     specs = resolve_all(getattr(params, section).rewards)
     return {
-        f"{section}.rewards.{column}": _line(str(spec), lambda s=spec: _reward(s))
+        f"{section}.rewards.{column}": _line(str(spec), lambda s=spec: fingerprint_of(s))
         for column, spec in specs.items()
     }
 
@@ -196,22 +196,3 @@ def _model(name: str, revision: str | None) -> str:
 def _is_made_here(model: str) -> bool:
     """Whether a model is the result of this project, or a part of it."""
     return Path(model).expanduser().resolve().is_relative_to(paths.MODEL.resolve())
-
-
-def _reward(spec: Spec) -> str:
-    from tgo_pipeline.inputs.own_code import code_files
-    from tgo_pipeline.rewards import REWARDS
-    from tgo_pipeline.rewards import fingerprint as reward_fingerprint
-    from tgo_pipeline.rewards.specs import canonical, installed, is_object
-
-    name = canonical(spec.reward)
-    if name in REWARDS:
-        return reward_fingerprint(spec)
-    files = code_files(name if is_object(name) else installed()[name])
-    return fingerprint(code=[content_fingerprint(file) for file in files], source=_source(spec.source))
-
-
-def _source(source: str | None) -> str | None:
-    """The content of a source that is here, else its name."""
-    path = Path(source).expanduser() if source else None
-    return content_fingerprint(path) if path is not None and path.exists() else source

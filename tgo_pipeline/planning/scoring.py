@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tgo_pipeline.planning.meter import Meter, imagined, rounded
+from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import specs
 from tgo_pipeline.rewards.files import layouts
 from tgo_pipeline.rewards.files.layouts import Files
@@ -125,8 +125,7 @@ def _on_hub(source: str) -> bool:
 
 def _local(name: str, source: str) -> Any:
     """From its files, whose weights are mapped and not read."""
-    module, kind = REWARDS[name].split(":")
-    return getattr(importlib.import_module(module), kind).load(name, layouts.locate(name, source))
+    return REWARD.find(name).load(name, layouts.locate(name, source))
 
 
 def _official(name: str) -> Any:

@@ -10,10 +10,10 @@ Importing this package imports no torch.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import specs
 from tgo_pipeline.rewards.specs import REWARDS, Spec
 
@@ -75,7 +75,7 @@ def fingerprint(name_or_spec: str | Spec, source: str | None = None) -> str:
         return layouts.fingerprint(name, spec.source)
     from tgo_pipeline.rewards.custom import custom_fingerprint
 
-    return custom_fingerprint(spec.reward, _reference(name), spec.source)
+    return custom_fingerprint(REWARD.reference(name), spec.source)
 
 
 def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
@@ -89,7 +89,7 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
     name = specs.canonical(spec.reward)
     if name in REWARDS:
         return layouts.locate(name, spec.source).weight_files()
-    fingerprint(spec)
+    REWARD.find(name)
     return []
 
 
@@ -100,8 +100,7 @@ def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]
     files = layouts.locate(name, spec.source)
     layout = layouts.LAYOUTS[name]
     identity = {"reward": name, "version": str(layout.version), "source": files.source}
-    module, kind = REWARDS[name].split(":")
-    build = getattr(importlib.import_module(module), kind)
+    build = REWARD.find(name)
     if not layout.weights:
         return build(), identity
     identity["sha256"] = cache.sha256(files.weights)
@@ -113,11 +112,11 @@ def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]
 def _load_custom(spec: Spec, name: str, device: torch.device) -> tuple[Reward, dict[str, str]]:
     from tgo_pipeline.rewards.custom import load_custom
 
-    reward = load_custom(spec.column, _reference(name), spec.source, device)
+    reward = load_custom(spec.column, REWARD.reference(name), spec.source, device)
     identity = {
         "reward": spec.reward,
         "version": fingerprint(spec),
-        "source": spec.source or _reference(name),
+        "source": spec.source or REWARD.reference(name),
     }
     return reward, identity
 
@@ -129,10 +128,6 @@ def _spec(name_or_spec: str | Spec, source: str | None) -> Spec:
     if spec.source is not None:
         raise TgoError(f"{spec} names a source already: leave out {source!r}, or the one in the spec.")
     return dataclasses.replace(spec, source=source)
-
-
-def _reference(name: str) -> str:
-    return name if specs.is_object(name) else specs.installed()[name]
 
 
 def resolve_precision(dtype: str | torch.dtype | None, device: torch.device) -> str:

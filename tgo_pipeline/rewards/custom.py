@@ -8,9 +8,6 @@ It is named `module:brightness`, or by an entry point of the group `tgo_pipeline
 
 from __future__ import annotations
 
-import importlib
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
+from tgo_pipeline.plugins import find, folder
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.batching import is_out_of_memory
 from tgo_pipeline.storage.fingerprints import content_fingerprint
@@ -72,7 +70,7 @@ class FunctionReward(Reward):
         except Exception as error:
             if isinstance(error, TgoError) or is_out_of_memory(error):
                 raise  # when memory runs out the engine tries a smaller batch
-            raise TgoError(f"reward {self.name} raised {_described(error)}") from error
+            raise TgoError(f"reward {self.name} raised {find.described(error)}") from error
         return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
 
 
@@ -81,7 +79,7 @@ def load_custom(name: str, reference: str, source: str | None, device: torch.dev
 
     Raises `TgoError` if there is no such object, it cannot be built, or what comes out cannot be called.
     """
-    found = _import(name, reference)
+    found = find.load(f"reward {name}", reference)
     if not isinstance(found, type):
         if source is not None:
             raise TgoError(f"reward {name} is a function, which has no source: leave out {source!r}.")
@@ -92,21 +90,21 @@ def load_custom(name: str, reference: str, source: str | None, device: torch.dev
         raise
     except Exception as error:
         raise TgoError(
-            f"reward {name}: {reference}({source!r}, {str(device)!r}) raised {_described(error)}"
+            f"reward {name}: {reference}({source!r}, {str(device)!r}) raised {find.described(error)}"
         ) from error
     return built if isinstance(built, Reward) else FunctionReward(name, _callable(name, reference, built))
 
 
-def custom_fingerprint(name: str, reference: str, source: str | None) -> str:
-    """What the scores depend on: the file that defines the object, its `version` if it has one, and the source."""
-    found = _import(name, reference)
-    # The object may be defined elsewhere than in the module that it is named by.
-    modules = (reference.split(":")[0], getattr(found, "__module__", ""))
-    files = {getattr(sys.modules.get(module), "__file__", None) for module in modules}
+def custom_fingerprint(reference: str, source: str | None) -> str:
+    """What the scores depend on: the files that define the object, its `version` if it has one, and the source.
+
+    The object is not imported: commands that only look compare it too.
+    """
+    codes = folder.code_hashes(reference)
     return fingerprint_of(
         reward=reference,
-        version=str(getattr(found, "version", "")),
-        code=sorted(content_fingerprint(Path(file)) for file in files if file),
+        version=folder.stated_version(reference),
+        code=sorted({codes[0], codes[-1]} if codes else ()),
         source=_source_fingerprint(source),
     )
 
@@ -117,33 +115,6 @@ def _source_fingerprint(source: str | None) -> str | None:
     if path is None or not path.exists():
         return source
     return cache.sha256(path) if path.is_file() else content_fingerprint(path)
-
-
-def _import(name: str, reference: str) -> Any:
-    """The object of `module:object`; modules of the current folder are found too."""
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    module, path = reference.split(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if f"{module}.".startswith(f"{error.name}."):
-            raise TgoError(
-                f"reward {name}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}."
-            ) from error
-        raise TgoError(f"reward {name}: {module} needs {error.name!r}, which is not installed.") from error
-    except Exception as error:
-        raise TgoError(f"reward {name}: importing {module} raised {_described(error)}") from error
-    for part in path.split("."):
-        if not hasattr(found, part):
-            offered = ", ".join(sorted(key for key, value in vars(found).items() if _offers(key, value)))
-            raise TgoError(f"reward {name}: {module} has no {path!r}; it has {offered or 'nothing to call'}.")
-        found = getattr(found, part)
-    return found
-
-
-def _offers(key: str, value: Any) -> bool:
-    return callable(value) and not key.startswith("_")
 
 
 def _callable(name: str, reference: str, found: Any) -> RewardFunction:
@@ -176,11 +147,3 @@ def _number(name: str, place: int, value: Any) -> float:
     raise TgoError(
         f"reward {name} gave {value!r} for picture {place} of a batch, which is not a number{reason}."
     )
-
-
-def _described(error: BaseException) -> str:
-    """The error and the line it came from, without a traceback."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    kind, said = type(error).__name__, first_line(error)
-    what = kind if said == kind else f"{kind}: {said}"
-    return f"{what} ({Path(frame.filename).name}, line {frame.lineno})."

@@ -8,22 +8,14 @@ A spec is `REWARD` or `REWARD=SOURCE`. REWARD is a registered name, the name of 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins.find import is_reference
+from tgo_pipeline.plugins.kinds import REWARD
 
-REWARDS: dict[str, str] = {
-    "hpsv2.1": "tgo_pipeline.rewards.hpsv2:HPSv2",
-    "hpsv2.0": "tgo_pipeline.rewards.hpsv2:HPSv2",
-    "pickscore": "tgo_pipeline.rewards.pickscore:PickScore",
-    "imagereward": "tgo_pipeline.rewards.image_reward:ImageReward",
-    "clip/openai-l14": "tgo_pipeline.rewards.clip_score:ClipScore",
-    "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
-    "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
-    "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
-}
+REWARDS = REWARD.builtin
 VARIANTS: dict[str, str] = {"clip": "clip/openai-l14"}
 """Short names for one of several variants."""
 UNDECIDED: dict[str, str] = {
@@ -34,7 +26,6 @@ UNDECIDED: dict[str, str] = {
 """Names that would leave open which numbers come out, and what to write instead."""
 RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
 """Columns that score tables have besides the rewards."""
-_OBJECT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 @dataclass(frozen=True)
@@ -49,40 +40,18 @@ class Spec:
         return self.reward if self.source is None else f"{self.reward}={self.source}"
 
 
-def is_object(reward: str) -> bool:
-    """Whether a reward is written as `module:object`."""
-    return _OBJECT.fullmatch(reward) is not None
-
-
 def is_registered(reward: str) -> bool:
     """Whether a name is one of this package's rewards or of an installed one's."""
-    return reward in REWARDS or reward in VARIANTS or reward in installed()
-
-
-def installed() -> dict[str, str]:
-    """The rewards of other packages: name of the entry point to `module:object`.
-
-    Raises `TgoError` if two packages offer different rewards under one name.
-    """
-    from importlib.metadata import entry_points
-
-    found: dict[str, str] = {}
-    for entry in entry_points(group="tgo_pipeline.rewards"):
-        if found.setdefault(entry.name, entry.value) != entry.value:
-            raise TgoError(
-                f"two installed packages offer a reward named {entry.name!r}: {found[entry.name]} and {entry.value}. "
-                "Name the one you mean as module:object, or uninstall the other."
-            )
-    return found
+    return reward in REWARDS or reward in VARIANTS or reward in REWARD.installed()
 
 
 def canonical(reward: str) -> str:
     """The full name of a reward: `clip` is `clip/openai-l14`. Raises `TgoError` for a name that is no reward."""
-    if reward in REWARDS or is_object(reward):
+    if reward in REWARDS or is_reference(reward):
         return reward
     if reward in VARIANTS:
         return VARIANTS[reward]
-    if reward in installed():
+    if reward in REWARD.installed():
         return reward
     if reward in UNDECIDED:
         raise TgoError(f"{reward!r} leaves open which reward is meant: write {UNDECIDED[reward]}.")
@@ -93,7 +62,7 @@ def canonical(reward: str) -> str:
 
 
 def _known() -> list[str]:
-    return [*VARIANTS, *REWARDS, *installed()]
+    return [*VARIANTS, *REWARD.names()]
 
 
 def _hint(reward: str) -> str:
@@ -126,7 +95,7 @@ def resolve(column: str, value: str | None) -> Spec:
                 f"name a source (demo, a folder, a file, or org/name@revision)."
             )
         return _checked(Spec(column, column, value))
-    if is_object(column) and value is None:
+    if is_reference(column) and value is None:
         return _checked(Spec(column, column))
     if value is None:
         canonical(column)  # says what is wrong with it

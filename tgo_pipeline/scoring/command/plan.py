@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.rows import Source
+from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
 from tgo_pipeline.scoring.command.output import images
@@ -128,5 +128,4 @@ def _needs_prompt(spec: Spec) -> bool:
     name = canonical(spec.reward)
     if name not in REWARDS:
         return load_reward(spec).needs_prompt
-    module, kind = REWARDS[name].split(":")
-    return getattr(importlib.import_module(module), kind).needs_prompt
+    return REWARD.find(name).needs_prompt

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tgo_pipeline.inputs.own_code import code_files
+from tgo_pipeline.plugins.folder import code_files
 from tgo_pipeline.rewards.custom import custom_fingerprint
 
 
@@ -65,10 +65,10 @@ def test_they_are_the_files_that_the_fingerprint_of_a_reward_is_made_of():
     package.mkdir()
     (package / "__init__.py").write_text("from package_of_mine.code import score\n")
     (package / "code.py").write_text("def score(images, prompts): ...\n")
-    before = custom_fingerprint("mine", "package_of_mine:score", None)
+    before = custom_fingerprint("package_of_mine:score", None)
     for file in code_files("package_of_mine:score"):
         original = file.read_text()
         file.write_text(original + "# changed\n")
-        assert custom_fingerprint("mine", "package_of_mine:score", None) != before
+        assert custom_fingerprint("package_of_mine:score", None) != before
         file.write_text(original)
-    assert custom_fingerprint("mine", "package_of_mine:score", None) == before
+    assert custom_fingerprint("package_of_mine:score", None) == before

@@ -1,0 +1,132 @@
+"""The kinds of parts that users bring, and the names of those that come with this package.
+
+A name is one of this package's, the name of an entry point of the kind's group, or `module:object`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, entry_points, packages_distributions
+from typing import Any, TypeVar
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins import find, folder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of part: what messages call it, its group of entry points, and this package's own by name."""
+
+    noun: str
+    group: str
+    builtin: Mapping[str, str]
+    """Name to `module:object`."""
+
+    def installed(self) -> dict[str, EntryPoint]:
+        """Those of other packages. Raises `TgoError` if two packages offer different ones under one name."""
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self.group):
+            if found.setdefault(entry.name, entry).value != entry.value:
+                raise TgoError(
+                    f"two installed packages offer {self._a} named {entry.name!r}: {found[entry.name].value} and "
+                    f"{entry.value}. Name the one you mean as module:object, or uninstall the other."
+                )
+        return found
+
+    def names(self) -> list[str]:
+        """This package's, then those of installed packages."""
+        return list(dict.fromkeys([*self.builtin, *self.installed()]))
+
+    def reference(self, name: str) -> str:
+        """The `module:object` of a name. Raises `TgoError` if there is none, or if it stands for two parts."""
+        if find.is_reference(name):
+            return name
+        entry = self.installed().get(name)
+        if name in self.builtin:
+            if entry is not None:
+                raise TgoError(
+                    f"an installed package offers {self._a} named {name!r} ({entry.value}), which is the name of one "
+                    "of this package's: rename its entry point, or uninstall it."
+                )
+            return self.builtin[name]
+        if entry is None:
+            close = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise TgoError(
+                f"unknown {self.noun} {name!r}.{hint} There are {', '.join(self.names())}, or name your own as "
+                "module:object (docs/PLUGINS.md)."
+            )
+        return entry.value
+
+    def find(self, name: str) -> Any:
+        """The object that a name stands for. Raises `TgoError` if it cannot be had."""
+        reference = self.reference(name)
+        if name not in self.builtin:
+            return find.load(f"{self.noun} {name}", reference)
+        module, path = reference.split(":")
+        return getattr(importlib.import_module(module), path)
+
+    def load(self, name: str, base: type[T]) -> type[T]:
+        """The class that a name stands for. Raises `TgoError` if it is no whole subclass of `base`."""
+        found = self.find(name)
+        if not (isinstance(found, type) and issubclass(found, base)):
+            given = found.__name__ if isinstance(found, type) else type(found).__name__
+            raise TgoError(
+                f"{self.noun} {name}: {self.reference(name)} is {given}, no subclass of "
+                f"{base.__module__}.{base.__qualname__}."
+            )
+        if inspect.isabstract(found):
+            lacking = sorted(found.__abstractmethods__)  # type: ignore[reportAttributeAccessIssue]
+            raise TgoError(f"{self.noun} {name}: {self.reference(name)} lacks {', '.join(lacking)}.")
+        return found
+
+    def identity(self, name: str) -> dict[str, Any] | None:
+        """What the numbers of a part of one's own depend on, without importing it; None for this package's.
+
+        The content of its files, or the distribution and version that an installed one comes with.
+        """
+        reference = self.reference(name)
+        if name in self.builtin:
+            return None
+        distribution = None if folder.is_of_project(reference) else self._distribution(name, reference)
+        if distribution is None or _is_editable(distribution):
+            return {"part": reference, "code": folder.code_hashes(reference)}
+        return {"part": reference, "distribution": f"{distribution.name} {distribution.version}"}
+
+    def _distribution(self, name: str, reference: str) -> Distribution | None:
+        entry = self.installed().get(name)
+        if entry is not None:
+            return entry.dist
+        owners = packages_distributions().get(reference.split(":")[0].split(".")[0])
+        return Distribution.from_name(owners[0]) if owners else None
+
+    @property
+    def _a(self) -> str:
+        return f"an {self.noun}" if self.noun[0] in "aeiou" else f"a {self.noun}"
+
+
+def _is_editable(distribution: Distribution) -> bool:
+    """Whether its files are somebody's working copy, whose content changes under one version."""
+    return '"editable": true' in (distribution.read_text("direct_url.json") or "")
+
+
+REWARD = Kind(
+    "reward",
+    "tgo_pipeline.rewards",
+    {
+        "hpsv2.1": "tgo_pipeline.rewards.hpsv2:HPSv2",
+        "hpsv2.0": "tgo_pipeline.rewards.hpsv2:HPSv2",
+        "pickscore": "tgo_pipeline.rewards.pickscore:PickScore",
+        "imagereward": "tgo_pipeline.rewards.image_reward:ImageReward",
+        "clip/openai-l14": "tgo_pipeline.rewards.clip_score:ClipScore",
+        "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
+        "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
+        "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
+    },
+)
