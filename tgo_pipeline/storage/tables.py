@@ -101,10 +101,10 @@ LABELS = _schema(
 )
 
 
-def scores_schema(rewards: Sequence[str]) -> pa.Schema:
-    """Schema of a scores shard: one nullable float32 column per reward, then the reason of a failure."""
-    columns = [(name, pa.float32()) for name in rewards]
-    return _schema(("sample_id", pa.string()), ("prompt_id", pa.string()), *columns, ("error", pa.string()))
+def scores_schema(rewards: Sequence[str], labels: Sequence[str] = ("sample_id", "prompt_id")) -> pa.Schema:
+    """Schema of scores: what names the rows, a nullable float32 column per reward, the reason of a failure."""
+    texts, scores = [(name, pa.string()) for name in labels], [(name, pa.float32()) for name in rewards]
+    return _schema(*texts, *scores, ("error", pa.string()))
 
 
 def write_table(

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tgo_pipeline.scoring.columns import score_table
 from tgo_pipeline.scoring.command.kept import (
     UNKNOWN,
     Found,
@@ -19,7 +20,6 @@ from tgo_pipeline.scoring.command.kept import (
     row_key,
     unpack,
 )
-from tgo_pipeline.scoring.command.output import as_table
 
 NAMES = ("a", "b")
 
@@ -31,7 +31,7 @@ def found(rows: dict[int, dict[str, float | None]], names: tuple[str, ...]) -> F
         for name in names
     }
     errors = [join_reasons(*(f"no {name}" for name in names if row[name] is None)) for row in rows.values()]
-    table = as_table([(str(key), "p") for key in rows], columns, errors)
+    table = score_table({"image": list(map(str, rows)), "prompt": ["p"] * len(rows)}, columns, errors)
     return Found(table, {name: {"of": name} for name in names}, last=False, keys=as_keys(list(rows)))
 
 

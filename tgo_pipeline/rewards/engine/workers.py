@@ -95,7 +95,7 @@ class Preparer:
     def __init__(self, preparations: Iterable[Any], workers: int = 0, threads: int | None = None) -> None:
         self.preparations = tuple(preparations)
         self.workers = workers
-        self._threads = threads or min(MAX_WORKERS, os.cpu_count() or 1)
+        self._threads = min(MAX_WORKERS, threads or os.cpu_count() or 1)
         self._pool: Executor | None = None
 
     def __enter__(self) -> Self:

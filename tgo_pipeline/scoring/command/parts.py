@@ -35,9 +35,10 @@ class Part:
         for number, row in enumerate(self.source.rows(self.start, self.stop), self.first):
             yield row, self.prompts.of(number, row)
 
-    def labels(self) -> list[tuple[str, str | None]]:
-        """The name of every image and its prompt."""
-        return [(row.image, prompt) for row, prompt in self.rows()]
+    def labels(self) -> dict[str, list[str | None]]:
+        """The name of every image and its prompt, as columns."""
+        rows = [(row.image, prompt) for row, prompt in self.rows()]
+        return {"image": [image for image, _ in rows], "prompt": [prompt for _, prompt in rows]}
 
     @cached_property
     def keys(self) -> Keys | None:

@@ -11,7 +11,6 @@ from tgo_pipeline.images.rows import Source
 from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
-from tgo_pipeline.scoring.command.output import images
 from tgo_pipeline.scoring.command.parts import Part, Unprompted, listed_parts, streamed_part
 from tgo_pipeline.scoring.command.prompts import Prompts
 from tgo_pipeline.scoring.command.results import Results
@@ -129,3 +128,8 @@ def _needs_prompt(spec: Spec) -> bool:
     if name not in REWARDS:
         return load_reward(spec).needs_prompt
     return REWARD.find(name).needs_prompt
+
+
+def images(count: int) -> str:
+    """A number of images in words."""
+    return f"{count:,} image{'s' * (count != 1)}"

@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.scoring.columns import score_table
 from tgo_pipeline.scoring.command.kept import UNKNOWN, Found, Keys, ScoredRows, as_keys, pack, unpack
-from tgo_pipeline.scoring.command.output import as_table, labels_of, schema, with_rewards
 from tgo_pipeline.scoring.command.parts import Part
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import atomic, lock
-from tgo_pipeline.storage.tables import read_footer, read_metadata, write_table
+from tgo_pipeline.storage.tables import read_footer, read_metadata, scores_schema, write_table
 
 KIND = "tgo score"
 CALL = "call.json"
@@ -118,7 +119,7 @@ class Results:
         rewards = _valid(metadata["rewards"], wanted)
         if not rewards:
             return None
-        table = with_rewards(pq.read_table(path), rewards)
+        table = _with_rewards(pq.read_table(path), rewards)
         return Found(table, rewards, metadata["last"], unpack(read_footer(path, KEYS)))
 
     def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
@@ -128,7 +129,7 @@ class Results:
             return None
         table = self._out_table().slice(place.first, place.rows)
         keys = None if self._keys is None else self._keys[place.first : place.first + place.rows]
-        return Found(with_rewards(table, rewards), rewards, place.last, keys)
+        return Found(_with_rewards(table, rewards), rewards, place.last, keys)
 
     def _in_rows(self, part: Part, wanted: Mapping[str, str]) -> Found | None:
         """A part whose rows were all scored, but not as this part: images before them came or went."""
@@ -139,7 +140,7 @@ class Results:
         if not rewards:
             return None
         columns = {name: rows.scores(part.keys, name) for name in rewards}
-        table = as_table(part.labels(), columns, rows.errors(part.keys))
+        table = score_table(part.labels(), columns, rows.errors(part.keys))
         return Found(table, rewards, part.source.at_end(part.stop), part.keys)
 
     def rows(self, wanted: Mapping[str, str]) -> ScoredRows:
@@ -155,7 +156,7 @@ class Results:
     def _finished_rows(self, wanted: Mapping[str, str]) -> Iterator[Found]:
         rewards = _valid(self._finished.get("rewards", {}), wanted)
         if rewards and self._keys is not None:
-            yield Found(with_rewards(self._out_table(), rewards), rewards, last=True, keys=self._keys)
+            yield Found(_with_rewards(self._out_table(), rewards), rewards, last=True, keys=self._keys)
 
     def _abandoned(self, wanted: Mapping[str, str]) -> Iterator[Found]:
         for path in sorted(self._folder.glob("[!.]*.parquet")):
@@ -173,7 +174,7 @@ class Results:
     def _out_table(self) -> pa.Table:
         if self._table is None:
             table, written = pq.read_table(self._out), self._finished.get(LABELS)
-            if written is not None and written != labels_of(table):
+            if written is not None and written != _labels_of(table):
                 raise self.changed()
             self._table = table
         return self._table
@@ -209,7 +210,7 @@ class Results:
 
     def _merge(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> None:
         found = [part for part in (self.find(part, wanted) for part in parts) if part is not None]
-        names = schema(list(wanted))
+        names = scores_schema(list(wanted), ("image", "prompt"))
         table = pa.concat_tables([part.table.select(names.names) for part in found]).cast(names)
         lengths = [part.table.num_rows for part in found]
         metadata = {
@@ -222,7 +223,7 @@ class Results:
                 for part, rows, one in zip(parts, lengths, found, strict=True)
             ],
             "failed": table.num_rows - table["error"].null_count,
-            LABELS: labels_of(table),
+            LABELS: _labels_of(table),
         }
         keys = np.concatenate([_keys_of(part, one) for part, one in zip(parts, found, strict=True)])
         with atomic(self._out) as temporary:
@@ -242,6 +243,18 @@ def _keys_of(part: Part, found: Found) -> Keys:
 def _valid(stored: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
     """Those stored rewards whose fingerprint is the wanted one."""
     return {name: reward for name, reward in stored.items() if reward["fingerprint"] == wanted.get(name)}
+
+
+def _with_rewards(table: pa.Table, rewards: Collection[str]) -> pa.Table:
+    """The table with these of its rewards alone."""
+    return table.select(
+        ["image", "prompt", *(name for name in table.column_names if name in rewards), "error"]
+    )
+
+
+def _labels_of(table: pa.Table) -> str:
+    """What names and prompts a table has, row by row: whether its rows are where they were written."""
+    return fingerprint_of(images=table["image"].to_pylist(), prompts=table["prompt"].to_pylist())
 
 
 def _begun(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tgo_pipeline.rewards.files.layouts import DEMO
-from tgo_pipeline.scoring.command.output import images
+from tgo_pipeline.scoring.command.plan import images
 from tgo_pipeline.storage.tables import read_metadata
 
 if TYPE_CHECKING:
