@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import local
+from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard, Status, atomic, lock, run_shards, state, stored_fingerprint
 
@@ -119,7 +119,7 @@ def encode_folder(
         _encode_together(folder, planned, make_worker, runtime, group)
     return group.on_main(
         lambda: run_shards(
-            folder, planned, lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime)
+            folder, planned, lambda waiting, stop: execute(waiting, stop, make_worker, runtime)
         )
     )
 
@@ -127,7 +127,7 @@ def encode_folder(
 def _encode_together(
     folder: Path,
     planned: Sequence[Shard],
-    make_worker: local.MakeWorker,
+    make_worker: MakeWorker,
     runtime: RuntimeParams,
     group: Group,
 ) -> None:
@@ -136,10 +136,10 @@ def _encode_together(
         waiting = group.on_main(lambda: [shard for shard in planned if state(folder, shard) != "done"])
         mine = group.share(waiting)
         with group.stop() as stop:
-            group.agree(lambda: local.execute(mine, stop, make_worker, runtime) if mine else None)
+            group.agree(lambda: execute(mine, stop, make_worker, runtime) if mine else None)
 
 
-def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.Worker:
+def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> Worker:
     from fine_tune.policies import policy_class
     from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.generators import load_pipeline
@@ -157,7 +157,7 @@ def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> local.
             _write_images(folder / shard.name, shard, files[shard.index], encoder, size)
         log.info("encoded %s", folder / shard.name)
 
-    return local.one_by_one(write)
+    return one_by_one(write)
 
 
 def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors.local import Worker, execute, one_by_one
+from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.storage import shards
 from tgo_pipeline.storage.shards import Interrupted, Shard, Stop, atomic, run_shards
@@ -260,7 +260,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
         import time
         from pathlib import Path
         from tests.storage.test_shards import Sleeper, plan
-        from tgo_pipeline.executors.local import execute
+        from tgo_pipeline.executors import execute
         from tgo_pipeline.params import RuntimeParams
         from tgo_pipeline.storage.shards import run_shards
         if __name__ == "__main__":
@@ -287,7 +287,7 @@ def test_shards_that_nobody_takes_do_not_keep_the_process(tmp_path: Path):
     script = f"""
         from pathlib import Path
         from tests.storage.test_shards import Writer, plan
-        from tgo_pipeline.executors.local import execute
+        from tgo_pipeline.executors import execute
         from tgo_pipeline.params import RuntimeParams
         from tgo_pipeline.storage.shards import run_shards
         if __name__ == "__main__":

@@ -1,1 +1,29 @@
-"""Where shard tasks run."""
+"""Where shard tasks run: by the executor that `runtime.executor` names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors.base import Executor, MakeWorker, Worker, one_by_one
+from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.plugins.kinds import EXECUTOR
+from tgo_pipeline.storage.shards import Shard, Stop
+
+__all__ = ["Executor", "MakeWorker", "Worker", "execute", "one_by_one"]
+
+
+def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
+    """Write every shard with workers built by `make_worker(runtime)`, which must be picklable.
+
+    Raises what the workers raise, `Interrupted` after a signal, and `TgoError` for an executor that cannot be had.
+    """
+    executor = EXECUTOR.find(runtime.executor)
+    if not callable(executor):
+        raise TgoError(
+            f"executor {runtime.executor}: it is {type(executor).__name__}, which cannot be called: give a function "
+            "of (shards, stop, make_worker, runtime)."
+        )
+    cast(Executor, executor)(shards, stop, make_worker, runtime)
+    stop.check()

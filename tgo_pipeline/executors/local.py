@@ -6,31 +6,19 @@ import itertools
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors.base import MakeWorker
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.executors.runtime import process_runtime
 from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.plugins.find import blamed
 from tgo_pipeline.storage.shards import Shard, Stop
 
-Worker = Callable[[Iterable[Shard]], Iterator[Shard]]
-"""Writes shards as they come and yields each one that is written; it may take the next before it ends one."""
-MakeWorker = Callable[[RuntimeParams], Worker]
 POLL_S = 0.2
-
-
-def one_by_one(write: Callable[[Shard], None]) -> Worker:
-    """The worker that ends each shard before it takes the next."""
-
-    def work(shards: Iterable[Shard]) -> Iterator[Shard]:
-        for shard in shards:
-            write(shard)
-            yield shard
-
-    return work
 
 
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
@@ -88,8 +76,11 @@ def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runt
     try:
         for _ in make_worker(runtime)(_take(tasks, ending)):
             pass
-    except TgoError as error:
-        errors.put(str(error))
+    except Exception as error:
+        said = error if isinstance(error, TgoError) else blamed(error)
+        if said is None:
+            raise
+        errors.put(str(said))
         raise SystemExit(1) from None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgo_pipeline.executors import local
+from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.generators.guidance import load_guided
 from tgo_pipeline.generators.loading import load_pipeline
 from tgo_pipeline.generators.location import guided_fingerprint, model_fingerprint, sampling_hints
@@ -98,7 +98,7 @@ def generate_folder(
     return run_shards(
         folder,
         _plan(parts, split, source),
-        lambda waiting, stop: local.execute(waiting, stop, make_worker, runtime),
+        lambda waiting, stop: execute(waiting, stop, make_worker, runtime),
     )
 
 
@@ -130,9 +130,7 @@ def _load(source: Source, device: torch.device) -> Any:
     return load_guided(source.model, source.revision, guidance, device, precision)
 
 
-def _make_worker(
-    folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams
-) -> local.Worker:
+def _make_worker(folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams) -> Worker:
     from tgo_pipeline.executors.runtime import prepare_torch
 
     pipeline = _load(source, prepare_torch(runtime))
@@ -147,7 +145,7 @@ def _make_worker(
             write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
         log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
 
-    return local.one_by_one(write)
+    return one_by_one(write)
 
 
 def _draw(part: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins.kinds import Kind
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def named(kind: Kind, **values: str) -> None:
+    """Refuse a name that no part of a kind has; a part of one's own is not imported."""
+    for name, value in values.items():
+        try:
+            kind.reference(value)
+        except TgoError as error:
+            raise TgoError(f"{name}: {error}") from None
 
 
 def positive(**values: float | None) -> None:

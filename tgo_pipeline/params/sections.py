@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params.checks import Precision, fraction, not_negative, positive
+from tgo_pipeline.params.checks import Precision, fraction, named, not_negative, positive
 from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.plugins.kinds import EXECUTOR
 
 TARGET_COMBINATIONS = ("mean_z", "mean_rank", "majority")
 RESERVED = ("sample_id", "prompt_id", "error", *TARGET_COMBINATIONS)
@@ -290,10 +291,12 @@ class RuntimeParams:
 
     `workers` are processes that decode images for scoring (none given: on a GPU one per core, on a CPU threads);
     `score_memory_gb` is what reward weights may take (none given: most of what is free), `compile` is torch.compile.
-    `trackers` follow a training beside dvclive, which always does.
+    `trackers` follow a training beside dvclive, which always does. `executor` runs shards: `local`, on this machine, or
+    one of your own (docs/PLUGINS.md).
     """
 
     device: str = "auto"
+    executor: str = "local"
     processes: int = 1
     threads: int | None = None
     generate_batch_size: int = 64
@@ -306,6 +309,7 @@ class RuntimeParams:
     trackers: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        named(EXECUTOR, executor=self.executor)
         not_negative(workers=self.workers or 0)
         positive(
             processes=self.processes,

@@ -130,3 +130,4 @@ REWARD = Kind(
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
     },
 )
+EXECUTOR = Kind("executor", "tgo_pipeline.executors", {"local": "tgo_pipeline.executors.local:execute"})

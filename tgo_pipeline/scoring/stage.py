@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import local
+from tgo_pipeline.executors import Worker, execute
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
@@ -72,7 +72,7 @@ def score_folder(
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         for names in groups(wanted, dtype, runtime) if wanted else []:  # without one, no torch is imported
-            local.execute(waiting, stop, functools.partial(_worker, shards, wanted, dtype, names), runtime)
+            execute(waiting, stop, functools.partial(_worker, shards, wanted, dtype, names), runtime)
         if given is not None:
             _write_feedback(waiting, stop, shards, feedback, given)
 
@@ -86,7 +86,7 @@ def score_folder(
 
 def _worker(
     shards: ScoreShards, rewards: Mapping[str, Spec], dtype: str, names: Sequence[str], runtime: RuntimeParams
-) -> local.Worker:
+) -> Worker:
     """Scores shards in one process with the rewards `names`; other columns are kept if they are valid."""
     scorer = ColumnScorer(rewards, dtype, runtime)
 

@@ -238,7 +238,7 @@ def run_shards(
 
     It must write each of them through `atomic` and call `stop.check()` after each. Left-over temporaries are removed
     first, shards outside the plan last: a run that fails costs nothing that was there. Returns the status afterwards.
-    Raises `TgoError` if another run holds the folder and `Interrupted` if a signal came.
+    Raises `TgoError` if another run holds the folder or `work` left a shard out, and `Interrupted` if a signal came.
     """
     with lock(folder), Stop() as stop:
         for file in folder.glob(f"{TEMPORARY}*"):
@@ -248,8 +248,19 @@ def run_shards(
         waiting = [shard for shard in plan if state(folder, shard) != "done"]
         if waiting:
             work(waiting, stop)
+            _require_written(folder, waiting)
         _sweep(folder, plan)
         return status(folder, plan)
+
+
+def _require_written(folder: Path, waiting: Sequence[Shard]) -> None:
+    """An executor may end early without an error: what it left out must not be taken for done."""
+    left = [shard.name for shard in waiting if state(folder, shard) != "done"]
+    if left:
+        raise TgoError(
+            f"{folder}: {len(left)} of {len(waiting)} shards were not written, the first is {left[0]}, although the "
+            "executor raised no error. What is finished is kept: run again, or choose another runtime.executor."
+        )
 
 
 def _sweep(folder: Path, plan: Sequence[Shard]) -> None:

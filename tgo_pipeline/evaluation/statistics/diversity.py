@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import local
+from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.specs import Spec, canonical
@@ -74,12 +74,12 @@ def diversity_folder(
     shards = plan_diversity(plan, clip)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
-        local.execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
+        execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
 
     return run_shards(folder, shards, work)
 
 
-def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: RuntimeParams) -> local.Worker:
+def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: RuntimeParams) -> Worker:
     from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.rewards import load_reward
 
@@ -95,7 +95,7 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
                 pa.Table.from_pylist(rows, schema=DIVERSITY), temporary, {"fingerprint": shard.fingerprint}
             )
 
-    return local.one_by_one(write)
+    return one_by_one(write)
 
 
 def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
