@@ -21,7 +21,7 @@ from fine_tune.objectives.base import Batch, Objective
 from fine_tune.policies import POLICIES
 from fine_tune.policies.base import Policy
 from fine_tune.policies.latent import LATENTS, Noised
-from fine_tune.policies.masked import POOLED, STATES, TOKENS, Masked
+from fine_tune.policies.masked import POOLED, STATES, TOKENS, MaskedImages
 from fine_tune.training.forward import Forward
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import micro_conditions
@@ -148,10 +148,10 @@ def _noised(
 
 def _masked(
     _: bool, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], __: Sequence[int]
-) -> Masked:
+) -> MaskedImages:
     target = images[TOKENS].long()
     mask = torch.zeros_like(target, dtype=torch.bool)
-    return Masked(
+    return MaskedImages(
         tokens=target.masked_fill(mask, 0),
         mask=mask,
         target=target,

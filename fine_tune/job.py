@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_tune import result
-from fine_tune.data.cache import Source
+from fine_tune.data.cache import EncodingSource
 from fine_tune.data.cache import plan as plan_encoding
 from fine_tune.distributed.processes import Group
 from fine_tune.guidance_modules import folder_of, modules
@@ -117,11 +117,11 @@ def _progress(job: Job) -> Progress:
     return Progress(done, steps if done else latest_step(job.checkpoints, job.mark), steps)
 
 
-def source(params: Params, generations: Path) -> Source:
+def source(params: Params, generations: Path) -> EncodingSource:
     """What the cache of encoded samples is made of."""
     size = (params.generate.width, params.generate.height)
     prefixes = tuple(sorted(set(_prefixes(params).values()))) or ("",)
-    return Source(generations, params.model, params.revision, size, prefixes)
+    return EncodingSource(generations, params.model, params.revision, size, prefixes)
 
 
 def _prefixes(params: Params) -> Mapping[int, str]:

@@ -19,7 +19,7 @@ from tgo_pipeline.storage import paths
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
     from tgo_pipeline.planning.families import Family
-    from tgo_pipeline.planning.sampling import Drawing, Encoding
+    from tgo_pipeline.planning.sampling import Encoding, SamplingCost
     from tgo_pipeline.planning.scoring import Scoring
 
 Pair = tuple[str, str]
@@ -78,17 +78,17 @@ class Estimate:
         return min(self.params.runtime.generate_batch_size, max(1, self.images))
 
     @cached_property
-    def drawing(self) -> Drawing:
+    def drawing(self) -> SamplingCost:
         return self._drawing(self.params.generate)
 
     @cached_property
-    def drawing_while_training(self) -> Drawing:
+    def drawing_while_training(self) -> SamplingCost:
         """The same in float32, which the weights are trained in."""
         if self.params.generate.precision == "fp32":
             return self.drawing
         return self._drawing(dataclasses.replace(self.params.generate, precision="fp32"))
 
-    def _drawing(self, generate: GenerateParams) -> Drawing:
+    def _drawing(self, generate: GenerateParams) -> SamplingCost:
         from tgo_pipeline.planning.sampling import drawing
 
         return drawing(self.family, generate, self._batch)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def run(params: Params) -> None:
     """Build the report; a section whose stage has not run says so."""
     from tgo_pipeline.report.build import build
-    from tgo_pipeline.report.collect import Sources
+    from tgo_pipeline.report.collect import ReportInputs
 
-    sources = Sources(
+    sources = ReportInputs(
         prompts=paths.PROMPTS,
         generations=paths.GENERATIONS,
         scores=paths.SCORES,

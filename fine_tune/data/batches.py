@@ -115,7 +115,7 @@ class TrainingBatch:
         )
 
 
-class Place(NamedTuple):
+class BatchItem(NamedTuple):
     """One unit of a batch: which, and what its draws of noise and dropout are told apart by."""
 
     unit: int
@@ -173,19 +173,19 @@ class TrainingData:
         """Samples in a unit."""
         return self._units.shape[1]
 
-    def places(self, step: int) -> list[Place]:
+    def places(self, step: int) -> list[BatchItem]:
         """The units of the batch of a step, counted from 0."""
         first = step * self._sampling.batch_size
         return [self._place(number) for number in range(first, first + self._sampling.batch_size)]
 
-    def _place(self, number: int) -> Place:
+    def _place(self, number: int) -> BatchItem:
         share = self._sampling.positive_share
         if share is not None:
             rng = np.random.default_rng(derive_seed(self._sampling.seed, f"place-{number}", "order"))
             side = self._sides[int(rng.random() < share)]
-            return Place(int(rng.choice(side)), f"place-{number}")
+            return BatchItem(int(rng.choice(side)), f"place-{number}")
         epoch, offset = divmod(number, len(self))
-        return Place(int(self._permutation(epoch)[offset]), str(epoch))
+        return BatchItem(int(self._permutation(epoch)[offset]), str(epoch))
 
     def epochs_of(self, step: int) -> range:
         """The epochs, from 0, that the batch of a step, counted from 0, has units of."""
@@ -208,7 +208,7 @@ class TrainingData:
         part = slice(rank * size, (rank + 1) * size)
         return self._batch(places[part], others[part] if self._sampling.mismatched else [])
 
-    def _batch(self, places: Sequence[Place], others: Sequence[Place]) -> TrainingBatch:
+    def _batch(self, places: Sequence[BatchItem], others: Sequence[BatchItem]) -> TrainingBatch:
         rows = self._rows(places)
         ids = [self._labels.sample_ids[row] for row in rows]
         label = self._values("label", places)
@@ -224,18 +224,18 @@ class TrainingData:
             [seeds for place in places for seeds in [self._seeds(place)] * self.members],
         )
 
-    def _rows(self, places: Sequence[Place]) -> np.ndarray:
+    def _rows(self, places: Sequence[BatchItem]) -> np.ndarray:
         return np.concatenate([self._units[place.unit] for place in places])
 
-    def _values(self, name: str, places: Sequence[Place]) -> np.ndarray:
+    def _values(self, name: str, places: Sequence[BatchItem]) -> np.ndarray:
         """A number of each sample, float32, as the labels of its epoch have it."""
         values = [getattr(self._labels_of(place), name)[self._units[place.unit]] for place in places]
         return np.concatenate(values).astype(np.float32)
 
-    def _labels_of(self, place: Place) -> Labels:
+    def _labels_of(self, place: BatchItem) -> Labels:
         return self._relabelled.get(int(place.turn), self._labels) if self._relabelled else self._labels
 
-    def _prompts(self, places: Sequence[Place]) -> list[str]:
+    def _prompts(self, places: Sequence[BatchItem]) -> list[str]:
         """The prompt of every sample: empty where it is dropped, else with its side's prefix."""
         prefixes = self._sampling.prefixes or {}
         texts = []
@@ -247,15 +247,15 @@ class TrainingData:
                 texts.append("" if dropped else prefix + prompt)
         return texts
 
-    def _seeds(self, place: Place) -> list[int]:
+    def _seeds(self, place: BatchItem) -> list[int]:
         purposes = [f"noise-{place.turn}{f'-{draw}' * (draw > 0)}" for draw in range(self._sampling.draws)]
         return [derive_seed(self._sampling.seed, self._key(place), purpose) for purpose in purposes]
 
-    def _drops(self, place: Place) -> bool:
+    def _drops(self, place: BatchItem) -> bool:
         draw = derive_seed(self._sampling.seed, self._key(place), f"caption-{place.turn}") / SEEDS
         return draw < self._sampling.caption_dropout
 
-    def _key(self, place: Place) -> str:
+    def _key(self, place: BatchItem) -> str:
         """What the draws of a unit are told apart by."""
         if self._sampling.by_prompt:
             return self._labels.prompt_ids[self._units[place.unit, 0]]

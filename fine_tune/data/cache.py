@@ -39,7 +39,7 @@ _SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
 
 
 @dataclass(frozen=True)
-class Source:
+class EncodingSource:
     """What is encoded, and with which model.
 
     `size` is (width, height) in pixels, None the model's own; every prompt is encoded once with each of `prefixes`.
@@ -52,7 +52,7 @@ class Source:
     prefixes: tuple[str, ...] = ("",)
 
 
-def plan(source: Source) -> list[Shard]:
+def plan(source: EncodingSource) -> list[Shard]:
     """The shards of the cache; reads file metadata and prompts, loads no model."""
     from tgo_pipeline.generators import model_fingerprint
 
@@ -107,7 +107,11 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
 
 
 def encode_folder(
-    folder: Path, source: Source, planned: Sequence[Shard], runtime: RuntimeParams, group: Group | None = None
+    folder: Path,
+    source: EncodingSource,
+    planned: Sequence[Shard],
+    runtime: RuntimeParams,
+    group: Group | None = None,
 ) -> Status:
     """Bring the cache to its plan, each process of the group writing its share of the shards.
 
@@ -139,7 +143,7 @@ def _encode_together(
             group.agree(lambda: execute(mine, stop, make_worker, runtime) if mine else None)
 
 
-def _make_worker(folder: Path, source: Source, runtime: RuntimeParams) -> Worker:
+def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -> Worker:
     from fine_tune.policies import policy_class
     from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.generators import load_pipeline

@@ -28,7 +28,7 @@ INFERENCE_STEPS = 64
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedImages:
     """Pictures with masked tokens, and what the network should fill in."""
 
     tokens: Tensor
@@ -89,7 +89,7 @@ class MaskedEncoder:
         return image if image.size == self._size else ImageOps.fit(image, self._size, Resampling.LANCZOS)
 
 
-class MaskedPolicy(Policy[Masked]):
+class MaskedPolicy(Policy[MaskedImages]):
     """log pi(tokens | prompt) ~ L / T, L the mean or sum over masked tokens of their log-probabilities.
 
     The mask is MaskGIT's (Chang et al. 2022): u uniform, the share cos(pi u / 2) of the tokens, at random places. No
@@ -122,13 +122,13 @@ class MaskedPolicy(Policy[Masked]):
 
     def corrupt(
         self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Sequence[int]
-    ) -> Masked:
+    ) -> MaskedImages:
         """Mask each picture's tokens; the level and the places of row i come from `seeds[i]` alone."""
         target = images[TOKENS].long()
         draws = [draw_mask(seed, target[0].numel()) for seed in seeds]
         mask = torch.stack([mask for _, mask in draws]).view_as(target).to(target.device)
         width, height = (int(side) for side in images[SIZE][0])
-        return Masked(
+        return MaskedImages(
             tokens=target.masked_fill(mask, self._mask_token),
             mask=mask,
             target=target,
@@ -138,33 +138,33 @@ class MaskedPolicy(Policy[Masked]):
             micro_conditions=micro_conditions(len(target), width, height, target.device),
         )
 
-    def predict(self, corruption: Masked) -> Tensor:
+    def predict(self, corruption: MaskedImages) -> Tensor:
         """(B, V, H, W) logits of the active network, float32."""
         return self._logits(corruption).float()
 
-    def log_likelihood(self, prediction: Tensor, corruption: Masked) -> Tensor:
+    def log_likelihood(self, prediction: Tensor, corruption: MaskedImages) -> Tensor:
         """(B,) mean or sum (`logp_reduction`) over masked tokens of log p(token), divided by T."""
         log_p = -functional.cross_entropy(prediction.float(), corruption.target, reduction="none")
         return self._over_masked(log_p, corruption, self.params.logp_reduction) / self.params.temperature
 
-    def distance(self, prediction: Tensor, other: Tensor, corruption: Masked) -> Tensor:
+    def distance(self, prediction: Tensor, other: Tensor, corruption: MaskedImages) -> Tensor:
         """(B,) mean over masked tokens of KL(other || prediction), in nats."""
         log_p, log_q = prediction.float().log_softmax(1), other.float().log_softmax(1)
         return self._over_masked((log_q.exp() * (log_q - log_p)).sum(1), corruption, "mean")
 
     @staticmethod
-    def _over_masked(values: Tensor, corruption: Masked, reduction: str) -> Tensor:
+    def _over_masked(values: Tensor, corruption: MaskedImages, reduction: str) -> Tensor:
         total = values.masked_fill(~corruption.mask, 0.0).sum((1, 2))
         return total if reduction == "sum" else total / corruption.mask.sum((1, 2))
 
     @abc.abstractmethod
-    def _logits(self, corruption: Masked) -> Tensor: ...
+    def _logits(self, corruption: MaskedImages) -> Tensor: ...
 
 
 class AmusedPolicy(MaskedPolicy):
     """aMUSEd (Patil et al. 2024, arXiv 2401.01808): no timestep, it sees how much is masked."""
 
-    def _logits(self, corruption: Masked) -> Tensor:
+    def _logits(self, corruption: MaskedImages) -> Tensor:
         return self._active(
             corruption.tokens,
             encoder_hidden_states=corruption.states,
@@ -193,7 +193,7 @@ class MeissonicPolicy(MaskedPolicy):
         "to_add_out",
     )
 
-    def _logits(self, corruption: Masked) -> Tensor:
+    def _logits(self, corruption: MaskedImages) -> Tensor:
         return self._active(
             corruption.tokens,
             encoder_hidden_states=corruption.states,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fine_tune.distributed.processes import Group
     from fine_tune.objectives.base import Objective
     from fine_tune.training.trainer import Trainer
-    from tgo_pipeline.generators.stage import Row
+    from tgo_pipeline.generators.stage import PlannedImage
     from tgo_pipeline.params import Params
 
 log = logging.getLogger("tgo")
@@ -151,7 +151,7 @@ class Estimator:
             )
         return percentile(known, self._params.threshold.percentile)
 
-    def _rows(self, epoch: int) -> list[Row]:
+    def _rows(self, epoch: int) -> list[PlannedImage]:
         from tgo_pipeline.generators.stage import rows
 
         options = self._params.fine_tune.reestimate

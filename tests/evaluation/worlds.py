@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tgo_pipeline.evaluation.statistics.scores import Scores
+from tgo_pipeline.evaluation.statistics.scores import ModelScores
 
 MODELS = ("base", "tuned", "other")
 REWARDS = ("target", "held", "oracle")
@@ -25,7 +25,7 @@ def scores(
     digits: int | None = None,
     seed: int = 0,
     scale: int = 1,
-) -> Scores:
+) -> ModelScores:
     """Standard normal scores of the first model; others differ by their gain per reward and by noise.
 
     `missing` is the share of values that are NaN, `digits` rounds all values so that some tie; there are
@@ -49,7 +49,7 @@ def scores(
     styled = [name.startswith("styled") for name in ids]
     category = [("anime", "photo")[n % 2] if s else None for n, s in zip(numbers, styled, strict=True)]
     challenge = ["Counting" if s and n < 3 else None for n, s in zip(numbers, styled, strict=True)]
-    return Scores(
+    return ModelScores(
         sample_ids=np.array([f"{name}-{place:04d}" for place, name in enumerate(ids)]),
         prompt_ids=ids,
         prompts=ids,

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from tests.rewards import tiny
 from tests.rewards.hub_server import HubServer
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.files import releases
 from tgo_pipeline.rewards.files.layouts import LAYOUTS, fingerprint, locate
@@ -38,7 +38,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
-def publish(hub: HubServer, place: Hub, folder: Path) -> None:
+def publish(hub: HubServer, place: Repository, folder: Path) -> None:
     """Put every file of a folder into a repository."""
     for path in folder.rglob("*"):
         if path.is_file():
@@ -125,7 +125,7 @@ def test_a_downloaded_pickle_scores_like_the_network_that_it_was_made_of(
 def test_other_content_than_released_is_refused_and_names_both_hashes(hub: HubServer, tmp_path: Path) -> None:
     official = releases.HPSV2_1
     content = b"x" * 5000
-    assert isinstance(official.place, Hub) and official.sha256
+    assert isinstance(official.place, Repository) and official.sha256
     hub.files[f"{official.place.repo}/{official.place.revision}/{official.file}"] = content
     with pytest.raises(TgoError) as refused:
         locate("hpsv2.1")
@@ -207,7 +207,7 @@ def test_offline_mode_is_obeyed(hub: HubServer, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_repository_at_a_commit(hub: HubServer, tmp_path: Path) -> None:
     """A model trained like PickScore, with a tokenizer of its own; what the repository lacks is asked for once."""
-    place = Hub("someone/tiny-pickscore", COMMIT)
+    place = Repository("someone/tiny-pickscore", COMMIT)
     publish(hub, place, tiny.write("pickscore", tmp_path / "tiny"))
     hub.files[f"{place.repo}/{COMMIT}/README.md"] = b"not needed" * 500
     files = locate("pickscore", str(place))
@@ -249,7 +249,7 @@ def test_a_cached_repository_without_a_file_that_may_be_missing(
     """Whoever filled the cache did not ask for it: going on without it is said."""
     from huggingface_hub import hf_hub_download
 
-    place = Hub("someone/tiny-pickscore", COMMIT)
+    place = Repository("someone/tiny-pickscore", COMMIT)
     publish(hub, place, tiny.write("pickscore", tmp_path / "tiny"))
     for file in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
         hf_hub_download(place.repo, file, revision=COMMIT)
@@ -261,7 +261,7 @@ def test_a_cached_repository_without_a_file_that_may_be_missing(
 
 def test_a_process_of_its_own_needs_no_torch_to_fetch(hub: HubServer, tmp_path: Path) -> None:
     """With the real environment variables, and nothing patched."""
-    place = Hub("someone/tiny-pickscore", COMMIT)
+    place = Repository("someone/tiny-pickscore", COMMIT)
     publish(hub, place, tiny.write("pickscore", tmp_path / "tiny"))
     code = (
         "import sys; from tgo_pipeline.rewards import require\n"
@@ -286,7 +286,7 @@ def test_every_official_place_is_pinned() -> None:
     for layout in LAYOUTS.values():
         for official in layout.official.values():
             assert isinstance(official, Official)
-            if isinstance(official.place, Hub):
+            if isinstance(official.place, Repository):
                 assert len(official.place.revision) == 40
             else:
                 assert official.sha256 and "/raw/61f2f07a2b16be5ffb40a10ba5adae4a74c9d0d9/" in official.place

@@ -9,7 +9,13 @@ from tests.report.conftest import NOW
 from tests.report.workspace import REWARDS, Workspace
 from tgo_pipeline.report.adequacy import Adequacy, adequacy
 from tgo_pipeline.report.build import render
-from tgo_pipeline.thresholds.adequacy.table import Row, by_reward, read_adequacy, table, write_adequacy
+from tgo_pipeline.thresholds.adequacy.table import (
+    AdequacyRow,
+    by_reward,
+    read_adequacy,
+    table,
+    write_adequacy,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +51,15 @@ def test_few_samples_behind_the_soft_baseline_are_warned_of(found: Adequacy, pag
     assert "The soft baseline has too few samples behind it." in page
 
 
-def _written(path: Path, *rows: Row) -> Path:
+def _written(path: Path, *rows: AdequacyRow) -> Path:
     write_adequacy(table([("mean_z", row) for row in rows]), path, "fingerprint")
     return path
 
 
 def test_a_verdict_alone_is_a_section(workspace: Workspace, tmp_path: Path) -> None:
-    verdict = Row(statistic="verdict", baseline="undecided", note="Undecided: <b>constant</b> scores.")
+    verdict = AdequacyRow(
+        statistic="verdict", baseline="undecided", note="Undecided: <b>constant</b> scores."
+    )
     path = _written(tmp_path / "adequacy.parquet", verdict)
     made = adequacy(workspace.params, path)
     assert made is not None
@@ -63,8 +71,8 @@ def test_a_verdict_alone_is_a_section(workspace: Workspace, tmp_path: Path) -> N
 
 
 def test_an_ample_soft_baseline_is_not_warned_of(workspace: Workspace, tmp_path: Path) -> None:
-    verdict = Row(statistic="verdict", baseline="adequate", note="One tau is enough.")
-    quiet = Row(
+    verdict = AdequacyRow(statistic="verdict", baseline="adequate", note="One tau is enough.")
+    quiet = AdequacyRow(
         statistic="soft_ess", baseline="prompt_soft", at=1.0, value=40.0, note="what if: beta is not declared"
     )
     made = adequacy(workspace.params, _written(tmp_path / "adequacy.parquet", verdict, quiet))

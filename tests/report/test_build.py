@@ -16,7 +16,7 @@ from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_evaluation, write_workspace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import render
-from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.storage import paths
 
 
@@ -102,7 +102,7 @@ def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> No
     assert commit.sub("", render(workspace.params, workspace.sources, NOW)) == commit.sub("", page)
 
 
-NAMES = [field.name for field in dataclasses.fields(Sources)]
+NAMES = [field.name for field in dataclasses.fields(ReportInputs)]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_section_without_its_input_says_so(
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
-    sources = Sources(**{name: tmp_path / name for name in NAMES})
+    sources = ReportInputs(**{name: tmp_path / name for name in NAMES})
     text = render(parameters(), sources, NOW)
     assert "This run has not been evaluated yet." in text
     assert text.count("not there yet") == 8

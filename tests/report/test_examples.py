@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.workspace import Workspace
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.report.examples import Examples, Pairs, examples, pairs
+from tgo_pipeline.report.examples import ExamplePairs, Examples, examples, pairs
 from tgo_pipeline.report.pictures import Album
 from tgo_pipeline.storage import tables
 
@@ -20,7 +20,7 @@ def _examples(workspace: Workspace, how_many: int = 8) -> Examples:
     return found
 
 
-def _pairs(workspace: Workspace) -> Pairs:
+def _pairs(workspace: Workspace) -> ExamplePairs:
     found = pairs(workspace.params, workspace.sources, ["mean_z", "oracle"], Album())
     assert found is not None
     return found

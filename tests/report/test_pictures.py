@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.report.workspace import HOSTILE, Workspace, draw
-from tgo_pipeline.report.pictures import Album, Picture, read_images
+from tgo_pipeline.report.pictures import Album, Thumbnail, read_images
 from tgo_pipeline.storage import tables
 
 
-def _opened(picture: Picture) -> Image.Image:
+def _opened(picture: Thumbnail) -> Image.Image:
     assert picture.source is not None
     return Image.open(io.BytesIO(base64.b64decode(picture.source.split(",")[1])))
 

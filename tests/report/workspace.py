@@ -19,9 +19,9 @@ from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.hacking import Roles, hacking_table
 from tgo_pipeline.evaluation.statistics.matrix import matrix_table
 from tgo_pipeline.evaluation.statistics.means import models_table
-from tgo_pipeline.evaluation.statistics.scores import Scores, samples_table
+from tgo_pipeline.evaluation.statistics.scores import ModelScores, samples_table
 from tgo_pipeline.params import Params, parse
-from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.shards import Shard
@@ -55,7 +55,7 @@ class Workspace:
 
     folder: Path
     params: Params
-    sources: Sources
+    sources: ReportInputs
     report: Path
     test: dict[str, list[str]]
 
@@ -82,7 +82,7 @@ def write_workspace(
     """Write a finished run, in which the tuned pictures are better than those of the base model."""
     params = parameters(**sections)
     data = folder / "data"
-    sources = Sources(
+    sources = ReportInputs(
         prompts=data / "prompts.parquet",
         generations=data / "generations",
         scores=data / "scores",
@@ -215,7 +215,7 @@ def _score(quality: float, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _write_training_set(
-    params: Params, sources: Sources, train: list[str], rng: np.random.Generator, size: int
+    params: Params, sources: ReportInputs, train: list[str], rng: np.random.Generator, size: int
 ) -> None:
     generations, scores = [], []
     for prompt in train:
@@ -241,7 +241,7 @@ def _write_training_set(
 
 def write_evaluation(
     params: Params,
-    sources: Sources,
+    sources: ReportInputs,
     test: dict[str, list[str]],
     rng: np.random.Generator,
     gain: float = 1.0,
@@ -281,7 +281,7 @@ def write_evaluation(
         ]
         drawn = [name for name in names if name != "mean_z"]
         _write_shards(sources.side(side).parent / "scores", "test", scored, tables.scores_schema(drawn))
-    joined = Scores(
+    joined = ModelScores(
         sample_ids=np.array([row["sample_id"] for row in sides["base"]]),
         prompt_ids=np.array([row["prompt_id"] for row in sides["base"]]),
         prompts=np.array([prompt for _, prompt in flat]),
@@ -294,7 +294,9 @@ def write_evaluation(
     _write_comparisons(params, sources, joined, target)
 
 
-def _write_comparisons(params: Params, sources: Sources, joined: Scores, target: str | None) -> None:
+def _write_comparisons(
+    params: Params, sources: ReportInputs, joined: ModelScores, target: str | None
+) -> None:
     settings, seed = params.evaluate, params.seed
     roles = Roles.of(target, params.target_rewards, joined.rewards) if target else None
     pairs = joined.pairs("base", "tuned")

@@ -14,7 +14,7 @@ from tests.rendering.test_markdown import Page
 from tests.sharing.conftest import Run
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.sharing.dataset_card import About, write_dataset
+from tgo_pipeline.sharing.dataset_card import DatasetDetails, write_dataset
 from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.storage.tables import read_folder
@@ -22,7 +22,7 @@ from tgo_pipeline.thresholds.labels import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 LICENCE = given("other", "terms of the source", "https://example.org/terms")
-ABOUT = About(LICENCE, title="Foxes <b>scored</b> | `all`")
+ABOUT = DatasetDetails(LICENCE, title="Foxes <b>scored</b> | `all`")
 PARTS = ("generations", "scores", "labels")
 
 

@@ -20,13 +20,13 @@ from tests.sharing.finished import write_tuned
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.licences import given
-from tgo_pipeline.sharing.loading import Place
-from tgo_pipeline.sharing.model_card import About, model_card, write_model
+from tgo_pipeline.sharing.loading import ResultSource
+from tgo_pipeline.sharing.model_card import ModelDetails, model_card, write_model
 from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.storage.tables import read_table
 
 LICENCE = given("openrail++")
-ABOUT = About(LICENCE, repo="me/fox", dataset="me/fox-data")
+ABOUT = ModelDetails(LICENCE, repo="me/fox", dataset="me/fox-data")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_run_whose_target_is_feedback_shows_the_other_rewards(run: Run, tmp_pa
 
 
 def test_the_lines_on_the_card_load_the_model_and_draw(run: Run, tmp_path: Path) -> None:
-    written = write_model(run.params, run.places, About(LICENCE), tmp_path / "share")
+    written = write_model(run.params, run.places, ModelDetails(LICENCE), tmp_path / "share")
     lines = ModelCard.load(written).text.split("```python\n")[1].split("```")[0]
     scope: dict = {}
     exec(lines, scope)
@@ -155,7 +155,9 @@ def test_a_hostile_title_and_hostile_prompts_are_text(run: Run) -> None:
     grid = Grid([HOSTILE, LONG], Image.new("RGB", (8, 8)))
     described = json.loads((run.places.model / "tgo.json").read_text())
     about = replace(ABOUT, title=f"{HOSTILE}\n---\nlicense: mit")
-    content = model_card(run.params, described, about, None, grid, run.places.model, Place("me/fox", True))
+    content = model_card(
+        run.params, described, about, None, grid, run.places.model, ResultSource("me/fox", True)
+    )
     card = ModelCard(content)
     assert card.data.license == "openrail++"
     page = Page(card.text)
@@ -242,7 +244,7 @@ def test_a_card_written_again_replaces_the_earlier_one_whole(run: Run, tmp_path:
 def test_a_title_in_the_template_s_own_language_is_text(run: Run) -> None:
     described = json.loads((run.places.model / "tgo.json").read_text())
     about = replace(ABOUT, title="{{ 6 * 7 }} {% raw %} {# none #}")
-    place = Place("me/fox", True)
+    place = ResultSource("me/fox", True)
     content = model_card(run.params, described, about, None, None, run.places.model, place)
     assert "{{ 6 * 7 }} {% raw %} {# none #}" in Page(ModelCard(content).text).words
 

@@ -20,7 +20,7 @@ from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, write_table
 from tgo_pipeline.thresholds.baselines import NOWHERE, sample_baselines, tau_q
 from tgo_pipeline.thresholds.compare import compare
-from tgo_pipeline.thresholds.groups import Sources, members
+from tgo_pipeline.thresholds.groups import GroupSources, members
 
 BETA, TAU = 0.7, 0.25
 SAMPLES = st.lists(
@@ -31,7 +31,7 @@ PLAIN = {
     "prompt_median": statistics.median,
     "prompt_soft": lambda values: soft(values, BETA),
 }
-NOTHING = Sources(Path("no-prompts"), Path("no-generations"))
+NOTHING = GroupSources(Path("no-prompts"), Path("no-generations"))
 
 
 def rule(baseline: Any, **options: Any) -> ThresholdParams:
@@ -131,7 +131,7 @@ def frame(prompts: str) -> pl.DataFrame:
     )
 
 
-def write_sources(folder: Path) -> Sources:
+def write_sources(folder: Path) -> GroupSources:
     rows = [
         {"prompt_id": key, "prompt": key, "split": "train", "source": "s" + key, "category": category}
         for key, category in (("a", "animals"), ("b", "animals"), ("c", None))
@@ -143,7 +143,7 @@ def write_sources(folder: Path) -> Sources:
     (folder / "generations").mkdir()
     table = pa.Table.from_pylist(drawn, schema=GENERATIONS)
     write_table(table, folder / "generations" / "train-00000-of-00001.parquet", {})
-    return Sources(folder / "prompts.parquet", folder / "generations")
+    return GroupSources(folder / "prompts.parquet", folder / "generations")
 
 
 def test_samples_are_numbered_by_prompt_source_category_and_model(tmp_path: Path) -> None:

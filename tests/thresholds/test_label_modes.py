@@ -18,7 +18,7 @@ from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.thresholds.baseline_table import read_baselines
 from tgo_pipeline.thresholds.baselines import tau_q
-from tgo_pipeline.thresholds.groups import Sources
+from tgo_pipeline.thresholds.groups import GroupSources
 from tgo_pipeline.thresholds.labels import label_folder, plan
 from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
 from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
@@ -124,7 +124,7 @@ def test_groups_are_split_at_their_own_percentile(tmp_path: Path) -> None:
         for n, key in enumerate(ids)
     ]
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "prompts.parquet", {"fingerprint": "p"})
-    sources = Sources(tmp_path / "prompts.parquet", tmp_path)
+    sources = GroupSources(tmp_path / "prompts.parquet", tmp_path)
     places = {"scores": tmp_path / "scores", "thresholds": tmp_path / "thresholds.parquet"}
     parameters = params(
         ["clip"],

@@ -17,14 +17,14 @@ FORM = "NAME:FOLDER[/SPLIT], NAME:FILE or NAME:hf:ORGANISATION/DATASET@REVISION[
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/@]+)(?:/(?P<rest>.+))?)?")
 
 
-class Address(NamedTuple):
+class DatasetAddress(NamedTuple):
     """A place, and the split that was named if one was."""
 
     place: Place
     split: str | None
 
 
-def resolve(text: str, where: str, markers: Sequence[str]) -> Address:
+def resolve(text: str, where: str, markers: Sequence[str]) -> DatasetAddress:
     """Find `where` of the address `text`; `markers` tell a folder of the data set from the name of a split.
 
     Raises `TgoError` if it is not there or its revision may move.
@@ -34,7 +34,7 @@ def resolve(text: str, where: str, markers: Sequence[str]) -> Address:
     return _local(text, where, markers)
 
 
-def _hub(text: str, where: str) -> Address:
+def _hub(text: str, where: str) -> DatasetAddress:
     match = _HUB.fullmatch(where)
     if match is None or not match["revision"]:
         raise TgoError(
@@ -49,19 +49,19 @@ def _hub(text: str, where: str) -> Address:
     rest = match["rest"]
     is_file = rest is not None and "." in rest.rsplit("/", 1)[-1]
     place = Hub(match["repository"], revision, rest if is_file else None)
-    return Address(place, None if is_file else rest)
+    return DatasetAddress(place, None if is_file else rest)
 
 
-def _local(text: str, where: str, markers: Sequence[str]) -> Address:
+def _local(text: str, where: str, markers: Sequence[str]) -> DatasetAddress:
     path = Path(where).expanduser()
     if not where:
         raise TgoError(f"{text!r} names no place: write {FORM}.")
     if path.is_file():
-        return Address(Folder(path.parent, path.name), None)
+        return DatasetAddress(Folder(path.parent, path.name), None)
     above = Folder(path.parent)
     is_split = above.root.is_dir() and not path.suffix and bool(above.find(*markers))
     if path.is_dir() and (not is_split or Folder(path).find(*markers)):
-        return Address(Folder(path), None)
+        return DatasetAddress(Folder(path), None)
     if is_split:
-        return Address(above, path.name)
+        return DatasetAddress(above, path.name)
     raise TgoError(f"{text}: {path} does not exist (looked in {Path.cwd()}). Write {FORM}.")

@@ -4,7 +4,7 @@
 hub nothing is asked of the network, and of the hub only what it says about files: none is downloaded.
 """
 
-from tgo_pipeline.doctor.examine import Group, examine
+from tgo_pipeline.doctor.examine import FindingGroup, examine
 from tgo_pipeline.doctor.findings import Finding
 
-__all__ = ["Finding", "Group", "examine"]
+__all__ = ["Finding", "FindingGroup", "examine"]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgo_pipeline.doctor.findings import Finding, ok
-from tgo_pipeline.doctor.sources import Source
+from tgo_pipeline.doctor.sources import NamedSource
 from tgo_pipeline.generators.location import INDEX
 from tgo_pipeline.hub import cache
-from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.integrity import check_download
 
 
@@ -30,14 +30,14 @@ def file(repository: str, name: str, revision: str | None) -> Path | None:
 
 def official(wanted: Official) -> Path | None:
     """The path of an official file in the hub's cache or in this package's, None if it is in neither."""
-    if isinstance(wanted.place, Hub):
+    if isinstance(wanted.place, Repository):
         return file(wanted.place.repo, wanted.file, wanted.place.revision)
     name = wanted.sha256 or urllib.parse.quote(wanted.place, safe="")
     path = cache.location() / "files" / name / wanted.file
     return path if path.is_file() else None
 
 
-def missing(source: Source) -> list[str]:
+def missing(source: NamedSource) -> list[str]:
     """Files of a reward that are not in the cache; of weights any one will do."""
     lacking = [name for name, wanted in source.files.items() if official(wanted) is None]
     if source.weights and not any(file(source.repository, name, source.revision) for name in source.weights):
@@ -45,7 +45,7 @@ def missing(source: Source) -> list[str]:
     return lacking
 
 
-def complete(source: Source) -> bool:
+def complete(source: NamedSource) -> bool:
     """Whether a source can be had from the cache alone; a data set is always streamed."""
     if source.address is not None:
         return False
@@ -54,7 +54,7 @@ def complete(source: Source) -> bool:
     return pipeline_folder(source.repository, source.revision) is not None
 
 
-def whole(source: Source) -> Iterator[Finding]:
+def whole(source: NamedSource) -> Iterator[Finding]:
     """A reward of which everything is in the cache. Raises `TgoError` if a file is not what is known of it."""
     for wanted in source.files.values():
         if path := official(wanted):

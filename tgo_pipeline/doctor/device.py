@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.params import RuntimeParams
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Gpu:
     has_bf16: bool
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """The device, each GPU, precision and processes."""
     runtime = case.runtime
     yield SUBJECT, lambda: _device(runtime)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgo_pipeline.doctor.findings import Finding, attempt
-from tgo_pipeline.doctor.request import Case, Needs
+from tgo_pipeline.doctor.request import Needs, Request
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
 
@@ -27,25 +27,25 @@ Check = tuple[str, Callable[[], Iterable[Finding]]]
 
 
 @dataclass(frozen=True)
-class Group:
+class FindingGroup:
     """The findings under one heading."""
 
     title: str
     findings: list[Finding]
 
 
-def examine(path: Path, plan: Callable[[Params], Needs] | None = None) -> list[Group]:
+def examine(path: Path, plan: Callable[[Params], Needs] | None = None) -> list[FindingGroup]:
     """Make every check of the parameter file `path` in the working folder; groups without a finding are left out.
 
     `plan` computes what the run takes, for memory and disk to be compared with; none given, lower bounds are.
     """
-    case = Case.of(path, plan)
+    case = Request.of(path, plan)
     with looking():
-        groups = [Group(title, _findings(title, module, case)) for title, module in GROUPS.items()]
+        groups = [FindingGroup(title, _findings(title, module, case)) for title, module in GROUPS.items()]
     return [group for group in groups if group.findings]
 
 
-def _findings(title: str, module: str, case: Case) -> list[Finding]:
+def _findings(title: str, module: str, case: Request) -> list[Finding]:
     found: list[Finding] = []
 
     def run() -> Iterable[Finding]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import models, modules, rewards
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 
@@ -23,7 +23,7 @@ LOOKED_AT = 1000
 """So many of the images that a table names are looked for."""
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """Models, rewards, prompts, images, feedback and the proxy set, each under the key that names it."""
     params = case.params
     if params is None:

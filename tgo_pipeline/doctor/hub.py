@@ -16,9 +16,9 @@ from tgo_pipeline.doctor import cached
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.hub_answers import Key, _timeout_s, ask_all
 from tgo_pipeline.doctor.hub_findings import about, to_download
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.resources import Need, compare
-from tgo_pipeline.doctor.sources import Source, addressed, sources
+from tgo_pipeline.doctor.sources import NamedSource, addressed, sources
 from tgo_pipeline.params.recipes import PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.hub.address import Official
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """The way to the hub, then every repository; nothing where no source is on it."""
     if case.params is None:
         return
@@ -53,7 +53,7 @@ def checks(case: Case) -> Iterator[Check]:
         yield "cache", lambda: _room(sum(waiting.values()))
 
 
-def _key(source: Source) -> Key:
+def _key(source: NamedSource) -> Key:
     """A revision that is still to be filled in asks for the newest one."""
     revision = None if source.revision == PLACEHOLDER else source.revision
     return source.repository, source.kind, revision
@@ -91,7 +91,7 @@ def _endpoint(reason: str | None) -> Iterator[Finding]:
         )
 
 
-def _from_cache(source: Source) -> Iterator[Finding]:
+def _from_cache(source: NamedSource) -> Iterator[Finding]:
     """Whether a source can be had without the hub."""
     from tgo_pipeline.doctor.files import pipeline
 

@@ -11,7 +11,7 @@ from tgo_pipeline.datasets import open_dataset
 from tgo_pipeline.doctor import cached
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.resources import gigabytes
-from tgo_pipeline.doctor.sources import Source, moves
+from tgo_pipeline.doctor.sources import NamedSource, moves
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import INDEX
 from tgo_pipeline.hub.errors import refusal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUFFIX, PICKLE = ".safetensors", ".bin"
 
 
-def about(source: Source, answer: Answer) -> Iterator[Finding]:
+def about(source: NamedSource, answer: Answer) -> Iterator[Finding]:
     """Whether a repository is there, may be read, has the revision, and holds what is wanted."""
     if answer.error is not None:
         reason = f"{refusal(answer.error, source.repository, source.kind, source.revision)}."
@@ -46,7 +46,7 @@ def about(source: Source, answer: Answer) -> Iterator[Finding]:
         yield from _pipeline(source, files)
 
 
-def _dataset(source: Source, address: str, names: list[str]) -> Iterator[Finding]:
+def _dataset(source: NamedSource, address: str, names: list[str]) -> Iterator[Finding]:
     dataset = open_dataset(address)
     dataset.place = Listed(str(source), getattr(dataset.place, "only", None), names)
     count = len(dataset.files())
@@ -75,7 +75,7 @@ class Listed(Place):
         return [self.name, *names]
 
 
-def _reward(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
+def _reward(source: NamedSource, files: dict[str, Any]) -> Iterator[Finding]:
     if not cached.missing(source):
         yield from cached.whole(source)
         return
@@ -108,7 +108,7 @@ def _compare(known: Official, stated: Any) -> None:
         )
 
 
-def _pipeline(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
+def _pipeline(source: NamedSource, files: dict[str, Any]) -> Iterator[Finding]:
     from tgo_pipeline.doctor.files import pipeline
 
     if INDEX not in files:
@@ -123,7 +123,7 @@ def _pipeline(source: Source, files: dict[str, Any]) -> Iterator[Finding]:
         yield ok(source.subject, f"{source}: about {gigabytes(size)} to download.")
 
 
-def to_download(source: Source, answer: Answer) -> dict[str, int]:
+def to_download(source: NamedSource, answer: Answer) -> dict[str, int]:
     """Bytes of each file that the hub has and the cache lacks; of a data set none is kept."""
     if answer.error is not None or source.address is not None or cached.complete(source):
         return {}
@@ -131,7 +131,7 @@ def to_download(source: Source, answer: Answer) -> dict[str, int]:
     return {f"{source.repository}/{name}": _size(files, [name]) for name in _needed(source, files)}
 
 
-def _needed(source: Source, files: Mapping[str, Any]) -> list[str]:
+def _needed(source: NamedSource, files: Mapping[str, Any]) -> list[str]:
     """The files of a repository that are read; of a reward's weights the first that there are."""
     if not source.files and not source.weights:
         return pipeline_files(list(files))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """Trackers that the parameters name, `datasets`, and a browser."""
     for tracker in case.runtime.trackers:
         yield "runtime.trackers", lambda name=tracker: _tracker(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor.findings import Finding, fail, ok, warn
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import moves, sources
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.recipes import PLACEHOLDER, Recipe
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """That it can be read; that nothing of a recipe is left to fill in; that no source of the hub may move."""
     yield str(case.path), lambda: _readable(case)
     if params := case.params:
@@ -24,7 +24,7 @@ def checks(case: Case) -> Iterator[Check]:
         yield "revisions", lambda: _pinned(params)
 
 
-def _readable(case: Case) -> Iterator[Finding]:
+def _readable(case: Request) -> Iterator[Finding]:
     path, params = case.path, case.params
     if params is None:
         hint = "" if path.exists() else " `tgo recipe list` names files to begin with."

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import TEMPORARY
 
@@ -27,7 +27,7 @@ STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
 _TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")
 
 
-def checks(_: Case) -> Iterator[Check]:
+def checks(_: Request) -> Iterator[Check]:
     """Permission, git, DVC, locks and leftovers of the working folder."""
     yield "folder", _writable
     yield "git", _git

@@ -19,7 +19,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Case:
+class Request:
     """`params` is None and `error` says why where the file cannot be used; `runtime` is its own section or the default.
 
     `plan` computes what the run takes; without it lower bounds from the weight files alone are compared.
@@ -32,7 +32,7 @@ class Case:
     plan: Callable[[Params], Needs] | None = None
 
     @classmethod
-    def of(cls, path: Path, plan: Callable[[Params], Needs] | None = None) -> Case:
+    def of(cls, path: Path, plan: Callable[[Params], Needs] | None = None) -> Request:
         """Read a parameter file; never raises for what is in it."""
         try:
             params = load_params(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.request import Case, Needs
+from tgo_pipeline.doctor.request import Needs, Request
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, Params, RuntimeParams
 
@@ -37,7 +37,7 @@ class Need:
     what: str
 
 
-def checks(case: Case) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """Memory of the machine and of its GPUs, disk of the working folder, and what processes share."""
     memory: list[Need] = []
     disk: list[Need] = []
@@ -49,7 +49,7 @@ def checks(case: Case) -> Iterator[Check]:
         yield str(SHARED), lambda: _shared(case.runtime)
 
 
-def _needs(params: Params, case: Case, memory: list[Need], disk: list[Need]) -> Iterator[Finding]:
+def _needs(params: Params, case: Request, memory: list[Need], disk: list[Need]) -> Iterator[Finding]:
     """Work out both needs, for the checks that follow."""
     if case.plan is not None:
         try:

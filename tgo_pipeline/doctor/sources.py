@@ -13,7 +13,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import sides
 from tgo_pipeline.generators.adapters import adapter_file
 from tgo_pipeline.generators.location import described_guidance, locate
-from tgo_pipeline.hub.address import MOVING, Hub, Official
+from tgo_pipeline.hub.address import MOVING, Official, Repository
 from tgo_pipeline.params import Params
 from tgo_pipeline.reading.places import Hub as HubPlace
 from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, Layout, hub_place
@@ -24,7 +24,7 @@ Kind = Literal["model", "dataset"]
 
 
 @dataclass(frozen=True)
-class Source:
+class NamedSource:
     """A repository that one key of the parameters names.
 
     A pipeline has neither `files` nor `address`. `files` are those that a reward reads, by their names in its layout;
@@ -48,9 +48,9 @@ def moves(revision: str | None) -> bool:
     return revision is None or revision in MOVING
 
 
-def sources(params: Params) -> list[Source]:
+def sources(params: Params) -> list[NamedSource]:
     """Every repository, in the order of the parameters. What cannot be read is left out: the check of files says so."""
-    found: list[Source] = []
+    found: list[NamedSource] = []
     for stream in (_pipelines(params), _rewards(params), _datasets(params)):
         with contextlib.suppress(TgoError):
             found.extend(stream)
@@ -97,13 +97,13 @@ def addresses(params: Params) -> dict[str, str]:
     return {key: source for key, source in named.items() if is_dataset(source)}
 
 
-def _pipelines(params: Params) -> Iterator[Source]:
+def _pipelines(params: Params) -> Iterator[NamedSource]:
     for subject, model, revision in models(params):
         with contextlib.suppress(TgoError):
             for base, pinned in _parts(model, revision):
                 location = locate(base, pinned)
                 if location.hub_id is not None:
-                    yield Source(subject, location.hub_id, location.revision)
+                    yield NamedSource(subject, location.hub_id, location.revision)
 
 
 def _parts(model: str, revision: str | None) -> list[tuple[str, str | None]]:
@@ -118,13 +118,13 @@ def _parts(model: str, revision: str | None) -> list[tuple[str, str | None]]:
     return [(base, pinned), *((module, None) for module in further if not adapter_file(module))]
 
 
-def _rewards(params: Params) -> Iterator[Source]:
+def _rewards(params: Params) -> Iterator[NamedSource]:
     for subject, spec in rewards(params).items():
         with contextlib.suppress(TgoError):
             yield from _of_reward(subject, spec)
 
 
-def _of_reward(subject: str, spec: Spec) -> Iterator[Source]:
+def _of_reward(subject: str, spec: Spec) -> Iterator[NamedSource]:
     name = canonical(spec.reward)
     layout = LAYOUTS.get(name, Layout())
     if not layout.weights or spec.source == DEMO:
@@ -134,17 +134,17 @@ def _of_reward(subject: str, spec: Spec) -> Iterator[Source]:
     elif place := hub_place(name, spec.source):
         tower = set(layout.tower)
         files = {file: Official(file, place) for file in layout.required if file not in tower}
-        yield Source(subject, place.repo, place.revision, files=files, weights=layout.weights)
+        yield NamedSource(subject, place.repo, place.revision, files=files, weights=layout.weights)
     elif not any((_folder(spec.source) / file).is_file() for file in layout.tower):
         yield from _official(subject, {file: layout.official[file] for file in layout.tower})
 
 
-def _official(subject: str, files: Mapping[str, Official]) -> Iterator[Source]:
+def _official(subject: str, files: Mapping[str, Official]) -> Iterator[NamedSource]:
     """The repositories of a release; what is at a URL is no repository."""
-    places = dict.fromkeys(each.place for each in files.values() if isinstance(each.place, Hub))
+    places = dict.fromkeys(each.place for each in files.values() if isinstance(each.place, Repository))
     for place in places:
         here = {name: each for name, each in files.items() if each.place == place}
-        yield Source(subject, place.repo, place.revision, files=here)
+        yield NamedSource(subject, place.repo, place.revision, files=here)
 
 
 def addressed(params: Params) -> dict[str, Official]:
@@ -163,9 +163,9 @@ def _folder(source: str) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _datasets(params: Params) -> Iterator[Source]:
+def _datasets(params: Params) -> Iterator[NamedSource]:
     for subject, address in addresses(params).items():
         with contextlib.suppress(TgoError):
             place = open_dataset(address).place
             if isinstance(place, HubPlace):
-                yield Source(subject, place.repository, place.revision, "dataset", address=address)
+                yield NamedSource(subject, place.repository, place.revision, "dataset", address=address)

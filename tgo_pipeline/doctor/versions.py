@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.request import Case
+from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PINS = Path("constraints.txt")
 LISTED = 6
 
 
-def checks(_: Case) -> Iterator[Check]:
+def checks(_: Request) -> Iterator[Check]:
     """Python, the packages that are needed, torch beside torchvision, and the tested versions."""
     yield "python", _python
     yield "packages", _packages

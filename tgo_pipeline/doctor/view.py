@@ -10,19 +10,19 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tgo_pipeline.doctor.examine import Group
+from tgo_pipeline.doctor.examine import FindingGroup
 from tgo_pipeline.doctor.findings import Finding
 
 WIDTH = 100
 STYLES = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
-def failed(groups: Sequence[Group]) -> bool:
+def failed(groups: Sequence[FindingGroup]) -> bool:
     """Whether anything would keep a run from working."""
     return any(finding.level == "fail" for group in groups for finding in group.findings)
 
 
-def show(groups: Sequence[Group]) -> RenderableType:
+def show(groups: Sequence[FindingGroup]) -> RenderableType:
     """A heading and a line for each finding, group by group, then how many there are of each kind."""
     parts: list[RenderableType] = []
     for group in groups:
@@ -46,7 +46,7 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in flat)
 
 
-def summary(groups: Sequence[Group]) -> str:
+def summary(groups: Sequence[FindingGroup]) -> str:
     """How many findings there are of each kind, and what that means."""
     counts = Counter(finding.level for group in groups for finding in group.findings)
     parts = [f"{counts[level]} {level}" for level in ("fail", "warn", "note", "ok") if counts[level]]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tgo_pipeline.evaluation.statistics.means import Diversity
-    from tgo_pipeline.evaluation.statistics.scores import Scores
+    from tgo_pipeline.evaluation.statistics.scores import ModelScores
 
 __all__ = [
     "Side",
@@ -137,7 +137,7 @@ def _diversity(
 
 def _join(
     target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
-) -> Scores:
+) -> ModelScores:
     from tgo_pipeline.evaluation.statistics.scores import join_scores
     from tgo_pipeline.thresholds.targets import read_scores
 
@@ -149,7 +149,7 @@ def _join(
 
 
 def _tables(
-    params: Params, joined: Scores, target: Target | None, diversity: Diversity | None
+    params: Params, joined: ModelScores, target: Target | None, diversity: Diversity | None
 ) -> dict[str, pa.Table]:
     """Every table by the name of its file."""
     from tgo_pipeline.evaluation.statistics.compare import evaluation_table

@@ -28,7 +28,7 @@ log = logging.getLogger("tgo")
 VERSION = 1
 
 
-class Row(NamedTuple):
+class PlannedImage(NamedTuple):
     """One picture to draw."""
 
     sample_id: str
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     seed: int
 
 
-class Source(NamedTuple):
+class SamplingModel(NamedTuple):
     """What draws: a model and the parameters that it samples with."""
 
     model: str
@@ -46,10 +46,12 @@ class Source(NamedTuple):
     params: GenerateParams
 
 
-def rows(prompts: Sequence[tuple[str, str]], *, images_per_prompt: int, seed: int, purpose: str) -> list[Row]:
+def rows(
+    prompts: Sequence[tuple[str, str]], *, images_per_prompt: int, seed: int, purpose: str
+) -> list[PlannedImage]:
     """One row per picture of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose)."""
     return [
-        Row(sample_id, prompt_id, prompt, index, derive_seed(seed, sample_id, purpose))
+        PlannedImage(sample_id, prompt_id, prompt, index, derive_seed(seed, sample_id, purpose))
         for prompt_id, prompt in prompts
         for index in range(images_per_prompt)
         for sample_id in [f"{prompt_id}-{index:04d}"]
@@ -69,7 +71,7 @@ def plan(
 ) -> list[Shard]:
     """The shards that `generate_folder` writes for the same arguments; reads the model's files, loads nothing."""
     todo = rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose)
-    return _plan(chunks(todo, params.shard_size), split, Source(model, revision, params))
+    return _plan(chunks(todo, params.shard_size), split, SamplingModel(model, revision, params))
 
 
 def generate_folder(
@@ -93,7 +95,7 @@ def generate_folder(
     """
     todo = rows(prompts, images_per_prompt=images_per_prompt, seed=seed, purpose=purpose)
     parts = chunks(todo, params.shard_size)
-    source = Source(model, revision, params)
+    source = SamplingModel(model, revision, params)
     make_worker = functools.partial(_make_worker, folder, parts, source)
     return run_shards(
         folder,
@@ -102,7 +104,7 @@ def generate_folder(
     )
 
 
-def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]:
+def _plan(parts: Sequence[list[PlannedImage]], split: str, source: SamplingModel) -> list[Shard]:
     params = source.params
     common = {
         "version": VERSION,
@@ -116,21 +118,23 @@ def _plan(parts: Sequence[list[Row]], split: str, source: Source) -> list[Shard]
     ]
 
 
-def _model_fingerprint(source: Source) -> str:
+def _model_fingerprint(source: SamplingModel) -> str:
     guidance = source.params.guidance
     if guidance is None:
         return model_fingerprint(source.model, source.revision)
     return guided_fingerprint(source.model, source.revision, guidance)
 
 
-def _load(source: Source, device: torch.device) -> Any:
+def _load(source: SamplingModel, device: torch.device) -> Any:
     guidance, precision = source.params.guidance, source.params.precision
     if guidance is None:
         return load_pipeline(source.model, source.revision, device, precision=precision)
     return load_guided(source.model, source.revision, guidance, device, precision)
 
 
-def _make_worker(folder: Path, parts: Sequence[list[Row]], source: Source, runtime: RuntimeParams) -> Worker:
+def _make_worker(
+    folder: Path, parts: Sequence[list[PlannedImage]], source: SamplingModel, runtime: RuntimeParams
+) -> Worker:
     from tgo_pipeline.executors.runtime import prepare_torch
 
     pipeline = _load(source, prepare_torch(runtime))
@@ -148,7 +152,7 @@ def _make_worker(folder: Path, parts: Sequence[list[Row]], source: Source, runti
     return one_by_one(write)
 
 
-def _draw(part: Sequence[Row], source: Source, sampler: Sampler) -> pa.Table:
+def _draw(part: Sequence[PlannedImage], source: SamplingModel, sampler: Sampler) -> pa.Table:
     import pyarrow as pa
 
     from tgo_pipeline.executors.progress import Bar

@@ -15,7 +15,7 @@ MOVING = ("main", "master", "HEAD")
 
 
 @dataclass(frozen=True)
-class Hub:
+class Repository:
     """A repository of the model hub at a commit or tag."""
 
     repo: str
@@ -30,7 +30,7 @@ class Official:
     """A file of a release: its name there, a hub repository or a URL, and its size and sha256 where they are known."""
 
     file: str
-    place: Hub | str
+    place: Repository | str
     size_bytes: int | None = None
     sha256: str | None = None
 

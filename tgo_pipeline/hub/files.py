@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
-from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
 from tgo_pipeline.storage.shards import atomic, explain_full_disk, want_of_room
@@ -65,7 +65,7 @@ def fetch(official: Official) -> Path:
     return path
 
 
-def find(place: Hub, file: str) -> Path | None:
+def find(place: Repository, file: str) -> Path | None:
     """A file of a hub repository, downloaded unless it is in the hub's cache; None if the repository has none.
 
     Raises `TgoError` if the repository cannot be reached or the file came damaged.
@@ -85,7 +85,7 @@ def find(place: Hub, file: str) -> Path | None:
     return path
 
 
-def _download(place: Hub, file: str) -> Path | None:
+def _download(place: Repository, file: str) -> Path | None:
     """A file of the hub, from its cache where possible; None if the repository has none. Raises `Unavailable`."""
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
@@ -118,7 +118,7 @@ def ask(repository: str, file: str, revision: str | None = None) -> Path | None:
         raise Unavailable(refusal(error, repository, revision=revision)) from error
 
 
-def _is_cached(place: Hub) -> bool:
+def _is_cached(place: Repository) -> bool:
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 

@@ -201,7 +201,7 @@ class Flux(Family):
         return self.config["in_channels"] // 4
 
 
-class Masked(Family):
+class MaskedFamily(Family):
     """What aMUSEd and Meissonic share: pictures are tokens, and each step draws all masked ones."""
 
     component = "transformer"
@@ -242,7 +242,7 @@ class Masked(Family):
         return {"tokens": indices.int(), "size": torch.zeros(rows, 2, dtype=torch.long)}
 
 
-class Amused(Masked):
+class Amused(MaskedFamily):
     """aMUSEd."""
 
     def call(self, network: Any, x: Tensor, conditions: Conditions) -> Tensor:
@@ -254,7 +254,7 @@ class Amused(Masked):
         )
 
 
-class Meissonic(Masked):
+class Meissonic(MaskedFamily):
     """Meissonic and Monetico."""
 
     def own_size(self) -> tuple[int, int]:

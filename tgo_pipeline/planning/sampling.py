@@ -19,7 +19,7 @@ STEPS = 2
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingCost:
     """What drawing takes on one device; bytes at the peak are the weights' and those on top."""
 
     flops_per_image: float
@@ -32,7 +32,7 @@ class Drawing:
         return self.peak_bytes - self.weight_bytes
 
 
-def drawing(family: Family, generate: GenerateParams, batch: int) -> Drawing:
+def drawing(family: Family, generate: GenerateParams, batch: int) -> SamplingCost:
     """What it takes to draw batches of `batch` pictures in `generate.precision`, all networks on the device.
 
     Preference guidance runs the network once more for each module, and holds a module's own weights.
@@ -47,7 +47,7 @@ def drawing(family: Family, generate: GenerateParams, batch: int) -> Drawing:
         text, step, decoding = _draw(family, parts, batch, family.guided(generate.guidance_scale), meter)
     added = modules * _bytes_of(parts[family.component])
     flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
-    return Drawing(flops / batch, own + added, meter.peak_bytes + added)
+    return SamplingCost(flops / batch, own + added, meter.peak_bytes + added)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,13 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import count, decimals, fixed, number, percent
 from tgo_pipeline.report import charts_adequacy as charts
 from tgo_pipeline.report.charts import Spec
-from tgo_pipeline.thresholds.adequacy.table import BASELINES, Row, Statistics, by_reward, read_adequacy
+from tgo_pipeline.thresholds.adequacy.table import (
+    BASELINES,
+    AdequacyRow,
+    Statistics,
+    by_reward,
+    read_adequacy,
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +26,12 @@ class BaselineLine:
     name: str
     meaning: str
     at: float | None
-    flips: Row
-    chance: Row
-    corrected: Row
-    ratio: Row
-    offset: Row
-    distance: Row
+    flips: AdequacyRow
+    chance: AdequacyRow
+    corrected: AdequacyRow
+    ratio: AdequacyRow
+    offset: AdequacyRow
+    distance: AdequacyRow
     note: str | None
 
     @property
@@ -41,10 +47,10 @@ class SoftLine:
     """The soft baseline at one beta: the effective samples behind it, and the warning if they are too few."""
 
     beta: float
-    ess: Row
-    low_share: Row
-    bias: Row
-    oracle: Row
+    ess: AdequacyRow
+    low_share: AdequacyRow
+    bias: AdequacyRow
+    oracle: AdequacyRow
 
     @property
     def warned(self) -> bool:
@@ -57,12 +63,12 @@ class RewardLine:
     """The verdict on one reward with the numbers that it rests on."""
 
     reward: str
-    verdict: Row
-    ratio: Row
-    heterogeneity: Row
-    bound: Row
-    sampling: Row
-    samples_per_prompt: Row
+    verdict: AdequacyRow
+    ratio: AdequacyRow
+    heterogeneity: AdequacyRow
+    bound: AdequacyRow
+    sampling: AdequacyRow
+    samples_per_prompt: AdequacyRow
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ def _count(value: float | None) -> str:
     return "–" if value is None else count(round(value)) if value == round(value) else number(value)
 
 
-def _interval(row: Row) -> str:
+def _interval(row: AdequacyRow) -> str:
     """A share with its interval."""
     if row.low is None or row.high is None:
         return percent(row.value, 1)
@@ -170,9 +176,9 @@ def _interval(row: Row) -> str:
 
 
 def _baselines(found: Statistics) -> list[BaselineLine]:
-    def at(statistic: str, flips: Row) -> Row:
+    def at(statistic: str, flips: AdequacyRow) -> AdequacyRow:
         rows = found.all(statistic, flips.baseline)
-        return next((row for row in rows if flips.at in (None, row.at)), Row(statistic=statistic))
+        return next((row for row in rows if flips.at in (None, row.at)), AdequacyRow(statistic=statistic))
 
     return [
         BaselineLine(
@@ -198,7 +204,8 @@ def _soft(found: Statistics) -> list[SoftLine]:
             ess=row,
             **{
                 name: next(
-                    (other for other in found.all(statistic) if other.at == row.at), Row(statistic=statistic)
+                    (other for other in found.all(statistic) if other.at == row.at),
+                    AdequacyRow(statistic=statistic),
                 )
                 for name, statistic in (
                     ("low_share", "soft_ess_low"),

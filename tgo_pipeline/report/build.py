@@ -18,7 +18,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.rendering import text
 from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
-from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.examples import examples
 from tgo_pipeline.report.gallery import prepare
 from tgo_pipeline.report.models import models
@@ -36,7 +36,7 @@ RESERVE_BYTES = 2048
 EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
-def build(params: Params, sources: Sources, output: Path, now: float | None = None) -> Path:
+def build(params: Params, sources: ReportInputs, output: Path, now: float | None = None) -> Path:
     """Write the report of a run to `output`; sections whose inputs are missing say which stage writes them.
 
     `now` is the POSIX time that the page states as its own. Raises `TgoError` for a table of the wrong schema.
@@ -48,7 +48,7 @@ def build(params: Params, sources: Sources, output: Path, now: float | None = No
     return output
 
 
-def render(params: Params, sources: Sources, now: float) -> str:
+def render(params: Params, sources: ReportInputs, now: float) -> str:
     """The page as text, at most `report.max_mb` megabytes of UTF-8: the gallery takes what the rest leaves.
 
     Raises `TgoError` if not even the rest fits.
@@ -73,7 +73,7 @@ def render(params: Params, sources: Sources, now: float) -> str:
     return page(limit - without - RESERVE_BYTES)
 
 
-def _sections(params: Params, sources: Sources, album: Album) -> dict[str, Any]:
+def _sections(params: Params, sources: ReportInputs, album: Album) -> dict[str, Any]:
     """What every section shows but the gallery; pictures go into `album` in the order of the sections."""
     evaluation = sections.evaluation(params, sources)
     return {

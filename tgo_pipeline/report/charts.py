@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from tgo_pipeline.rendering.text import finite
-from tgo_pipeline.report.collect import Bin, EvaluationRow, LabelSummary, ThresholdRow
+from tgo_pipeline.report.collect import EvaluationRow, HistogramBin, LabelSummary, ThresholdRow
 from tgo_pipeline.report.training import LogRatios, Panel
 
 Spec = dict[str, Any]
@@ -69,7 +69,7 @@ def rule_at(value: float, **style: Any) -> alt.Chart:
     return alt.Chart(data([{"at": value}])).mark_rule(**style).encode(x=alt.X("at:Q"))
 
 
-def score_histogram(bins: Sequence[Bin], threshold: ThresholdRow | None) -> Spec:
+def score_histogram(bins: Sequence[HistogramBin], threshold: ThresholdRow | None) -> Spec:
     """Counts per score bin, coloured by the side of tau, with tau and its interval."""
     tau = threshold.tau if threshold else None
     rows = [

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import altair as alt
 
 from tgo_pipeline.report.charts import INK, MUTED, POSITIVE, TARGET, Spec, data, finish, rule_at
-from tgo_pipeline.thresholds.adequacy.table import Row
+from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 
 TOLERANCE_DASH = [4, 3]
 LEGEND = alt.Legend(columns=1, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)
 
 
-def flip_rates(rows: Sequence[tuple[str, Row, Row, Row]], tolerance: float | None) -> Spec:
+def flip_rates(
+    rows: Sequence[tuple[str, AdequacyRow, AdequacyRow, AdequacyRow]], tolerance: float | None
+) -> Spec:
     """Per baseline the labels that flip (interval), by chance alone (tick) and with the noise taken out (diamond).
 
     `rows` holds the baseline's name and its rows `flip_rate`, `flip_rate_null` and `flip_rate_corrected`.
@@ -56,7 +58,10 @@ def flip_rates(rows: Sequence[tuple[str, Row, Row, Row]], tolerance: float | Non
 
 
 def percentiles(
-    stability: Sequence[Row], differing: Sequence[Row], chosen: float | None, tolerance: float | None
+    stability: Sequence[AdequacyRow],
+    differing: Sequence[AdequacyRow],
+    chosen: float | None,
+    tolerance: float | None,
 ) -> Spec:
     """Over percentiles: labels that change against the chosen one, and labels that prompts' own would flip."""
     x = alt.X("at:Q", title="percentile of tau", scale=alt.Scale(domain=[0, 1]))
@@ -88,7 +93,7 @@ def percentiles(
     return finish(alt.layer(*layers), "Labels that change with the percentile", 190)
 
 
-def margin_bound(curve: Sequence[Row], best: Row, above: float = 2.0) -> Spec:
+def margin_bound(curve: Sequence[AdequacyRow], best: AdequacyRow, above: float = 2.0) -> Spec:
     """The bound on the flip rate over the margin; what is above `above` is cut off, above 1 it says nothing."""
     rows = [
         {"at": row.at, "value": row.value} for row in curve if row.value is not None and row.value <= above

@@ -25,7 +25,7 @@ WEIGHT_BINS = 40
 
 
 @dataclass(frozen=True)
-class Sources:
+class ReportInputs:
     """Where the other stages wrote; `samples` is the per-picture table inside the evaluation's folder."""
 
     prompts: Path
@@ -90,7 +90,7 @@ class ThresholdRow:
 
 
 @dataclass(frozen=True)
-class Bin:
+class HistogramBin:
     """One bar of a histogram: `count` values in [low, high)."""
 
     low: float
@@ -109,7 +109,7 @@ class LabelSummary:
     mean_weight: float
     max_weight: float
     effective_size: float
-    histogram: Mapping[str, list[Bin]]
+    histogram: Mapping[str, list[HistogramBin]]
 
 
 @dataclass(frozen=True)
@@ -188,15 +188,15 @@ def _rows(path: Path, kind: type, schema: pa.Schema) -> Any:
     return [kind(**row) for row in tables.read_table(path, schema).select(names).to_pylist()]
 
 
-def score_histograms(plots: Path) -> dict[str, list[Bin]] | None:
+def score_histograms(plots: Path) -> dict[str, list[HistogramBin]] | None:
     """The histogram of every reward that the threshold stage wrote to `scores.csv`."""
     path = plots / "scores.csv"
     if not path.is_file():
         return None
-    histograms: dict[str, list[Bin]] = {}
+    histograms: dict[str, list[HistogramBin]] = {}
     with path.open(newline="") as stream:
         for row in csv.DictReader(stream):
-            part = Bin(float(row["bin_low"]), float(row["bin_high"]), int(float(row["count"])))
+            part = HistogramBin(float(row["bin_low"]), float(row["bin_high"]), int(float(row["count"])))
             histograms.setdefault(row["reward"], []).append(part)
     return histograms
 
@@ -237,15 +237,15 @@ def label_summary(folder: Path) -> LabelSummary | None:
     )
 
 
-def _weight_histogram(frame: pl.LazyFrame, low: float, high: float) -> dict[str, list[Bin]]:
+def _weight_histogram(frame: pl.LazyFrame, low: float, high: float) -> dict[str, list[HistogramBin]]:
     import polars as pl
 
     width = (high - low) / WEIGHT_BINS or 1.0
     place = ((pl.col("weight") - low) / width).floor().clip(0, WEIGHT_BINS - 1).cast(pl.Int64)
     counts = frame.group_by("label", place.alias("bin")).len().sort("bin").collect(engine="streaming")
-    histogram: dict[str, list[Bin]] = {name: [] for name in tables.LABEL_NAMES}
+    histogram: dict[str, list[HistogramBin]] = {name: [] for name in tables.LABEL_NAMES}
     for label, place_, n in counts.iter_rows():
-        part = Bin(low + place_ * width, low + (place_ + 1) * width, n)
+        part = HistogramBin(low + place_ * width, low + (place_ + 1) * width, n)
         histogram[tables.LABEL_NAMES[label]].append(part)
     return histogram
 

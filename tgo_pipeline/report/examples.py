@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals
-from tgo_pipeline.report.collect import Sources, scan_labels
-from tgo_pipeline.report.pictures import Album, Picture, read_images
+from tgo_pipeline.report.collect import ReportInputs, scan_labels
+from tgo_pipeline.report.pictures import Album, Thumbnail, read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import read_table
 
@@ -27,7 +27,7 @@ class Example:
 
     sample_id: str
     prompt: str
-    picture: Picture
+    picture: Thumbnail
     score: float
     relative_score: float
     label: int
@@ -56,14 +56,14 @@ class Pair:
     sample_id: str
     prompt: str
     test_set: str
-    base: Picture
-    tuned: Picture
+    base: Thumbnail
+    tuned: Thumbnail
     difference: float
     scores: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ExamplePairs:
     """Pairs picked by rule, and per emphasised reward the differences of all pairs and the decimals worth showing."""
 
     target: str
@@ -105,7 +105,7 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
     return Example(prompt=prompt, picture=album.add(data), **kept)
 
 
-def pairs(params: Params, sources: Sources, shown: list[str], album: Album) -> Pairs | None:
+def pairs(params: Params, sources: ReportInputs, shown: list[str], album: Album) -> ExamplePairs | None:
     """A seeded draw of test pictures, the largest gains and the largest losses on the target.
 
     `shown` are the rewards whose values stand below a pair; the target is its first. Raises `TgoError` for a table
@@ -134,7 +134,7 @@ def pairs(params: Params, sources: Sources, shown: list[str], album: Album) -> P
 
     parts = {name: samples.filter(pl.col("reward") == name) for name in shown}
     made = {name: [pair(sample_id) for sample_id in ids] for name, ids in groups.items()}
-    return Pairs(
+    return ExamplePairs(
         target=target,
         total=len(by_id),
         gained=sum(row["difference"] > 0 for row in by_id.values()),

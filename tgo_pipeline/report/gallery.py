@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals, script_json, visible
-from tgo_pipeline.report.collect import Sources
-from tgo_pipeline.report.pictures import Picture, make_picture, stream_images
+from tgo_pipeline.report.collect import ReportInputs
+from tgo_pipeline.report.pictures import Thumbnail, make_picture, stream_images
 from tgo_pipeline.report.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.selection import ranked_units
 
@@ -35,20 +35,20 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class Entry:
+class GallerySample:
     """One sample of the gallery: its row among the candidates, and what its generation says."""
 
     row: int
     prompt: str
     seed: int | None
-    picture: Picture
+    picture: Thumbnail
 
 
 class Exhibition:
     """Everything a gallery could show, its pictures made; `hang` takes what fits into a number of bytes."""
 
     def __init__(
-        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], sources: Sources
+        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], sources: ReportInputs
     ) -> None:
         self._found, self._target = found, params.target.reward
         self._units = [list(unit) for unit in units]
@@ -86,7 +86,7 @@ class Exhibition:
         )
 
 
-def prepare(params: Params, sources: Sources) -> Exhibition | None:
+def prepare(params: Params, sources: ReportInputs) -> Exhibition | None:
     """Read and shrink the pictures of the samples that a gallery of `report.gallery` would show.
 
     None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
@@ -109,19 +109,19 @@ def prepare(params: Params, sources: Sources) -> Exhibition | None:
 
 def _entries(
     frame: pl.DataFrame, rows: Sequence[int], folders: Mapping[str, Path], side: int
-) -> dict[int, Entry]:
+) -> dict[int, GallerySample]:
     """The entries of some rows of the candidates; originals are let go one by one."""
     places: dict[str, dict[str, int]] = {}
     for row, (model, sample_id) in zip(
         rows, frame[rows].select("model", "sample_id").iter_rows(), strict=True
     ):
         places.setdefault(model, {})[sample_id] = row
-    entries = {row: Entry(row, f"({GONE})", None, Picture(None, reason=GONE)) for row in rows}
+    entries = {row: GallerySample(row, f"({GONE})", None, Thumbnail(None, reason=GONE)) for row in rows}
     for model, wanted in places.items():
         for found in stream_images(folders[model], wanted):
             row = wanted[found["sample_id"]]
             picture = make_picture(found["image"], side)
-            entries[row] = Entry(row, visible(found["prompt"]), found["seed"], picture)
+            entries[row] = GallerySample(row, visible(found["prompt"]), found["seed"], picture)
     return entries
 
 
@@ -135,7 +135,7 @@ def _while_they_fit(sizes: Iterable[int], budget: int) -> int:
     return kept
 
 
-def _island(found: Candidates, entries: Sequence[Entry], target: str) -> dict[str, Any]:
+def _island(found: Candidates, entries: Sequence[GallerySample], target: str) -> dict[str, Any]:
     """Columns, one value a sample; texts that repeat stand once, in a list of their own, and are named by place."""
     import polars as pl
 

@@ -13,7 +13,7 @@ from tgo_pipeline.evaluation.tables.tables import split
 from tgo_pipeline.rendering.table import Document
 from tgo_pipeline.report import charts_models as charts
 from tgo_pipeline.report.charts import Spec
-from tgo_pipeline.report.collect import Sources
+from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.summary import Role
 from tgo_pipeline.storage.tables import read_table
 
@@ -46,7 +46,7 @@ class Models:
     legend: Mapping[str, Sequence[tuple[str, str]]]
 
 
-def models(sources: Sources, roles: Mapping[str, Role]) -> Models | None:
+def models(sources: ReportInputs, roles: Mapping[str, Role]) -> Models | None:
     """The comparison with its charts, or None if the evaluation wrote none of its tables.
 
     `roles` are the rewards' parts in the evaluation; those that matter are charted. Raises `TgoError` for a table of

@@ -21,7 +21,7 @@ BUDGET_BYTES = 12_000_000
 
 
 @dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """A thumbnail as a `data:` address with the size of the original, or the reason why there is none."""
 
     source: str | None
@@ -35,18 +35,18 @@ class Picture:
         return 0 < max(self.width, self.height) <= LOSSLESS_SIDE
 
 
-def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Picture:
+def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
     """Decode and re-encode one image; what cannot be decoded becomes a picture with a reason."""
     from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     if not data:
-        return Picture(None, reason="no image is stored")
+        return Thumbnail(None, reason="no image is stored")
     try:
         image = decode(data)
     except UnreadableImage as error:
-        return Picture(None, reason=str(error))
+        return Thumbnail(None, reason=str(error))
     encoded = base64.b64encode(thumbnail(image, side)).decode()
-    return Picture(f"data:image/webp;base64,{encoded}", *image.size)
+    return Thumbnail(f"data:image/webp;base64,{encoded}", *image.size)
 
 
 @dataclass
@@ -56,9 +56,9 @@ class Album:
     budget: int = BUDGET_BYTES
     spent: int = 0
     shown: int = 0
-    _made: dict[bytes, Picture] = field(default_factory=dict)
+    _made: dict[bytes, Thumbnail] = field(default_factory=dict)
 
-    def add(self, data: bytes | None) -> Picture:
+    def add(self, data: bytes | None) -> Thumbnail:
         """A thumbnail of one image, or the reason why there is none; equal images are counted once."""
         if data in self._made:
             return self._made[data]
@@ -67,7 +67,7 @@ class Album:
             return picture
         if self.spent + len(picture.source) > self.budget:
             reason = "left out: the pictures of this page have reached their limit"
-            return Picture(None, picture.width, picture.height, reason)
+            return Thumbnail(None, picture.width, picture.height, reason)
         self.spent += len(picture.source)
         self.shown += 1
         self._made[data] = picture

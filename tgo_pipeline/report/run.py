@@ -15,7 +15,7 @@ import yaml
 from tgo_pipeline import __version__
 from tgo_pipeline.params import FineTuneParams, Params, ThresholdParams
 from tgo_pipeline.rendering.text import count
-from tgo_pipeline.report.collect import Sources, prompt_counts, shard_counts
+from tgo_pipeline.report.collect import ReportInputs, prompt_counts, shard_counts
 
 PACKAGES = (
     "torch",
@@ -40,7 +40,7 @@ class StageFact:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSection:
     """The parameters that matter most, the stages, the installed versions, and all tracked parameters as YAML."""
 
     key_facts: list[tuple[str, str]]
@@ -49,9 +49,9 @@ class Run:
     parameters: str
 
 
-def describe(params: Params, sources: Sources) -> Run:
+def describe(params: Params, sources: ReportInputs) -> RunSection:
     """Everything of the section on the run; nothing here needs a stage to have run."""
-    return Run(_key_facts(params), _stages(sources), _versions(), _parameters(params))
+    return RunSection(_key_facts(params), _stages(sources), _versions(), _parameters(params))
 
 
 def _key_facts(params: Params) -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ def _objective(tune: FineTuneParams) -> str:
     return f"{tune.objective}, β {tune.beta:g}, T {tune.temperature:g}"
 
 
-def _stages(sources: Sources) -> list[StageFact]:
+def _stages(sources: ReportInputs) -> list[StageFact]:
     prompts = prompt_counts(sources.prompts) or {}
     by_source = ", ".join(f"{count(n)} {name}" for name, n in prompts.items())
     return [

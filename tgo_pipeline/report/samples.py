@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
-from tgo_pipeline.report.collect import Sources, scan_labels
+from tgo_pipeline.report.collect import ReportInputs, scan_labels
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.paths import file_name
 
@@ -40,7 +40,7 @@ class Candidates:
     total: int
 
 
-def candidates(params: Params, sources: Sources) -> Candidates | None:
+def candidates(params: Params, sources: ReportInputs) -> Candidates | None:
     """All samples of a run that have been scored, or None if there is not one.
 
     Raises `TgoError` for a table of the wrong schema.
@@ -60,7 +60,7 @@ def candidates(params: Params, sources: Sources) -> Candidates | None:
     return Candidates(frame, rewards, sum(total for _, total in found))
 
 
-def model_folders(params: Params, sources: Sources) -> dict[str, Path]:
+def model_folders(params: Params, sources: ReportInputs) -> dict[str, Path]:
     """Where the pictures of each evaluated model lie, by the model's name: base, tuned, then the others."""
     names = ("base", "tuned", *params.evaluate.models)
     folders = {name: sources.side(file_name(name)) for name in names}
@@ -90,7 +90,7 @@ def _scores(shards: Sequence[Path]) -> pl.LazyFrame:
     return scores.with_columns(finite)
 
 
-def _training(sources: Sources, target: str, gallery: int) -> tuple[pl.DataFrame, int] | None:
+def _training(sources: ReportInputs, target: str, gallery: int) -> tuple[pl.DataFrame, int] | None:
     import polars as pl
 
     shards = _shards(sources.scores)
@@ -122,7 +122,7 @@ def _thinned(scores: pl.LazyFrame, labels: pl.LazyFrame | None, total: int, gall
     return scores.with_row_index("row").filter(kept).drop("row")
 
 
-def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] | None]:
+def _tested(params: Params, sources: ReportInputs) -> list[tuple[pl.DataFrame, int] | None]:
     import polars as pl
 
     if not sources.samples.is_file():
@@ -142,7 +142,7 @@ def _tested(params: Params, sources: Sources) -> list[tuple[pl.DataFrame, int] |
 
 
 def _with_target(
-    frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, sources: Sources
+    frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, sources: ReportInputs
 ) -> pl.DataFrame:
     """The scores of a model with its target score, where there is one and it is no reward itself.
 

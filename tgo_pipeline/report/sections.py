@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.report import charts, collect, summary, training
-from tgo_pipeline.report.collect import EvaluationRow, Sources
-from tgo_pipeline.report.examples import Pairs, pairs
+from tgo_pipeline.report.collect import EvaluationRow, ReportInputs
+from tgo_pipeline.report.examples import ExamplePairs, pairs
 from tgo_pipeline.report.pictures import Album
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationSection:
     """What the section on the evaluation shows; `roles` names each reward's part."""
 
     headline: str
-    findings: list[summary.Finding]
+    findings: list[summary.Headline]
     sets: Mapping[str, list[EvaluationRow]]
     roles: Mapping[str, summary.Role]
     emphasised: list[str]
@@ -27,7 +27,7 @@ class Evaluation:
     by_set: Mapping[str, charts.Spec]
 
 
-def evaluation(params: Params, sources: Sources) -> Evaluation | None:
+def evaluation(params: Params, sources: ReportInputs) -> EvaluationSection | None:
     """The evaluation's facts, and charts of all test sets together and of each."""
     rows = collect.evaluation(sources.evaluation)
     if not rows:
@@ -39,7 +39,7 @@ def evaluation(params: Params, sources: Sources) -> Evaluation | None:
     overall = next(iter(sets.values()))
     single = {name: rows for name, rows in sets.items() if name != summary.ALL}
     domain = charts.effect_domain(ranked)
-    return Evaluation(
+    return EvaluationSection(
         headline=summary.headline(found, params.fine_tune.objective),
         findings=found,
         sets=sets,
@@ -55,7 +55,7 @@ def evaluation(params: Params, sources: Sources) -> Evaluation | None:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoresSection:
     """Thresholds and, per reward, the histogram of its scores; the target comes first.
 
     `feedback` has what was counted in each column that people gave.
@@ -67,7 +67,7 @@ class Scores:
     charts: Mapping[str, charts.Spec]
 
 
-def scores(params: Params, sources: Sources) -> Scores | None:
+def scores(params: Params, sources: ReportInputs) -> ScoresSection | None:
     """Thresholds with the histograms that the threshold stage wrote."""
     rows = collect.thresholds(sources.thresholds)
     if not rows:
@@ -81,11 +81,11 @@ def scores(params: Params, sources: Sources) -> Scores | None:
         if row.reward in histograms
     }
     feedback = collect.feedback_counts(sources.metrics, params.score.feedback)
-    return Scores(target, feedback, rows, drawn)
+    return ScoresSection(target, feedback, rows, drawn)
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelsSection:
     """Facts and charts of the labels."""
 
     summary: collect.LabelSummary
@@ -93,43 +93,43 @@ class Labels:
     weights: charts.Spec
 
 
-def labels(sources: Sources) -> Labels | None:
+def labels(sources: ReportInputs) -> LabelsSection | None:
     """Balance and weights of the labels."""
     found = collect.label_summary(sources.labels)
     if found is None:
         return None
-    return Labels(found, charts.label_balance(found), charts.weight_histogram(found))
+    return LabelsSection(found, charts.label_balance(found), charts.weight_histogram(found))
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSection:
     """Every panel of training metrics with its chart, and the last histogram of log-ratios if there is one."""
 
     panels: list[tuple[training.Panel, charts.Spec]]
     log_ratios: charts.Spec | None
 
 
-def training_curves(sources: Sources) -> Training | None:
+def training_curves(sources: ReportInputs) -> TrainingSection | None:
     """What fine-tuning said of itself."""
     panels = training.panels(sources.training)
     if panels is None:
         return None
     last = training.last_log_ratios(sources.training)
     drawn = [(panel, charts.curves(panel)) for panel in panels]
-    return Training(drawn, charts.log_ratio_histogram(last) if last else None)
+    return TrainingSection(drawn, charts.log_ratio_histogram(last) if last else None)
 
 
 @dataclass(frozen=True)
-class BeforeAfter:
+class ExamplesSection:
     """The pairs, and per emphasised reward the chart of all paired differences."""
 
-    pairs: Pairs
+    pairs: ExamplePairs
     charts: Mapping[str, charts.Spec]
 
 
 def before_after(
-    params: Params, sources: Sources, evaluated: Evaluation | None, album: Album
-) -> BeforeAfter | None:
+    params: Params, sources: ReportInputs, evaluated: EvaluationSection | None, album: Album
+) -> ExamplesSection | None:
     """Pairs with their pictures; the rewards that the evaluation emphasises stand below them."""
     found = pairs(params, sources, evaluated.emphasised if evaluated else [params.target.reward], album)
     if found is None:
@@ -138,4 +138,4 @@ def before_after(
         name: charts.difference_histogram(values, charts.TARGET if name == found.target else charts.HELD_OUT)
         for name, values in found.differences.items()
     }
-    return BeforeAfter(found, drawn)
+    return ExamplesSection(found, drawn)

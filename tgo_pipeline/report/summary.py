@@ -18,7 +18,7 @@ _VERBS = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Headline:
     """One emphasised reward over all test sets; `direction` is where its interval of the difference lies."""
 
     row: EvaluationRow
@@ -53,7 +53,7 @@ def direction(row: EvaluationRow, confidence: float) -> Direction:
     return "unclear"
 
 
-def findings(params: Params, rows: Sequence[EvaluationRow]) -> list[Finding]:
+def findings(params: Params, rows: Sequence[EvaluationRow]) -> list[Headline]:
     """The target first, then every held-out reward."""
     sets = by_set(rows)
     part = roles(params, rows)
@@ -61,7 +61,7 @@ def findings(params: Params, rows: Sequence[EvaluationRow]) -> list[Finding]:
     shown = [row for role in ("target", "held out") for row in overall if part[row.reward] == role]
     confidence = params.evaluate.confidence
     return [
-        Finding(row, part[row.reward], direction(row, confidence), _sentences(row, sets, confidence))
+        Headline(row, part[row.reward], direction(row, confidence), _sentences(row, sets, confidence))
         for row in shown
     ]
 
@@ -70,7 +70,7 @@ _SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
 """Names of objectives that are not all capitals."""
 
 
-def headline(found: Sequence[Finding], objective: str) -> str:
+def headline(found: Sequence[Headline], objective: str) -> str:
     """One sentence that says whether alignment worked, and no more than the intervals allow."""
     if not found or found[0].role != "target":
         said = (
@@ -96,7 +96,7 @@ def headline(found: Sequence[Finding], objective: str) -> str:
     return f"{name} raised the target.{_held_out_clause(held_out)}{warning}"
 
 
-def _held_out_clause(held_out: Sequence[Finding]) -> str:
+def _held_out_clause(held_out: Sequence[Headline]) -> str:
     return "".join(f" The held-out {finding.row.reward} {_VERBS[finding.direction]}." for finding in held_out)
 
 

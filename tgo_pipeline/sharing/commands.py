@@ -53,18 +53,20 @@ def card(params: Params, call: CardCall) -> None:
 
 def _write_model(params: Params, call: CardCall, licence: Licence) -> Path:
     from tgo_pipeline.sharing.facts import Places
-    from tgo_pipeline.sharing.model_card import About, write_model
+    from tgo_pipeline.sharing.model_card import ModelDetails, write_model
 
-    about = About(licence, call.title, call.model_repo, call.base_model, call.dataset_repo)
+    about = ModelDetails(licence, call.title, call.model_repo, call.base_model, call.dataset_repo)
     return write_model(params, Places(), about, call.to / MODEL)
 
 
 def _write_dataset(params: Params, call: CardCall, licence: Licence) -> Path:
-    from tgo_pipeline.sharing.dataset_card import About, write_dataset
+    from tgo_pipeline.sharing.dataset_card import DatasetDetails, write_dataset
     from tgo_pipeline.sharing.facts import Places
 
     title = call.title if call.what == DATASET else None
-    return write_dataset(params, Places(), About(licence, title, call.dataset_repo), call.to / DATASET)
+    return write_dataset(
+        params, Places(), DatasetDetails(licence, title, call.dataset_repo), call.to / DATASET
+    )
 
 
 def _model_licence(params: Params, call: CardCall) -> Licence:

@@ -46,7 +46,7 @@ SECTIONS = ("seed", "prompts", "generate", "score", "target", "threshold", "labe
 
 
 @dataclass(frozen=True)
-class About:
+class DatasetDetails:
     """What the run does not know: title, licence, and the data set's name on the hub."""
 
     licence: Licence
@@ -85,7 +85,7 @@ class Counts:
         return cls(n, positive, total / max(n, 1), largest, total**2 / squares if squares else 0.0)
 
 
-def write_dataset(params: Params, places: Places, about: About, to: Path) -> Path:
+def write_dataset(params: Params, places: Places, about: DatasetDetails, to: Path) -> Path:
     """Write the shared data set to the folder `to`: the shards of three stages and their card; returns the card.
 
     Raises `TgoError` if a stage has not run, or ran with other parameters, or `to` holds something else.
@@ -108,11 +108,11 @@ def write_dataset(params: Params, places: Places, about: About, to: Path) -> Pat
 def _require_same_labels(params: Params, places: Places) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
     from tgo_pipeline.storage.shards import status
-    from tgo_pipeline.thresholds.groups import Sources
+    from tgo_pipeline.thresholds.groups import GroupSources
     from tgo_pipeline.thresholds.labels import plan
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-    sources = Sources(places.prompts, places.generations)
+    sources = GroupSources(places.prompts, places.generations)
     fitted = read_metadata(places.thresholds).get("fingerprint")
     now = status(places.labels, plan(params, scores=places.scores, thresholds=places.thresholds))
     if now.stale or now.to_do or fitted != planned_fingerprint(params, places.scores, sources):
@@ -123,7 +123,7 @@ def _require_same_labels(params: Params, places: Places) -> None:
 
 
 def dataset_card(
-    params: Params, places: Places, about: About, configurations: Sequence[Configuration], name: str
+    params: Params, places: Places, about: DatasetDetails, configurations: Sequence[Configuration], name: str
 ) -> str:
     """The whole card; `name` is what the data set is loaded by. Checked as the hub's library reads it."""
     from huggingface_hub import DatasetCard
@@ -154,7 +154,7 @@ def dataset_card(
     )
 
 
-def card_data(about: About, configurations: Sequence[Configuration]) -> DatasetCardData:
+def card_data(about: DatasetDetails, configurations: Sequence[Configuration]) -> DatasetCardData:
     """The front matter: every configuration with its features, splits and files."""
     from huggingface_hub import DatasetCardData
 
@@ -176,7 +176,7 @@ def _size(examples: int) -> str:
     return next((name for limit, name in SIZES if examples < limit), LARGEST)
 
 
-def _title(about: About) -> str:
+def _title(about: DatasetDetails) -> str:
     return about.title or (about.repo or "scored and labelled images").rsplit("/", 1)[-1]
 
 

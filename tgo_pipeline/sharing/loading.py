@@ -23,7 +23,7 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class Place:
+class ResultSource:
     """Where a result is loaded from: a name of the hub, or a folder."""
 
     name: str
@@ -31,14 +31,18 @@ class Place:
 
 
 def loading(
-    description: Mapping[str, Any], model: Path, place: Place, draw: Mapping[str, Any], prompt: str = PROMPT
+    description: Mapping[str, Any],
+    model: Path,
+    place: ResultSource,
+    draw: Mapping[str, Any],
+    prompt: str = PROMPT,
 ) -> Loading:
     """Lines for the result in `model`, loaded from `place`; `draw` are arguments of a call with `prompt`."""
     loaded = _loaded(description, model, place)
     return Loading([*loaded.lines, _call(prompt, {**draw, **description.get("sampling", {})})], loaded.needs)
 
 
-def _loaded(description: Mapping[str, Any], model: Path, place: Place) -> Loading:
+def _loaded(description: Mapping[str, Any], model: Path, place: ResultSource) -> Loading:
     method = description.get("method")
     if method == "guidance":
         strength = "pipeline.guidance.strength = 1.0  # 0 is the base model"
@@ -62,7 +66,7 @@ def _pipeline(model: Path, name: str) -> Loading:
     return Loading(lines)
 
 
-def _adapter(description: Mapping[str, Any], model: Path, place: Place) -> Loading:
+def _adapter(description: Mapping[str, Any], model: Path, place: ResultSource) -> Loading:
     base, revision = str(description.get("base")), description.get("revision")
     if base in EMBEDDED or not _is_pipeline_adapter(model):
         return Loading(_by_this_package(place), PACKAGE)
@@ -76,7 +80,7 @@ def _adapter(description: Mapping[str, Any], model: Path, place: Place) -> Loadi
     return Loading(lines)
 
 
-def _by_this_package(place: Place) -> list[str]:
+def _by_this_package(place: ResultSource) -> list[str]:
     """This package's loader reads folders: what is on the hub is downloaded first."""
     if not place.on_hub:
         return [

@@ -17,9 +17,9 @@ from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.facts import Places, hub_id, shown_model, target_words, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
-from tgo_pipeline.sharing.loading import PROMPT, Loading, Place, index_of, loading
+from tgo_pipeline.sharing.loading import PROMPT, Loading, ResultSource, index_of, loading
 from tgo_pipeline.sharing.pictures import Grid, before_after
-from tgo_pipeline.sharing.results import Results
+from tgo_pipeline.sharing.results import EvaluationResults
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -32,7 +32,7 @@ _SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
 
 
 @dataclass(frozen=True)
-class About:
+class ModelDetails:
     """What the run does not know: title, licence, and the names on the hub of the model, its base and its data."""
 
     licence: Licence
@@ -42,17 +42,17 @@ class About:
     dataset: str | None = None
 
 
-def write_model(params: Params, places: Places, about: About, to: Path) -> Path:
+def write_model(params: Params, places: Places, about: ModelDetails, to: Path) -> Path:
     """Write the shared model to the folder `to`: the result, its card and the pictures; returns the card.
 
     Raises `TgoError` if there is no result, or `to` holds something else.
     """
     described = _described(places.model)
     _require_same_run(params, described, places.model)
-    found, grid = Results.read(params, places), before_after(places, params.seed)
+    found, grid = EvaluationResults.read(params, places), before_after(places, params.seed)
     _mention_local_base(described, about)
     state = state_of(MODEL, places)
-    place = Place(about.repo or str(to), on_hub=about.repo is not None)
+    place = ResultSource(about.repo or str(to), on_hub=about.repo is not None)
     with new_folder(to, MODEL, state) as folder:
         link_files(places.model, folder, about.base_model)
         if grid is not None:
@@ -71,7 +71,7 @@ def _described(model: Path) -> dict[str, Any]:
     return described
 
 
-def _mention_local_base(described: Mapping[str, Any], about: About) -> None:
+def _mention_local_base(described: Mapping[str, Any], about: ModelDetails) -> None:
     base = str(described["base"])
     if described["method"] != "full" and not about.base_model and base not in EMBEDDED and not hub_id(base):
         log.warning(
@@ -101,11 +101,11 @@ def _require_same_run(params: Params, described: Mapping[str, Any], model: Path)
 def model_card(
     params: Params,
     described: Mapping[str, Any],
-    about: About,
-    found: Results | None,
+    about: ModelDetails,
+    found: EvaluationResults | None,
     grid: Grid | None,
     model: Path,
-    place: Place,
+    place: ResultSource,
 ) -> str:
     """The whole card; `place` is what the result is loaded from. Checked as the hub's library reads it."""
     from huggingface_hub import ModelCard
@@ -141,7 +141,7 @@ def model_card(
 
 
 def card_data(
-    params: Params, described: Mapping[str, Any], about: About, found: Results | None
+    params: Params, described: Mapping[str, Any], about: ModelDetails, found: EvaluationResults | None
 ) -> ModelCardData:
     """The front matter. `base_model` is there only if the base has an id on the hub."""
     from huggingface_hub import ModelCardData
@@ -167,11 +167,11 @@ def _spelled(objective: str) -> str:
     return _SPELLING.get(objective, objective.upper())
 
 
-def _base(described: Mapping[str, Any], about: About) -> str:
+def _base(described: Mapping[str, Any], about: ModelDetails) -> str:
     return about.base_model or shown_model(str(described["base"]))
 
 
-def _title(described: Mapping[str, Any], about: About) -> str:
+def _title(described: Mapping[str, Any], about: ModelDetails) -> str:
     if about.title:
         return about.title
     if about.repo:
@@ -179,7 +179,7 @@ def _title(described: Mapping[str, Any], about: About) -> str:
     return f"{_base(described, about).rsplit('/', 1)[-1]} tuned with {_spelled(str(described['objective']))}"
 
 
-def _evaluation(params: Params, found: Results | None) -> dict[str, Any] | None:
+def _evaluation(params: Params, found: EvaluationResults | None) -> dict[str, Any] | None:
     """The tables with their legend, and how the target and the held-out rewards moved, over all test sets together."""
     if found is None:
         return None
@@ -211,7 +211,12 @@ def _example(grid: Grid | None) -> str:
 
 
 def _loading(
-    params: Params, described: Mapping[str, Any], about: About, model: Path, place: Place, grid: Grid | None
+    params: Params,
+    described: Mapping[str, Any],
+    about: ModelDetails,
+    model: Path,
+    place: ResultSource,
+    grid: Grid | None,
 ) -> Loading:
     draw = {"num_inference_steps": params.generate.steps, "guidance_scale": params.generate.guidance_scale}
     base = {"base": about.base_model} if about.base_model else {}

@@ -57,7 +57,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Upload:
     """What is uploaded, to where."""
 
     kind: Kind
@@ -73,7 +73,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PushResult:
     """What a push did: the address of the repository, and how many files and bytes were sent, kept and removed."""
 
     address: str
@@ -85,7 +85,7 @@ class Outcome:
 
 def plan(
     kind: Kind, repo: str, folder: Path, revision: str | None = None, places: Places | None = None
-) -> Plan:
+) -> Upload:
     """The files of a shared folder; touches no network.
 
     Raises `TgoError` if the name is none, the folder lacks its card, or the run has changed since (`places` given).
@@ -110,10 +110,10 @@ def plan(
             "the folder with --from to push it as it is."
         )
     files = [File(path, path.relative_to(folder).as_posix()) for path in shared_files(folder)]
-    return Plan(kind, repo, revision, folder, files)
+    return Upload(kind, repo, revision, folder, files)
 
 
-def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outcome:
+def push(planned: Upload, *, private: bool = False, update: bool = False) -> PushResult:
     """Create the repository if need be and upload what it lacks; `update` writes into one that holds other files.
 
     Raises `TgoError` for a missing token or permission, no network, a repository that holds something else, and a
@@ -129,7 +129,7 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
         _require_ours(planned, remote, missing, update)
         if missing or stale:
             _upload(api, planned, missing, stale)
-    return Outcome(
+    return PushResult(
         address(planned.repo, planned.kind),
         len(missing),
         sum(file.size for file in missing),
@@ -139,7 +139,7 @@ def push(planned: Plan, *, private: bool = False, update: bool = False) -> Outco
 
 
 @contextlib.contextmanager
-def _explained(planned: Plan) -> Iterator[None]:
+def _explained(planned: Upload) -> Iterator[None]:
     """Turn what the hub's library raises into a `TgoError` that says what was refused and what to do."""
     from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
 
@@ -153,7 +153,7 @@ def _explained(planned: Plan) -> Iterator[None]:
         ) from error
 
 
-def _check_card(planned: Plan) -> None:
+def _check_card(planned: Upload) -> None:
     """Ask the hub what it thinks of the card's front matter before anything is sent."""
     import yaml
     from huggingface_hub import RepoCard
@@ -180,7 +180,7 @@ def _is_there(file: File, remote: Mapping[str, RepoFile]) -> bool:
     return hashlib.sha1(content, usedforsecurity=False).hexdigest() == found.blob_id
 
 
-def _stale(planned: Plan, remote: Mapping[str, RepoFile]) -> list[str]:
+def _stale(planned: Upload, remote: Mapping[str, RepoFile]) -> list[str]:
     """Files of an earlier push that would be read along with the new ones."""
     wanted = {file.name for file in planned.files}
     return sorted(
@@ -193,7 +193,7 @@ def _stale(planned: Plan, remote: Mapping[str, RepoFile]) -> list[str]:
 
 
 def _require_ours(
-    planned: Plan, remote: Mapping[str, RepoFile], missing: Sequence[File], update: bool
+    planned: Upload, remote: Mapping[str, RepoFile], missing: Sequence[File], update: bool
 ) -> None:
     to_send = {file.name for file in missing}
     wanted = {file.name for file in planned.files}
@@ -207,7 +207,7 @@ def _require_ours(
     )
 
 
-def _upload(api: HfApi, planned: Plan, missing: Sequence[File], stale: Sequence[str]) -> None:
+def _upload(api: HfApi, planned: Upload, missing: Sequence[File], stale: Sequence[str]) -> None:
     """Everything but the card, and the card after it: it describes what is complete by then.
 
     The library leaves out what is there already, and goes on where an earlier call was broken off.

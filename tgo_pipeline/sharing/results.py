@@ -26,7 +26,7 @@ LINE_LIMIT = 2000
 
 
 @dataclass(frozen=True)
-class Results:
+class EvaluationResults:
     """The rows of the evaluation table with the legend that was written with them."""
 
     rows: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Results:
     params: Params
 
     @classmethod
-    def read(cls, params: Params, places: Places) -> Results | None:
+    def read(cls, params: Params, places: Places) -> EvaluationResults | None:
         """None if there is no evaluation. Raises `TgoError` if it is one of another model than the one that is here."""
         from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
@@ -67,7 +67,7 @@ def _require_same_model(legend: Mapping[str, Any], table: Path, model: Path) -> 
         )
 
 
-def tables(results: Results) -> str:
+def tables(results: EvaluationResults) -> str:
     """One Markdown table for each test set; a single one stands for all sets together."""
     sets = results.by_set
     if len(sets) == 2 and ALL in sets:
@@ -75,7 +75,7 @@ def tables(results: Results) -> str:
     return "\n\n".join(_table(name, rows, results) for name, rows in sets.items())
 
 
-def _table(name: str, rows: Sequence[Mapping[str, Any]], results: Results) -> str:
+def _table(name: str, rows: Sequence[Mapping[str, Any]], results: EvaluationResults) -> str:
     level = f"{results.confidence:.0%}"
     header = ("reward", "base", "tuned", f"difference [{level}]", "effect", f"win rate [{level}]", "ties")
     cells = [_cells(row, results.params) for row in rows]
@@ -97,7 +97,7 @@ def _cells(row: Mapping[str, Any], params: Params) -> list[str]:
     ]
 
 
-def legend(results: Results) -> str:
+def legend(results: EvaluationResults) -> str:
     """What every name in the tables is, as the evaluation recorded it, and what the columns and marks mean."""
     level = f"{results.confidence:.0%}"
     said = [
@@ -127,7 +127,7 @@ def _mark(row: Mapping[str, Any], params: Params) -> str:
     return "" if row["reward"] in params.score.columns else " (held out)"
 
 
-def model_index(results: Results) -> list[EvalResult]:
+def model_index(results: EvaluationResults) -> list[EvalResult]:
     """Mean score and win rate of every reward on each test set, with intervals, as the hub's front matter has them."""
     sets = results.legend.get("test_sets", {})
     found = []

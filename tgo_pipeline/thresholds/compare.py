@@ -9,7 +9,7 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.thresholds.baselines import Comparison, sample_baselines
-from tgo_pipeline.thresholds.groups import Sources, members
+from tgo_pipeline.thresholds.groups import GroupSources, members
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,7 @@ def compare(
     values: np.ndarray,
     rule: ThresholdParams,
     tau: float,
-    sources: Sources,
+    sources: GroupSources,
     proxy: tuple[pl.DataFrame, np.ndarray] | None = None,
 ) -> Comparison:
     """What the target scores `values` (N,) of `frame` that are not NaN are compared with, one after the other.

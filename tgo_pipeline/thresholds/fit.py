@@ -27,7 +27,7 @@ _RULE = {"baseline": "global", "group": None, "beta": None, "leave_one_out": Fal
 
 
 @dataclass(frozen=True)
-class Scores:
+class PromptScores:
     """One score per sample with its prompt: what is finite, and how many are not."""
 
     name: str
@@ -37,7 +37,7 @@ class Scores:
     n_nonfinite: int
 
     @classmethod
-    def of(cls, name: str, values: np.ndarray, null: np.ndarray, prompts: np.ndarray) -> Scores:
+    def of(cls, name: str, values: np.ndarray, null: np.ndarray, prompts: np.ndarray) -> PromptScores:
         """Keep the finite `values` (N,); `null` (N,) tells a missing score from a NaN or infinite one."""
         usable = np.isfinite(values)
         nonfinite = int(np.sum(~usable & ~null))
@@ -66,7 +66,7 @@ def fit(
     fewer than 2. A missing column raises `TgoError` in any case.
     """
     prompts = frame["prompt_id"].rank("dense").to_numpy().astype(np.int64)
-    members = [Scores.of(name, column(frame, name), _null(frame, [name]), prompts) for name in rewards]
+    members = [PromptScores.of(name, column(frame, name), _null(frame, [name]), prompts) for name in rewards]
     for scores in members:
         if scores.name == target or scores.name in target_rewards:
             _require_spread(scores)
@@ -74,7 +74,7 @@ def fit(
     if target in TARGET_COMBINATIONS:
         taus = {row["reward"]: row["tau"] for row in rows}
         values = target_scores(frame, target, target_rewards, frame, taus)
-        combined = Scores.of(target, values, _null(frame, target_rewards), prompts)
+        combined = PromptScores.of(target, values, _null(frame, target_rewards), prompts)
         _require_spread(combined)
         rows.append(_row(combined, params, seed, tau=MAJORITY_TAU if target == "majority" else None))
     for row in rows:
@@ -91,7 +91,7 @@ def _null(frame: pl.DataFrame, rewards: Sequence[str]) -> np.ndarray:
     return np.any([frame[name].is_null().to_numpy() for name in rewards], axis=0)
 
 
-def _require_spread(scores: Scores) -> None:
+def _require_spread(scores: PromptScores) -> None:
     n = scores.values.size
     if n < 2:
         raise TgoError(
@@ -105,7 +105,9 @@ def _require_spread(scores: Scores) -> None:
         )
 
 
-def _row(scores: Scores, params: ThresholdParams, seed: int, tau: float | None = None) -> dict[str, Any]:
+def _row(
+    scores: PromptScores, params: ThresholdParams, seed: int, tau: float | None = None
+) -> dict[str, Any]:
     """A row; a given `tau` is fixed and has no interval."""
     values = scores.values
     row: dict[str, Any] = {
@@ -139,7 +141,7 @@ def _row(scores: Scores, params: ThresholdParams, seed: int, tau: float | None =
     }
 
 
-def _intervals(scores: Scores, params: ThresholdParams, seed: int) -> dict[str, float | None]:
+def _intervals(scores: PromptScores, params: ThresholdParams, seed: int) -> dict[str, float | None]:
     low, high = order_statistic_interval(np.sort(scores.values), params.percentile, params.confidence)
     bootstrap_low, bootstrap_high = bootstrap_interval(
         scores.values,

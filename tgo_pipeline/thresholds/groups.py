@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sources:
+class GroupSources:
     """Where groups are looked up: the prompts table, and the generations for `group: model`."""
 
     prompts: Path
@@ -38,7 +38,7 @@ class Sources:
         return read_metadata(self.prompts).get("fingerprint") or content_fingerprint(self.prompts)
 
 
-PROJECT = Sources(paths.PROMPTS, paths.GENERATIONS)
+PROJECT = GroupSources(paths.PROMPTS, paths.GENERATIONS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Members:
     numbers: list[np.ndarray]
 
 
-def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: Sources) -> Members:
+def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: GroupSources) -> Members:
     """Number the prompts, or with `baseline: group` the groups, of frames with `sample_id` and `prompt_id`.
 
     Raises `TgoError` if no sample of one of them belongs to a group.
@@ -69,7 +69,7 @@ def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: So
     return Members(level, names, np.split(ranks, edges))
 
 
-def _groups(frame: pl.DataFrame, group: str, sources: Sources) -> pl.Series:
+def _groups(frame: pl.DataFrame, group: str, sources: GroupSources) -> pl.Series:
     key = "sample_id" if group == "model" else "prompt_id"
     known = _models(sources.generations) if group == "model" else _prompts(sources.prompts, group)
     found = frame.select(key).join(known, on=key, how="left", maintain_order="left")[group]

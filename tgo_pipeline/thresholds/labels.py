@@ -22,7 +22,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
-from tgo_pipeline.thresholds.groups import PROJECT, Sources
+from tgo_pipeline.thresholds.groups import PROJECT, GroupSources
 from tgo_pipeline.thresholds.targets import (
     mid_ranks,
     read_score_shard,
@@ -185,7 +185,7 @@ def label_folder(
     labels: Path,
     metrics: Path,
     plots: Path,
-    sources: Sources = PROJECT,
+    sources: GroupSources = PROJECT,
 ) -> Status:
     """Write a label shard beside every score shard (same name), `metrics` (JSON) and `plots/weights.csv`.
 
@@ -224,7 +224,9 @@ def label_folder(
     return status
 
 
-def label_scores(params: Params, *, scores: Path, thresholds: Path, sources: Sources = PROJECT) -> Labelled:
+def label_scores(
+    params: Params, *, scores: Path, thresholds: Path, sources: GroupSources = PROJECT
+) -> Labelled:
     """Target score, label and weight of every sample of the score shards, in the order of the shards.
 
     A sample whose prompt or group has too few scores for a baseline of its own is compared with the global tau, and

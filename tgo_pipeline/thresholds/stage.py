@@ -11,7 +11,7 @@ from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.paths import ADEQUACY, BASELINES
 from tgo_pipeline.storage.shards import atomic
-from tgo_pipeline.thresholds.groups import PROJECT, Sources
+from tgo_pipeline.thresholds.groups import PROJECT, GroupSources
 from tgo_pipeline.thresholds.targets import (
     finite,
     read_scores,
@@ -48,7 +48,7 @@ def fit_folder(
     thresholds: Path,
     metrics: Path,
     plots: Path,
-    sources: Sources = PROJECT,
+    sources: GroupSources = PROJECT,
 ) -> None:
     """Fit the thresholds of `scores`, or of the proxy folder, and write the table, beside it `baselines.parquet`
     and `adequacy.parquet`, `metrics` (JSON), `plots/scores.csv`, and `<reward>.{vl.json,svg}` in `plots/thresholds` and
@@ -96,7 +96,7 @@ def fit_folder(
         write_table(table, temporary, mark)
 
 
-def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: Sources) -> pa.Table:
+def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: GroupSources) -> pa.Table:
     import numpy as np
 
     from tgo_pipeline.thresholds.baseline_table import baseline_table
@@ -119,7 +119,7 @@ def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: So
     )
 
 
-def planned_fingerprint(params: Params, scores: Path, sources: Sources = PROJECT) -> str:
+def planned_fingerprint(params: Params, scores: Path, sources: GroupSources = PROJECT) -> str:
     """What the table of these scores and parameters would carry in its metadata; another one makes it stale."""
     return fingerprint(
         version=VERSION,

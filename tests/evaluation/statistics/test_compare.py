@@ -16,7 +16,7 @@ from tgo_pipeline.evaluation.statistics.compare import EVALUATION, evaluation_ta
 from tgo_pipeline.evaluation.statistics.scores import (
     ALL,
     SAMPLES,
-    Pairs,
+    PairedScores,
     join_scores,
     pair_scores,
     pairs_from_samples,
@@ -40,14 +40,14 @@ def _scores(values: Mapping[str, Sequence[float | None]], images: int = 2) -> pl
     return pl.DataFrame({"sample_id": [i[0] for i in ids], "prompt_id": [i[1] for i in ids], **columns})
 
 
-def pairs_of(base: Sequence[float | None], tuned: Sequence[float | None]) -> Pairs:
+def pairs_of(base: Sequence[float | None], tuned: Sequence[float | None]) -> PairedScores:
     return pair_scores(_scores({"r": base}), _scores({"r": tuned}), PROMPTS, ["r"])
 
 
 BASE, TUNED = [1, 2, 3, 4, 5, 6], [2, 2, 5, 3, 6, 8]
 
 
-def _row(pairs: Pairs, test_set: str = ALL) -> dict:
+def _row(pairs: PairedScores, test_set: str = ALL) -> dict:
     rows = evaluation_table(pairs, "r", PARAMS).to_pylist()
     return next(row for row in rows if row["test_set"] == test_set)
 

@@ -23,14 +23,14 @@ from tgo_pipeline.evaluation.statistics.hacking import (
     judge,
     suspicions,
 )
-from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
 from tgo_pipeline.params import EvaluateParams
 
 PARAMS = EvaluateParams(bootstrap=400)
 ROLES = Roles("target", [], ["held", "oracle"])
 
 
-def rows(world: Scores, roles: Roles | None = ROLES) -> dict[tuple[str, str], dict]:
+def rows(world: ModelScores, roles: Roles | None = ROLES) -> dict[tuple[str, str], dict]:
     table = hacking_table(world, roles, PARAMS, seed=0)
     assert table.schema.equals(HACKING)
     return {(row["model"], row["reward"]): row for row in table.to_pylist() if row["test_set"] == ALL}

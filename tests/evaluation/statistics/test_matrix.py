@@ -10,7 +10,7 @@ from tests.evaluation.worlds import MODELS, REWARDS, scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.matrix import MATRIX, families, matrix_table
-from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 
@@ -19,7 +19,7 @@ GAINS = {"tuned": [0.6, 0.2, -0.4], "other": [0.1, 0.0, 0.0]}
 Key = tuple[str, str, str, str | None, str]
 
 
-def rows(found: Scores, params: EvaluateParams = PARAMS) -> dict[Key, dict]:
+def rows(found: ModelScores, params: EvaluateParams = PARAMS) -> dict[Key, dict]:
     table = matrix_table(found, "target", params, seed=0)
     assert table.schema.equals(MATRIX)
     keys = ("model_a", "model_b", "test_set", "category", "reward")
@@ -27,12 +27,12 @@ def rows(found: Scores, params: EvaluateParams = PARAMS) -> dict[Key, dict]:
 
 
 @pytest.fixture(scope="module")
-def world() -> Scores:
+def world() -> ModelScores:
     return scores(GAINS, missing=0.02, digits=1)
 
 
 @pytest.fixture(scope="module")
-def found(world: Scores) -> dict[Key, dict]:
+def found(world: ModelScores) -> dict[Key, dict]:
     return rows(world)
 
 
@@ -51,7 +51,7 @@ def test_every_ordered_pair_has_its_row_in_every_cell(found: dict[Key, dict]) ->
 
 
 def test_the_tuned_row_against_base_is_the_row_of_the_evaluation(
-    world: Scores, found: dict[Key, dict]
+    world: ModelScores, found: dict[Key, dict]
 ) -> None:
     table = evaluation_table(world.pairs("base", "tuned"), "target", PARAMS, seed=0)
     for row in table.to_pylist():
@@ -60,7 +60,7 @@ def test_the_tuned_row_against_base_is_the_row_of_the_evaluation(
             assert mine[name] == row[name] or mine[name] == pytest.approx(row[name], abs=1e-12), name
 
 
-def test_counts_are_those_of_a_loop(world: Scores, found: dict[Key, dict]) -> None:
+def test_counts_are_those_of_a_loop(world: ModelScores, found: dict[Key, dict]) -> None:
     for (a, b, test_set, category, reward), row in found.items():
         wins = ties = losses = 0
         differences: dict[str, list[float]] = {}
@@ -92,7 +92,9 @@ def test_the_other_side_of_a_pair_is_its_mirror_image(found: dict[Key, dict]) ->
             assert row[name] == other[name]
 
 
-def test_the_order_of_the_models_changes_nothing_but_the_order(world: Scores, found: dict[Key, dict]) -> None:
+def test_the_order_of_the_models_changes_nothing_but_the_order(
+    world: ModelScores, found: dict[Key, dict]
+) -> None:
     turned = dataclasses.replace(world, models=world.models[::-1], values=world.values[::-1])
     other = rows(turned)
     assert other.keys() == found.keys()
@@ -102,7 +104,7 @@ def test_the_order_of_the_models_changes_nothing_but_the_order(world: Scores, fo
             assert same == value or same == pytest.approx(value, abs=1e-9), (key, name)
 
 
-def test_a_model_and_its_copy_differ_in_nothing(world: Scores) -> None:
+def test_a_model_and_its_copy_differ_in_nothing(world: ModelScores) -> None:
     copied = dataclasses.replace(world, values=np.stack([world.values[0]] * 3))
     for row in rows(copied).values():
         assert row["ties"] == row["n"] and row["win_rate"] == 0 and row["win_tie_rate"] == 0.5
@@ -118,7 +120,7 @@ def test_single_images_have_the_wilson_interval_of_their_number() -> None:
 
 
 @pytest.mark.parametrize("correction", ["holm", "bh", "none"])
-def test_p_values_are_corrected_within_their_family(world: Scores, correction: str) -> None:
+def test_p_values_are_corrected_within_their_family(world: ModelScores, correction: str) -> None:
     found = rows(world, dataclasses.replace(PARAMS, correction=correction))
     whole = [row for row in found.values() if row["grouping"] is None]
     once = [row for row in whole if MODELS.index(row["model_a"]) > MODELS.index(row["model_b"])]
@@ -131,7 +133,7 @@ def test_p_values_are_corrected_within_their_family(world: Scores, correction: s
         assert row["significant"] == (row["p_adjusted"] < 0.05)
 
 
-def test_one_test_set_is_one_hypothesis_with_everything_together(world: Scores) -> None:
+def test_one_test_set_is_one_hypothesis_with_everything_together(world: ModelScores) -> None:
     one = dataclasses.replace(world, test_sets=np.full(len(world.test_sets), "only"))
     table = matrix_table(one, "target", PARAMS, seed=0).to_pylist()
     assert {name: len(members) for name, members in families(table).items()} == {
@@ -145,7 +147,7 @@ def test_one_test_set_is_one_hypothesis_with_everything_together(world: Scores) 
     assert [r["p_adjusted"] for r in by_set[ALL]] == [r["p_adjusted"] for r in by_set["only"]]
 
 
-def test_a_pair_without_a_common_score_has_no_numbers(world: Scores) -> None:
+def test_a_pair_without_a_common_score_has_no_numbers(world: ModelScores) -> None:
     values = world.values.copy()
     values[2, :, 1] = np.nan
     row = rows(dataclasses.replace(world, values=values))["other", "base", ALL, None, "held"]
@@ -162,10 +164,10 @@ def test_a_pair_without_a_common_score_has_no_numbers(world: Scores) -> None:
     assert [row[name] for name in empty] == [None] * len(empty)
 
 
-def test_without_a_target_no_row_is_one(world: Scores) -> None:
+def test_without_a_target_no_row_is_one(world: ModelScores) -> None:
     assert not any(matrix_table(world, None, PARAMS, 0)["is_target"].to_pylist())
 
 
-def test_a_test_set_may_not_be_named_all(world: Scores) -> None:
+def test_a_test_set_may_not_be_named_all(world: ModelScores) -> None:
     with pytest.raises(TgoError, match="rename"):
         rows(dataclasses.replace(world, test_sets=np.full(len(world.test_sets), ALL)))

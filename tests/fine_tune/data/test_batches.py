@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fine_tune.data.batches import Encoded, Place, Sampling, TrainingData
-from fine_tune.data.cache import Source, encode_folder, plan
+from fine_tune.data.batches import BatchItem, Encoded, Sampling, TrainingData
+from fine_tune.data.cache import EncodingSource, encode_folder, plan
 from fine_tune.data.labels import Labels, read_labels
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
@@ -60,7 +60,7 @@ def test_the_order_follows_from_seed_and_step_alone() -> None:
 @pytest.fixture(scope="module")
 def cache(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoded:
     folder = tmp_path_factory.mktemp("encoded")
-    origin = Source(source / "generations", str(source / "model"), None, (None, None))
+    origin = EncodingSource(source / "generations", str(source / "model"), None, (None, None))
     encode_folder(folder, origin, plan(origin), RuntimeParams(device="cpu"))
     return Encoded(folder, plan(origin))
 
@@ -85,7 +85,7 @@ def test_a_batch_joins_labels_with_the_cache(cache: Encoded, labels: Labels) -> 
 
 
 def test_draws_of_a_sample_do_not_depend_on_the_batch_size(cache: Encoded, labels: Labels) -> None:
-    def draws(batch_size: int) -> dict[Place, tuple[int, torch.Tensor]]:
+    def draws(batch_size: int) -> dict[BatchItem, tuple[int, torch.Tensor]]:
         data = TrainingData(labels, cache, Sampling(seed=3, batch_size=batch_size, caption_dropout=0.3))
         found = {}
         for step in range(2 * world.SAMPLES // batch_size):
@@ -226,7 +226,9 @@ def test_mismatched_conditions_are_those_of_the_next_sample(cache: Encoded, labe
 
 def test_a_prefix_stands_before_the_prompts_of_its_side(source: Path, labels: Labels, tmp_path: Path) -> None:
     prefixes = {1: "good ", 0: "bad "}
-    origin = Source(source / "generations", str(source / "model"), None, (None, None), ("bad ", "good "))
+    origin = EncodingSource(
+        source / "generations", str(source / "model"), None, (None, None), ("bad ", "good ")
+    )
     encode_folder(tmp_path, origin, plan(origin), RuntimeParams(device="cpu"))
     cache = Encoded(tmp_path, plan(origin))
     data = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, prefixes=prefixes))

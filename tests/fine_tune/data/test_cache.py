@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fine_tune.data.cache import PROMPTS_PER_SHARD, Source, encode_folder, plan, prompt_chunks
+from fine_tune.data.cache import PROMPTS_PER_SHARD, EncodingSource, encode_folder, plan, prompt_chunks
 from fine_tune.data.tensors import read_tensors, write_tensors
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
@@ -22,11 +22,11 @@ from tgo_pipeline.storage.tables import GENERATIONS, read_table
 CPU = RuntimeParams(device="cpu", generate_batch_size=5)
 
 
-def source_of(root: Path, model: Path) -> Source:
-    return Source(root / "generations", str(model), None, (None, None))
+def source_of(root: Path, model: Path) -> EncodingSource:
+    return EncodingSource(root / "generations", str(model), None, (None, None))
 
 
-def encode(folder: Path, origin: Source) -> None:
+def encode(folder: Path, origin: EncodingSource) -> None:
     encode_folder(folder, origin, plan(origin), CPU)
 
 
@@ -118,7 +118,7 @@ def test_missing_and_incomplete_generations_are_errors(tmp_path: Path, model: Pa
     with pytest.raises(TgoError, match="incomplete"):
         plan(source_of(tmp_path, model))
     with pytest.raises(TgoError, match="nowhere"):
-        plan(Source(tmp_path / "generations", str(tmp_path / "nowhere"), None, (None, None)))
+        plan(EncodingSource(tmp_path / "generations", str(tmp_path / "nowhere"), None, (None, None)))
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
 from tgo_pipeline.thresholds.adequacy.table import (
     BASELINES,
     STATISTICS,
-    Row,
+    AdequacyRow,
     Statistics,
     by_reward,
     planned_fingerprint,
@@ -266,7 +266,10 @@ def test_the_stage_writes_the_table_beside_the_thresholds_with_plots_and_metrics
 
 def test_rows_are_found_by_statistic_and_baseline() -> None:
     found = Statistics(
-        [Row(statistic="ratio", value=1), Row(statistic="ratio", value=2, baseline="prompt_soft")]
+        [
+            AdequacyRow(statistic="ratio", value=1),
+            AdequacyRow(statistic="ratio", value=2, baseline="prompt_soft"),
+        ]
     )
     assert found.first("ratio", "prompt_soft").value == 2
-    assert found.first("nothing") == Row(statistic="nothing")
+    assert found.first("nothing") == AdequacyRow(statistic="nothing")

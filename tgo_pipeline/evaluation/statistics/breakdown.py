@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
 
 CELL_FIELDS = [
     pa.field("test_set", pa.string(), nullable=False),
@@ -21,7 +21,7 @@ CELL_FIELDS = [
 
 
 @dataclass(frozen=True)
-class Cell:
+class SampleSubset:
     """A part of the samples; `chosen` (N,) says which."""
 
     test_set: str
@@ -34,7 +34,7 @@ class Cell:
         return {"test_set": self.test_set, "grouping": self.grouping, "category": self.category}
 
 
-def cells(scores: Scores) -> Iterator[Cell]:
+def cells(scores: ModelScores) -> Iterator[SampleSubset]:
     """Everything, then each test set followed by its categories and challenges, in the order of the samples.
 
     Raises `TgoError` if a test set has the name of everything together.
@@ -42,11 +42,11 @@ def cells(scores: Scores) -> Iterator[Cell]:
     sets = dict.fromkeys(scores.test_sets.tolist())
     if ALL in sets:
         raise TgoError(f"a test set is named {ALL!r}, which means all of them together: rename it.")
-    yield Cell(ALL, None, None, np.ones(len(scores.sample_ids), dtype=bool))
+    yield SampleSubset(ALL, None, None, np.ones(len(scores.sample_ids), dtype=bool))
     for name in sets:
         chosen = scores.test_sets == name
-        yield Cell(name, None, None, chosen)
+        yield SampleSubset(name, None, None, chosen)
         for grouping, column in scores.groupings.items():
             for category in dict.fromkeys(column[chosen].tolist()):
                 if category is not None:
-                    yield Cell(name, grouping, category, chosen & (column == category))
+                    yield SampleSubset(name, grouping, category, chosen & (column == category))

@@ -19,7 +19,7 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     effective_size,
     spread,
 )
-from tgo_pipeline.evaluation.statistics.scores import ALL, Pairs
+from tgo_pipeline.evaluation.statistics.scores import ALL, PairedScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
@@ -56,7 +56,9 @@ EVALUATION = with_features(
 )
 
 
-def evaluation_table(pairs: Pairs, target: str | None, params: EvaluateParams, seed: int = 0) -> pa.Table:
+def evaluation_table(
+    pairs: PairedScores, target: str | None, params: EvaluateParams, seed: int = 0
+) -> pa.Table:
     """One row per test set and reward, the set "all" (everything together) first; schema `EVALUATION`.
 
     A win is strict; `win_rate` is wins / n with a Wilson interval on the effective number of independent pairs,
@@ -75,7 +77,12 @@ def evaluation_table(pairs: Pairs, target: str | None, params: EvaluateParams, s
 
 
 def _rows(
-    pairs: Pairs, name: str, chosen: NDArray[np.bool_], target: str | None, params: EvaluateParams, seed: int
+    pairs: PairedScores,
+    name: str,
+    chosen: NDArray[np.bool_],
+    target: str | None,
+    params: EvaluateParams,
+    seed: int,
 ) -> list[dict[str, Any]]:
     base, tuned, clusters = pairs.base[chosen], pairs.tuned[chosen], pairs.prompt_ids[chosen]
     complete = pairs.complete()[chosen]

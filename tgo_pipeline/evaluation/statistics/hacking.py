@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tgo_pipeline.evaluation.statistics.breakdown import Cell, cells
+from tgo_pipeline.evaluation.statistics.breakdown import SampleSubset, cells
 from tgo_pipeline.evaluation.statistics.intervals import (
     effective_size,
     may_decide,
@@ -24,7 +24,7 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     spread,
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
-from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
@@ -68,7 +68,7 @@ class Roles:
         return cls(target, members, [name for name in others if name not in target_rewards])
 
 
-def hacking_table(scores: Scores, roles: Roles | None, params: EvaluateParams, seed: int) -> pa.Table:
+def hacking_table(scores: ModelScores, roles: Roles | None, params: EvaluateParams, seed: int) -> pa.Table:
     """Per model but the first (the base), test set and other reward, how the target's gain shows in it; `HACKING`.
 
     `target_gain` and `gain` are mean differences to the base in standard deviations of the base; `share` is their
@@ -90,7 +90,7 @@ def hacking_table(scores: Scores, roles: Roles | None, params: EvaluateParams, s
 
 
 def _rows(
-    cell: Cell, scores: Scores, place: int, roles: Roles, params: EvaluateParams, seed: int
+    cell: SampleSubset, scores: ModelScores, place: int, roles: Roles, params: EvaluateParams, seed: int
 ) -> list[dict[str, Any]]:
     base, other = (scores.values[k][cell.chosen] for k in (0, place))
     gains = dict(zip(scores.rewards, _standardised(base, other).T, strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tgo_pipeline.evaluation.statistics.breakdown import CELL_FIELDS, Cell, cells
+from tgo_pipeline.evaluation.statistics.breakdown import CELL_FIELDS, SampleSubset, cells
 from tgo_pipeline.evaluation.statistics.corrections import adjust
 from tgo_pipeline.evaluation.statistics.intervals import (
     bootstrap_means,
@@ -20,7 +20,7 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     sign_flip_test,
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
-from tgo_pipeline.evaluation.statistics.scores import ALL, Scores
+from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
@@ -64,7 +64,7 @@ MATRIX = with_features(
 Row = dict[str, Any]
 
 
-def matrix_table(scores: Scores, target: str | None, params: EvaluateParams, seed: int) -> pa.Table:
+def matrix_table(scores: ModelScores, target: str | None, params: EvaluateParams, seed: int) -> pa.Table:
     """One row per ordered pair of models, cell and reward; schema `MATRIX`. `scores` are aggregated already.
 
     A win is of `model_a`, strictly above `model_b` on the same sample; `difference` is the mean of a - b. Every pair
@@ -100,8 +100,8 @@ def _cell_key(row: Row) -> tuple[str, str | None, str | None]:
 
 
 def _cell_rows(
-    cell: Cell,
-    scores: Scores,
+    cell: SampleSubset,
+    scores: ModelScores,
     target: str | None,
     params: EvaluateParams,
     resampling: int,

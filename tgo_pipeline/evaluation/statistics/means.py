@@ -12,10 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.evaluation.statistics.breakdown import CELL_FIELDS, Cell, cells
+from tgo_pipeline.evaluation.statistics.breakdown import CELL_FIELDS, SampleSubset, cells
 from tgo_pipeline.evaluation.statistics.diversity import CLIP, PIXELS
 from tgo_pipeline.evaluation.statistics.intervals import bootstrap_means, spread
-from tgo_pipeline.evaluation.statistics.scores import Scores
+from tgo_pipeline.evaluation.statistics.scores import ModelScores
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
@@ -63,7 +63,11 @@ class Diversity:
 
 
 def models_table(
-    scores: Scores, target: str | None, params: EvaluateParams, seed: int, diversity: Diversity | None = None
+    scores: ModelScores,
+    target: str | None,
+    params: EvaluateParams,
+    seed: int,
+    diversity: Diversity | None = None,
 ) -> pa.Table:
     """One row per model, cell and reward; schema `MODELS`. `scores` are aggregated already.
 
@@ -79,8 +83,8 @@ def models_table(
 
 
 def _rows(
-    cell: Cell,
-    scores: Scores,
+    cell: SampleSubset,
+    scores: ModelScores,
     target: str | None,
     params: EvaluateParams,
     seed: int,
@@ -128,7 +132,7 @@ def _summary(values: NDArray, clusters: NDArray) -> dict[str, Any]:
 
 
 def _diversities(
-    cell: Cell, scores: Scores, diversity: Diversity | None, params: EvaluateParams, seed: int
+    cell: SampleSubset, scores: ModelScores, diversity: Diversity | None, params: EvaluateParams, seed: int
 ) -> list[dict[str, float | None]]:
     """The diversity columns of every model; all null where it is not measured."""
     if diversity is None:

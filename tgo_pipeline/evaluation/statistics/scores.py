@@ -33,7 +33,7 @@ SAMPLES = with_features(
 
 
 @dataclass(frozen=True)
-class Scores:
+class ModelScores:
     """Scores of M models on N samples by R rewards; NaN where a sample could not be scored.
 
     A sample is an image (equal prompt and seed for every model), or a prompt once its images are aggregated.
@@ -54,7 +54,7 @@ class Scores:
         if not len(self.sample_ids):
             raise TgoError("there is nothing to compare: the test sets hold no sample.")
 
-    def aggregated(self, how: Aggregate) -> Scores:
+    def aggregated(self, how: Aggregate) -> ModelScores:
         """One sample a prompt, its score the `median`, `mean` or `best` of the prompt's images; `single`: unchanged.
 
         A prompt with an image that a model has no score for has none from that model: the best or the median of fewer
@@ -88,10 +88,10 @@ class Scores:
             )
         return np.argsort(starts[codes], kind="stable").reshape(len(counts), -1)
 
-    def pairs(self, base: str, tuned: str) -> Pairs:
+    def pairs(self, base: str, tuned: str) -> PairedScores:
         """Two of the models."""
         one, other = (self.values[self.models.index(name)] for name in (base, tuned))
-        return Pairs(
+        return PairedScores(
             sample_ids=self.sample_ids,
             prompt_ids=self.prompt_ids,
             prompts=self.prompts,
@@ -103,7 +103,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedScores:
     """N samples of both sides in one order, scored by R rewards; NaN where a side could not be scored."""
 
     sample_ids: NDArray[np.str_]  # (N,)
@@ -127,7 +127,9 @@ class Pairs:
         return int((~self.complete()).any(axis=1).sum())
 
 
-def join_scores(frames: Mapping[str, pl.DataFrame], prompts: pl.DataFrame, rewards: Sequence[str]) -> Scores:
+def join_scores(
+    frames: Mapping[str, pl.DataFrame], prompts: pl.DataFrame, rewards: Sequence[str]
+) -> ModelScores:
     """Join the scores of all models on `sample_id` and name each sample's test set (the `source` of its prompt).
 
     Samples keep the order of the first frame; scores that are null or not finite count as missing. Raises `TgoError`
@@ -152,7 +154,7 @@ def join_scores(frames: Mapping[str, pl.DataFrame], prompts: pl.DataFrame, rewar
         np.array(named[column].to_list(), dtype=np.str_)
         for column in ("sample_id", "prompt_id", "prompt", "source")
     )
-    return Scores(
+    return ModelScores(
         sample_ids=sample_ids,
         prompt_ids=prompt_ids,
         prompts=texts,
@@ -166,7 +168,7 @@ def join_scores(frames: Mapping[str, pl.DataFrame], prompts: pl.DataFrame, rewar
 
 def pair_scores(
     base: pl.DataFrame, tuned: pl.DataFrame, prompts: pl.DataFrame, rewards: Sequence[str]
-) -> Pairs:
+) -> PairedScores:
     """`join_scores` of two models, as pairs."""
     return join_scores({"base": base, "tuned": tuned}, prompts, rewards).pairs("base", "tuned")
 
@@ -185,7 +187,7 @@ def _matrix(frame: pl.DataFrame, rewards: Sequence[str]) -> NDArray[np.float64]:
     return np.where(np.isfinite(matrix), matrix, np.nan)
 
 
-def samples_table(pairs: Pairs) -> pa.Table:
+def samples_table(pairs: PairedScores) -> pa.Table:
     """One row per sample and reward that has a score on both sides."""
     columns: dict[str, list[Any]] = {name: [] for name in SAMPLES.names}
     identities = {
@@ -205,7 +207,7 @@ def samples_table(pairs: Pairs) -> pa.Table:
     return pa.table(columns, schema=SAMPLES)
 
 
-def pairs_from_samples(samples: pl.DataFrame) -> Pairs:
+def pairs_from_samples(samples: pl.DataFrame) -> PairedScores:
     """The pairs of a samples table (or of several, if their `sample_id`s differ), back in their shape (N, R)."""
     rewards = samples["reward"].unique(maintain_order=True).to_list()
     identity = ["sample_id", "prompt_id", "prompt", "test_set"]
@@ -214,7 +216,7 @@ def pairs_from_samples(samples: pl.DataFrame) -> Pairs:
         for side in ("base", "tuned")
     )
     ids, prompt_ids, prompts, test_sets = (np.array(base[name].to_list(), dtype=np.str_) for name in identity)
-    return Pairs(
+    return PairedScores(
         sample_ids=ids,
         prompt_ids=prompt_ids,
         prompts=prompts,

@@ -14,7 +14,7 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache, integrity
 from tgo_pipeline.hub import files as hub
-from tgo_pipeline.hub.address import MOVING, Hub, Official
+from tgo_pipeline.hub.address import MOVING, Official, Repository
 from tgo_pipeline.rewards.files import releases
 from tgo_pipeline.rewards.specs import canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
@@ -212,7 +212,7 @@ def _official(name: str, layout: Layout) -> Files:
     return Files(name, paths.pop(weights), paths, str(layout.official[weights].place))
 
 
-def _from_hub(name: str, layout: Layout, place: Hub) -> Files:
+def _from_hub(name: str, layout: Layout, place: Repository) -> Files:
     weights = next((path for file in layout.weights if (path := hub.find(place, file))), None)
     if weights is None:
         raise TgoError(f"reward {name}: {place} holds no {' or '.join(layout.weights)}.")
@@ -249,7 +249,7 @@ def _missing_tower(layout: Layout, files: Files) -> dict[str, Official]:
     return {file: layout.official[file] for file in layout.tower}
 
 
-def hub_place(name: str, source: str) -> Hub | None:
+def hub_place(name: str, source: str) -> Repository | None:
     """The hub repository `org/name@revision` that a source names, None for anything else.
 
     Raises `TgoError` for a revision that moves.
@@ -262,7 +262,7 @@ def hub_place(name: str, source: str) -> Hub | None:
             f"reward {name}: {source} may change at any time: pin a commit, {match['repo']}@COMMIT, so that the scores "
             "stay the same."
         )
-    return Hub(match["repo"], match["revision"])
+    return Repository(match["repo"], match["revision"])
 
 
 def _path(name: str, source: str) -> Path:

@@ -6,13 +6,15 @@ the one that the model hub states is checked.
 
 from __future__ import annotations
 
-from tgo_pipeline.hub.address import Hub, Official
+from tgo_pipeline.hub.address import Official, Repository
 
-HPSV2_REPO = Hub("xswu/HPSv2", "697403c78157020a1ae59d23f111aa58ced35b0a")
-PICKSCORE_REPO = Hub("yuvalkirstain/PickScore_v1", "a4e4367c6dfa7288a00c550414478f865b875800")
-IMAGEREWARD_REPO = Hub("zai-org/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72")
-OPENAI_L14_REPO = Hub("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
-LAION_H14_REPO = Hub("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c")
+HPSV2_REPO = Repository("xswu/HPSv2", "697403c78157020a1ae59d23f111aa58ced35b0a")
+PICKSCORE_REPO = Repository("yuvalkirstain/PickScore_v1", "a4e4367c6dfa7288a00c550414478f865b875800")
+IMAGEREWARD_REPO = Repository("zai-org/ImageReward", "5736be03b2652728fb87788c9797b0570450ab72")
+OPENAI_L14_REPO = Repository("openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41")
+LAION_H14_REPO = Repository(
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
+)
 
 HPSV2_1 = Official(
     "HPS_v2.1_compressed.pt",

@@ -30,7 +30,7 @@ from tgo_pipeline.thresholds.adequacy.flips import (
     weighted_variance,
 )
 from tgo_pipeline.thresholds.adequacy.intervals import standard_error
-from tgo_pipeline.thresholds.adequacy.table import Row
+from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
 from tgo_pipeline.thresholds.moments import Groups
 
@@ -122,7 +122,7 @@ class Sample:
         return standard_error(totals, self.sizes) * t_quantile((1 + self.confidence) / 2, freedom)
 
 
-def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[Row]:
+def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     """The rows of one baseline."""
     values = baseline.values(sample.groups)
     name, at = baseline.name, baseline.at
@@ -136,8 +136,12 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[Row]:
     squared = sample.mean(distance)
     del distance
 
-    def row(statistic: str, value: float | None, low: float | None = None, high: float | None = None) -> Row:
-        return Row(statistic=statistic, value=value, low=low, high=high, baseline=name, at=at, note=note)
+    def row(
+        statistic: str, value: float | None, low: float | None = None, high: float | None = None
+    ) -> AdequacyRow:
+        return AdequacyRow(
+            statistic=statistic, value=value, low=low, high=high, baseline=name, at=at, note=note
+        )
 
     yield row("flip_rate", flips.value, flips.low, flips.high)
     yield row("flip_rate_null", sample.shuffled.flip_rate(baseline, sample.tau, sample.ties))
@@ -162,7 +166,7 @@ def _noise(sample: Sample, baseline: Baseline) -> float | None:
     return jackknife_noise(sample.groups, baseline.beta) if baseline.name == "prompt_soft" else None
 
 
-def _soft(sample: Sample, baseline: Baseline, values: np.ndarray, note: str | None) -> Iterator[Row]:
+def _soft(sample: Sample, baseline: Baseline, values: np.ndarray, note: str | None) -> Iterator[AdequacyRow]:
     name, beta = baseline.name, baseline.beta
     ess = np.concatenate([soft_ess(part, beta) for part in chunks(sample.groups)])
     median, low = float(np.median(ess)), float(np.mean(ess < LOW_ESS))
@@ -171,50 +175,50 @@ def _soft(sample: Sample, baseline: Baseline, values: np.ndarray, note: str | No
         few = "too few: the soft baseline is nearer the prompt's largest score than an average"
     bias = float(np.mean(values - Baseline("prompt_soft_jackknife", beta).values(sample.groups)))
     together = "; ".join(text for text in (few, note) if text) or None
-    yield Row(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
-    yield Row(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
-    yield Row(statistic="soft_bias", baseline=name, at=beta, value=bias, note=note)
+    yield AdequacyRow(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
+    yield AdequacyRow(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
+    yield AdequacyRow(statistic="soft_bias", baseline=name, at=beta, value=bias, note=note)
     percentile = oracle_percentile(math.sqrt(sample.within), beta)
-    yield Row(statistic="oracle_percentile", baseline=name, at=beta, value=percentile, note=note)
+    yield AdequacyRow(statistic="oracle_percentile", baseline=name, at=beta, value=percentile, note=note)
 
 
 def _corrected(
     sample: Sample, baseline: Baseline, values: np.ndarray, noise: float, note: str | None
-) -> Iterator[Row]:
+) -> Iterator[AdequacyRow]:
     """The ratio, flips and the density bound of the true baselines."""
     name, at, sizes = baseline.name, baseline.at, sample.sizes
     true = true_baselines(values, sizes, noise)
     shift = sample.mean(values) - sample.mean(sample.groups.means())
     flips = sample.residuals.flip_rate(true, sizes, sample.tau, shift)
-    yield Row(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
+    yield AdequacyRow(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
     if sample.variance:
         ratio = min(1.0, max(0.0, weighted_variance(values, sizes) - noise) / sample.variance)
         reach = sample.reach(sizes * (values - sample.mean(values)) ** 2 / sample.variance)
         low, high = (None, None) if reach is None else (max(0.0, ratio - reach), min(1.0, ratio + reach))
-        yield Row(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
+        yield AdequacyRow(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
     density = sample.residuals.highest_density()
     if density is None:
         none = "too many equal scores: there is no density"
-        yield Row(statistic="density_bound", baseline=name, at=at, note=none)
+        yield AdequacyRow(statistic="density_bound", baseline=name, at=at, note=none)
     else:
         bound = density * sample.mean(np.abs(true - sample.tau))
-        yield Row(statistic="density_bound", baseline=name, at=at, value=bound, note=note)
+        yield AdequacyRow(statistic="density_bound", baseline=name, at=at, value=bound, note=note)
 
 
-def _bounds(sample: Sample, baseline: Baseline, squared: float, noise: float | None) -> Iterator[Row]:
+def _bounds(sample: Sample, baseline: Baseline, squared: float, noise: float | None) -> Iterator[AdequacyRow]:
     name = baseline.name
     bound = margin_bound(sample.near, sample.margins, squared)
     margin, least = bound.least
-    yield Row(statistic="margin_bound", baseline=name, at=margin, value=least)
+    yield AdequacyRow(statistic="margin_bound", baseline=name, at=margin, value=least)
     if noise is not None:
         margin, least = margin_bound(sample.near, sample.margins, max(0.0, squared - noise)).least
-        yield Row(statistic="margin_bound_corrected", baseline=name, at=margin, value=least)
+        yield AdequacyRow(statistic="margin_bound_corrected", baseline=name, at=margin, value=least)
     if name in ("prompt_mean", "prompt_soft"):
         for margin, value in zip(bound.margins.tolist(), bound.bounds.tolist(), strict=True):
-            yield Row(statistic="margin_curve", baseline=name, at=margin, value=value)
+            yield AdequacyRow(statistic="margin_curve", baseline=name, at=margin, value=value)
 
 
-def _weighted(sample: Sample, baseline: Baseline, values: np.ndarray) -> Iterator[Row]:
+def _weighted(sample: Sample, baseline: Baseline, values: np.ndarray) -> Iterator[AdequacyRow]:
     """E[w |t - b|] at t = tau and at its least."""
     if sample.weights is None:
         return
@@ -229,10 +233,12 @@ def _weighted(sample: Sample, baseline: Baseline, values: np.ndarray) -> Iterato
         totals = np.add.reduceat(distances, starts) if baseline.per_sample else distances
         mean, reach = float(totals.sum() / sizes.sum()), sample.reach(totals)
         low, high = (None, None) if reach is None else (max(0.0, mean - reach), mean + reach)
-        yield Row(statistic=statistic, baseline=baseline.name, at=threshold, value=mean, low=low, high=high)
+        yield AdequacyRow(
+            statistic=statistic, baseline=baseline.name, at=threshold, value=mean, low=low, high=high
+        )
 
 
-def spread_rows(sample: Sample) -> Iterator[Row]:
+def spread_rows(sample: Sample) -> Iterator[AdequacyRow]:
     """Histograms of the scores and of the prompts' means, estimated and true; what lies outside is in the end bins."""
     groups, sizes = sample.groups, sample.sizes
     least, most = np.quantile(groups.values, (TAIL, 1 - TAIL)).tolist()
@@ -250,4 +256,6 @@ def spread_rows(sample: Sample) -> Iterator[Row]:
         shares = (counts / groups.values.size).tolist()
         for low, high, share in zip(edges[:-1].tolist(), edges[1:].tolist(), shares, strict=True):
             middle = (low + high) / 2
-            yield Row(statistic=statistic, baseline=baseline, at=middle, value=share, low=low, high=high)
+            yield AdequacyRow(
+                statistic=statistic, baseline=baseline, at=middle, value=share, low=low, high=high
+            )

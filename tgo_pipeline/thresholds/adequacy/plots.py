@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.thresholds.adequacy.table import BASELINES, Row, Statistics
+from tgo_pipeline.thresholds.adequacy.table import BASELINES, AdequacyRow, Statistics
 from tgo_pipeline.thresholds.plots import TAU_COLOUR, write_charts
 
 if TYPE_CHECKING:
@@ -152,5 +152,5 @@ def _points(found: Statistics, parts: dict[str, str]) -> list[dict[str, Any]]:
     return [_point(name, row) for name, statistic in parts.items() for row in found.all(statistic)]
 
 
-def _point(name: str, row: Row) -> dict[str, Any]:
+def _point(name: str, row: AdequacyRow) -> dict[str, Any]:
     return {"of": name, "at": row.at, "value": row.value, "low": row.low, "high": row.high}

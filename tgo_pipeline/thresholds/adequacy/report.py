@@ -23,7 +23,7 @@ from tgo_pipeline.thresholds.adequacy.baselines import Sample, baseline_rows, pl
 from tgo_pipeline.thresholds.adequacy.bounds import sampling_flips
 from tgo_pipeline.thresholds.adequacy.flips import above, per_group
 from tgo_pipeline.thresholds.adequacy.intervals import Components, components, standard_error
-from tgo_pipeline.thresholds.adequacy.table import Row, Statistics
+from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
 from tgo_pipeline.thresholds.moments import Groups
 from tgo_pipeline.thresholds.targets import target_scores
@@ -43,12 +43,14 @@ def adequacy(frame: pl.DataFrame, rows: Iterable[Mapping[str, Any]], params: Par
     prompts = frame["prompt_id"].cast(pl.Categorical).to_physical().to_numpy().astype(np.int32)
     rows = list(rows)
     taus = {row["reward"]: row["tau"] for row in rows if row["tau"] is not None}
-    found: list[tuple[str, Row]] = []
+    found: list[tuple[str, AdequacyRow]] = []
     for row in rows:
         name = row["reward"]
         members = params.target_rewards if name in TARGET_COMBINATIONS else [name]
         if row["tau"] is None:
-            nothing = Row(statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}.")
+            nothing = AdequacyRow(
+                statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}."
+            )
             found.append((name, nothing))
             continue
         values = target_scores(frame, name, members, frame, taus)
@@ -71,27 +73,27 @@ def metrics(table: pa.Table) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def judge(groups: Groups, row: Mapping[str, Any], params: Params) -> list[Row]:
+def judge(groups: Groups, row: Mapping[str, Any], params: Params) -> list[AdequacyRow]:
     """Every statistic of one reward, the verdict first. `row` is its row of the thresholds table and has a tau."""
     threshold = params.threshold
-    case = Case(groups, row, threshold, params.label)
+    case = RewardCase(groups, row, threshold, params.label)
     decision = decide(case.heterogeneity, threshold.tolerance, threshold.confidence)
     weight, weight_rows = _weights(case)
     compared = list(_compared(case, weight, params))
     rows = [
-        Row(statistic="verdict", baseline=decision.verdict, note=decision.sentence),
-        Row(statistic="advice", note=advice(decision, case.heterogeneity, compared)),
-        Row(statistic="tolerance", value=threshold.tolerance),
+        AdequacyRow(statistic="verdict", baseline=decision.verdict, note=decision.sentence),
+        AdequacyRow(statistic="advice", note=advice(decision, case.heterogeneity, compared)),
+        AdequacyRow(statistic="tolerance", value=threshold.tolerance),
     ]
     if row["reward"] == params.target.reward:
-        rows.append(Row(statistic="target", value=1))
+        rows.append(AdequacyRow(statistic="target", value=1))
     if decision.needed_prompts is not None:
-        rows.append(Row(statistic="needed_prompts", value=decision.needed_prompts, at=decision.size))
+        rows.append(AdequacyRow(statistic="needed_prompts", value=decision.needed_prompts, at=decision.size))
     rows += [*_counts(case), *_tau(case), *_variances(case), *_judged(case.heterogeneity)]
     return [*rows, *compared, *_stability(case), *weight_rows]
 
 
-def _compared(case: Case, weight: np.ndarray | None, params: Params) -> Iterator[Row]:
+def _compared(case: RewardCase, weight: np.ndarray | None, params: Params) -> Iterator[AdequacyRow]:
     """Tau against every baseline, over the prompts with 2 samples or more."""
     repeated = case.groups.sizes >= 2
     if not repeated.any():
@@ -115,7 +117,7 @@ def _part(groups: Groups, which: np.ndarray) -> Groups:
 
 
 @dataclass(frozen=True)
-class Case:
+class RewardCase:
     """One reward: its scores by prompt, its row of the thresholds table, and what is derived from both."""
 
     groups: Groups
@@ -162,52 +164,52 @@ class Case:
         return self.components.within if self.components else self.groups.variance()
 
 
-def _counts(case: Case) -> Iterator[Row]:
+def _counts(case: RewardCase) -> Iterator[AdequacyRow]:
     sizes = case.groups.sizes
-    yield Row(statistic="samples", value=int(sizes.sum()))
-    yield Row(statistic="prompts", value=sizes.size)
-    yield Row(statistic="repeated_prompts", value=int(np.sum(sizes >= 2)))
-    yield Row(statistic="samples_per_prompt", value=float(np.median(sizes)))
+    yield AdequacyRow(statistic="samples", value=int(sizes.sum()))
+    yield AdequacyRow(statistic="prompts", value=sizes.size)
+    yield AdequacyRow(statistic="repeated_prompts", value=int(np.sum(sizes >= 2)))
+    yield AdequacyRow(statistic="samples_per_prompt", value=float(np.median(sizes)))
 
 
-def _tau(case: Case) -> Iterator[Row]:
+def _tau(case: RewardCase) -> Iterator[AdequacyRow]:
     row, groups, n = case.row, case.groups, case.groups.values.size
     low, high = row["tau_bootstrap_low"], row["tau_bootstrap_high"]
-    yield Row(statistic="tau", value=case.tau, low=low, high=high, at=case.percentile)
-    yield Row(statistic="positive_fraction", value=float(np.mean(groups.values >= case.tau)))
-    yield Row(statistic="ties", value=float(np.mean(groups.values == case.tau)))
+    yield AdequacyRow(statistic="tau", value=case.tau, low=low, high=high, at=case.percentile)
+    yield AdequacyRow(statistic="positive_fraction", value=float(np.mean(groups.values >= case.tau)))
+    yield AdequacyRow(statistic="ties", value=float(np.mean(groups.values == case.tau)))
     if case.fixed:
-        yield Row(statistic="sampling_flip_rate", note="tau is given, not estimated")
+        yield AdequacyRow(statistic="sampling_flip_rate", note="tau is given, not estimated")
         return
     if groups.sizes.size >= 2:
         error = standard_error(case.negatives(case.tau), groups.sizes)
-        yield Row(statistic="sampling_flip_rate", value=float(np.sqrt(2 / np.pi) * error))
-    yield Row(statistic="sampling_flip_rate_independent", value=sampling_flips(n, case.percentile))
+        yield AdequacyRow(statistic="sampling_flip_rate", value=float(np.sqrt(2 / np.pi) * error))
+    yield AdequacyRow(statistic="sampling_flip_rate_independent", value=sampling_flips(n, case.percentile))
 
 
-def _variances(case: Case) -> Iterator[Row]:
+def _variances(case: RewardCase) -> Iterator[AdequacyRow]:
     known = case.components
     if known is None:
-        yield Row(statistic="ratio", note=NO_RATIO)
+        yield AdequacyRow(statistic="ratio", note=NO_RATIO)
         return
-    yield Row(statistic="between_variance", value=known.between)
-    yield Row(statistic="within_variance", value=known.within)
-    yield Row(statistic="ratio", value=known.ratio.value, low=known.ratio.low, high=known.ratio.high)
+    yield AdequacyRow(statistic="between_variance", value=known.between)
+    yield AdequacyRow(statistic="within_variance", value=known.within)
+    yield AdequacyRow(statistic="ratio", value=known.ratio.value, low=known.ratio.low, high=known.ratio.high)
 
 
-def _judged(found: Heterogeneity) -> Iterator[Row]:
+def _judged(found: Heterogeneity) -> Iterator[AdequacyRow]:
     if found.labels is None or found.flips is None or found.bound is None:
-        yield Row(statistic="heterogeneity", note="too few samples, or all on one side of tau")
+        yield AdequacyRow(statistic="heterogeneity", note="too few samples, or all on one side of tau")
         return
     for name, interval in (
         ("label_ratio", found.labels.ratio),
         ("heterogeneity", found.flips),
         ("heterogeneity_bound", found.bound),
     ):
-        yield Row(statistic=name, value=interval.value, low=interval.low, high=interval.high)
+        yield AdequacyRow(statistic=name, value=interval.value, low=interval.low, high=interval.high)
 
 
-def _stability(case: Case) -> Iterator[Row]:
+def _stability(case: RewardCase) -> Iterator[AdequacyRow]:
     """Labels and their heterogeneity at other percentiles; labels at two percentiles are nested, so that a flip rate
     between any two is the difference of their flip rates from one outside both."""
     if case.fixed:
@@ -216,15 +218,15 @@ def _stability(case: Case) -> Iterator[Row]:
     for percentile, tau in zip(PERCENTILES, taus, strict=True):
         negatives = case.negatives(tau)
         moved = abs(negatives.sum() - case.heterogeneity.negative * case.groups.values.size)
-        yield Row(statistic="stability", at=percentile, value=float(moved / case.groups.values.size))
+        yield AdequacyRow(statistic="stability", at=percentile, value=float(moved / case.groups.values.size))
         flips = heterogeneity(negatives, case.groups.sizes, case.threshold.confidence).flips
         if flips is not None:
-            yield Row(
+            yield AdequacyRow(
                 statistic="heterogeneity_at", at=percentile, value=flips.value, low=flips.low, high=flips.high
             )
 
 
-def _weights(case: Case) -> tuple[np.ndarray | None, list[Row]]:
+def _weights(case: RewardCase) -> tuple[np.ndarray | None, list[AdequacyRow]]:
     """The weight of every sample about the global tau, and how unequal they are."""
     from tgo_pipeline.thresholds.labels import effective_sample_size, weights
 
@@ -233,15 +235,15 @@ def _weights(case: Case) -> tuple[np.ndarray | None, list[Row]]:
     try:
         weight = weights(values, case.tau, label.c, label.scale)
     except TgoError as error:
-        return None, [Row(statistic="weight_ess", note=str(error))]
+        return None, [AdequacyRow(statistic="weight_ess", note=str(error))]
     share = effective_sample_size(weight) / weight.size
     return weight, [
-        Row(statistic="weight_ess", value=share, note=note),
-        Row(statistic="weight_max", value=float(weight.max() / weight.mean()), note=note),
+        AdequacyRow(statistic="weight_ess", value=share, note=note),
+        AdequacyRow(statistic="weight_max", value=float(weight.max() / weight.mean()), note=note),
     ]
 
 
-def advice(decision: Decision, found: Heterogeneity, compared: Iterable[Row]) -> str:
+def advice(decision: Decision, found: Heterogeneity, compared: Iterable[AdequacyRow]) -> str:
     """What to do, in a sentence or two.
 
     Thresholds from K samples a prompt are wrong by chance, and flip a share of labels that falls as 1 / sqrt(K): what

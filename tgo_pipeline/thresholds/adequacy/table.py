@@ -97,7 +97,7 @@ and what could not be computed (`value` is null)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class AdequacyRow:
     """One statistic of one reward."""
 
     statistic: str
@@ -109,7 +109,7 @@ class Row:
     note: str | None = None
 
 
-def table(rows: Iterable[tuple[str, Row]]) -> pa.Table:
+def table(rows: Iterable[tuple[str, AdequacyRow]]) -> pa.Table:
     """The table of (reward, row)."""
     return pa.Table.from_pylist([{"reward": reward, **asdict(row)} for reward, row in rows], schema=ADEQUACY)
 
@@ -137,23 +137,23 @@ def read_adequacy(path: Path) -> pl.DataFrame:
 class Statistics:
     """The rows of one reward, looked up by statistic."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[AdequacyRow]) -> None:
         self.rows = list(rows)
 
-    def all(self, statistic: str, baseline: str | None = None) -> Iterator[Row]:
+    def all(self, statistic: str, baseline: str | None = None) -> Iterator[AdequacyRow]:
         """Its rows in the order of the table; of one baseline, if that is named."""
         for row in self.rows:
             if row.statistic == statistic and baseline in (None, row.baseline):
                 yield row
 
-    def first(self, statistic: str, baseline: str | None = None) -> Row:
+    def first(self, statistic: str, baseline: str | None = None) -> AdequacyRow:
         """Its first row, empty if there is none."""
-        return next(self.all(statistic, baseline), Row(statistic=statistic))
+        return next(self.all(statistic, baseline), AdequacyRow(statistic=statistic))
 
 
 def by_reward(frame: pl.DataFrame) -> dict[str, Statistics]:
     """The statistics of every reward of the table, in its order."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[AdequacyRow]] = {}
     for row in frame.iter_rows(named=True):
-        found.setdefault(row.pop("reward"), []).append(Row(**row))
+        found.setdefault(row.pop("reward"), []).append(AdequacyRow(**row))
     return {reward: Statistics(rows) for reward, rows in found.items()}

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.thresholds.adequacy.table import BASELINES, Row, Statistics, by_reward, read_adequacy
+from tgo_pipeline.thresholds.adequacy.table import (
+    BASELINES,
+    AdequacyRow,
+    Statistics,
+    by_reward,
+    read_adequacy,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -225,7 +231,7 @@ def _percentiles(name: str, found: Statistics) -> Iterator[RenderableType]:
     if not rows:
         return
     at = {row.at: row for row in found.all("heterogeneity_at")}
-    empty = Row(statistic="heterogeneity_at")
+    empty = AdequacyRow(statistic="heterogeneity_at")
     yield _table(
         f"{name} at other percentiles",
         ("percentile", *(f"{row.at:g}" for row in rows)),
@@ -266,34 +272,36 @@ def _distances(name: str, found: Statistics) -> Iterator[RenderableType]:
     )
 
 
-def _plain(found: Statistics, statistic: str) -> Row:
+def _plain(found: Statistics, statistic: str) -> AdequacyRow:
     """The row that belongs to no baseline."""
-    return next((row for row in found.all(statistic) if row.baseline is None), Row(statistic=statistic))
+    return next(
+        (row for row in found.all(statistic) if row.baseline is None), AdequacyRow(statistic=statistic)
+    )
 
 
-def _same(found: Statistics, statistic: str, like: Row) -> Row:
+def _same(found: Statistics, statistic: str, like: AdequacyRow) -> AdequacyRow:
     """The row of another statistic of the same baseline at the same beta."""
     rows = (row for row in found.all(statistic, like.baseline) if row.at == like.at)
-    return next(rows, Row(statistic=statistic)) if like.baseline else Row(statistic=statistic)
+    return next(rows, AdequacyRow(statistic=statistic)) if like.baseline else AdequacyRow(statistic=statistic)
 
 
-def _named(found: Statistics, statistic: str, like: Row) -> Row:
+def _named(found: Statistics, statistic: str, like: AdequacyRow) -> AdequacyRow:
     """The row of another statistic of the same baseline, whose `at` means something else."""
     return found.first(statistic, like.baseline)
 
 
-def _at_beta(found: Statistics, like: Row) -> Row:
+def _at_beta(found: Statistics, like: AdequacyRow) -> AdequacyRow:
     return found.first("flip_rate", like.baseline)
 
 
-def _baseline(row: Row) -> str:
+def _baseline(row: AdequacyRow) -> str:
     name = (row.baseline or NOTHING).removeprefix("prompt_").replace("_loo", ", others").replace("_", " ")
     if row.baseline in BASELINES and row.at is not None:
         name += f" at {_number(row.at)}"
     return f"{name} (what-if)" if row.note and "what if" in row.note else name
 
 
-def _noise_share(found: Statistics, row: Row) -> str:
+def _noise_share(found: Statistics, row: AdequacyRow) -> str:
     noise = _same(found, "baseline_noise", row).value
     variance = _same(found, "baseline_variance", row).value
     return _percent(min(1.0, noise / variance), 0) if noise is not None and variance else NOTHING
@@ -319,7 +327,7 @@ def _bound(value: float | None) -> str:
     return "says nothing" if value is not None and value >= 1 else _percent(value)
 
 
-def _ends(row: Row, form: Callable[[float | None], str] = _percent) -> str:
+def _ends(row: AdequacyRow, form: Callable[[float | None], str] = _percent) -> str:
     if row.low is None and row.high is None:
         return NOTHING
     return f"{form(row.low).removesuffix(' %')} to {form(row.high)}"
