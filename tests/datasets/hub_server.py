@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections.abc import Collection
 from http.server import ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,8 @@ class DataHub(HubServer):
     sent = 0
     fail_after: int | None = None
     """So many bytes of content are sent; then every request is refused with a server error."""
+    gated: Collection[str] = ()
+    """Repositories whose files are given to nobody."""
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_DataHandler,), {"hub": self})
@@ -42,6 +45,9 @@ class _DataHandler(_Handler):
             self._described(*match.groups())
             return
         self.path = self.path.removeprefix("/datasets")
+        if "/".join(self.path.split("/")[1:3]) in self.hub.gated:
+            self._refuse("GatedRepo", status=401)
+            return
         super()._answer(body)
 
     def _described(self, repository: str, what: str, revision: str, folder: str) -> None:

@@ -155,7 +155,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
     (source / "metadata.csv").write_text("file_name,caption\na.png,a secret\n")
     with pytest.raises(TgoError, match=r"no image to take; 1 left out, their prompt is a test prompt"):
         _import(source, tmp_path / "out")
-    with pytest.raises(TgoError, match=r"'image' is list<.*>, not an image"):
+    with pytest.raises(TgoError, match=r"'image' is list<.*>, not images"):
         _import(_parquet(pa.array([[1]] * len(CAPTIONS)), tmp_path / "wrong.parquet"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -110,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self.wfile.write(content[start:end])
 
-    def _refuse(self, code: str, revision: str = "") -> None:
-        self.send_response(404)
+    def _refuse(self, code: str, revision: str = "", status: int = 404) -> None:
+        self.send_response(status)
         self.send_header("X-Error-Code", code)
         if code == "EntryNotFound":
             self.send_header("X-Repo-Commit", revision)

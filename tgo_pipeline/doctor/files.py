@@ -181,27 +181,28 @@ def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
 
 def _images(params: GenerateParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.images import open_source
+    from tgo_pipeline.images.import_folder import open_images
 
     subject, images = "generate.images", params.images or ""
     if is_dataset(images):
         yield from _dataset(subject, open_dataset(images), "images")
         return
-    source = open_source(images, params.image_column, params.prompt_column)
-    entries = list(itertools.islice(source.entries(), LOOKED_AT))
-    states = source.states(entries)
-    missing = [entry.at.file for entry, state in zip(entries, states, strict=True) if state[-1] is None]
-    if not entries:
+    sources = open_images(params)
+    labels = (row for source in sources for row in source.labels(0, LOOKED_AT))
+    rows = list(itertools.islice(labels, LOOKED_AT))
+    files = [row.content for row in rows if isinstance(row.content, Path)]
+    missing = [file for file in files if not file.is_file()]
+    if not rows:
         yield fail(subject, f"{images} lists no image.")
     elif missing:
         yield warn(
             subject,
-            f"{images}: {len(missing)} of the first {len(entries)} images are not there, the first is {missing[0]}: "
+            f"{images}: {len(missing)} of the first {len(rows)} images are not there, the first is {missing[0]}: "
             "their samples will fail.",
         )
     else:
-        more = " and more" if len(entries) == LOOKED_AT else ""
-        yield ok(subject, f"{images}: {len(entries)} images{more}.")
+        more = " and more" if len(rows) == LOOKED_AT else ""
+        yield ok(subject, f"{images}: {len(rows)} images{more}.")
 
 
 def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:

@@ -1,18 +1,10 @@
-"""Images that exist: files, folders, tables, Parquet and data sets of the hub, for `generate.images`, `tgo score`."""
+"""Images that exist: one language of addresses and one seam for `generate.images` and `tgo score`.
 
-from __future__ import annotations
+`open(["pickapic:/data/pickapic_v2/train"], Columns())` gives sources of rows; docs/DATASETS.md has the table of forms.
+"""
 
-from pathlib import Path
+from tgo_pipeline.images.address import open
+from tgo_pipeline.images.base import ImageSource, Row
+from tgo_pipeline.images.columns import Columns
 
-from tgo_pipeline.images.base import ImageSource
-
-
-def open_source(images: str, image_column: str, prompt_column: str) -> ImageSource:
-    """The source that `generate.images` names. Raises `TgoError` if there is none."""
-    from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.images.dataset import StreamedImages
-    from tgo_pipeline.images.files import LocalImages
-
-    if is_dataset(images):
-        return StreamedImages(open_dataset(images))
-    return LocalImages(Path(images).expanduser(), image_column, prompt_column)
+__all__ = ["Columns", "ImageSource", "Row", "open"]

@@ -1,42 +1,142 @@
-"""What images that already exist are taken from: a list of them, and their bytes in the order of that list."""
+"""The seam of images that exist: a source is a sequence of rows, a row is one image with its names and its prompt."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
+MODEL = "model"
+END = sys.maxsize
+"""Where the rows of a source end at the latest: a stream does not know before it is read."""
+GAP = 256
+"""So many unwanted rows are read past before a sequence is opened again behind them."""
 
 
-class Entry(NamedTuple):
-    """An image at its source: raw prompt, what the source calls it, its generator, and where it is (JSON or paths)."""
+class Row(NamedTuple):
+    """One image.
 
+    `image` is its name in the output of `tgo score`, `names` are further names under which a table of prompts may hold
+    it, `uid` is what the source calls it (None: nothing), `model` drew it, and `path` is stored beside its bytes.
+    """
+
+    place: int
+    image: str
+    content: Path | bytes | None
     prompt: str | None
-    uid: str | None
-    model: str | None
-    at: Any
-
-
-class Picture(NamedTuple):
-    """The stored bytes of an image and its name at the source; no bytes if the file is missing."""
-
-    data: bytes | None
-    name: str | None
+    names: tuple[str, ...] = ()
+    uid: str | None = None
+    model: str | None = None
+    path: str | None = None
 
 
 class ImageSource(ABC):
-    """A place that lists images cheaply and gives their bytes one at a time."""
+    """Rows in a fixed order, counted from 0. Raises `TgoError` where it cannot be read."""
+
+    files = False
+    """Whether `rows` names files and reads none of them; else it reads the images themselves."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many rows there are; None for a stream, whose end shows only when it is reached."""
 
     @abstractmethod
-    def entries(self) -> Iterator[Entry]:
-        """Every image, in order; no image is read. Raises `TgoError` if the source cannot be read."""
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        """The rows from `start` to `stop` (exclusive), fewer at the end; one image in memory at a time."""
 
     @abstractmethod
-    def states(self, entries: Sequence[Entry]) -> list[Any]:
-        """What the bytes of each image depend on."""
+    def labels(self, start: int, stop: int) -> Iterator[Row]:
+        """The same rows without reading any image."""
 
     @abstractmethod
-    def pictures(self, entries: Sequence[Entry]) -> Iterator[Picture]:
-        """The bytes of some of `entries()`, in the same order."""
+    def states(self, rows: Sequence[Row]) -> list[Any]:
+        """For each row a JSON value that is another one when the bytes of its image may have changed."""
+
+    def key(self, start: int, stop: int) -> Any:
+        """The states of these rows together."""
+        return self.states(list(self.labels(start, stop)))
+
+    def at_end(self, position: int) -> bool:
+        """Whether there is no row at `position`; a stream finds out by reading on."""
+        return self.count is not None and position >= self.count
+
+
+def listing(sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, Row]]:
+    """Every row of several sources; no image is read."""
+    return ((source, row) for source in sources for row in source.labels(0, END))
+
+
+def states(listed: Iterable[tuple[ImageSource, Row]]) -> list[Any]:
+    """The state of each of some listed rows."""
+    groups = itertools.groupby(listed, lambda each: each[0])
+    return [state for source, some in groups for state in source.states([row for _, row in some])]
+
+
+class Cursor:
+    """Reads a sequence part by part without opening it again when a part begins where the last one ended, or shortly
+    after."""
+
+    def __init__(self, open_at: Callable[[int], Iterator[Row]]) -> None:
+        self._open_at = open_at
+        self._position: int | None = None
+        self._end: int | None = None  # nothing follows there; rows before it may be missing too
+        self._rows: Iterator[Row] = iter(())
+
+    def take(self, start: int, stop: int) -> Iterator[Row]:
+        """The rows from `start` to `stop`, fewer where the sequence ends."""
+        self._seek(start)
+        for position in range(start, stop):
+            row = next(self._rows, None)
+            if row is None:
+                self._end = position
+                return
+            self._position = position + 1
+            yield row
+
+    def at_end(self, position: int) -> bool:
+        """Whether nothing follows at `position`; the row that was read to know it is not lost."""
+        if self._end is not None and position >= self._end:
+            return True
+        self._seek(position)
+        row = next(self._rows, None)
+        if row is None:
+            self._end = position
+            return True
+        self._rows = itertools.chain([row], self._rows)
+        return False
+
+    def _seek(self, position: int) -> None:
+        if self._position is not None and self._position < position <= self._position + GAP:
+            ahead = position - self._position
+            if sum(1 for _ in itertools.islice(self._rows, ahead)) == ahead:
+                self._position = position
+        if self._position != position:
+            self._rows, self._position = self._open_at(position), position
+
+
+def printable(path: str) -> str:
+    """A path as text: bytes that are no UTF-8 are written as `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def date(path: str | None) -> tuple[int, int] | None:
+    """Size in bytes and time of change of a file; None if it cannot be seen."""
+    try:
+        stat = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (stat.st_size, stat.st_mtime_ns) if stat else None
+
+
+def file_states(rows: Sequence[Row], file_of: Callable[[Row], tuple[int | None, str | None]]) -> list[Any]:
+    """Row in its file (None for a file of its own), and the file's name, size and time of change."""
+    dated = cache(lambda path: (os.path.basename(path), *seen) if (seen := date(path)) else None)
+    return [[row, dated(path)] for row, path in map(file_of, rows)]

@@ -1,60 +1,62 @@
-"""Images of a public data set, streamed: a run reads each of them once, a resumed run only those that are missing."""
+"""Images of a public data set: a run reads each of them once, a resumed run only those that are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.datasets import Dataset
-from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.base import Entry, ImageSource, Picture
+from tgo_pipeline.images.base import END, Cursor, ImageSource, Row
 
-GAP = 64
-"""So many unwanted images are read past before the stream is opened anew behind them."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-class StreamedImages(ImageSource):
-    """The images of a data set; `at` is the position in its listing."""
+class DatasetImages(ImageSource):
+    """The images of a data set in the order of its listing."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._rows: Iterator[dict[str, Any]] = iter(())
-        self._next: int | None = None
+        self._listing = Cursor(lambda start: itertools.islice(self._rows(dataset.listing()), start, None))
+        self._images = Cursor(lambda start: self._rows(dataset.images(start), start))
+
+    @property
+    def count(self) -> int:
+        return len(self._listed)
+
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        return self._images.take(start, stop)
+
+    def labels(self, start: int, stop: int) -> Iterator[Row]:
+        if stop == END:  # the reader may stop early, so that the rest is not even listed
+            return self._listing.take(start, stop)
+        return iter(self._listed[start:stop])
+
+    def states(self, rows: Sequence[Row]) -> list[Any]:
+        dates = self._dataset.dates([str(row.uid) for row in rows])
+        return [[self._identity, date] for date in dates or [None] * len(rows)]
+
+    @cached_property
+    def _listed(self) -> list[Row]:
+        return list(self.labels(0, END))
 
     @cached_property
     def _identity(self) -> str:
         return self._dataset.identity()
 
-    def entries(self) -> Iterator[Entry]:
-        position = 0
-        for batch in self._dataset.listing():
-            for row in batch.to_pylist():
-                yield Entry(row["prompt"], row["image_uid"], row["model"], position)
-                position += 1
-
-    def states(self, entries: Sequence[Entry]) -> list[Any]:
-        dates = self._dataset.dates([str(entry.uid) for entry in entries])
-        return [[self._identity, date] for date in dates or [None] * len(entries)]
-
-    def pictures(self, entries: Sequence[Entry]) -> Iterator[Picture]:
-        for entry in entries:
-            row = self._at(entry.at)
-            if row is None or row["image_uid"] != entry.uid:
-                raise TgoError(
-                    f"{self._dataset.address} no longer has the image {entry.uid!r} where it listed it: it has changed "
-                    "meanwhile; run again."
-                )
-            image = row["image"] or {"bytes": None, "path": None}
-            yield Picture(image["bytes"], image["path"])
-
-    def _at(self, position: int) -> dict[str, Any] | None:
-        if self._next is None or not self._next <= position <= self._next + GAP:
-            batches = self._dataset.images(position)
-            self._rows = (row for batch in batches for row in batch.to_pylist())
-            self._next = position
-        row = None
-        while self._next <= position:
-            row = next(self._rows, None)
-            self._next += 1
-        return row
+    def _rows(self, batches: Iterable[pa.RecordBatch], start: int = 0) -> Iterator[Row]:
+        records = (row for batch in batches for row in batch.to_pylist())
+        for place, record in enumerate(records, start):
+            image, uid = record.get("image") or {}, record["image_uid"]
+            name = str(uid or f"{self._dataset.address}:{place}")
+            yield Row(
+                place,
+                name,
+                image.get("bytes"),
+                record["prompt"],
+                uid=uid,
+                model=record["model"],
+                path=image.get("path"),
+            )

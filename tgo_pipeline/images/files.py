@@ -1,172 +1,251 @@
-"""Images in files: a folder with a metadata file, a table of file names, or Parquet with an image column."""
+"""Image files: folders, globs, files named one by one, and the prompts that are beside them.
+
+A prompt comes from a `metadata` file in the image's folder, else from a `.txt` file beside the image (`cat.txt` for
+`cat.png`).
+"""
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
-from tgo_pipeline.datasets import NAMES
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.base import FILE_NAME, METADATA, Entry, ImageSource, Picture
-from tgo_pipeline.reading import parquet
-from tgo_pipeline.reading.places import Folder
-from tgo_pipeline.reading.tabular import column_names, read_columns
+from tgo_pipeline.images.base import (
+    FILE_NAME,
+    METADATA,
+    MODEL,
+    ImageSource,
+    Row,
+    date,
+    file_states,
+    printable,
+)
+from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.reading.tabular import column_names, read_columns, read_text
 
 log = logging.getLogger("tgo")
-TABLES = (".csv", ".jsonl", ".parquet")
-MODEL = "model"
-UIDS = ("image_uid", FILE_NAME)
-"""Columns of Parquet with images that may say what an image is called."""
-ROWS = 16
-"""Rows with images that are decoded at a time."""
+_KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .ico
+.jp2 .j2k .jpx .qoi .psd"""
+EXTENSIONS = frozenset(_KINDS.split())
+"""What counts as an image in a folder, in any case; files named one by one are always taken."""
+CAPTION = ".txt"
+KINDS = 5
+"""Extensions that the log names of what is left out."""
 PROBED = 100
-"""How many files are looked for before it is said that none is there."""
+"""How many files of a table are looked for before it is said that none is there."""
 
 
-class Where(NamedTuple):
-    """A file of its own (`row` is None), or a row of a Parquet file."""
+class ImageFiles(ImageSource):
+    """Image files by path (None where a table names none), with their own prompts where there are some.
 
-    file: Path
-    row: int | None
+    `names` are what their folder or table calls them. That is what they are called altogether if it is `unique`: the
+    names of files in several folders are not.
+    """
 
+    files = True
 
-class LocalImages(ImageSource):
-    """The images of a folder, a table or Parquet files; `at` is a `Where`."""
+    def __init__(
+        self,
+        paths: Sequence[str | None],
+        names: Sequence[str],
+        prompts: Sequence[str | None] | None = None,
+        models: Sequence[str | None] | None = None,
+        *,
+        unique: bool = True,
+    ) -> None:
+        self._paths, self._names, self._prompts, self._models = paths, names, prompts, models
+        self._unique = unique
 
-    def __init__(self, source: Path, image_column: str, prompt_column: str) -> None:
-        self._source = source
-        self._image = image_column
-        self._prompt = prompt_column
+    @property
+    def count(self) -> int:
+        return len(self._paths)
 
-    def entries(self) -> Iterator[Entry]:
-        table = self._table()
-        if table is not None:
-            yield from self._named(table)
-            return
-        for file in _parquet_files(self._source):
-            records = read_columns(file, [self._prompt], (*UIDS, MODEL))
-            _check_image_column(file, self._image)
-            for row, (prompt, uid, name, model) in enumerate(records):
-                yield Entry(prompt, uid or name, model, Where(file, row))
+    def rows(self, start: int, stop: int) -> Iterator[Row]:
+        for place in range(start, min(stop, len(self._paths))):
+            path, name = self._paths[place], printable(self._names[place])
+            image = printable(os.path.normpath(path or name))
+            yield Row(
+                place,
+                image,
+                Path(path) if path else None,
+                self._prompts[place] if self._prompts else None,
+                (name,),
+                uid=name if self._unique else image,
+                model=self._models[place] if self._models else None,
+            )
 
-    def states(self, entries: Sequence[Entry]) -> list[Any]:
-        date = cache(_date)
-        return [[entry.at.row, date(entry.at.file)] for entry in entries]
+    labels = rows
 
-    def pictures(self, entries: Sequence[Entry]) -> Iterator[Picture]:
-        for file, group in itertools.groupby(entries, key=lambda entry: entry.at.file):
-            rows = [entry.at.row for entry in group]
-            if rows == [None] * len(rows):
-                yield from (_read_file(file) for _ in rows)
-            else:
-                yield from _read_rows(file, rows, self._image)
+    def states(self, rows: Sequence[Row]) -> list[Any]:
+        return file_states(rows, lambda row: (None, self._paths[row.place]))
 
-    def _table(self) -> Path | None:
-        """The table of file names: the folder's metadata, or the file itself unless it holds the images."""
-        if self._source.is_dir():
-            return next((self._source / name for name in METADATA if (self._source / name).is_file()), None)
-        if not self._source.is_file() or self._source.suffix.lower() not in TABLES:
-            return None
-        names = column_names(self._source)
-        holds_images = self._source.suffix.lower() == ".parquet" and (
-            self._image in names or FILE_NAME not in names
-        )
-        return None if holds_images else self._source
-
-    def _named(self, table: Path) -> Iterator[Entry]:
-        rows = read_columns(table, [FILE_NAME, self._prompt], [MODEL])
-        _require_some(table, [name for name, *_ in rows[:PROBED]])
-        for name, prompt, model in rows:
-            yield Entry(prompt, name, model, Where(_inside(table.parent, name, table), None))
+    def key(self, start: int, stop: int) -> Any:
+        return [date(path) for path in self._paths[start:stop]]
 
 
-def _require_some(table: Path, names: Sequence[str | None]) -> None:
-    """Raise `TgoError` if there are files, and none of them is there."""
-    files = [_inside(table.parent, name, table) for name in names]
-    if files and not any(file.is_file() for file in files):
-        raise TgoError(
-            f"{table}: none of its files is there (looked for {files[0]} and others): {FILE_NAME} must be relative to "
-            f"{table.parent.resolve()}."
-        )
+def folder_images(folder: str, files: Iterable[str], columns: Columns) -> ImageFiles | None:
+    """The images among the `files` below a folder, sorted by path, with the prompts beside them; None without any.
 
-
-def _parquet_files(source: Path) -> list[Path]:
-    if not source.exists():
-        known = f" A public data set is named {NAMES}." if ":" in str(source) else ""
-        raise TgoError(f"generate.images is {source}, which does not exist (looked in {Path.cwd()}).{known}")
-    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
-    if not files or any(file.suffix != ".parquet" for file in files):
-        raise TgoError(
-            f"generate.images is {source}: it must be a folder with image files and one of {', '.join(METADATA)} "
-            f"(columns {FILE_NAME} and the prompt), such a table by itself, Parquet with an image column (a Hugging "
-            "Face data set is written so by `dataset.to_parquet`), or a data set as in docs/DATASETS.md."
-        )
-    return files
-
-
-def _check_image_column(file: Path, column: str) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = pq.read_schema(file)
-    if column not in schema.names:
-        raise TgoError(f"{file} has no column {column!r}; its columns are: {', '.join(schema.names)}.")
-    kind = schema.field(column).type
-    if pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise TgoError(
-            f"{file}: column {column!r} is {schema.field(column).type}, not an image: it must be binary, or a struct "
-            "with the field `bytes`."
-        )
-
-
-def _inside(folder: Path, name: str | None, where: Path) -> Path:
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise TgoError(f"{where}: {FILE_NAME} {name!r} is no file inside {folder}.")
-    return folder / name
-
-
-def _date(file: Path) -> tuple[str, int, int] | None:
-    """Name, size in bytes and date of change; None for a missing file."""
-    try:
-        stat = file.stat()
-    except OSError:
+    The log counts what is left out.
+    """
+    paths: list[str] = []
+    metadata: dict[str, str] = {}
+    others: list[str] = []
+    for file in files:
+        parent, name = os.path.split(file)
+        if kind(name) in EXTENSIONS:
+            paths.append(file)
+        elif name in METADATA:
+            metadata.setdefault(parent, file)
+        else:
+            others.append(file)
+    if not paths:
         return None
-    return file.name, stat.st_size, stat.st_mtime_ns
+    _report_left_out(folder, paths, others)
+    paths.sort()
+    prompts = _prompts(paths, metadata.values(), columns)
+    return ImageFiles(paths, [os.path.relpath(path, folder) for path in paths], prompts)
 
 
-def _read_file(file: Path) -> Picture:
-    try:
-        return Picture(file.read_bytes(), file.name)
-    except OSError as error:
-        log.warning("%s", error)
-        return Picture(None, file.name)
+def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -> None:
+    captions = {os.path.splitext(path)[0] + CAPTION for path in paths}
+    left_out = Counter(kind(file) or "without extension" for file in others if file not in captions)
+    if left_out:
+        kinds = [f"{count:,} {printable(name)}" for name, count in left_out.most_common(KINDS)]
+        more = ["..."] if len(left_out) > KINDS else []
+        log.warning(
+            "%s: left out %s files that are no images by their extension: %s",
+            *(printable(folder), f"{left_out.total():,}", ", ".join(kinds + more)),
+        )
 
 
-def _read_rows(file: Path, wanted: Sequence[int], column: str) -> Iterator[Picture]:
-    """Rows in rising order, a few at a time; row groups without any of them are not read."""
-    with parquet.opened(Folder(file.parent, file.name), file.name) as stream:
-        remaining = list(wanted)
-        start = 0
-        for group in range(stream.num_row_groups):
-            end = start + stream.metadata.row_group(group).num_rows
-            here = {row - start for row in remaining if row < end}
-            remaining = remaining[len(here) :]
-            start = end
-            if here:
-                batches = stream.iter_batches(batch_size=ROWS, row_groups=[group], columns=[column])
-                values = itertools.chain.from_iterable(batch[column] for batch in batches)
-                yield from (_picture(file, value.as_py()) for row, value in enumerate(values) if row in here)
+def named_images(paths: Sequence[str], columns: Columns) -> ImageFiles:
+    """Images named one by one, with the prompts beside them."""
+    folders = dict.fromkeys(os.path.dirname(path) for path in paths)
+    metadata = filter(None, map(metadata_of, folders))
+    prompts = _prompts(paths, metadata, columns, whole=False)
+    return ImageFiles(paths, [os.path.basename(path) for path in paths], prompts, unique=False)
 
 
-def _picture(file: Path, value: Any) -> Picture:
-    if not isinstance(value, dict):
-        return Picture(value, None)
-    if value["bytes"] is None and value.get("path"):
-        return _read_file(_inside(file.parent, value["path"], file))
-    return Picture(value["bytes"], value.get("path"))
+def metadata_of(folder: str) -> str | None:
+    """The metadata file of a folder, if it has one."""
+    return next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
+
+
+def table_of_paths(path: str, columns: Columns) -> ImageFiles:
+    """The images whose paths, relative to the table, it lists, with their prompts, or those of `.txt` files.
+
+    Raises `TgoError` if none of the first images is there.
+    """
+    found = column_names(Path(path))
+    image = columns.image_in(path, found, paths=True)
+    prompt = columns.prompt_in(path, found)
+    wanted = [image] if prompt is None else [image, prompt]
+    records = read_columns(Path(path), wanted, [MODEL])
+    folder = os.path.dirname(path)
+    names = [record[0] for record in records]
+    if columns.importing:
+        for name in names:
+            require_inside(path, name)
+    paths = [os.path.join(folder, name) if name else None for name in names]
+    require_some(path, image, names[:PROBED])
+    captions = _captions(paths) if prompt is None and columns.prompts else None
+    return ImageFiles(
+        paths,
+        [name or f"{path}:{row}" for row, name in enumerate(names)],
+        captions if prompt is None else [record[1] for record in records],
+        [record[-1] for record in records],
+    )
+
+
+def require_inside(table: str, name: str | None) -> None:
+    """Raise `TgoError` unless a name is that of a file inside the folder of the table that names it."""
+    if not name or os.path.isabs(name) or ".." in PurePath(name).parts:
+        folder = os.path.dirname(os.path.abspath(table))
+        raise TgoError(f"{printable(table)}: {name!r} is no file inside {printable(folder)}.")
+
+
+def require_some(table: str, column: str, names: Sequence[str | None]) -> None:
+    """Raise `TgoError` if a table names files, and none of them is there."""
+    folder = os.path.dirname(table)
+    looked = [os.path.join(folder, name) for name in names if name]
+    if looked and not any(map(os.path.lexists, looked)):
+        raise TgoError(
+            f"{printable(table)}: none of its files is there (looked for {printable(looked[0])} and others): {column} "
+            f"must be relative to {printable(os.path.abspath(folder))}."
+        )
+
+
+def kind(path: str) -> str:
+    """The extension of a file in lower case."""
+    return os.path.splitext(path)[1].lower()
+
+
+def walk(folder: str, skip: Collection[str] = ()) -> Iterator[str]:
+    """Every file below `folder` that is not hidden, through links too; a link that leads nowhere is a file.
+
+    `skip` holds absolute paths to pass over. Raises `TgoError` if a folder cannot be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            stat = os.stat(here)
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise TgoError(f"the folder {printable(here)} cannot be read: {error.strerror}.") from error
+        if (stat.st_dev, stat.st_ino) in seen:  # a link to a folder that was walked already
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        for entry in entries:
+            if entry.name.startswith(".") or os.path.abspath(entry.path) in skip:
+                continue
+            if entry.is_dir():
+                waiting.append(entry.path)
+            elif entry.is_file() or entry.is_symlink():
+                yield entry.path
+
+
+def _prompts(
+    paths: Sequence[str], metadata: Iterable[str], columns: Columns, *, whole: bool = True
+) -> list[str | None] | None:
+    """What is said of images beside them; None if nothing is. `whole`: the images are all there are."""
+    if not columns.prompts:
+        return None
+    found: dict[str, str | None] = {}
+    for file in metadata:
+        path = Path(file)
+        prompt = columns.prompt_in(file, column_names(path))
+        if prompt is not None:
+            folder = os.path.dirname(file)
+            for name, text in read_columns(path, [FILE_NAME, prompt]):
+                found[os.path.normpath(os.path.join(folder, name or ""))] = text
+    unused = found.keys() - {os.path.normpath(path) for path in paths}
+    if unused and whole:
+        log.warning(
+            "%s of %s rows of metadata name no image in the folder, such as %s",
+            *(f"{len(unused):,}", f"{len(found):,}", printable(min(unused))),
+        )
+    return _captions(paths, found)
+
+
+def _captions(
+    paths: Sequence[str | None], found: dict[str, str | None] | None = None
+) -> list[str | None] | None:
+    """The prompt of each image that metadata has `found`, else that of the `.txt` file beside it; None without any."""
+    known = found or {}
+    prompts = [
+        known[name] if path and (name := os.path.normpath(path)) in known else _caption(path)
+        for path in paths
+    ]
+    return prompts if found or any(prompt is not None for prompt in prompts) else None
+
+
+def _caption(path: str | None) -> str | None:
+    file = Path(os.path.splitext(path)[0] + CAPTION) if path else None
+    return read_text(file, lambda stream: [stream.read().strip()])[0] if file and file.is_file() else None

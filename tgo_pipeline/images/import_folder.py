@@ -1,9 +1,4 @@
-"""Take images that already exist into generation shards, byte for byte.
-
-They come from a folder of image files with a `metadata.csv`, `.jsonl` or `.parquet` (columns `file_name` and the
-prompt), from such a table by itself, from Parquet files with an image column, as Hugging Face data sets have them, or
-from a public preference data set (docs/DATASETS.md), streamed.
-"""
+"""Take images that already exist into generation shards, byte for byte: `generate.images`."""
 
 from __future__ import annotations
 
@@ -15,9 +10,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tgo_pipeline import images
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images import open_source
-from tgo_pipeline.images.base import FILE_NAME, METADATA, Entry, ImageSource, Picture
+from tgo_pipeline.images.base import ImageSource, Row, listing, states
+from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
 from tgo_pipeline.storage.chunks import chunks
@@ -27,18 +23,19 @@ from tgo_pipeline.storage.shards import Shard, Status, Stop, atomic, run_shards
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FILE_NAME", "METADATA", "import_folder", "plan"]
 log = logging.getLogger("tgo")
 VERSION = 2
 MODEL = "images"
 """What the column `model` says of an image whose generator is not known."""
 IMAGES_AT_ONCE = 16
+NO_PROMPT = "they have no prompt"
 
 
 class Item(NamedTuple):
     """One image that is taken: where it is, its normalised prompt, and how many of that prompt came before."""
 
-    entry: Entry
+    source: ImageSource
+    row: Row
     prompt_id: str
     index: int
 
@@ -48,7 +45,7 @@ class Item(NamedTuple):
 
     @property
     def prompt(self) -> str:
-        return self.entry.prompt or ""
+        return self.row.prompt or ""
 
 
 class Listing(NamedTuple):
@@ -58,10 +55,16 @@ class Listing(NamedTuple):
     left_out: Counter[str]
 
 
+def open_images(params: GenerateParams) -> list[ImageSource]:
+    """What `generate.images` names. Raises `TgoError` if it cannot be read."""
+    image = None if params.image_column == "image" else params.image_column
+    prompt = None if params.prompt_column == "prompt" else params.prompt_column
+    return images.open([params.images or ""], Columns(image, prompt, importing=True))
+
+
 def plan(*, params: GenerateParams, split: str, excluded: Collection[str]) -> list[Shard]:
     """The shards that `import_folder` writes for the same arguments; reads prompts and file dates, no image."""
-    source = _open(params)
-    return _plan(source, _list(source, params, excluded), split, params)
+    return _plan(_list(params, excluded), split, params)
 
 
 def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded: Collection[str]) -> Status:
@@ -75,77 +78,75 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
     has another size or date of change, or a data set another revision. A shard's images are in memory, no more.
     Raises `TgoError` if the source is missing, has no such column, or has no image to take.
     """
-    source = _open(params)
-    listing = _list(source, params, excluded)
+    listing = _list(params, excluded)
     for reason, count in listing.left_out.items():
         log.warning("%s: %d images are left out: %s", params.images, count, reason)
     parts = chunks(listing.items, params.shard_size)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         for shard in waiting:
-            _write(folder / shard.name, shard, parts[shard.index], source)
+            _write(folder / shard.name, shard, parts[shard.index])
             stop.check()
 
-    return run_shards(folder, _plan(source, listing, split, params), work)
+    return run_shards(folder, _plan(listing, split, params), work)
 
 
-def _open(params: GenerateParams) -> ImageSource:
-    return open_source(params.images or "", params.image_column, params.prompt_column)
-
-
-def _list(source: ImageSource, params: GenerateParams, excluded: Collection[str]) -> Listing:
+def _list(params: GenerateParams, excluded: Collection[str]) -> Listing:
     left_out: Counter[str] = Counter()
-    items = list(itertools.islice(_taken(source, excluded, left_out), params.limit))
+    items = list(itertools.islice(_taken(open_images(params), excluded, left_out), params.limit))
     if not items:
         reasons = "".join(f"; {count} left out, {reason}" for reason, count in left_out.items())
-        raise TgoError(f"{params.images} has no image to take{reasons}.")
+        advice = f": {PROMPT_ADVICE}" if NO_PROMPT in left_out else ""
+        raise TgoError(f"{params.images} has no image to take{reasons}{advice}.")
     return Listing(items, left_out)
 
 
-def _taken(source: ImageSource, excluded: Collection[str], left_out: Counter[str]) -> Iterator[Item]:
+def _taken(
+    sources: Sequence[ImageSource], excluded: Collection[str], left_out: Counter[str]
+) -> Iterator[Item]:
     from tgo_pipeline.reading.deduplicate import Seen
 
     seen = Seen()
     count: Counter[str] = Counter()
     prompts: dict[str, str] = {}
-    for entry in source.entries():
-        prompt = normalise(entry.prompt or "")
+    for source, row in listing(sources):
+        prompt = normalise(row.prompt or "")
         key = prompt_id(prompt)
-        if entry.uid is not None and not seen.add(entry.uid, prompt):
+        if row.uid is not None and not seen.add(row.uid, prompt):
             continue
         if not prompt:
-            left_out["they have no prompt"] += 1
+            left_out[NO_PROMPT] += 1
         elif key in excluded:
             left_out["their prompt is a test prompt"] += 1
         else:
-            yield Item(entry._replace(prompt=prompts.setdefault(key, prompt)), key, count[key])
+            yield Item(source, row._replace(prompt=prompts.setdefault(key, prompt)), key, count[key])
             count[key] += 1
 
 
-def _plan(source: ImageSource, listing: Listing, split: str, params: GenerateParams) -> list[Shard]:
+def _plan(listing: Listing, split: str, params: GenerateParams) -> list[Shard]:
     parts = chunks(listing.items, params.shard_size)
     return [
         Shard(split, index, len(parts), fingerprint(version=VERSION, column=params.image_column, rows=rows))
         for index, part in enumerate(parts)
-        for rows in [_described(source, part)]
+        for rows in [_described(part)]
     ]
 
 
-def _described(source: ImageSource, part: Sequence[Item]) -> list[Any]:
-    states = source.states([item.entry for item in part])
+def _described(part: Sequence[Item]) -> list[Any]:
+    dated = states((item.source, item.row) for item in part)
     return [
-        (item.sample_id, item.prompt, item.entry.uid, item.entry.model, state)
-        for item, state in zip(part, states, strict=True)
+        (item.sample_id, item.prompt, item.row.uid, item.row.model, state)
+        for item, state in zip(part, dated, strict=True)
     ]
 
 
-def _write(path: Path, shard: Shard, items: Sequence[Item], source: ImageSource) -> None:
+def _write(path: Path, shard: Shard, items: Sequence[Item]) -> None:
     import pyarrow as pa
 
     from tgo_pipeline.storage.tables import write_table
 
     with atomic(path) as temporary:
-        table = pa.Table.from_batches(_batches(items, source))
+        table = pa.Table.from_batches(_batches(items))
         failed = table["width"].null_count
         write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": failed})
     log.info("%s: %d images", shard.name, len(items))
@@ -154,30 +155,47 @@ def _write(path: Path, shard: Shard, items: Sequence[Item], source: ImageSource)
         log.warning("%s: %d images cannot be read, the first is %s", shard.name, failed, first)
 
 
-def _batches(items: Sequence[Item], source: ImageSource) -> Iterator[pa.RecordBatch]:
+def _batches(items: Sequence[Item]) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     from tgo_pipeline.storage.tables import GENERATIONS
 
-    pictures = source.pictures([item.entry for item in items])
-    rows = (_record(item, picture) for item, picture in zip(items, pictures, strict=True))
+    rows = map(_record, items)
     while some := list(itertools.islice(rows, IMAGES_AT_ONCE)):
         yield pa.RecordBatch.from_pylist(some, schema=GENERATIONS)
 
 
-def _record(item: Item, picture: Picture) -> dict[str, Any]:
-    width, height = _size(picture.data) if picture.data is not None else (None, None)
+def _record(item: Item) -> dict[str, Any]:
+    data, path = _image(item)
+    width, height = _size(data) if data is not None else (None, None)
     return {
         "sample_id": item.sample_id,
         "prompt_id": item.prompt_id,
         "prompt": item.prompt,
-        "image": None if picture.data is None else {"bytes": picture.data, "path": picture.name},
+        "image": None if data is None else {"bytes": data, "path": path},
         "width": width,
         "height": height,
-        "model": item.entry.model or MODEL,
+        "model": item.row.model or MODEL,
         "index": item.index,
-        "image_uid": item.entry.uid or item.sample_id,
+        "image_uid": item.row.uid or item.sample_id,
     }
+
+
+def _image(item: Item) -> tuple[bytes | None, str | None]:
+    """The stored bytes of an image and the name beside them; no bytes if its file is missing."""
+    row = next(item.source.rows(item.row.place, item.row.place + 1), None)
+    if row is None or (row.image, row.uid) != (item.row.image, item.row.uid):
+        raise TgoError(
+            f"the image {item.row.image!r} is not where it was listed any more: its source has changed meanwhile; run "
+            "again."
+        )
+    if not isinstance(row.content, Path):
+        return row.content, row.path
+    try:
+        return row.content.read_bytes(), row.content.name
+    except OSError as error:
+        log.warning("%s", error)
+        return None, row.content.name
 
 
 def _size(data: bytes) -> tuple[int, int] | tuple[None, None]:

@@ -1,4 +1,4 @@
-"""Pictures in tables: paths in csv and jsonl; bytes or paths in Parquet and in a saved Hugging Face data set."""
+"""Images in tables: bytes or paths in Parquet and in a saved Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -10,56 +10,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.columns import Columns
-from tgo_pipeline.images.folders import ImageFiles, date, printable
-from tgo_pipeline.images.rows import Cursor, Row, Source
-from tgo_pipeline.reading.tabular import column_names, read_columns
+from tgo_pipeline.images.base import (
+    FILE_NAME,
+    MODEL,
+    Cursor,
+    ImageSource,
+    Row,
+    date,
+    file_states,
+    printable,
+)
+from tgo_pipeline.images.columns import IMAGE_OPTION, PROMPT_OPTION, Columns
+from tgo_pipeline.images.files import PROBED, require_inside, require_some
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 ID = "sample_id"
-"""The column by which this project's tables name a picture; rows of other tables are named FILE:ROW."""
+"""The column by which this project's tables name an image; rows of other tables are named FILE:ROW."""
+UIDS = ("image_uid", FILE_NAME)
+"""Columns that may say what the source calls an image."""
 ROWS_AT_ONCE = 16
-"""Pictures in memory at once while a table is read."""
+"""Images in memory at once while a table is read."""
 SAVED = "state.json"
 """What `Dataset.save_to_disk` writes last into its folder: names of its Arrow files."""
 SAVED_SPLITS = "dataset_dict.json"
 
 
-def table_of_paths(path: str, columns: Columns) -> ImageFiles:
-    """The pictures whose paths, relative to the table, a csv or jsonl file lists, with their prompts."""
-    names = column_names(Path(path))
-    image = columns.image_in(path, names)
-    prompt = columns.prompt_in(path, names)
-    records = read_columns(Path(path), [image] if prompt is None else [image, prompt])
-    folder = os.path.dirname(path)
-    return ImageFiles(
-        [os.path.join(folder, record[0]) if record[0] else None for record in records],
-        [record[0] or f"{path}:{row}" for row, record in enumerate(records)],
-        None if prompt is None else [record[1] for record in records],
-    )
-
-
-class Table(Source):
+class Table(ImageSource):
     """Rows of a columnar file: an image column of bytes, of Hugging Face's struct, or of paths."""
 
-    count: int
-
     def __init__(self, path: str, schema: pa.Schema, count: int, columns: Columns) -> None:
-        self.count = count
+        self._count = count
         self._path = path
+        self._importing = columns.importing
         self._image = columns.image_in(path, schema.names)
         self._prompt = columns.prompt_in(path, schema.names)
         _check_image_type(path, schema.field(self._image))
         self.files = _is_text(schema.field(self._image).type)
         if self._prompt is not None:
             _check_text_type(path, schema.field(self._prompt))
-        labels = [name for name in (self._prompt, ID) if name is not None and name in schema.names]
+        named = (self._prompt, ID, *UIDS, MODEL)
+        labels = [name for name in dict.fromkeys(named) if name is not None and name in schema.names]
         everything = list(dict.fromkeys([self._image, *labels]))
-        self._labels = Cursor(lambda start: self._rows(start, labels))
+        self._labels = Cursor(lambda start: self._rows(start, everything if self.files else labels))
         self._all = Cursor(lambda start: self._rows(start, everything))
         self._named = Cursor(lambda start: self._rows(start, everything))  # the same rows, for what they name
+        if self.files:
+            require_some(path, self._image, [row.path for row in self._named.take(0, PROBED)])
+
+    @property
+    def count(self) -> int:
+        return self._count
 
     @abstractmethod
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -71,6 +73,11 @@ class Table(Source):
     def labels(self, start: int, stop: int) -> Iterator[Row]:
         return self._labels.take(start, stop)
 
+    def states(self, rows: Sequence[Row]) -> list[Any]:
+        if self.files:
+            return file_states(rows, lambda row: (None, str(row.content) if row.content else None))
+        return file_states(rows, lambda row: (row.place, self._path))
+
     def key(self, start: int, stop: int) -> Any:
         own = [date(self._path), self._image, start]
         if not self.files:
@@ -81,24 +88,39 @@ class Table(Source):
     def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
         import pyarrow as pa
 
-        records = self._records(start, columns) if columns else iter([{}] * (self.count - start))
+        records = self._records(start, columns) if columns else iter([{}] * (self._count - start))
         try:
             for number, record in enumerate(records, start):
                 yield self._row(number, record)
         except (pa.ArrowException, OSError) as error:
-            raise TgoError(f"{printable(self._path)} is damaged after row {start}: {_flat(error)}") from error
+            raise TgoError(
+                f"{printable(self._path)} cannot be read as Parquet: it is damaged after row {start}: {_flat(error)}"
+            ) from error
 
     def _row(self, number: int, record: dict[str, Any]) -> Row:
-        path, content = self._picture(record.get(self._image))
+        path, content = self._content(record.get(self._image))
         name = str(record.get(ID) or f"{printable(self._path)}:{number}")
         prompt = record[self._prompt] if self._prompt else None
-        return Row(name, content, prompt, (path,) if path else ())
+        uids = [str(uid) for uid in (path if self.files else None, *map(record.get, UIDS)) if uid is not None]
+        model = record.get(MODEL)
+        return Row(
+            number,
+            name,
+            content,
+            prompt,
+            (path,) if path else (),
+            uid=next(filter(None, uids), None),
+            model=None if model is None else str(model),
+            path=path,
+        )
 
-    def _picture(self, value: Any) -> tuple[str | None, Path | bytes | None]:
-        """The path that a cell of the image column names, and the picture: bytes, or a file beside the table."""
+    def _content(self, value: Any) -> tuple[str | None, Path | bytes | None]:
+        """The path that a cell of the image column names, and the image: bytes, or a file beside the table."""
         path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
         if isinstance(path, bytes):
             return None, path
+        if self._importing and (self.files or (data is None and path)):
+            require_inside(self._path, path)
         if data is None and path:
             return path, Path(self._path).parent / path
         return path, data
@@ -144,6 +166,10 @@ class SavedDataset(Table):
         except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
             raise TgoError(f"{printable(path)} is no data set of `save_to_disk`: {_flat(error)}") from error
         super().__init__(path, schema, count, columns)
+
+    def states(self, rows: Sequence[Row]) -> list[Any]:
+        dates = [date(str(file)) for file in self._files]
+        return [[row.place, dates] for row in rows]
 
     def key(self, start: int, stop: int) -> Any:
         return [[date(str(file)) for file in self._files], self._image, start]
@@ -194,16 +220,16 @@ def _check_image_type(path: str, field: pa.Field) -> None:
         kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_text(kind)):
         raise TgoError(
-            f"{printable(path)}: column {field.name!r} is {field.type}, not pictures: it must hold bytes, paths, or a "
-            "struct with the field `bytes`; name another one with --image-column."
+            f"{printable(path)}: column {field.name!r} is {field.type}, not images: it must hold bytes, paths, or a "
+            f"struct with the field `bytes`; name another one ({IMAGE_OPTION})."
         )
 
 
 def _check_text_type(path: str, field: pa.Field) -> None:
     if not _is_text(field.type):
         raise TgoError(
-            f"{printable(path)}: column {field.name!r} is {field.type}, not text: name the column of the prompts with "
-            "--prompt-column."
+            f"{printable(path)}: column {field.name!r} is {field.type}, not text: name the column of the prompts "
+            f"({PROMPT_OPTION})."
         )
 
 

@@ -175,13 +175,12 @@ def _images(params: GenerateParams) -> str | None:
 
 def _states(params: GenerateParams) -> Iterator[str]:
     """A digest for some images at a time: a set may have millions."""
-    from tgo_pipeline.images import open_source
+    from tgo_pipeline.images.base import listing, states
+    from tgo_pipeline.images.import_folder import open_images
 
-    source = open_source(params.images or "", params.image_column, params.prompt_column)
-    entries = source.entries()
-    while some := list(itertools.islice(entries, IMAGES_AT_ONCE)):
-        named = [(entry.prompt, entry.uid, entry.model) for entry in some]
-        yield fingerprint(named=named, states=source.states(some))
+    listed = listing(open_images(params))
+    while some := list(itertools.islice(listed, IMAGES_AT_ONCE)):
+        yield fingerprint(named=[(row.prompt, row.uid, row.model) for _, row in some], states=states(some))
 
 
 def _model(name: str, revision: str | None) -> str:

@@ -107,9 +107,9 @@ def test_a_stream_that_ends_with_a_part_or_just_after(
 def test_what_cannot_be_streamed(tgo: Tgo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Available splits: ['train']" in tgo("hf:data@v1/test").line
     assert "hf:data@v1 has no column 'picture'" in tgo("hf:data@v1", "--image-column", "picture").line
-    assert "hf:me/none@v1/train cannot be read: Couldn't reach" in tgo("hf:me/none@v1/train").line
+    assert "out of reach (Couldn't reach 'me/none' on the Hub" in tgo("hf:me/none@v1/train").line
     done = tgo("hf:data@v1/train", "--image-column", "text", "--prompt", "a")
-    assert "row 0: the image column holds str, not a picture" in done.line
+    assert "row 0: the image column holds str, not an image" in done.line
     (data / "p.txt").write_text("a\n")
     assert "how many pictures a stream has is not known" in tgo(ADDRESS, "--prompts", "data/p.txt").line
     monkeypatch.setitem(sys.modules, "datasets", None)

@@ -65,7 +65,7 @@ def test_a_folder_is_searched_in_depth_in_the_order_of_its_paths(
     done = tgo("pictures", "--prompts", table)
     assert done.code == 0
     check(right, [f"pictures/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
-    assert "left out 1 files that are no pictures by their extension: 1 .txt" in done.log
+    assert "left out 1 files that are no images by their extension: 1 .txt" in done.log
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
@@ -82,7 +82,7 @@ def test_metadata_in_the_folder_gives_the_prompts(
         write_csv(path, [list(pair.values()) for pair in pairs], ("file_name", "text"))
     done = tgo("pictures")
     check(right)
-    assert "1 of 6 rows of metadata name no picture in the folder, such as pictures/gone.png" in done.log
+    assert "1 of 6 rows of metadata name no image in the folder, such as pictures/gone.png" in done.log
 
 
 def test_a_pattern_of_the_shell_or_of_tgo(

@@ -94,7 +94,7 @@ def test_pictures_without_a_prompt_are_named_and_rows_without_a_picture_are_coun
     write_csv(tmp_path / "p.csv", [[f"0{row}.png", "a"] for row in range(5)])
     done = tgo("pictures", "--prompts", "p.csv")
     assert done.code == 0
-    assert "p.csv: 2 of 5 rows name no picture that is scored, such as 03.png" in done.log
+    assert "p.csv: 2 of 5 rows name no image that is scored, such as 03.png" in done.log
 
 
 def test_a_reward_that_looks_at_no_prompt_needs_none(tgo: Tgo) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.images.rows import Cursor, Row
+from tgo_pipeline.images.base import Cursor, Row
 
 
 class Sequence:
@@ -19,7 +19,7 @@ class Sequence:
 
     def open_at(self, start: int) -> Iterator[Row]:
         self.opened.append(start)
-        return (Row(str(number), None, None) for number in range(start, self.count))
+        return (Row(number, str(number), None, None) for number in range(start, self.count))
 
 
 @given(count=st.integers(0, 20), size=st.integers(1, 7), ask=st.booleans())

@@ -33,7 +33,7 @@ def _pictures(tmp_path: Path) -> None:
         (["gone"], "gone does not exist (looked in "),
         (["gone/*.png"], "gone/*.png matches no image, table or folder"),
         (["*.txt"], "matches no image, table or folder, only 1 other files"),
-        (["empty"], "empty holds no picture (.apng .avif"),
+        (["empty"], "empty holds no image (.apng .avif"),
         (
             ["pictures"],
             "2 of 2 images have no prompt, which clip needs: pictures/00.png, pictures/01.png; give --prompts",
@@ -61,7 +61,7 @@ def _pictures(tmp_path: Path) -> None:
             ["list.csv", "--image-column", "file", "--prompt-column", "word"],
             "no column 'word'; its columns are: file",
         ),
-        (["numbers.parquet"], "column 'image' is int64, not pictures"),
+        (["numbers.parquet"], "column 'image' is int64, not images"),
         (["numbered.parquet"], "column 'prompt' is int64, not text"),
         (["broken.parquet"], "broken.parquet cannot be read as Parquet"),
         (
@@ -120,7 +120,7 @@ def test_a_table_that_is_damaged_in_the_middle_keeps_what_was_scored(tgo: Tgo, t
     (tmp_path / "all.parquet").write_bytes(content)
     done = tgo("all.parquet", "--prompt", "a")
     assert done.code == 2
-    assert "all.parquet is damaged after row 0: " in done.line
+    assert "it is damaged after row 0: " in done.line
     assert list(tmp_path.glob("scores.parquet.parts/*.parquet"))
 
 

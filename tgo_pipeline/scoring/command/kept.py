@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tgo_pipeline.images.folders import date
+from tgo_pipeline.images.base import date
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 UNKNOWN = 0

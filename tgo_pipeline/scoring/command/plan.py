@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.rows import Source
+from tgo_pipeline.images import ImageSource
 from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
@@ -26,7 +26,7 @@ class Plan:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ImageSource],
         prompts: Prompts,
         results: Results,
         specs: Mapping[str, Spec],
@@ -86,7 +86,7 @@ class Plan:
             else:
                 yield from self._listed[place]
 
-    def _streamed(self, source: Source, opening: bool) -> Iterator[Part]:
+    def _streamed(self, source: ImageSource, opening: bool) -> Iterator[Part]:
         size = self._results.part_rows
         for start in itertools.count(0, size):
             part = streamed_part(source, start, size, self._prompts)

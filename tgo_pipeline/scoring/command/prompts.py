@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_COLUMNS, Columns, listed
-from tgo_pipeline.images.import_folder import FILE_NAME
-from tgo_pipeline.images.rows import Row
+from tgo_pipeline.images.base import FILE_NAME, Row
+from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_ADVICE, PROMPT_COLUMNS, Columns, listed
 from tgo_pipeline.images.tables import ID
 from tgo_pipeline.prompts.sources import read
 from tgo_pipeline.reading.tabular import Record, column_names, read_columns
@@ -42,10 +41,7 @@ class Prompts(ABC):
 class OwnPrompts(Prompts):
     """What comes with the pictures: a column of their table, or metadata in their folder."""
 
-    advice = (
-        "give --prompts FILE, --prompt TEXT for all of them, a metadata.csv with file_name and prompt in their folder, "
-        "or name the column of their table with --prompt-column"
-    )
+    advice = f"give --prompts FILE, --prompt TEXT for all of them, or {PROMPT_ADVICE}"
 
     def of(self, number: int, row: Row) -> str | None:
         return row.prompt
@@ -121,7 +117,7 @@ class PromptTable(Prompts):
         unused = self._prompts.keys() - self._used
         if unused:
             log.warning(
-                "%s: %s of %s rows name no picture that is scored, such as %s",
+                "%s: %s of %s rows name no image that is scored, such as %s",
                 *(self._path, f"{len(unused):,}", f"{len(self._prompts):,}", min(unused)),
             )
 

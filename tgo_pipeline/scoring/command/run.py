@@ -14,9 +14,8 @@ import numpy as np
 from tgo_pipeline.devices import resolve_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import Bar
-from tgo_pipeline.images.columns import Columns
-from tgo_pipeline.images.inputs import open_inputs
-from tgo_pipeline.images.rows import Source
+from tgo_pipeline.images import Columns, ImageSource
+from tgo_pipeline.images import open as open_images
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, resolve_precision
 from tgo_pipeline.scoring.columns import ColumnScorer, ColumnTask, score_table
@@ -63,7 +62,7 @@ def score(call: Call) -> Outcome:
     columns = Columns(call.image_column, call.prompt_column)
     prompts = choose(call.prompts, call.prompt, columns)
     skip = {os.path.abspath(path) for path in (call.out, parts_folder(call.out))}
-    sources = open_inputs(call.paths, replace(columns, prompts=isinstance(prompts, OwnPrompts)), skip)
+    sources = open_images(call.paths, replace(columns, prompts=isinstance(prompts, OwnPrompts)), skip)
     if isinstance(prompts, PromptLines) and any(source.count is None for source in sources):
         raise TgoError(
             f"--prompts {call.prompts} gives prompts by line, and how many pictures a stream has is not known "
@@ -76,7 +75,7 @@ def score(call: Call) -> Outcome:
 class _Run:
     """One call at work."""
 
-    def __init__(self, call: Call, sources: Sequence[Source], prompts: Prompts, stop: Stop) -> None:
+    def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: Prompts, stop: Stop) -> None:
         self._call, self._stop = call, stop
         self._specs = call.specs()
         self._runtime = RuntimeParams(

@@ -1,0 +1,82 @@
+"""Rows of any data set of the hub, `hf:org/name@REVISION/SPLIT`, streamed by the library `datasets`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.hub.address import FORM, PREFIX, parse
+from tgo_pipeline.hub.errors import refusal
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder, IterableDataset
+
+
+def is_hub_rows(text: str) -> bool:
+    """Whether a text is the address of rows of the hub."""
+    return text.startswith(PREFIX)
+
+
+class HubRows:
+    """One split of a data set as a stream: nothing is downloaded beforehand, nothing is kept.
+
+    Raises `TgoError` without the package `datasets`, or if the data set or its split is not there.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.address = parse(text)
+        with self.explained():
+            self._builder = self._load()
+            stream = self._stream(self._builder)
+            self.names: list[str] = stream.column_names or list(next(iter(stream), {}))
+
+    def records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows from `start` on with these columns alone, of Parquet without reading others; an image as bytes and
+        path."""
+        with self.explained():
+            alone = {"columns": list(columns)} if hasattr(self._builder.config, "columns") else {}
+            stream = self._stream(self._load(**alone))
+            if stream.features is not None:
+                stream = stream.decode(False)
+            yield from stream.select_columns(list(columns)).skip(start)
+
+    def _load(self, **options: Any) -> DatasetBuilder:
+        try:
+            import datasets
+        except ImportError as error:
+            raise TgoError(
+                f"{self.text} needs the package `datasets`: install it with `pip install tgo-pipeline[hub]`."
+            ) from error
+        repository, revision, config, _ = self.address
+        return datasets.load_dataset_builder(repository, config, revision=revision, **options)
+
+    def _stream(self, builder: DatasetBuilder) -> IterableDataset:
+        import datasets
+
+        opened = builder.as_streaming_dataset(self.address.split)
+        if isinstance(opened, datasets.IterableDataset):
+            return opened
+        if len(opened) != 1:
+            raise TgoError(
+                f"{self.text} has the splits {', '.join(map(str, opened))}: add one, as in {FORM}."
+            )
+        return next(iter(opened.values()))
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what `datasets` raises for a wrong name, a lost connection or a damaged file into one `TgoError`."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, FileNotFoundError):  # a repository that is not there, private or gated
+                raise TgoError(
+                    f"{self.text} is not on the hub, or you may not read it ({first_line(error)}): check the names and "
+                    "the revision, or log in with `hf auth login`."
+                ) from error
+            reason = refusal(error, self.address.repository, "dataset", self.address.revision)
+            raise TgoError(
+                f"{self.text} cannot be read: {reason}. What was written is kept; run again to go on."
+            ) from error
