@@ -12,7 +12,7 @@ PARITY_OUT ?= .
 SIZE ?= both
 SEED ?=
 
-.PHONY: demo test test-isa check parity setup clean
+.PHONY: demo test test-long test-all test-isa check parity setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## run the whole pipeline on the embedded small world
@@ -20,8 +20,15 @@ demo: setup  ## run the whole pipeline on the embedded small world
 	@tgo evaluation
 	@echo "The report: $(CURDIR)/report.html"
 
-test: setup  ## run the tests
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup  ## run the tests of every part, in minutes
+	$(PYTEST) -m "not long"
+
+test-long: setup  ## run the long tests: whole pipelines, kills, every family with every objective
+	$(PYTEST) -m long
+
+test-all: test test-long  ## run every test
 
 test-isa: setup  ## run the numeric tests as other processors would compute
 	python -m tests.isa

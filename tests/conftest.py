@@ -8,23 +8,27 @@ from collections.abc import Iterator
 
 import pytest
 
-LONG = (
-    "test_masked_project.py",
+from tests.long import is_long
+
+FIRST = (
     "test_kill.py",
+    "test_parallel.py",
+    "test_masked_project.py",
     "test_dvc.py",
     "test_star_ratings.py",
     "test_recipes.py",
-    "test_parallel.py",
-    "test_reestimate.py",
-    "test_wrong_inputs.py",
+    "test_trainer.py",
 )
-"""Files of long tests, the longest first: two processes that share the files begin with them and end together."""
+"""Files that take longest: two processes that share the files begin with them and end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; everything else in its order."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    """Mark what is long, and put the files that take longest first; everything else in its order."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(FIRST)))
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker("long")
 
 
 @pytest.fixture(autouse=True, scope="session")

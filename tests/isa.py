@@ -2,7 +2,8 @@
 
 Under an instruction set that the libraries do not choose on this processor; with `--digits` under last digits that
 depend on every shape instead (`other_digits`), which no instruction set of this processor may show. A test that asks
-for equal bits of two computations that are not the same one fails in one or the other.
+for equal bits of two computations that are not the same one fails in one or the other. Long tests are left out, unless
+`-m ""` asks for them too.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def other_instruction_set() -> dict[str, str]:
 def run(what: str, *arguments: str, **environment: str) -> int:
     """Run the numeric tests in two processes; the exit code."""
     print(f"== numeric tests {what}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *arguments, *NUMERIC]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not long"]
+    command += [*arguments, *NUMERIC]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
 
 

@@ -1,0 +1,71 @@
+"""Which tests are long: in `make test-all`, and not in `make test`.
+
+They run whole pipelines, every kill point, several processes, and what `make test` runs for one family or objective for
+all others. `conftest.py` gives them the marker `long`.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+FAMILIES = (
+    "sdxl",
+    "flux",
+    "meissonic",
+    "tiny_sdxl_pipeline",
+    "tiny_flux_pipeline",
+    "tiny_meissonic_pipeline",
+)
+"""`make test` runs a test of every family with Stable Diffusion, Stable Diffusion 3 and aMUSEd: one of each kind."""
+TESTS = (
+    "tests/benchmarks/test_objectives.py::test_real_units_*",
+    "tests/benchmarks/test_reward_speed.py::test_our_side_*",
+    "tests/benchmarks/test_training_speed.py::*",
+    "tests/demo/test_masked_weights.py::test_samples_show_*",
+    "tests/demo_training/test_train.py::test_an_interrupted_training_*",
+    "tests/evaluation/sweep/test_sweep.py::test_a_new_strength_*",
+    "tests/fine_tune/distributed/test_parallel.py::*",
+    "tests/fine_tune/test_every_objective.py::test_another_strength_*",
+    "tests/fine_tune/test_every_objective.py::test_guidance_trains_its_modules[[]*-full]",
+    "tests/fine_tune/test_every_objective.py::test_it_trains_and_its_result_loads[[][!ts]*",
+    "tests/fine_tune/test_every_objective.py::test_merged_guidance_*",
+    "tests/fine_tune/test_footprint.py::test_an_update_*[[][!t]*",
+    "tests/fine_tune/test_footprint.py::test_other_families_*",
+    "tests/fine_tune/test_resume_families.py::*",
+    "tests/fine_tune/training/test_compile.py::*",
+    "tests/fine_tune/training/test_reestimate.py::test_a_training_that_was_stopped_*",
+    "tests/fine_tune/training/test_trainer.py::test_every_objective_gives_the_gradient_*[[][!t]*",
+    "tests/fine_tune/training/test_trainer.py::test_the_objective_improves_*[[]sft]",
+    "tests/generators/test_merge.py::test_the_error_of_a_merge_*",
+    "tests/generators/test_stage.py::test_two_processes_*",
+    "tests/params/test_recipes.py::test_a_recipe_runs_*",
+    "tests/planning/test_families.py::test_half_precision_*",
+    "tests/scoring/command/test_wrong_inputs.py::test_a_full_disk",
+    "tests/test_dvc.py::test_an_experiment_*",
+    "tests/test_dvc.py::test_every_way_*",
+    "tests/test_kill.py::*",
+    "tests/test_masked_project.py::*",
+    "tests/test_star_ratings.py::*",
+    "tests/test_wrong_inputs.py::test_a_full_disk",
+    "tests/test_wrong_inputs.py::test_a_truncated_picture_*",
+)
+"""Patterns of test ids; `[[]` is a bracket."""
+
+
+def is_long(test: str) -> bool:
+    """Whether the test of this id is long."""
+    parameters = test.partition("[")[2].removesuffix("]").split("-")
+    return any(family in parameters for family in FAMILIES) or any(fnmatchcase(test, one) for one in TESTS)
+
+
+def stale(root: Path) -> list[str]:
+    """Patterns that match no test function below `root`."""
+    return [pattern for pattern in TESTS if not _matches(root, pattern)]
+
+
+def _matches(root: Path, pattern: str) -> bool:
+    file, _, test = pattern.partition("::")
+    functions = re.findall(r"^def (test_\w+)", (root / file).read_text(), re.MULTILINE)
+    return any(fnmatchcase(name, test.partition("[[]")[0]) for name in functions)
