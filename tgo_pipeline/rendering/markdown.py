@@ -10,13 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.rendering.table import Sheet, Strong
-from tgo_pipeline.rendering.text import one_line, visible
+from tgo_pipeline.rendering.text import NAME_LIMIT, one_line, visible
 
 if TYPE_CHECKING:
     from tgo_pipeline.rendering.table import Document
 
 CELL_LIMIT = 240
-_ACTIVE = re.compile(r"([\\`*_\[\]|~#$])")
+_ACTIVE = re.compile(r"([\\`*_|~#$]|\](?=[(\[:]))")
+"""Characters that begin mark-up, another cell or mathematics; brackets only where a link or its target follows."""
 _ENTITIES = {
     "&": "&amp;",
     "<": "&lt;",
@@ -28,32 +29,19 @@ _ENTITIES = {
 }
 _REPLACED = re.compile("|".join(map(re.escape, _ENTITIES)), re.IGNORECASE)
 
-_SPECIAL = re.compile(r"([\\`*_<>|~$&]|\](?=[(\[]))")
-"""Characters that begin mark-up, HTML, another cell or mathematics; brackets are harmless unless a link follows."""
 
-
-def escape(text: str) -> str:
-    """Text that stands for itself: no mark-up, no HTML, no end of a cell, no line break; cut to `LIMIT`."""
-    return _SPECIAL.sub(_escaped, one_line(text))
-
-
-def _escaped(found: re.Match[str]) -> str:
-    character = found[1]
-    return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(character, f"\\{character}")
+def escape(name: str, limit: int | None = NAME_LIMIT) -> str:
+    """A name that stands for itself: no mark-up, no HTML, no end of a cell, no line break; cut to `limit`."""
+    return _inactive(one_line(name, limit))
 
 
 def render(document: Document) -> str:
     """The whole document: its title, every sheet, the legend."""
     parts = [f"# {escape(document.title)}", *map(_sheet, document.sheets), "## Legend"]
     for title, things in document.legend.items():
-        lines = [f"- **{escape(name)}**: {escape_long(facts)}" for name, facts in things]
+        lines = [f"- **{escape(name)}**: {escape(facts, None)}" for name, facts in things]
         parts.append(f"**{escape(title)}**\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def escape_long(text: str) -> str:
-    """`escape` without a limit, for the facts of a legend."""
-    return _SPECIAL.sub(_escaped, one_line(text, limit=None))
 
 
 def _sheet(sheet: Sheet) -> str:
@@ -64,8 +52,8 @@ def _sheet(sheet: Sheet) -> str:
         *([_cell(c) for c in row] for row in sheet.rows),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    note = f"\n\n{escape_long(sheet.note)}" if sheet.note else ""
-    return f"## {escape_long(sheet.title)}\n\n{table}{note}"
+    note = f"\n\n{escape(sheet.note, None)}" if sheet.note else ""
+    return f"## {escape(sheet.title, None)}\n\n{table}{note}"
 
 
 def _cell(text: str) -> str:
@@ -74,8 +62,12 @@ def _cell(text: str) -> str:
 
 def text(outside: object, limit: int = CELL_LIMIT) -> str:
     """Outside text on one line, every active character escaped, control and direction characters spelled out."""
-    shown = _ACTIVE.sub(r"\\\1", visible(str(outside), limit).strip())
-    return _REPLACED.sub(lambda found: _ENTITIES[found[0].lower()], shown)
+    return _inactive(visible(str(outside), limit).strip())
+
+
+def _inactive(shown: str) -> str:
+    escaped = _ACTIVE.sub(r"\\\1", shown)
+    return _REPLACED.sub(lambda found: _ENTITIES[found[0].lower()], escaped)
 
 
 def code(outside: object, limit: int = CELL_LIMIT) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tgo_pipeline.rendering.text import MISSING
+
 Row = Mapping[str, Any]
-NONE = "–"
 
 
 class Strong(str):
@@ -27,18 +28,18 @@ class Sheet:
 
 
 def number(value: float | None, style: str) -> str:
-    return NONE if value is None else f"{value:{style}}"
+    return MISSING if value is None else f"{value:{style}}"
 
 
 def interval(row: Row, name: str, style: str) -> str:
     """A value with its interval; a dash where there is no value."""
-    return NONE if row[name] is None else measured(row, name, style)
+    return MISSING if row[name] is None else measured(row, name, style)
 
 
 def p_text(value: float | None) -> str:
     """A p-value: `<.001` rather than many digits."""
     if value is None:
-        return NONE
+        return MISSING
     return "<.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ WIDE = 110
 """Columns of a table that goes to a file or a pipe."""
 
 
-def sheet_parts(sheet: Sheet) -> list[Table | str]:
-    """A sheet as a table, and its note below."""
+def sheet_parts(sheet: Sheet, styles: Sequence[str] = ()) -> list[Table | str]:
+    """A sheet as a table, its rows in `styles`, and its note below."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -25,10 +27,11 @@ def sheet_parts(sheet: Sheet) -> list[Table | str]:
     table = Table(title=escape(one_line(sheet.title, None)), title_justify="left")
     for place, column in enumerate(sheet.columns):
         table.add_column(escape(one_line(column)), justify="left" if place < sheet.labels else "right")
-    for row in sheet.rows:
+    for row, style in itertools.zip_longest(sheet.rows, styles):
         cells = [escape(one_line(cell)) for cell in row]
         table.add_row(
-            *(f"[bold]{c}[/]" if isinstance(r, Strong) else c for c, r in zip(cells, row, strict=True))
+            *(f"[bold]{c}[/]" if isinstance(r, Strong) else c for c, r in zip(cells, row, strict=True)),
+            style=style,
         )
     return [table, *([escape(sheet.note)] if sheet.note else [])]
 

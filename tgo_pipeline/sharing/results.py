@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
+from tgo_pipeline.evaluation.tables.tables import short_sheet
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.markdown import bullets, code, table, text
-from tgo_pipeline.rendering.table import decimals, measured
 from tgo_pipeline.sharing.facts import Places, without_places
 from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.tables import read_metadata, read_table
@@ -76,25 +76,13 @@ def tables(results: EvaluationResults) -> str:
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]], results: EvaluationResults) -> str:
-    level = f"{results.confidence:.0%}"
-    header = ("reward", "base", "tuned", f"difference [{level}]", "effect", f"win rate [{level}]", "ties")
-    cells = [_cells(row, results.params) for row in rows]
+    sheet = short_sheet(name, rows, results.confidence)
+    names = [code(row["reward"]) + _mark(row, results.params) for row in rows]
+    cells = [[shown, *line[1:]] for shown, line in zip(names, sheet.rows, strict=True)]
     title = "all test sets together" if name == ALL else f"test set {code(name)}"
     counts = f"{rows[0]['n_prompts']:,} prompts, {rows[0]['n']:,} pairs"
-    return f"**{title[0].upper()}{title[1:]}** ({counts})\n\n{table(header, cells, range(1, len(header)))}"
-
-
-def _cells(row: Mapping[str, Any], params: Params) -> list[str]:
-    places = decimals(row["base_std"])
-    return [
-        code(row["reward"]) + _mark(row, params),
-        f"{row['base_mean']:.{places}f}",
-        f"{row['tuned_mean']:.{places}f}",
-        measured(row, "difference", f"+.{places}f"),
-        "–" if row["effect"] is None else f"{row['effect']:+.2f}",
-        measured(row, "win_rate", ".1%"),
-        str(row["ties"]),
-    ]
+    grid = table(sheet.columns, cells, range(1, len(sheet.columns)))
+    return f"**{title[0].upper()}{title[1:]}** ({counts})\n\n{grid}"
 
 
 def legend(results: EvaluationResults) -> str:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.parsing import read_data
-from tgo_pipeline.rendering.table import NONE, Sheet
+from tgo_pipeline.rendering.table import Sheet
+from tgo_pipeline.rendering.text import MISSING
 
 FILE = Path(__file__).with_name("published.yaml")
 WIDE = 7
@@ -92,7 +93,7 @@ def _may_be(printed: str, rewards: Sequence[str]) -> bool:
 def _sheet(block: Block, places: Sequence[int]) -> Sheet:
     def cell(values: Sequence[float | None], place: int) -> str:
         value = values[place]
-        return NONE if value is None else f"{value:.{block.digits[place]}f}"
+        return MISSING if value is None else f"{value:.{block.digits[place]}f}"
 
     return Sheet(
         title=f"Published, not measured here: {block.title}",

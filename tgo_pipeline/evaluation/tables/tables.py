@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tgo_pipeline.evaluation.statistics.scores import ALL
 from tgo_pipeline.rendering.table import (
-    NONE,
     Row,
     Sheet,
     Strong,
@@ -15,6 +14,7 @@ from tgo_pipeline.rendering.table import (
     number,
     p_text,
 )
+from tgo_pipeline.rendering.text import MISSING
 
 
 def set_title(name: str, rows: Sequence[Row]) -> str:
@@ -59,15 +59,32 @@ def evaluation_sheets(rows: Sequence[Row], confidence: float) -> list[Sheet]:
     ]
 
 
-def _evaluation_row(row: Row) -> list[str]:
+def short_sheet(title: str, rows: Sequence[Row], confidence: float) -> Sheet:
+    """The tuned model against the base model in few columns, for the terminal and a model card."""
+    level = f"[{confidence:.0%}]"
+    return Sheet(
+        title=title,
+        columns=("reward", "base", "tuned", f"difference {level}", "effect", f"win rate {level}", "ties"),
+        rows=[[reward_name(row), *_gain(row), str(row["ties"])] for row in rows],
+    )
+
+
+def _gain(row: Row) -> list[str]:
+    """Both means, their difference, the effect and the win rate."""
     places = decimals(row["base_std"])
     return [
-        reward_name(row),
         f"{row['base_mean']:.{places}f}",
         f"{row['tuned_mean']:.{places}f}",
         interval(row, "difference", f"+z.{places}f"),
         number(row["effect"], "+z.2f"),
         interval(row, "win_rate", ".1%"),
+    ]
+
+
+def _evaluation_row(row: Row) -> list[str]:
+    return [
+        reward_name(row),
+        *_gain(row),
         interval(row, "win_tie_rate", ".1%"),
         f"{row['wins']} / {row['ties']} / {row['losses']}",
         str(row["n"]),
@@ -189,7 +206,7 @@ def _square(rows: Sequence[Row], name: str) -> Sheet:
     return Sheet(
         title=f"{set_title(name, rows)}: win rate by {reward_name(rows[0])}",
         columns=("Model against", *models),
-        rows=[[a, *(found.get((a, b), NONE) for b in models)] for a in models],
+        rows=[[a, *(found.get((a, b), MISSING) for b in models)] for a in models],
         note="The row's model against the column's, ties counting for neither; * marks a significant difference of the "
         "means.",
     )

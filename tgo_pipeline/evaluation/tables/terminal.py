@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.rendering.table import decimals, measured
+from tgo_pipeline.evaluation.tables.tables import short_sheet
 from tgo_pipeline.rendering.terminal import sheet_parts
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
@@ -74,34 +74,9 @@ def show(path: Path) -> Group:
     return Group(*tables, *_notes(metadata["excluded"]))
 
 
-def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    title = f"{escape(name)} (prompts: {rows[0]['n_prompts']}, pairs: {rows[0]['n']})"
-    table = Table(title=title, title_justify="left")
-    table.add_column("reward")
-    for column in (
-        "base",
-        "tuned",
-        f"difference [{confidence:.0%}]",
-        "effect",
-        f"win rate [{confidence:.0%}]",
-        "ties",
-    ):
-        table.add_column(column, justify="right")
-    for row in rows:
-        places = decimals(row["base_std"])
-        table.add_row(
-            escape(row["reward"]) + (" (target)" if row["is_target"] else ""),
-            f"{row['base_mean']:.{places}f}",
-            f"{row['tuned_mean']:.{places}f}",
-            escape(measured(row, "difference", f"+z.{places}f")),
-            "–" if row["effect"] is None else f"{row['effect']:+z.2f}",
-            escape(measured(row, "win_rate", ".1%")),
-            str(row["ties"]),
-            style=_style(row, confidence),
-        )
+def _set_table(name: str, rows: list[dict[str, Any]], confidence: float) -> Table | str:
+    title = f"{name} (prompts: {rows[0]['n_prompts']}, pairs: {rows[0]['n']})"
+    (table,) = sheet_parts(short_sheet(title, rows, confidence), [_style(row, confidence) for row in rows])
     return table
 
 
