@@ -34,6 +34,13 @@ def resolve(text: str, where: str, markers: Sequence[str]) -> DatasetAddress:
     return _local(text, where, markers)
 
 
+def whole_place(text: str, where: str) -> Place:
+    """All that `where` may mean to a reader whose markers are not known: the folder above, where it names a split."""
+    if where and not where.startswith(HUB) and not Path(where).expanduser().exists():
+        return resolve(text, str(Path(where).parent), ()).place
+    return resolve(text, where, ()).place
+
+
 def _hub(text: str, where: str) -> DatasetAddress:
     match = _HUB.fullmatch(where)
     if match is None or not match["revision"]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
+from tgo_pipeline.datasets import identity as dataset_identity
+from tgo_pipeline.datasets import is_dataset, known, open_dataset
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.reading.tabular import column_names
@@ -34,7 +35,7 @@ SIDES = {"image_0_uid": "first", "image_1_uid": "second", "label_0": "choice", "
 
 def identity(source: str) -> str:
     """A hash of what a source holds. Raises `TgoError` if it does not exist."""
-    return open_dataset(source).identity() if is_dataset(source) else content_fingerprint(_path(source))
+    return dataset_identity(source) if is_dataset(source) else content_fingerprint(_path(source))
 
 
 def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
@@ -79,7 +80,7 @@ def _column(params: FeedbackParams, name: str) -> str:
 def _path(source: str) -> Path:
     path = Path(source).expanduser()
     if not path.exists():
-        hint = f", or a data set ({NAMES})" if ":" in source else ""
+        hint = f", or a data set ({known()})" if ":" in source else ""
         raise TgoError(
             f"{source} does not exist (looked in {Path.cwd()}): name the file of the feedback{hint}."
         )

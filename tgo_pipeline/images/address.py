@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from tgo_pipeline.datasets import NAMES, is_dataset, open_dataset
+from tgo_pipeline.datasets import is_dataset, known, open_dataset
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import FORM
 from tgo_pipeline.images.base import FILE_NAME, METADATA, ImageSource, printable
@@ -30,11 +30,6 @@ from tgo_pipeline.reading.hub_rows import is_hub_rows
 log = logging.getLogger("tgo")
 TABLES = (".csv", ".jsonl")
 PARQUET = ".parquet"
-FORMS = (
-    'an image file, a folder, a pattern ("images/*.png"), a csv, jsonl or Parquet table, '
-    f"{FORM}, or a public data set {NAMES}"
-)
-"""What an address may be, for messages."""
 
 
 def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ()) -> list[ImageSource]:
@@ -57,6 +52,14 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
     return sources + _named(images, columns)
 
 
+def _forms() -> str:
+    """What an address may be, for messages."""
+    return (
+        'an image file, a folder, a pattern ("images/*.png"), a csv, jsonl or Parquet table, '
+        f"{FORM}, or a public data set {known()}"
+    )
+
+
 def _is_remote(text: str) -> bool:
     return is_hub_rows(text) or is_dataset(text)
 
@@ -72,7 +75,7 @@ def _expand(text: str) -> list[str]:
     if os.path.lexists(text):
         return [text]
     if not glob.has_magic(text):
-        raise TgoError(f"{printable(text)} does not exist (looked in {Path.cwd()}). Name {FORMS}.")
+        raise TgoError(f"{printable(text)} does not exist (looked in {Path.cwd()}). Name {_forms()}.")
     found = sorted(glob.glob(text, recursive=True))
     files = [
         path for path in found if kind(path) in (*EXTENSIONS, *TABLES, PARQUET) and not os.path.isdir(path)

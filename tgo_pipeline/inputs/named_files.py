@@ -139,34 +139,30 @@ def _line(written: str | None, digest: Callable[[], str | None]) -> str:
     return f"{written} {found}" if found else str(written)
 
 
-def _is_on_hub(address: str) -> bool:
-    """Whether an address of a data set names the hub, in which case its revision says what it holds."""
-    from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.reading.places import Hub
-
-    return is_dataset(address) and isinstance(open_dataset(address).place, Hub)
-
-
 def _prompts(source: str) -> str | None:
+    from tgo_pipeline.datasets import is_on_hub
     from tgo_pipeline.prompts.sources import identity
 
-    return None if _is_on_hub(source) else identity(source)
+    return None if is_on_hub(source) else identity(source)
 
 
 def _feedback(params: FeedbackParams) -> str | None:
+    from tgo_pipeline.datasets import is_on_hub
     from tgo_pipeline.feedback.read import identity
 
-    return None if _is_on_hub(params.source) else identity(params.source)
+    return None if is_on_hub(params.source) else identity(params.source)
 
 
 def _images(params: GenerateParams) -> str | None:
     """What the shards of images that exist depend on; only a data set with images in files of their own is listed."""
-    from tgo_pipeline.datasets import Dataset, is_dataset, open_dataset
+    from tgo_pipeline.datasets import Dataset, is_dataset, is_on_hub, open_dataset, own_identity
 
     images = params.images or ""
-    if _is_on_hub(images):
+    if is_on_hub(images):
         return None
     if is_dataset(images):
+        if own := own_identity(images):
+            return own
         dataset = open_dataset(images)
         if type(dataset).dates is Dataset.dates:
             return dataset.identity()

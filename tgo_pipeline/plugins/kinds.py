@@ -130,4 +130,18 @@ REWARD = Kind(
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
     },
 )
+DATASET = Kind(
+    "data set",
+    "tgo_pipeline.datasets",
+    {
+        "pickapic": "tgo_pipeline.datasets.pickapic:PickAPic",
+        "hpdv2": "tgo_pipeline.datasets.hpdv2:HPDv2",
+        "hpdv3": "tgo_pipeline.datasets.hpdv3:HPDv3",
+        "imagerewarddb": "tgo_pipeline.datasets.imagerewarddb:ImageRewardDB",
+        "diffusion-kto": "tgo_pipeline.datasets.diffusion_kto:DiffusionKTO",
+        "parti": "tgo_pipeline.datasets.prompt_sets:PartiPrompts",
+        "hpdv2-prompts": "tgo_pipeline.datasets.prompt_sets:HPDv2Prompts",
+        "vidprom": "tgo_pipeline.datasets.prompt_sets:VidProM",
+    },
+)
 EXECUTOR = Kind("executor", "tgo_pipeline.executors", {"local": "tgo_pipeline.executors.local:execute"})

@@ -67,10 +67,11 @@ def read(source: str, column: str) -> list[str]:
 
 def identity(source: str) -> str:
     """A hash of what a source holds. Raises `TgoError` if it does not exist."""
-    from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.datasets import identity as dataset_identity
+    from tgo_pipeline.datasets import is_dataset
 
     if is_dataset(source):
-        return open_dataset(source).identity()
+        return dataset_identity(source)
     if source.startswith(DEMO):
         return fingerprint(prompts=read(source, ""))
     path = Path(source).expanduser()
