@@ -38,7 +38,7 @@ COLUMNS = {
 MISSING = "Download images/ of THUDM/ImageRewardDB (zip archives) beside the metadata, or name the data set on the hub."
 
 
-class Row(NamedTuple):
+class RankedImage(NamedTuple):
     """One image; rank 1 is the best of its prompt, ratings go from 1 to 7."""
 
     image_path: str
@@ -78,7 +78,7 @@ class ImageRewardDB(Dataset):
         return self._batches(rows, RATINGS)
 
     def comparisons(self) -> Iterator[pa.RecordBatch]:
-        ranked: dict[str | None, list[tuple[Row, float]]] = defaultdict(list)
+        ranked: dict[str | None, list[tuple[RankedImage, float]]] = defaultdict(list)
         for row in self._rows:
             if row.rank is not None:
                 ranked[row.prompt_id].append((row, row.rank))
@@ -114,10 +114,10 @@ class ImageRewardDB(Dataset):
         return names[0]
 
     @cached_property
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[RankedImage]:
         """All rows (62,600 at most), archive by archive."""
         rows = [
-            Row(*values)
+            RankedImage(*values)
             for batch in parquet.columns(self.place, self._file, list(COLUMNS), ROWS)
             for values in zip(*(self._values(batch, name) for name in COLUMNS), strict=True)
         ]
@@ -131,10 +131,10 @@ class ImageRewardDB(Dataset):
         return parquet.cast(self.address, batch, name, pa.type_for_alias(COLUMNS[name])).to_pylist()
 
     @cached_property
-    def _by_uid(self) -> dict[str, Row]:
+    def _by_uid(self) -> dict[str, RankedImage]:
         return {row.uid: row for row in self._rows}
 
-    def _pictures(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    def _pictures(self, rows: Sequence[RankedImage]) -> Iterator[dict[str, Any]]:
         for folder, group in itertools.groupby(rows, key=lambda row: row.folder):
             with self._folder(folder) as read:
                 for row in group:
@@ -163,5 +163,5 @@ class ImageRewardDB(Dataset):
                 ) from error
 
 
-def _listed(row: Row) -> dict[str, Any]:
+def _listed(row: RankedImage) -> dict[str, Any]:
     return {"image_uid": row.uid, "prompt": row.prompt}

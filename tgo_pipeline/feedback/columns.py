@@ -1,4 +1,4 @@
-"""Columns of feedback beside the reward columns: which sample of the generations has which score."""
+"""Columns of feedback next to the reward columns: which sample of the generations has which score."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def description(params: FeedbackParams) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Columns:
+class FeedbackColumns:
     """The scores of the samples by file and column, float32 (N,), NaN without feedback; and what was counted."""
 
     scores: Mapping[str, Mapping[str, np.ndarray]]
     counts: Mapping[str, Mapping[str, int]]
 
 
-def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Columns:
+def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> FeedbackColumns:
     """Read every source of `feedback` and give each sample of the generation shards `files` the score of its image.
 
     An image is found by `image_uid`, what its source calls it, or else by `sample_id`. Several samples of one image
@@ -69,7 +69,7 @@ def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Colum
         _report(name, params, counts[name], values)
         for (file,), part in samples.with_columns(value=values).group_by("file", maintain_order=True):
             scores[str(file)][name] = part["value"].to_numpy()
-    return Columns(scores, counts)
+    return FeedbackColumns(scores, counts)
 
 
 def _keys(file: Path) -> pl.DataFrame:

@@ -39,7 +39,7 @@ PROBED = 100
 """How many files of a table are looked for before it is said that none is there."""
 
 
-class ImageFiles(ImageSource):
+class ListedImages(ImageSource):
     """Image files by path (None where a table names none), with their own prompts where there are some.
 
     `names` are what their folder or table calls them. That is what they are called altogether if it is `unique`: the
@@ -87,7 +87,7 @@ class ImageFiles(ImageSource):
         return [date(path) for path in self._paths[start:stop]]
 
 
-def folder_images(folder: str, files: Iterable[str], columns: Columns) -> ImageFiles | None:
+def folder_images(folder: str, files: Iterable[str], columns: Columns) -> ListedImages | None:
     """The images among the `files` below a folder, sorted by path, with the prompts beside them; None without any.
 
     The log counts what is left out.
@@ -108,7 +108,7 @@ def folder_images(folder: str, files: Iterable[str], columns: Columns) -> ImageF
     _report_left_out(folder, paths, others)
     paths.sort()
     prompts = _prompts(paths, metadata.values(), columns)
-    return ImageFiles(paths, [os.path.relpath(path, folder) for path in paths], prompts)
+    return ListedImages(paths, [os.path.relpath(path, folder) for path in paths], prompts)
 
 
 def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -> None:
@@ -123,12 +123,12 @@ def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -
         )
 
 
-def named_images(paths: Sequence[str], columns: Columns) -> ImageFiles:
+def named_images(paths: Sequence[str], columns: Columns) -> ListedImages:
     """Images named one by one, with the prompts beside them."""
     folders = dict.fromkeys(os.path.dirname(path) for path in paths)
     metadata = filter(None, map(metadata_of, folders))
     prompts = _prompts(paths, metadata, columns, whole=False)
-    return ImageFiles(paths, [os.path.basename(path) for path in paths], prompts, unique=False)
+    return ListedImages(paths, [os.path.basename(path) for path in paths], prompts, unique=False)
 
 
 def metadata_of(folder: str) -> str | None:
@@ -136,7 +136,7 @@ def metadata_of(folder: str) -> str | None:
     return next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
 
 
-def table_of_paths(path: str, columns: Columns) -> ImageFiles:
+def table_of_paths(path: str, columns: Columns) -> ListedImages:
     """The images whose paths, relative to the table, it lists, with their prompts, or those of `.txt` files.
 
     Raises `TgoError` if none of the first images is there.
@@ -154,7 +154,7 @@ def table_of_paths(path: str, columns: Columns) -> ImageFiles:
     paths = [os.path.join(folder, name) if name else None for name in names]
     require_some(path, image, names[:PROBED])
     captions = _captions(paths) if prompt is None and columns.prompts else None
-    return ImageFiles(
+    return ListedImages(
         paths,
         [name or f"{path}:{row}" for row, name in enumerate(names)],
         captions if prompt is None else [record[1] for record in records],

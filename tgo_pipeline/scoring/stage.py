@@ -26,7 +26,7 @@ from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
-    from tgo_pipeline.feedback.columns import Columns
+    from tgo_pipeline.feedback.columns import FeedbackColumns
 
 VERSION = 1
 
@@ -102,7 +102,7 @@ def _write_feedback(
     stop: Stop,
     shards: ScoreShards,
     feedback: Mapping[str, FeedbackParams],
-    given: Columns,
+    given: FeedbackColumns,
 ) -> None:
     """Add the columns of feedback to the shards, which have those of the rewards by now."""
     from tgo_pipeline.feedback.columns import description

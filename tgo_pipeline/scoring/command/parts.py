@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tgo_pipeline.images.base import ImageSource, Row
 from tgo_pipeline.scoring.command.kept import Keys, as_keys, row_key
-from tgo_pipeline.scoring.command.prompts import Prompts
+from tgo_pipeline.scoring.command.prompts import PromptLookup
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 VERSION = 1
@@ -24,7 +24,7 @@ class Part:
     """
 
     source: ImageSource
-    prompts: Prompts
+    prompts: PromptLookup
     start: int
     stop: int
     first: int
@@ -63,7 +63,7 @@ class Unprompted:
 
 
 def listed_parts(
-    source: ImageSource, count: int, prompts: Prompts, size: int, first: int, unprompted: Unprompted
+    source: ImageSource, count: int, prompts: PromptLookup, size: int, first: int, unprompted: Unprompted
 ) -> list[Part]:
     """The parts of a source of `count` rows; looks at names, prompts and dates, opens no picture."""
     return [
@@ -73,7 +73,7 @@ def listed_parts(
 
 
 def _listed(
-    source: ImageSource, start: int, stop: int, prompts: Prompts, first: int, unprompted: Unprompted
+    source: ImageSource, start: int, stop: int, prompts: PromptLookup, first: int, unprompted: Unprompted
 ) -> Part:
     rows = []
     for number, row in enumerate(source.labels(start, stop), first):
@@ -85,7 +85,7 @@ def _listed(
     return Part(source, prompts, start, stop, first, content)
 
 
-def streamed_part(source: ImageSource, start: int, size: int, prompts: Prompts) -> Part:
+def streamed_part(source: ImageSource, start: int, size: int, prompts: PromptLookup) -> Part:
     """A part of a stream, known by its place: neither its pictures nor its prompts are seen before they are scored."""
     key = source.key(start, start + size)
     content = fingerprint(version=VERSION, key=key, prompts=prompts.key())

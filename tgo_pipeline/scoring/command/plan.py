@@ -12,13 +12,13 @@ from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import REWARDS, load_reward
 from tgo_pipeline.rewards.specs import Spec, canonical
 from tgo_pipeline.scoring.command.parts import Part, Unprompted, listed_parts, streamed_part
-from tgo_pipeline.scoring.command.prompts import Prompts
+from tgo_pipeline.scoring.command.prompts import PromptLookup
 from tgo_pipeline.scoring.command.results import Results
 
 log = logging.getLogger("tgo")
 
 
-class Plan:
+class CallPlan:
     """The parts of all sources. `specs` are the rewards by column, `wanted` the fingerprints of their columns.
 
     Raises `TgoError` if pictures lack a prompt that a reward needs; of a stream that shows only when it is read.
@@ -27,7 +27,7 @@ class Plan:
     def __init__(
         self,
         sources: Sequence[ImageSource],
-        prompts: Prompts,
+        prompts: PromptLookup,
         results: Results,
         specs: Mapping[str, Spec],
         wanted: Mapping[str, str],

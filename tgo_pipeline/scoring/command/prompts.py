@@ -20,7 +20,7 @@ from tgo_pipeline.storage.fingerprints import content_fingerprint
 log = logging.getLogger("tgo")
 
 
-class Prompts(ABC):
+class PromptLookup(ABC):
     """Gives every row its prompt; `advice` is the end of the error about rows without one."""
 
     advice: str
@@ -38,7 +38,7 @@ class Prompts(ABC):
         return
 
 
-class OwnPrompts(Prompts):
+class OwnPrompts(PromptLookup):
     """What comes with the pictures: a column of their table, or metadata in their folder."""
 
     advice = f"give --prompts FILE, --prompt TEXT for all of them, or {PROMPT_ADVICE}"
@@ -47,7 +47,7 @@ class OwnPrompts(Prompts):
         return row.prompt
 
 
-class OnePrompt(Prompts):
+class OnePrompt(PromptLookup):
     """One prompt for all pictures."""
 
     advice = "give --prompt TEXT"
@@ -62,7 +62,7 @@ class OnePrompt(Prompts):
         return self._prompt
 
 
-class PromptLines(Prompts):
+class PromptLines(PromptLookup):
     """A text file with one prompt a line, in the order of the pictures."""
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class PromptLines(Prompts):
             )
 
 
-class PromptTable(Prompts):
+class PromptTable(PromptLookup):
     """A csv, jsonl or Parquet file of names and prompts.
 
     A picture is looked up by its name in the output, by its path within the folder that was named, and by its path
@@ -134,7 +134,7 @@ def _mapping(path: Path, records: Sequence[Record]) -> dict[str, str | None]:
     return found
 
 
-def choose(file: Path | None, text: str | None, columns: Columns) -> Prompts:
+def choose(file: Path | None, text: str | None, columns: Columns) -> PromptLookup:
     """The prompts that a call asks for. Raises `TgoError` if it asks for two kinds, or the file cannot be used."""
     if file is not None and text is not None:
         raise TgoError(

@@ -55,7 +55,7 @@ def held(out: Path) -> Iterator[None]:
             (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
 
 
-class Place(NamedTuple):
+class PartPlace(NamedTuple):
     """Where a part is in OUT."""
 
     first: int
@@ -301,9 +301,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _places(parts: Sequence[Sequence[Any]]) -> dict[str, Place]:
+def _places(parts: Sequence[Sequence[Any]]) -> dict[str, PartPlace]:
     places, first = {}, 0
     for fingerprint, rows, last in parts:
-        places[fingerprint] = Place(first, rows, last)
+        places[fingerprint] = PartPlace(first, rows, last)
         first += rows
     return places

@@ -22,8 +22,8 @@ from tgo_pipeline.scoring.columns import ColumnScorer, ColumnTask, score_table
 from tgo_pipeline.scoring.command.kept import as_keys, join_reasons, row_key
 from tgo_pipeline.scoring.command.options import Call
 from tgo_pipeline.scoring.command.parts import Part
-from tgo_pipeline.scoring.command.plan import Plan, images
-from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, Prompts, choose
+from tgo_pipeline.scoring.command.plan import CallPlan, images
+from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, PromptLookup, choose
 from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
@@ -75,7 +75,7 @@ def score(call: Call) -> Outcome:
 class _Run:
     """One call at work."""
 
-    def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: Prompts, stop: Stop) -> None:
+    def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: PromptLookup, stop: Stop) -> None:
         self._call, self._stop = call, stop
         self._specs = call.specs()
         self._runtime = RuntimeParams(
@@ -90,7 +90,7 @@ class _Run:
         part_rows = max(ON_GPU if device.type == "cuda" else ON_CPU, call.batch_size or 1)
         self.results = Results(call.out, call.inputs(), part_rows, overwrite=call.overwrite)
         self.results.check_columns(self.wanted)
-        self.plan = Plan(sources, prompts, self.results, self._specs, self.wanted)
+        self.plan = CallPlan(sources, prompts, self.results, self._specs, self.wanted)
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
