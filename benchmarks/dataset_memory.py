@@ -84,7 +84,7 @@ def _rows(rows: range) -> pa.Table:
 
 
 def _images(generator: np.random.Generator, count: int) -> pa.Array:
-    """Pictures that open, blown up to the size of Pick-a-Pic's."""
+    """Images that open, blown up to the size of Pick-a-Pic's."""
     stream = io.BytesIO()
     Image.new("RGB", (64, 64)).save(stream, "JPEG")
     padding = IMAGE_BYTES - stream.tell()

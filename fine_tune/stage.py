@@ -208,9 +208,7 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     params, tuning, group = job.params, job.params.fine_tune, job.group
     base = group.agree(lambda: _prepare(job, objective))
     trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group)
-    if (
-        group.sharded
-    ):  # the network has gone to the device shard by shard; what draws pictures with it follows
+    if group.sharded:  # the network has gone to the device shard by shard; what draws images with it follows
         _move_encoders(base.pipeline, base.accelerator.device)
     group.on_main(checkpoints.sweep)
     state = checkpoints.load()

@@ -200,7 +200,7 @@ def presets() -> None:
 @app.command()
 def sweep(
     strengths: str = typer.Option("0,0.5,1,2,4", metavar="LIST", help="Strengths of guidance, with commas."),
-    images_per_prompt: int = typer.Option(4, min=2, metavar="N", help="Pictures of each test prompt."),
+    images_per_prompt: int = typer.Option(4, min=2, metavar="N", help="Images of each test prompt."),
     params: Path = PARAMS,
 ) -> None:
     """Draw the test prompts with preference guidance of several strengths: rewards, diversity and their plots."""

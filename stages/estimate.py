@@ -26,7 +26,7 @@ Pair = tuple[str, str]
 EXAMPLE = 512
 """Prompts that are tokenised to see how long they are."""
 ON_CPU, ON_GPU = 8, 256
-"""Pictures that the rewards see at once where `runtime.score_batch_size` is not given; a GPU takes what fits."""
+"""Images that the rewards see at once where `runtime.score_batch_size` is not given; a GPU takes what fits."""
 USUAL = "a photograph of an old lighthouse on a cliff above the sea, evening light"
 PROMPT_ID, SAMPLE_ID = 16, 21
 """Characters of an id, for prompts that are only counted."""
@@ -74,7 +74,7 @@ class Estimate:
 
     @property
     def _batch(self) -> int:
-        """Pictures that are drawn or encoded at a time."""
+        """Images that are drawn or encoded at a time."""
         return min(self.params.runtime.generate_batch_size, max(1, self.images))
 
     @cached_property

@@ -86,7 +86,7 @@ def estimate(run: Estimate) -> StagePlan:
 
 
 def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
-    """Operations of pictures that are drawn on the way, the peak while they are, and that of the training."""
+    """Operations of images that are drawn on the way, the peak while they are, and that of the training."""
     validation, drawing = run.params.fine_tune.validation, run.drawing_while_training
     if not validation.every:
         return 0.0, 0, foot.peak_bytes

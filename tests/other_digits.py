@@ -36,7 +36,7 @@ INEXACT = PRODUCTS | set(
     """.split()  # noqa: SIM905
 )
 """Operations of ATen whose last digit no standard fixes: a sum or product of two numbers is the nearest number on every
-processor. float64 is left alone: the resize of pictures computes with whole numbers in it, exactly in any order."""
+processor. float64 is left alone: the resize of images computes with whole numbers in it, exactly in any order."""
 LARGEST = 5_000_000
 KEPT = 20_000
 """Patterns in memory."""

@@ -18,9 +18,9 @@ NETWORK = 512
 with sums over tens of terms that are off by a few units. When every operation was given other last digits for each
 shape, the greatest difference was 1.3e-5, in embeddings of a text encoder."""
 SCORE = 64
-"""The same for a reward of a picture: its networks end in norms and cosines, which level what their layers err by."""
+"""The same for a reward of an image: its networks end in norms and cosines, which level what their layers err by."""
 PICTURES = 1e-3
-"""Of the range of a picture: several steps of a network and a decoder."""
+"""Of the range of an image: several steps of a network and a decoder."""
 SAME_TOKENS = 0.9
 """The share of tokens that two drawings must have in common. A token that is drawn where two are equally likely within
 rounding may be the other one, and then changes what is drawn after it; of other drawings it is a few percent."""

@@ -53,9 +53,9 @@ PARAMS = {
 
 
 def write_ratings(folder: Path, seed: int = 0) -> None:
-    """Pictures of the small world, spoilt as in the wild, and what a few raters of different kindness think of them.
+    """Images of the small world, spoilt as in the wild, and what a few raters of different kindness think of them.
 
-    A rater sees how a picture ranks for the oracle, adds a bias and noise, and rounds to 1 to 5 stars.
+    A rater sees how an image ranks for the oracle, adds a bias and noise, and rounds to 1 to 5 stars.
     """
     rng = np.random.default_rng(seed)
     captions = [

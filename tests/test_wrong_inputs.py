@@ -66,7 +66,7 @@ def test_a_parquet_file_of_the_wrong_schema(project: Path):
 
 
 def test_a_truncated_picture_among_good_ones(project: Path):
-    """Existing pictures instead of sampled ones: the damaged one keeps its row and its reason."""
+    """Existing images instead of sampled ones: the damaged one keeps its row and its reason."""
     folder = project / "pictures"
     folder.mkdir()
     lines = ["file_name,prompt"]

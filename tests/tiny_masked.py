@@ -9,7 +9,7 @@ from tests.tiny import tiny_clip_tokenizer
 
 IMAGE_SIZE = 32
 GRID = 8
-"""Tokens along each side of a picture."""
+"""Tokens along each side of an image."""
 CODES = 32
 MASK_TOKEN = CODES
 WIDTH = 16
@@ -17,7 +17,7 @@ WIDTH = 16
 
 
 def tiny_amused_pipeline(folder: Path, seed: int = 0) -> Path:
-    """Write an `AmusedPipeline` (32x32 pictures, 8x8 tokens of 32 codes); return `folder`."""
+    """Write an `AmusedPipeline` (32x32 images, 8x8 tokens of 32 codes); return `folder`."""
     import torch
     from diffusers.models.unets.uvit_2d import UVit2DModel
     from diffusers.pipelines.deprecated.amused.pipeline_amused import AmusedPipeline
@@ -51,7 +51,7 @@ def tiny_amused_pipeline(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_meissonic_pipeline(folder: Path, seed: int = 0, downsample: bool = True) -> Path:
-    """Write a `MeissonicPipeline` (32x32 pictures, 8x8 tokens of 32 codes); return `folder`."""
+    """Write a `MeissonicPipeline` (32x32 images, 8x8 tokens of 32 codes); return `folder`."""
     import torch
     from diffusers.schedulers.scheduling_amused import AmusedScheduler
 

@@ -1,4 +1,4 @@
-"""The strip of pictures in the README: base model above, tuned model below, for a seeded random draw of test captions.
+"""The strip of images in the README: base model above, tuned model below, for a seeded random draw of test captions.
 
 python -m benchmarks.demo.before_after PROJECT docs/before_after.png      # PROJECT holds data/evaluation
 """

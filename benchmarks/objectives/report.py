@@ -85,10 +85,10 @@ def _conditions(numbers: Mapping[str, Any]) -> str:
     return (
         f"{numbers['date']}, {here['processor']}, accelerator {here['accelerator']}, torch {here['torch']}, commit "
         f"{here['commit']}. {conditions['prompts']['limit']} training captions with "
-        f"{generate['images_per_prompt']} pictures each, drawn anew for every seed; {tuning['steps']} updates of "
+        f"{generate['images_per_prompt']} images each, drawn anew for every seed; {tuning['steps']} updates of "
         f"{tuning['batch_size']} samples (half as many pairs), cosine schedule; target {numbers['target']}, guidance "
         f"{generate['guidance_scale']} for sampling, training data and evaluation, {generate['steps']} steps. "
-        "One picture for each test caption and seed, compared with the base's from the same seed.\n\n"
+        "One image for each test caption and seed, compared with the base's from the same seed.\n\n"
         "Effect: mean difference to the base in its standard deviations, with 95 % bootstrap intervals over prompts "
         "(all seeds of a prompt are drawn together; seeds are not resampled). Win rate: strict wins over pairs. "
         "Learning rate and stiffness were chosen for each method by the target on the validation captions (another "

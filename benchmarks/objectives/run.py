@@ -113,7 +113,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def make_data(job: Job) -> None:
-    """Prompts, training pictures and their scores."""
+    """Prompts, training images and their scores."""
     from tgo_pipeline import prompts
     from tgo_pipeline.generators.stage import generate_folder
     from tgo_pipeline.scoring.stage import score_folder

@@ -73,9 +73,7 @@ FAMILIES: dict[str, dict[str, Any]] = {"demo-masked": {"fine_tune.caption_dropou
 """What is the same for all methods of a family. The masked base forgets what guidance subtracts, its prediction without
 a caption, unless training drops some captions (as the official codes of DPO and KTO do, at this rate)."""
 SPLITS: dict[tuple[str, str], dict[str, Any]] = {
-    ("demo-masked", VALIDATION): {
-        "evaluate.images_per_prompt": 2
-    },  # its pictures differ more from run to run
+    ("demo-masked", VALIDATION): {"evaluate.images_per_prompt": 2},  # its images differ more from run to run
 }
 
 

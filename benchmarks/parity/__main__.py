@@ -1,4 +1,4 @@
-"""Compares every reward with its official code on fresh random weights, pictures and prompts.
+"""Compares every reward with its official code on fresh random weights, images and prompts.
 
 make parity                    # tiny and full size, a new seed; builds the official environment first
 make parity SIZE=tiny SEED=7
@@ -51,7 +51,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", choices=list(SIZES), default="both")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="default: a new one")
     parser.add_argument("--out", type=Path, default=ROOT, help="where docs/ and benchmarks/ are written")
-    parser.add_argument("--work", type=Path, default=ROOT / "tmp/parity", help="checkpoints and pictures")
+    parser.add_argument("--work", type=Path, default=ROOT / "tmp/parity", help="checkpoints and images")
     return parser.parse_args(arguments)
 
 

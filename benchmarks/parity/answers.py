@@ -1,9 +1,9 @@
-"""Asks the official packages for scores, token ids and prepared pictures. Runs in their environment.
+"""Asks the official packages for scores, token ids and prepared images. Runs in their environment.
 
 python -m benchmarks.parity.answers CHECKPOINTS REQUEST.json ANSWER
 
 REQUEST holds `rewards`, `images` (name to file), `prompts` (name to text) and `exact`, whether to compute in double
-precision too. ANSWER becomes a folder with `answer.json` and, per reward, a `.npz` of prepared pictures.
+precision too. ANSWER becomes a folder with `answer.json` and, per reward, a `.npz` of prepared images.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Questions:
 
 
 def ask(name: str, checkpoints: Path, request: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Everything about one reward; the prepared pictures go to a file in `out`."""
+    """Everything about one reward; the prepared images go to a file in `out`."""
     start = time.perf_counter()
     questions = Questions(load(name, checkpoints), request["images"], request["prompts"])
     np.savez(out / f"{name.replace('/', '-')}.npz", **questions.prepared())

@@ -211,7 +211,7 @@ _PREPROCESSOR = {
 
 
 def _write_processor(folder: Path) -> None:
-    """The processor files of a CLIP repository: vocabulary, merges, and how pictures are prepared."""
+    """The processor files of a CLIP repository: vocabulary, merges, and how images are prepared."""
     _write_json(folder / "vocab.json", clip_vocabulary())
     merges = "\n".join(["#version: 0.2", *clip_merges()])
     (folder / "merges.txt").write_text(merges + "\n", encoding="utf-8")

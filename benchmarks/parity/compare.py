@@ -21,7 +21,7 @@ TOLERANCE = {
 """Greatest difference allowed between two float32 scores, in score units; PickScore's are 100 times a cosine."""
 
 PIXEL_TOLERANCE = 1e-5
-"""For prepared pictures, whose values are normalised to a deviation near 1."""
+"""For prepared images, whose values are normalised to a deviation near 1."""
 
 _HPS = frozenset({"hpsv2.1", "hpsv2.0", "clip/laion-h14-hpspad"})
 _RESIZED_FIRST = frozenset({"imagereward", "clip/openai-l14", "aesthetic"})
@@ -35,16 +35,16 @@ BY_DESIGN: dict[str, tuple[str, frozenset[str]]] = {
         frozenset(TOLERANCE),
     ),
     "turned": (
-        "a camera's note to turn the picture is obeyed; the official code ignores it",
+        "a camera's note to turn the image is obeyed; the official code ignores it",
         frozenset(TOLERANCE),
     ),
     "palette": ("converted to RGB before resizing; this official code picks single pixels", _RESIZED_FIRST),
     "cmyk": ("converted to RGB before resizing; this official code resizes the four inks", _RESIZED_FIRST),
 }
-"""Kinds of picture that are read otherwise on purpose: why, and by which rewards' official code."""
+"""Kinds of image that are read otherwise on purpose: why, and by which rewards' official code."""
 
 TWIN = " (twin)"
-"""Ends the name of the plain RGB picture whose official score is to be that of the picture itself here."""
+"""Ends the name of the plain RGB image whose official score is to be that of the image itself here."""
 
 _PADDED_TWINS = {"long_side_224": _HPS}
 """Twins that are equal for some rewards only."""
@@ -52,7 +52,7 @@ _PADDED_TWINS = {"long_side_224": _HPS}
 
 @dataclass(frozen=True)
 class Ours:
-    """What this project gives for one reward: scores by (image, prompt), prepared pictures, token ids."""
+    """What this project gives for one reward: scores by (image, prompt), prepared images, token ids."""
 
     scores: Mapping[tuple[str, str], float]
     prepared: Mapping[str, np.ndarray]
@@ -80,7 +80,7 @@ class Comparison:
 def compare(
     reward: str, answer: Mapping[str, Any], official_pixels: Mapping[str, np.ndarray], ours: Ours
 ) -> Comparison:
-    """Compare scores, prepared pictures, token ids and ranks; whatever exceeds a tolerance goes to `problems`."""
+    """Compare scores, prepared images, token ids and ranks; whatever exceeds a tolerance goes to `problems`."""
     found = Comparison(reward, TOLERANCE[reward])
     _compare_scores(found, answer["pairs"], ours)
     if not answer["tokens"]:  # every prompt gave the same numbers
@@ -92,12 +92,12 @@ def compare(
 
 
 def is_by_design(reward: str, image: str) -> bool:
-    """Whether a kind of picture is read otherwise than by this reward's official code, on purpose."""
+    """Whether a kind of image is read otherwise than by this reward's official code, on purpose."""
     return image in BY_DESIGN and reward in BY_DESIGN[image][1]
 
 
 def _original(reward: str, image: str) -> str | None:
-    """The picture whose score here must be the official one of `image`; None for the twin of another reward."""
+    """The image whose score here must be the official one of `image`; None for the twin of another reward."""
     name = image.removesuffix(TWIN)
     return None if image != name and reward not in _PADDED_TWINS.get(name, {reward}) else name
 

@@ -23,7 +23,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP network over 224-pixel pictures in patches of 14 and 77 tokens."""
+    """A CLIP network over 224-pixel images in patches of 14 and 77 tokens."""
 
     embedding: int
     vision: Tower

@@ -42,7 +42,7 @@ class Official(ABC):
 
     @abstractmethod
     def exact(self, pairs: list[tuple[str, str]]) -> list[float]:
-        """Scores of (image, prompt) by the same formula in double precision, from the same prepared pictures."""
+        """Scores of (image, prompt) by the same formula in double precision, from the same prepared images."""
 
 
 class CosineReward(Official):
@@ -329,7 +329,7 @@ def _supply_tkinter() -> None:
 
 
 def _shrink_blip(vision: dict[str, int]) -> None:
-    """Let image-reward, which has one size of its picture network, build a small one of the same class."""
+    """Let image-reward, which has one size of its image network, build a small one of the same class."""
     from ImageReward.models.BLIP import blip_pretrain
     from ImageReward.models.BLIP.vit import VisionTransformer
 

@@ -12,29 +12,29 @@ _INTRODUCTION = """# Equality with the official code
 
 Written by `make parity`: random weights in the files that the authors publish, read by their packages (in an
 environment of its own, `benchmarks/official/requirements.txt`) and by `load_reward(...).score(...)`, both in float32
-on a CPU. `make parity SEED=n` repeats a comparison; without a seed every run draws new weights, pictures and prompts.
+on a CPU. `make parity SEED=n` repeats a comparison; without a seed every run draws new weights, images and prompts.
 
-Pictures: square, landscape, portrait, panorama, 224 pixels square and long, 30×40, 1024 square, 1000×2, one pixel,
+Images: square, landscape, portrait, panorama, 224 pixels square and long, 30×40, 1024 square, 1000×2, one pixel,
 grey, palette, four inks, transparent, 16 bits, turned by EXIF. Prompts: plain, curly quotes, emoji, HTML entities,
-other scripts, 200 words, shouting, odd spaces, control characters, mojibake, empty. At full size six of the pictures
-and two of the prompts. Compared are scores, token ids, prepared pictures, and the ranks of ImageReward's list call.
+other scripts, 200 words, shouting, odd spaces, control characters, mojibake, empty. At full size six of the images
+and two of the prompts. Compared are scores, token ids, prepared images, and the ranks of ImageReward's list call.
 """
 _COLUMNS = """*Spread* is the standard deviation of the official scores over the pairs: what the differences are to be
 compared with. *To float64* is the greatest distance to the same formula in double precision, computed by the
 official modules: where ours and theirs are alike, the rest is rounding. *Pixels* is the greatest difference of a
-prepared picture, whose values are normalised. Token ids are compared one by one."""
+prepared image, whose values are normalised. Token ids are compared one by one."""
 
 _CRASHES = """## What the official code raises an error for
 
-Each of these has a finite score here. Where the right score is known, it is compared, too: that of the decoded picture
-for transparency, of the padded picture for a long side of 224, of the prompt cut to 77 tokens, as `clip.tokenize` does
+Each of these has a finite score here. Where the right score is known, it is compared, too: that of the decoded image
+for transparency, of the padded image for a long side of 224, of the prompt cut to 77 tokens, as `clip.tokenize` does
 when asked to, for a long prompt.
 
 """
-_BY_DESIGN = """## Pictures that are read otherwise on purpose
+_BY_DESIGN = """## Images that are read otherwise on purpose
 
-Pictures are decoded to RGB once, for all rewards alike. The scores of these kinds are compared with the official ones
-of the decoded picture, within the tolerances above; here is what the official code makes of the file itself.
+Images are decoded to RGB once, for all rewards alike. The scores of these kinds are compared with the official ones
+of the decoded image, within the tolerances above; here is what the official code makes of the file itself.
 
 """
 
@@ -66,7 +66,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     for size, result in results.items():
         parts.append(
             f"## {size.capitalize()} size\n\n"
-            f"{result['date']}, seed {result['seed']}, {result['images']} pictures × {result['prompts']} prompts, "
+            f"{result['date']}, seed {result['seed']}, {result['images']} images × {result['prompts']} prompts, "
             f"{result['machine']}.\n\n{summary(result)}\n"
         )
         if result["problems"]:
@@ -88,13 +88,13 @@ def _crashes(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     return (
         _CRASHES
-        + _text_table(["picture or prompt", "rewards", "error of the official code"], sorted(lines))
+        + _text_table(["image or prompt", "rewards", "error of the official code"], sorted(lines))
         + "\n"
     )
 
 
 def _by_design(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Kinds of picture that are read otherwise on purpose, and how far that moves the score."""
+    """Kinds of image that are read otherwise on purpose, and how far that moves the score."""
     lines = []
     for image, (why, _) in BY_DESIGN.items():
         moved = {

@@ -1,6 +1,6 @@
-"""Fresh pictures and prompts for the comparison: ordinary ones, and one of every kind that code trips over.
+"""Fresh images and prompts for the comparison: ordinary ones, and one of every kind that code trips over.
 
-Some kinds the official code reads otherwise, or not at all. Each of these has a twin: the plain RGB picture that it
+Some kinds the official code reads otherwise, or not at all. Each of these has a twin: the plain RGB image that it
 must be equal to, for the official code to score.
 """
 
@@ -69,7 +69,7 @@ class Samples:
 
 
 def make_samples(folder: Path, seed: int) -> Samples:
-    """Draw pictures, write them as files into `folder`, and draw prompts; the same for the same seed."""
+    """Draw images, write them as files into `folder`, and draw prompts; the same for the same seed."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     wide = {"landscape": (int(rng.integers(400, 900)), int(rng.integers(230, 390)))}
@@ -82,7 +82,7 @@ def make_samples(folder: Path, seed: int) -> Samples:
 
 
 def _twin(image: Path, name: str, folder: Path) -> Path:
-    """The picture in RGB; for HPSv2 it is put on the black square that its own code forgets."""
+    """The image in RGB; for HPSv2 it is put on the black square that its own code forgets."""
     plain = to_rgb(Image.open(image))
     if name in PADDED:
         side = max(plain.size)
@@ -121,7 +121,7 @@ def _convert(image: Image.Image, name: str, rng: np.random.Generator) -> Image.I
 
 
 def _save(image: Image.Image, name: str, folder: Path) -> Path:
-    """As PNG; as JPEG what PNG does not hold: four inks, and a camera's note to turn the picture."""
+    """As PNG; as JPEG what PNG does not hold: four inks, and a camera's note to turn the image."""
     if image.mode == "CMYK" or name == TURNED_BY_EXIF:
         exif = Image.Exif()
         if name == TURNED_BY_EXIF:

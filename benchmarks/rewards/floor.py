@@ -97,7 +97,7 @@ class Parts:
 
 
 def _preparation(name: str) -> str:
-    """Square pictures need two preparations: HPSv2's and that of all others."""
+    """Square images need two preparations: HPSv2's and that of all others."""
     return "HPSv2's" if name.startswith("hps") else "the others'"
 
 

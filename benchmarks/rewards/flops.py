@@ -24,7 +24,7 @@ PUBLISHED = {
     "ImageReward's image tower": 123.1,
     "ImageReward's text tower": 14.7,
 }
-"""GFLOP per picture or prompt of full length, as computed elsewhere (all five one by one: 1,239)."""
+"""GFLOP per image or prompt of full length, as computed elsewhere (all five one by one: 1,239)."""
 
 
 def count(work: Callable[[], Any]) -> int:
@@ -48,7 +48,7 @@ def tower_flops(tower: Tower, tokens: int, inner: int | None = None) -> int:
 
 
 def patch_flops(width: int, image_size: int, patch_size: int) -> int:
-    """Operations of cutting a picture into patches and embedding them."""
+    """Operations of cutting an image into patches and embedding them."""
     return 2 * (image_size // patch_size) ** 2 * 3 * patch_size**2 * width
 
 
@@ -92,7 +92,7 @@ class Rate:
 
 
 def matrix_rate(networks: Networks, batch: int, device: torch.device, dtype: torch.dtype) -> Rate:
-    """Rate of the matrix products of the image towers on `batch` pictures, each shape as often as it occurs.
+    """Rate of the matrix products of the image towers on `batch` images, each shape as often as it occurs.
 
     A shape is timed by the fastest of several runs: the floor is what the machine can do at its best.
     """

@@ -1,4 +1,4 @@
-"""What the reward benchmarks score: pictures like a generator's, prompts like people's, in shards."""
+"""What the reward benchmarks score: images like a generator's, prompts like people's, in shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DETAILS = ("highly detailed", "soft focus", "golden hour", "muted colours", "wid
 
 
 def picture(index: int, pixels: int = 512) -> Image.Image:
-    """A smooth picture with fine noise, different for every index; its PNG is about as large as a photograph's."""
+    """A smooth image with fine noise, different for every index; its PNG is about as large as a photograph's."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[:pixels, :pixels] / pixels
     frequency, phase = rng.uniform(2, 12, (3, 2)), rng.uniform(0, 6, (3, 2))
@@ -70,7 +70,7 @@ def captions(images: int, per_prompt: int) -> list[str]:
 
 
 def write_shards(folder: Path, images: int, per_prompt: int, shards: int, pixels: int = 512) -> list[Path]:
-    """`images` pictures with `per_prompt` of them to a prompt, over `shards` files: Parquet, or npz without pyarrow."""
+    """`images` images with `per_prompt` of them to a prompt, over `shards` files: Parquet, or npz without pyarrow."""
     ending = "parquet" if importlib.util.find_spec("pyarrow") else "npz"
     rows = captions(images, per_prompt)
     paths = []

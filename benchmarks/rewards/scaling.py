@@ -5,7 +5,7 @@ python -m benchmarks.rewards.scaling --size tiny         # the same on small net
 python -m benchmarks.rewards.scaling --device cuda --images 512
 
 Images per prompt are measured with the networks of `--size`. Workers and memory are measured with small networks,
-which decoding can keep busy and which leave memory to the pictures; each of those runs is a process of its own.
+which decoding can keep busy and which leave memory to the images; each of those runs is a process of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tgo_pipeline.rewards.engine.scorer import Scorer
 PER_PROMPT = (1, 2, 4, 8, 16)
 STREAMED = {"full": (250, 500, 1000, 2000), "tiny": (32, 64)}
 DISTINCT = 16
-"""Pictures that a stream repeats; their bytes stay in memory, so that a curve shows the scorer's own."""
+"""Images that a stream repeats; their bytes stay in memory, so that a curve shows the scorer's own."""
 
 
 def streamed(count: int, pictures: Sequence[bytes], prompts: Sequence[str]) -> Iterator[tuple[bytes, str]]:
@@ -58,7 +58,7 @@ def per_prompt(arguments: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def stream(arguments: argparse.Namespace) -> dict[str, float]:
-    """Stream `images` pictures through the small networks; images per second and the peaks of memory."""
+    """Stream `images` images through the small networks; images per second and the peaks of memory."""
     checkpoints = write_checkpoints(arguments.work / "weights-tiny", "tiny", 0)
     rewards = load_five(checkpoints, arguments.device)
     pictures = [png(index) for index in range(DISTINCT)]

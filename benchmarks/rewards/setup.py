@@ -23,7 +23,7 @@ def add_setup(parser: argparse.ArgumentParser, images: int = 16, rounds: int = 2
     parser.add_argument("--size", choices=list(NETWORKS), default="full")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=images)
-    parser.add_argument("--per-prompt", type=int, default=8, help="pictures of one prompt")
+    parser.add_argument("--per-prompt", type=int, default=8, help="images of one prompt")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, default=WORK, help="weights (13 GB at full size) and runs")

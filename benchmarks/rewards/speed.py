@@ -4,7 +4,7 @@ python -m benchmarks.rewards.speed                       # full size on the CPU;
 python -m benchmarks.rewards.speed --size tiny           # the same in under a minute, to see that all sides run
 python -m benchmarks.rewards.speed --device cuda --images 512 --shards 4
 
-Every side gets the same pictures, prompts, threads and random weights of the official sizes, in a process of its own
+Every side gets the same images, prompts, threads and random weights of the official sizes, in a process of its own
 for each round; sides take turns. imscore and the official packages run under `--official PYTHON`, in the environment
 that `make parity` builds.
 """
@@ -221,7 +221,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32, help="imscore's; this project chooses its own")
     parser.add_argument(
-        "--per-image", type=int, default=2, help="pictures for the official form of one per call"
+        "--per-image", type=int, default=2, help="images for the official form of one per call"
     )
     parser.add_argument(
         "--official-rounds", type=int, default=1, help="rounds in which the slow official packages take part"

@@ -4,7 +4,7 @@
     python -m benchmarks.thresholds.thresholds_demo report     # thresholds_demo.json and .svg, RESULTS.md
 
 Binary labels, and weights that do not differ between rules: none at all (c = 0), or those of the global tau. All else
-is the same too: pictures, scores, steps, noise, prompts and seeds of the evaluation. What a rule changes is the labels.
+is the same too: images, scores, steps, noise, prompts and seeds of the evaluation. What a rule changes is the labels.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Samples:
 
 
 def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
-    """The labels of every rule and the oracle's scores of the same pictures."""
+    """The labels of every rule and the oracle's scores of the same images."""
     from fine_tune.data.labels import read_labels
 
     prompts, sets, oracle, above = [], [], [], []
@@ -84,7 +84,7 @@ def _job(study: Study, rule: str, seed: int) -> Job:
 
 
 def _oracle(job: Job) -> dict[str, float]:
-    """The oracle's score of every training picture of a seed, scored once."""
+    """The oracle's score of every training image of a seed, scored once."""
     from tgo_pipeline.scoring.stage import score_folder
     from tgo_pipeline.thresholds.targets import read_scores
 
@@ -99,7 +99,7 @@ def measures(samples: Samples, rule: str) -> dict[str, Ratio]:
     label = samples.labels[rule]
     count = np.bincount(samples.sets)
     advantage = samples.oracle - (np.bincount(samples.sets, samples.oracle) / count)[samples.sets]
-    apart = np.abs(advantage) > 1e-9  # equal pictures of a prompt are on no side of their mean
+    apart = np.abs(advantage) > 1e-9  # equal images of a prompt are on no side of their mean
 
     def share(hit: np.ndarray, among: np.ndarray | None = None) -> Ratio:
         chosen = np.ones(label.size, bool) if among is None else among
@@ -211,21 +211,21 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts = [
         "## One threshold, or one for each prompt? (small world)",
         f"{summary['date']}, {here['processor']}, torch {here['torch']}, commit {here['commit']}. Denoising model, "
-        f"TGO, {len(seeds)} seeds of 256 prompts with four pictures each ({summary['prompts']} prompts in all), 78 "
-        f"steps of 32 samples (2.4 epochs), target {summary['target']}, test captions with one picture each. Labels "
+        f"TGO, {len(seeds)} seeds of 256 prompts with four images each ({summary['prompts']} prompts in all), 78 "
+        f"steps of 32 samples (2.4 epochs), target {summary['target']}, test captions with one image each. Labels "
         "are binary; weights do not differ between rules. Intervals: 95 %, prompts resampled with the samples of all "
         "seeds; seeds are not resampled, so that they hold for these trainings: whether a rule is better at all, the "
         "seeds say. Rates and T were tuned with the global rule.",
         "### The labels",
         _label_table(summary["labels"]),
-        "Shares of the training samples. *Pairs*: of two pictures of one prompt with different labels, how often the "
+        "Shares of the training samples. *Pairs*: of two images of one prompt with different labels, how often the "
         "oracle prefers the positive one. *Side of the prompt's mean oracle*, *side of the median oracle*: labels "
         "that agree with the oracle's, split at each prompt's own mean or once for all.",
     ]
     for name, rows in summary["rewards"].items():
         parts += [f"### The rewards, {name}", _reward_table(rows, summary["target"])]
     parts.append(
-        "*to base*: in standard deviations of the base model's pictures. *to global*: the same prompt, seed and noise, "
+        "*to base*: in standard deviations of the base model's images. *to global*: the same prompt, seed and noise, "
         "paired, in those of the global rule's; *by seed*: the difference of the effects to base, one training each."
     )
     return "\n\n".join(parts) + "\n"
@@ -316,7 +316,7 @@ def _panel(rows: list[dict[str, Any]], order: list[str], key: tuple[str, str], d
     y = alt.Y("rule:N", sort=names, axis=alt.Axis(title=None, labelLimit=200, labelPadding=8))
     x = alt.X(
         "low:Q",
-        title="against the global rule, in standard deviations of its pictures",
+        title="against the global rule, in standard deviations of its images",
         scale=alt.Scale(domain=domain, nice=True),
         axis=alt.Axis(tickCount=6),
     )

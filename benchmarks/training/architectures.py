@@ -46,7 +46,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is trained on: pixels (N, H, W, 3) uint8, two pictures a prompt, and what a threshold made of scores."""
+    """What is trained on: pixels (N, H, W, 3) uint8, two images a prompt, and what a threshold made of scores."""
 
     pixels: np.ndarray
     prompts: list[str]
@@ -56,7 +56,7 @@ class Pictures:
 
 
 def pictures(architecture: str, size: str, count: int) -> Pictures:
-    """The same pictures, prompts, labels and weights for every side."""
+    """The same images, prompts, labels and weights for every side."""
     pixels = SCALES[size].latent_size[architecture] * PIXELS_PER_LATENT
     score = np.random.default_rng(0).normal(size=count)
     return Pictures(

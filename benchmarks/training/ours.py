@@ -1,4 +1,4 @@
-"""This project's engine on the benchmark's pictures: encoded once, large batches, one base network for an adapter."""
+"""This project's engine on the benchmark's images: encoded once, large batches, one base network for an adapter."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Engine:
         return policy.build(self._pipeline, self.params, seed=SEED, with_reference=True)
 
     def data(self) -> TrainingData:
-        """Batches of the encoded pictures."""
+        """Batches of the encoded images."""
         assert self._encoded is not None
         return TrainingData(
             labels(self._pictures), self._encoded, Sampling(seed=SEED, batch_size=self._task.batch)
@@ -75,7 +75,7 @@ class Engine:
         return policy
 
     def latents(self) -> Tensor:
-        """(N, C, h, w) of all pictures, as cached."""
+        """(N, C, h, w) of all images, as cached."""
         assert self._encoded is not None
         return self._encoded.images([sample_id(row) for row in range(len(self._pictures.prompts))])["latents"]
 
@@ -119,7 +119,7 @@ def sample_id(row: int) -> str:
 
 
 def encoded(encoder: Encoder, data: Pictures) -> Encoded:
-    """The cache of the pictures, written and mapped as the stage does."""
+    """The cache of the images, written and mapped as the stage does."""
     images = [Image.fromarray(pixels) for pixels in data.pixels]
     prompts = ["", *sorted(set(data.prompts))]
     ids = [sample_id(row) for row in range(len(images))]
@@ -139,7 +139,7 @@ def _in_parts(encode: Callable[[list], dict[str, Tensor]], items: list) -> dict[
 
 
 def load(task: Task) -> Work:
-    """The engine on the benchmark's pictures."""
+    """The engine on the benchmark's images."""
     engine = Engine(task)
     return Work(engine.step, engine.encode)
 
@@ -200,6 +200,6 @@ def _mix_adapters(network: nn.Module, policy_rows: int) -> None:
 
 
 def load_mixed(task: Task) -> Work:
-    """The mixed call on the benchmark's pictures."""
+    """The mixed call on the benchmark's images."""
     mixed = MixedCall(task)
     return Work(mixed.step, mixed.encode)

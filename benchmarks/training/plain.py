@@ -115,7 +115,7 @@ class PlainLoop:
 
     def _conditions(self, rows: Sequence[int]) -> dict[str, Any]:
         prompts = [self._data.prompts[row] for row in rows]
-        if self._task.pairs:  # both pictures of a pair have the prompt of the first
+        if self._task.pairs:  # both images of a pair have the prompt of the first
             encoded = self._text(prompts[::2])
             encoded = {name: tensor.repeat_interleave(2, 0) for name, tensor in encoded.items()}
         else:
@@ -173,7 +173,7 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 def load(task: Task) -> Work:
-    """The loop on the benchmark's pictures."""
+    """The loop on the benchmark's images."""
     pipeline = build_pipeline(task.architecture, task.size, torch.device(task.device))
     loop = PlainLoop(task, pipeline, pictures(task.architecture, task.size, task.batch))
     return Work(loop.step)

@@ -5,7 +5,7 @@ python -m benchmarks.training.speed --parts compile      # torch.compile on and 
 python -m benchmarks.training.speed --size full --device cuda --batch 64 --micro 16
 
 The plain loops are built as the official Diffusion-KTO and Diffusion-DPO scripts are: VAE and text encoder in the loop,
-a separate reference copy of the U-Net, two samples a forward pass. All sides have the same random weights, pictures and
+a separate reference copy of the U-Net, two samples a forward pass. All sides have the same random weights, images and
 loss; that they compute the same is checked first. Each side is a process of its own. On a CPU they take turns of two
 seconds, so that the machine's speed cancels; on a GPU each runs alone, in several rounds. Writes its section of
 RESULTS.md and training_speed.json.

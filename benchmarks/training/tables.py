@@ -111,9 +111,9 @@ def section(devices: Mapping[str, Any]) -> str:
         "## Speed of a training step",
         "A TGO step (policy, reference, backward, AdamW) on the architectures of Stable Diffusion 1.5 and XL with "
         "random weights: this project's trainer on cached latents and embeddings against plain loops built as the "
-        "official scripts are, VAE and text encoder in the loop and a second U-Net as reference. The same pictures, "
+        "official scripts are, VAE and text encoder in the loop and a second U-Net as reference. The same images, "
         "loss, optimiser and number of samples in an update on every side; float32 on a CPU, bf16 autocast on a GPU; "
-        "pictures are decoded beforehand. Useful operations are policy forward and backward and reference forward, "
+        "images are decoded beforehand. Useful operations are policy forward and backward and reference forward, "
         "counted on the network itself: what is computed twice and the encoders in the loop are none. Peak memory is "
         "that of a step beyond a process that has only its libraries loaded (a GPU's: all that is allocated).",
     ]

@@ -38,7 +38,7 @@ class Task:
     vae_fp32: bool = True
     """Of a plain loop: whether its VAE stays in float32 under autocast."""
     pairs: bool = False
-    """Of a plain loop: whether it encodes one prompt for the two pictures of a pair."""
+    """Of a plain loop: whether it encodes one prompt for the two images of a pair."""
     turns: bool = False
     """Whether to stop, once all is loaded, until it is this side's turn."""
 

@@ -22,7 +22,7 @@ from tgo_pipeline.params import FineTuneParams
 TIME_IDS = "time_ids"
 REFUSED = {
     "class_embed_type": "classes",
-    "encoder_hid_dim_type": "pictures",
+    "encoder_hid_dim_type": "images",
     "time_cond_proj_dim": "the guidance scale",
 }
 """Settings of a U-Net that make it take more conditions, and which; None in the models that can be tuned."""
@@ -138,7 +138,7 @@ class DiffusionPolicy(LatentPolicy):
 
 
 class DiffusionXLPolicy(DiffusionPolicy):
-    """Stable Diffusion XL: its U-Net also sees pooled embeddings and the sizes that a picture was trained at."""
+    """Stable Diffusion XL: its U-Net also sees pooled embeddings and the sizes that an image was trained at."""
 
     pipeline_class = StableDiffusionXLPipeline
     addition = "text_time"

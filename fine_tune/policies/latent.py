@@ -38,7 +38,7 @@ class Noised:
 
 
 class LatentEncoder:
-    """The pipeline's VAE, for pictures of one size; a family adds its text encoders.
+    """The pipeline's VAE, for images of one size; a family adds its text encoders.
 
     A latent is the mode of the VAE's posterior: the same in every epoch, with no draw of its own. The posterior's
     deviation is far below the noise of any timestep.

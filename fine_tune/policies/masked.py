@@ -1,4 +1,4 @@
-"""Masked-token models, aMUSEd and Meissonic: a transformer that fills in the masked tokens of a picture."""
+"""Masked-token models, aMUSEd and Meissonic: a transformer that fills in the masked tokens of an image."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ INFERENCE_STEPS = 64
 
 @dataclass(frozen=True)
 class MaskedImages:
-    """Pictures with masked tokens, and what the network should fill in."""
+    """Images with masked tokens, and what the network should fill in."""
 
     tokens: Tensor
     """(B, H, W) token ids, the mask token where masked."""
     mask: Tensor
-    """(B, H, W) true where masked; at least once in each picture."""
+    """(B, H, W) true where masked; at least once in each image."""
     target: Tensor
-    """(B, H, W) token ids of the whole picture."""
+    """(B, H, W) token ids of the whole image."""
     noise_level: Tensor
     """(B,) u in [0, 1): the share cos(pi u / 2) of the tokens is masked."""
     states: Tensor
@@ -44,7 +44,7 @@ class MaskedImages:
     pooled: Tensor
     """(B, P) pooled embeddings of the prompts."""
     micro_conditions: Tensor
-    """(B, 5) width, height, crop, score: the same as in sampling, whatever the score of the picture."""
+    """(B, 5) width, height, crop, score: the same as in sampling, whatever the score of the image."""
 
 
 class MaskedEncoder:
@@ -67,7 +67,7 @@ class MaskedEncoder:
     def images(self, images: Sequence[Image]) -> dict[str, Tensor]:
         """`tokens` (N, H, W) int32 and `size` (N, 2) pixels; other sizes are resized and cropped first.
 
-        The VQ models of this family take pictures in [0, 1].
+        The VQ models of this family take images in [0, 1].
         """
         vq = self._pipeline.vqvae
         pixels = torch.stack([pil_to_tensor(self._fit(image)) for image in images])
@@ -115,7 +115,7 @@ class MaskedPolicy(Policy[MaskedImages]):
         if not pipeline.transformer.config["codebook_size"] <= mask_token < known:
             raise TgoError(
                 f"the model's scheduler masks with token {mask_token}, which must be one of the transformer's {known} "
-                "tokens and none of the pictures': the files of two models are mixed, copy the model again."
+                "tokens and none of the images': the files of two models are mixed, copy the model again."
             )
         network, frozen = prepare_network(pipeline, cls, params, seed=seed, with_reference=with_reference)
         return cls(network, params, mask_token=mask_token, frozen=frozen)
@@ -123,7 +123,7 @@ class MaskedPolicy(Policy[MaskedImages]):
     def corrupt(
         self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Sequence[int]
     ) -> MaskedImages:
-        """Mask each picture's tokens; the level and the places of row i come from `seeds[i]` alone."""
+        """Mask each image's tokens; the level and the places of row i come from `seeds[i]` alone."""
         target = images[TOKENS].long()
         draws = [draw_mask(seed, target[0].numel()) for seed in seeds]
         mask = torch.stack([mask for _, mask in draws]).view_as(target).to(target.device)
@@ -223,6 +223,6 @@ def masked_share(noise_level: Tensor) -> Tensor:
 
 
 def _side_tokens(pipeline: Any) -> int:
-    """How many tokens a picture of the pipeline's own size has along each side."""
+    """How many tokens an image of the pipeline's own size has along each side."""
     home = pipeline if isinstance(pipeline, MeissonicPipeline) else pipeline.transformer
     return home.config["sample_size"]

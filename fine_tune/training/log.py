@@ -81,7 +81,7 @@ class TrainingLog:
             tracker.metrics(step, named)
 
     def image(self, step: int, path: Path) -> None:
-        """Tell the trackers of the validation pictures of a step, which are in the folder already."""
+        """Tell the trackers of the validation images of a step, which are in the folder already."""
         for tracker in self._trackers:
             tracker.image(step, path)
 
@@ -117,17 +117,17 @@ class Written:
         yield from sorted(by_step.items())
 
     def images(self) -> dict[int, Path]:
-        """Each step with validation pictures."""
+        """Each step with validation images."""
         return {picture_step(path): path for path in (self.folder / IMAGES).glob("step-*.png")}
 
 
 def picture(folder: Path, step: int) -> Path:
-    """Where the validation pictures of a step lie."""
+    """Where the validation images of a step lie."""
     return folder / IMAGES / f"step-{step:05d}.png"
 
 
 def picture_step(path: Path) -> int:
-    """The step of a file of validation pictures."""
+    """The step of a file of validation images."""
     return int(path.stem.removeprefix("step-"))
 
 

@@ -39,7 +39,7 @@ def fit(
     Every process of the group calls it; the main one has the log and writes the checkpoints, and a signal to any of
     them stops all after the same step.
 
-    What a step says (metrics, histogram, picture) is written before its checkpoint: on resuming it is there up to
+    What a step says (metrics, histogram, image) is written before its checkpoint: on resuming it is there up to
     the checkpoint, and what came after is written again. `thresholds` labels each epoch anew, if the parameters ask
     for it.
     """

@@ -1,6 +1,6 @@
-"""tau anew at the start of every epoch after the first, from pictures that the policy of that moment draws.
+"""tau anew at the start of every epoch after the first, from images that the policy of that moment draws.
 
-An epoch's samples are labelled and weighed with its tau; a batch that spans two epochs has some of each. The pictures
+An epoch's samples are labelled and weighed with its tau; a batch that spans two epochs has some of each. The images
 are drawn as those of the training set were, from seeds of (run seed, sample, epoch), and a combined target is measured
 against the same reference as before, so that a training that resumes finds the same taus.
 """
@@ -44,7 +44,7 @@ def check(params: Params) -> None:
     for fails, reason in (
         (
             not params.target_is_scored_anywhere,
-            f"the target {params.target.reward} needs feedback, which new pictures do not have; choose a target of "
+            f"the target {params.target.reward} needs feedback, which new images do not have; choose a target of "
             "reward models alone",
         ),
         (
@@ -67,7 +67,7 @@ def check(params: Params) -> None:
         ),
         (
             params.generate.guidance is not None,
-            "generate.guidance drew the training pictures with modules, and the policy draws without; leave it out",
+            "generate.guidance drew the training images with modules, and the policy draws without; leave it out",
         ),
     ):
         if fails:
@@ -112,7 +112,7 @@ def _specs(params: Params) -> dict[str, Any]:
 
 
 class Estimator:
-    """Draws pictures of some training prompts, scores them with the target's rewards, and takes their percentile."""
+    """Draws images of some training prompts, scores them with the target's rewards, and takes their percentile."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Estimator:
     ) -> None:
         """`prompts` are (prompt_id, prompt); `scores` are those that a combined target is measured against.
 
-        `hints` are the objective's `sampling`, so that the pictures are those that the result would give.
+        `hints` are the objective's `sampling`, so that the images are those that the result would give.
         """
         from tgo_pipeline.generators.sample import Sampler
 
@@ -134,19 +134,19 @@ class Estimator:
         self._reference = _reference(params, scores)
 
     def draw(self, epoch: int) -> list[Image]:
-        """The pictures of an epoch, by whatever network the pipeline holds now."""
+        """The images of an epoch, by whatever network the pipeline holds now."""
         rows = self._rows(epoch)
         return list(self._sampler.images([row.prompt for row in rows], [row.seed for row in rows]))
 
     def tau(self, epoch: int, images: Sequence[Image]) -> float:
-        """The percentile of the target scores of an epoch's pictures. Raises `TgoError` if two cannot be scored."""
+        """The percentile of the target scores of an epoch's images. Raises `TgoError` if two cannot be scored."""
         from tgo_pipeline.thresholds.estimate import percentile
         from tgo_pipeline.thresholds.targets import finite
 
         known = finite(self._target(images, [row.prompt for row in self._rows(epoch)]))
         if known.size < 2:
             raise TgoError(
-                f"{known.size} of {len(images)} pictures that tau of epoch {epoch} is estimated from could be scored: "
+                f"{known.size} of {len(images)} images that tau of epoch {epoch} is estimated from could be scored: "
                 "the training may have diverged; lower fine_tune.learning_rate, or raise fine_tune.reestimate.prompts."
             )
         return percentile(known, self._params.threshold.percentile)
@@ -209,7 +209,7 @@ def choose_prompts(labels: Labels, encoded: Encoded, params: Params) -> list[tup
 def relabelled(labels: Labels, tau: float, params: Params, objective: Objective) -> Labels:
     """What the objective makes of all samples, labelled and weighed at another tau.
 
-    Raises `TgoError` if that leaves a side empty: the policy has moved away from the training pictures.
+    Raises `TgoError` if that leaves a side empty: the policy has moved away from the training images.
     """
     from tgo_pipeline.thresholds.labels import labels as label
     from tgo_pipeline.thresholds.labels import weights
@@ -225,7 +225,7 @@ def relabelled(labels: Labels, tau: float, params: Params, objective: Objective)
         return objective.prepare(changed)
     except TgoError as error:
         raise TgoError(
-            f"the policy's own pictures put tau at {tau:g}, while the training pictures score from "
+            f"the policy's own images put tau at {tau:g}, while the training images score from "
             f"{labels.score.min():g} to {labels.score.max():g}: {error}"
         ) from error
 
@@ -283,7 +283,7 @@ class Reestimation:
         images = group.agree(draw)
         tau = group.on_main(lambda: self._estimator.tau(epoch, images))
         log.info(
-            "epoch %d: tau = %.6g from %d pictures of the policy, %.6g before",
+            "epoch %d: tau = %.6g from %d images of the policy, %.6g before",
             epoch,
             tau,
             len(images),

@@ -24,14 +24,14 @@ OFFLINE = "offline"
 
 
 class Tracker(Protocol):
-    """What follows a training, step by step; a step's metrics come before its picture."""
+    """What follows a training, step by step; a step's metrics come before its image."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """The metrics of a step."""
         ...
 
     def image(self, step: int, path: Path) -> None:
-        """The validation pictures of a step, one file."""
+        """The validation images of a step, one file."""
         ...
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class History(Protocol):
         ...
 
     def images(self) -> Mapping[int, Path]:
-        """Each step with validation pictures."""
+        """Each step with validation images."""
         ...
 
 
@@ -104,7 +104,7 @@ class TensorBoard:
         self._writer.flush()
 
     def image(self, step: int, path: Path) -> None:
-        """Append the validation pictures of a step."""
+        """Append the validation images of a step."""
         import numpy as np
         from PIL import Image
 
@@ -178,7 +178,7 @@ class WeightsAndBiases:
             self._run.log(dict(values), step=step)
 
     def image(self, step: int, path: Path) -> None:
-        """Append the validation pictures of a step, unless the run has it."""
+        """Append the validation images of a step, unless the run has it."""
         if step >= self._run.step:
             self._run.log({PICTURES: self._log.Image(str(path))}, step=step)
 

@@ -1,4 +1,4 @@
-"""Pictures drawn while training: the same prompts and seeds every time, side by side in one file."""
+"""Images drawn while training: the same prompts and seeds every time, side by side in one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tgo_pipeline.storage.shards import atomic
 class Validation:
     """Draws (prompt_id, prompt) pairs with the pipeline that holds the network in training.
 
-    `hints` are the objective's `sampling`, so that the pictures are those that the result will give.
+    `hints` are the objective's `sampling`, so that the images are those that the result will give.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Validation:
         hints: Mapping[str, str],
         writes: bool = True,
     ) -> None:
-        """Without `writes` pictures are drawn alone: sharded weights need all processes to draw with them."""
+        """Without `writes` images are drawn alone: sharded weights need all processes to draw with them."""
         self._folder = folder
         self._writes = writes
         self._sampler = Sampler(pipeline, params, batch_size, hints)

@@ -124,7 +124,7 @@ def test_samples_repeat_with_their_seed_and_cover_every_kind(samples: Samples, t
 
 
 def _agreeing() -> tuple[dict[str, object], dict[str, np.ndarray], comparing.Ours]:
-    """An official answer and ours for ImageReward, equal in everything: two pictures, one of them transparent."""
+    """An official answer and ours for ImageReward, equal in everything: two images, one of them transparent."""
     pixels = {"square": np.zeros((3, 2, 2), np.float32)}
     pairs = [
         {"image": "square", "prompt": "simple", "score": 0.25, "exact": 0.2500001, "error": None},

@@ -42,7 +42,7 @@ PICKAPIC = pa.schema(
 
 
 def jpeg(number: int) -> bytes:
-    """A small picture of its own for every number, 20 wide and 10 + number high."""
+    """A small image of its own for every number, 20 wide and 10 + number high."""
     pixels = np.random.default_rng(number).integers(0, 256, (10 + number, 20, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG")

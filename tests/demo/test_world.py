@@ -1,4 +1,4 @@
-"""Captions and pictures of the small world."""
+"""Captions and images of the small world."""
 
 import numpy as np
 import pytest

@@ -120,7 +120,7 @@ def test_a_full_disk(doctor: Doctor, monkeypatch: pytest.MonkeyPatch):
     shown = doctor()
     assert shown.code == 2
     assert (
-        "fail disk: 60 MB free; checkpoints and the tuned model (pictures come on top) take at least"
+        "fail disk: 60 MB free; checkpoints and the tuned model (images come on top) take at least"
         in shown.line
     )
 

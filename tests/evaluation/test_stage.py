@@ -361,7 +361,7 @@ def test_a_gain_that_stays_with_the_target_is_warned_of(caplog: pytest.LogCaptur
     with caplog.at_level("INFO", logger="tgo"):
         stage._log_results(made)
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warned) == 1 and "look at the pictures" in warned[0] and "at its cost" in warned[0]
+    assert len(warned) == 1 and "look at the images" in warned[0] and "at its cost" in warned[0]
     assert "target of tuned: +0.99" in caplog.text and "target of other: " in caplog.text
 
 

@@ -31,7 +31,7 @@ Places = dict[str, Path]
 
 @pytest.fixture(scope="module")
 def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Places]:
-    """A full training with pictures, done once; tests only look at it."""
+    """A full training with images, done once; tests only look at it."""
     params = world.params(source / "model", validation={"every": 3, "prompts": 2})
     outputs = world.places(tmp_path_factory.mktemp("finished"))
     places = outputs | {name: world.places(source)[name] for name in ("labels", "generations", "prompts")}

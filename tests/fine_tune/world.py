@@ -1,4 +1,4 @@
-"""A tiny data set for training: random pictures of a few prompts, labelled, and the model that is tuned on them."""
+"""A tiny data set for training: random images of a few prompts, labelled, and the model that is tuned on them."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def with_adapter(family: Family, adapter: Path) -> Any:
 
 
 def draw(pipeline: Any, guidance_scale: float = 3.0, steps: int = 2) -> np.ndarray:
-    """Two pictures (2, H, W, 3) in [0, 1]."""
+    """Two images (2, H, W, 3) in [0, 1]."""
     import torch
 
     from tgo_pipeline.generators.masked import seeded_by_picture

@@ -1,4 +1,4 @@
-"""A masked-token picture depends on its own seed alone, and follows the distribution of the library's scheduler."""
+"""A masked-token image depends on its own seed alone, and follows the distribution of the library's scheduler."""
 
 from __future__ import annotations
 
@@ -141,5 +141,5 @@ def test_one_generator_is_the_librarys_own_way() -> None:
 def test_every_picture_needs_a_generator() -> None:
     scheduler = PictureScheduler(mask_token_id=MASK_TOKEN)
     scheduler.set_timesteps(STEPS)
-    with pytest.raises(TgoError, match="2 pictures are drawn with 5 generators"):
+    with pytest.raises(TgoError, match="2 images are drawn with 5 generators"):
         scheduler.step(torch.zeros(2, CODES, 8, 8), 0, torch.zeros(2, 8, 8), generator=generators())

@@ -1,4 +1,4 @@
-"""Meissonic pictures: the published folder's layout, guidance on logits, timesteps, and pictures of their own seeds."""
+"""Meissonic images: the published folder's layout, guidance on logits, timesteps, and images of their own seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture depends on its prompt and seed, not on its batch; memory that runs out halves the batch."""
+"""An image depends on its prompt and seed, not on its batch; memory that runs out halves the batch."""
 
 import io
 import logging
@@ -75,7 +75,7 @@ def test_memory_that_runs_out_halves_the_batch_once(pipeline, caplog: pytest.Log
 
 
 def test_not_even_one_picture_fits(pipeline) -> None:
-    with pytest.raises(TgoError, match="not even one picture fits"):
+    with pytest.raises(TgoError, match="not even one image fits"):
         list(Sampler(SmallMemory(pipeline, most=0), PARAMS, 4).images(PROMPTS, SEEDS))
 
 

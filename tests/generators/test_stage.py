@@ -92,7 +92,7 @@ def test_the_plan_knows_what_changes_numbers(job: dict) -> None:
 
 
 def test_seeds_tell_model_sides_nothing(job: dict, tmp_path: Path, adapter_folder: Path) -> None:
-    """Base and tuned model start from the same noise: same seeds, other pictures."""
+    """Base and tuned model start from the same noise: same seeds, other images."""
     generate_folder(tmp_path / "base", **job, runtime=RUNTIME)
     generate_folder(tmp_path / "tuned", **{**job, "model": str(adapter_folder)}, runtime=RUNTIME)
     base, tuned = read_folder(tmp_path / "base"), read_folder(tmp_path / "tuned")

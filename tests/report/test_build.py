@@ -67,7 +67,7 @@ def test_the_page_states_the_result_and_the_run(page: str) -> None:
     assert "TGO raised the target" in text
     assert "95\u202f% interval" in text
     assert "48 train, 16 plain" in text
-    assert "192 scored pictures, 1 failed" in text
+    assert "192 scored images, 1 failed" in text
 
 
 def _at_most(workspace: Workspace, megabytes: float) -> str:
@@ -114,14 +114,14 @@ NAMES = [field.name for field in dataclasses.fields(ReportInputs)]
             "training": "Training metrics are not there yet",
         },
         {
-            "generations": "Labelled pictures are not there yet",
+            "generations": "Labelled images are not there yet",
             "evaluation": "The evaluation is not there yet",
             "plots": "Histograms are not there yet",
         },
         {"scores": "<td>nothing yet</td>", "labels": "Labels are not there yet"},
         {
             "thresholds": "The table of thresholds is not there yet",
-            "evaluation_images": "Pairs of pictures are not there yet",
+            "evaluation_images": "Pairs of images are not there yet",
         },
     ],
     ids=", ".join,
@@ -159,7 +159,7 @@ def test_a_target_that_people_gave_has_no_row_in_the_evaluation(tmp_path: Path) 
     (rated.sources.metrics / "score.json").write_text(json.dumps(counted))
     page = render(rated.params, rated.sources, NOW)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
-    assert lead and lead[1].startswith("The target is feedback, which new pictures have none of")
+    assert lead and lead[1].startswith("The target is feedback, which new images have none of")
     assert "The held-out oracle rose." in lead[1]
     assert "raters 1\u202f234, images only tied 2" in page
     assert '"target":"stars"' in page

@@ -51,7 +51,7 @@ def test_equal_pictures_are_counted_once() -> None:
 def test_broken_and_missing_bytes_leave_a_reason() -> None:
     album = Album()
     assert "truncated" in album.add(draw("a red circle", 0.2, 1, 32)[:80]).reason
-    assert album.add(b"no picture").source is None
+    assert album.add(b"no image").source is None
     assert album.add(None).reason == "no image is stored"
 
 

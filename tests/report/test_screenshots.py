@@ -1,8 +1,8 @@
-"""Pictures of the report for the documentation, taken by the same browser that tests it.
+"""Images of the report for the documentation, taken by the same browser that tests it.
 
     TGO_SCREENSHOTS=docs TGO_SCREENSHOTS_OF=report.html python -m pytest tests/report/test_screenshots.py
 
-writes `docs/report*.png` of the run whose report is named. Without the variables the pictures of a small invented run
+writes `docs/report*.png` of the run whose report is named. Without the variables the images of a small invented run
 go into a temporary folder, and the test says whether the documentation has each of them.
 """
 
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 
 def _painted(page: Page) -> None:
-    """Wait until every picture in the window is decoded and two frames have been drawn."""
+    """Wait until every image in the window is decoded and two frames have been drawn."""
     page.run("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
     page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
@@ -62,7 +62,7 @@ VIEWS: dict[str, tuple[Callable[[Page], None], int, int, float, str]] = {
     "report_adequacy": (_adequacy, 1280, 1120, 0.8, "light"),
     "report_phone": (_gallery, 360, 780, 1, "dark"),
 }
-"""File name to what the reader does, the window (CSS pixels), the picture's pixels for each of them, the scheme."""
+"""File name to what the reader does, the window (CSS pixels), the image's pixels for each of them, the scheme."""
 
 
 @pytest.mark.parametrize("name", VIEWS)

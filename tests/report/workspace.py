@@ -1,4 +1,4 @@
-"""A small finished run with the real schemas: drawn pictures, invented scores, real thresholds, labels and evaluation.
+"""A small finished run with the real schemas: drawn images, invented scores, real thresholds, labels and evaluation.
 
 `python -m tests.report.workspace FOLDER` writes one, with its report, to look at.
 """
@@ -34,7 +34,7 @@ HOSTILE = (
 )
 """A prompt that tries to end elements, attributes, comments and JSON, to run scripts and to turn the text around.
 
-Its pictures are among the best, so that the report shows them."""
+Its images are among the best, so that the report shows them."""
 LONG = HOSTILE + "very long " * 1000
 REWARDS = {
     "hpsv2.1": (0.27, 0.012),
@@ -79,7 +79,7 @@ def parameters(**sections: object) -> Params:
 def write_workspace(
     folder: Path, image_size: int = 32, train_prompts: int = 48, **sections: object
 ) -> Workspace:
-    """Write a finished run, in which the tuned pictures are better than those of the base model."""
+    """Write a finished run, in which the tuned images are better than those of the base model."""
     params = parameters(**sections)
     data = folder / "data"
     sources = ReportInputs(
@@ -247,9 +247,9 @@ def write_evaluation(
     gain: float = 1.0,
     size: int = 32,
 ) -> None:
-    """Pictures and scores of base, tuned model and one between them, with every table that the evaluation writes.
+    """Images and scores of base, tuned model and one between them, with every table that the evaluation writes.
 
-    The higher `gain`, the better are the tuned pictures; below zero they are worse.
+    The higher `gain`, the better are the tuned images; below zero they are worse.
     """
     target = params.target.reward if params.target_is_scored_anywhere else None
     shown: list[str] = [*([target] if target else []), *params.score.rewards, "oracle"]

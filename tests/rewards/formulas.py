@@ -11,9 +11,9 @@ _erf = np.vectorize(math.erf)
 
 
 def image_reward(weights: Weights, pixels: np.ndarray, tokens: np.ndarray, heads: tuple[int, int]) -> float:
-    """The score of one prepared picture (3, S, S) and its token ids (L,), padding not among them.
+    """The score of one prepared image (3, S, S) and its token ids (L,), padding not among them.
 
-    `heads` are those of the picture's and of the text's network. BLIP: arXiv:2201.12086; BERT: arXiv:1810.04805.
+    `heads` are those of the image's and of the text's network. BLIP: arXiv:2201.12086; BERT: arXiv:1810.04805.
     """
     hidden = _text(weights, tokens, _vision(weights, pixels, heads[0]), heads[1])[0]
     for place in (0, 2, 4, 6, 7):

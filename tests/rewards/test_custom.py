@@ -139,10 +139,10 @@ def test_a_number_that_is_not_finite_is_an_error_of_that_picture_alone() -> None
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("short", "reward short gave 1 scores for 3 pictures"),
-        ("text", "gave '0.5' for picture 0 of a batch, which is not a number"),
-        ("none", "gave NoneType for 3 pictures: expected a list of as many numbers"),
-        ("rows", r"gave \[1.0, 1.0\] for picture 0 of a batch, which is not a number"),
+        ("short", "reward short gave 1 scores for 3 images"),
+        ("text", "gave '0.5' for image 0 of a batch, which is not a number"),
+        ("none", "gave NoneType for 3 images: expected a list of as many numbers"),
+        ("rows", r"gave \[1.0, 1.0\] for image 0 of a batch, which is not a number"),
         ("broken", r"raised ZeroDivisionError: division by zero \(mine.py, line \d+\)"),
         ("exact", r"raised KeyError \(mine.py"),
     ],

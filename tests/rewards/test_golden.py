@@ -1,4 +1,4 @@
-"""Scores, token ids and prepared pictures against those that the official packages gave for the same weights."""
+"""Scores, token ids and prepared images against those that the official packages gave for the same weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE = {"hpsv2": 1e-5, "pickscore": 1e-3, "imagereward": 1e-5, "clip": 1e-5
 NAMES = {"hpsv2": "hpsv2.1"}
 TRANSPARENT = "rgba256"
 CONVERTED_AFTER_RESIZING = {"palette320x200": {"imagereward", "clip", "aesthetic"}}
-"""Pictures that some official code resizes before it converts them to RGB; here all are converted first."""
+"""Images that some official code resizes before it converts them to RGB; here all are converted first."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`score_tensor`: the same scores as from files, with gradients to the pictures."""
+"""`score_tensor`: the same scores as from files, with gradients to the images."""
 
 from __future__ import annotations
 

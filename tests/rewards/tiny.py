@@ -1,4 +1,4 @@
-"""Tiny reward networks with small vocabularies and random weights from a seed, and pictures for them."""
+"""Tiny reward networks with small vocabularies and random weights from a seed, and images for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEAD = (24, 32, 16, 8, 4, 1)
 
 
 def clip_config() -> CLIPConfig:
-    """CLIP of width 32 for pictures of 32 pixels."""
+    """CLIP of width 32 for images of 32 pixels."""
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {"vocab_size": VOCABULARY, "max_position_embeddings": LENGTH, "eos_token_id": VOCABULARY - 1}
     return CLIPConfig(
@@ -52,7 +52,7 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """A smooth picture with some noise, always the same."""
+    """A smooth image with some noise, always the same."""
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 9), np.cos(y / 7), np.sin((x + y) / 11)], -1) * 90 + 128
     noise = np.random.default_rng(0).normal(0, 12, waves.shape)
@@ -60,7 +60,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The picture as PNG."""
+    """The image as PNG."""
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()

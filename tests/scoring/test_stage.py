@@ -41,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_generations(folder: Path, broken: tuple[str, ...] = ()) -> Path:
-    """Three shards of four pictures; those named in `broken` are truncated."""
+    """Three shards of four images; those named in `broken` are truncated."""
     folder.mkdir()
     for index in range(SHARDS):
         rows = []
@@ -339,7 +339,7 @@ def test_a_parquet_file_of_another_schema_is_refused_before_anything_is_written(
 ) -> None:
     write_table(pa.table({"prompt": ["a"], "picture": ["b"]}), generations / shard(2), {})
     with pytest.raises(
-        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, picture"
+        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, image"
     ):
         score(generations, sources(weights, "clip"))
     assert not (generations.parent / "scores").exists()

@@ -92,7 +92,7 @@ def test_the_baseline_is_that_of_the_rule() -> None:
     found = rows(baseline="prompt_soft", beta=2.0, jackknife=True)["a"]
     assert found["baseline"] == found["soft_jackknife"]
     proxy = rows(baseline="prompt_mean", source="proxy", proxy="folder")
-    assert proxy["c"]["baseline"] == 9  # one picture of a proxy set is a baseline for others
+    assert proxy["c"]["baseline"] == 9  # one image of a proxy set is a baseline for others
 
 
 def test_groups_have_taus_with_intervals() -> None:

@@ -1,4 +1,4 @@
-"""The embedded small world: captions, drawn pictures, an oracle of true preference, and the weights that ship.
+"""The embedded small world: captions, drawn images, an oracle of true preference, and the weights that ship.
 
 prompts("train")            # captions of a family or split, as `demo:train` in params.yaml
 weights_path("diffusion")   # a StableDiffusionPipeline folder; "masked" is an AmusedPipeline folder

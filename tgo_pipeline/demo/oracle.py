@@ -26,7 +26,7 @@ _GRID = np.arange(world.SIZE_PX, dtype=np.float32) + 0.5
 
 
 def oracle(pictures: np.ndarray, captions: list[str]) -> np.ndarray:
-    """How well pictures (N, 32, 32, 3), uint8 or floats in [0, 1], show their captions: (N,) in [0, 1]."""
+    """How well images (N, 32, 32, 3), uint8 or floats in [0, 1], show their captions: (N,) in [0, 1]."""
     measured = parts(pictures, captions)
     weights = np.array(list(WEIGHTS.values()))
     values = np.stack([measured[name] for name in WEIGHTS], 1)
@@ -67,8 +67,8 @@ def _checked(pictures: np.ndarray, captions: list[str]) -> np.ndarray:
     expected = (len(captions), world.SIZE_PX, world.SIZE_PX, 3)
     if pictures.shape != expected:
         raise ValueError(
-            f"the oracle was given pictures of shape {pictures.shape} for {len(captions)} captions and knows "
-            f"only {expected}: one RGB picture of {world.SIZE_PX}×{world.SIZE_PX} pixels for each caption."
+            f"the oracle was given images of shape {pictures.shape} for {len(captions)} captions and knows "
+            f"only {expected}: one RGB image of {world.SIZE_PX}×{world.SIZE_PX} pixels for each caption."
         )
     return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
 

@@ -1,8 +1,8 @@
-"""The small world: captions, the three families of prompts, and the pictures that belong to them.
+"""The small world: captions, the three families of prompts, and the images that belong to them.
 
 A caption names a coloured shape on a background, perhaps its size and its place. `pictures` draws
-a 32×32 picture for each caption and spoils many of them (blotches, blur, fading, displacement,
-wrong attributes), as pictures found in the wild are spoilt: a model trained on them can draw well
+a 32×32 image for each caption and spoils many of them (blotches, blur, fading, displacement,
+wrong attributes), as images found in the wild are spoilt: a model trained on them can draw well
 but often does not, and that is the room preference alignment needs.
 """
 
@@ -123,7 +123,7 @@ def _hash(caption: str) -> bytes:
 
 @dataclass(frozen=True)
 class Drawing:
-    """N pictures as numbers, before they are drawn; every field has N rows."""
+    """N images as numbers, before they are drawn; every field has N rows."""
 
     colour: np.ndarray
     """(N, 3), in [0, 1]."""
@@ -140,7 +140,7 @@ class Drawing:
     blur: np.ndarray
     """(N,), standard deviation of the Gaussian in pixels."""
     fading: np.ndarray
-    """(N,), part of the picture replaced by grey."""
+    """(N,), part of the image replaced by grey."""
     blotches: np.ndarray
     """(N, 8, 8, 3), standard normal."""
 
@@ -153,7 +153,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Nuisances:
-    """How often and how strongly pictures are spoilt; probabilities are per picture."""
+    """How often and how strongly images are spoilt; probabilities are per image."""
 
     wrong_colour: float = 0.18
     wrong_shape: float = 0.14
@@ -176,7 +176,7 @@ class Nuisances:
 
 
 def pictures(texts: list[str], seed: int, strength: float = 1.0) -> np.ndarray:
-    """One picture for each caption, (N, 32, 32, 3) uint8, spoilt as in the wild (`strength` 0: never)."""
+    """One image for each caption, (N, 32, 32, 3) uint8, spoilt as in the wild (`strength` 0: never)."""
     rng = np.random.default_rng(seed)
     scenes = [parse(text) for text in texts]
     drawing = spoil(ideal(scenes, rng), scenes, Nuisances().scaled(strength), rng)
@@ -242,7 +242,7 @@ def spoil(drawing: Drawing, scenes: list[Scene], nuisances: Nuisances, rng: np.r
 
 
 def draw(drawing: Drawing) -> np.ndarray:
-    """Pictures of the drawings, (N, 32, 32, 3) float32 in [0, 1]."""
+    """Images of the drawings, (N, 32, 32, 3) float32 in [0, 1]."""
     if len(drawing) > 4096:
         return np.concatenate([draw(drawing[start : start + 4096]) for start in range(0, len(drawing), 4096)])
     mask = coverage(drawing.shape, drawing.centre, drawing.radius)[..., None]
@@ -260,7 +260,7 @@ def draw(drawing: Drawing) -> np.ndarray:
 
 
 def to_bytes(picture: np.ndarray) -> np.ndarray:
-    """Pictures in [0, 1] as uint8."""
+    """Images in [0, 1] as uint8."""
     return np.round(picture * 255).astype(np.uint8)
 
 
@@ -315,7 +315,7 @@ def _upsampling() -> np.ndarray:
 
 
 def _blurred(picture: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Gaussian blur with one standard deviation in pixels for each picture; edges weigh what is inside."""
+    """Gaussian blur with one standard deviation in pixels for each image; edges weigh what is inside."""
     rows = np.flatnonzero(sigma > 0)
     if not len(rows):
         return picture

@@ -1,4 +1,4 @@
-"""Train the small world's base model: a `StableDiffusionPipeline` at tiny size, on spoilt pictures.
+"""Train the small world's base model: a `StableDiffusionPipeline` at tiny size, on spoilt images.
 
 The base has seen every caption and every nuisance: it can draw well and often does not. Each part is trained alone,
 from a seed, with a checkpoint, and is skipped where its result exists: tokenizer, VAE, then UNet and text encoder.
@@ -82,7 +82,7 @@ def train_base(folder: Path, seed: int, training: BaseTraining | None = None) ->
 
 
 def training_pictures(count: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Captions, each family as often as the others, and a spoilt picture of each, (N, 32, 32, 3) uint8."""
+    """Captions, each family as often as the others, and a spoilt image of each, (N, 32, 32, 3) uint8."""
     rng = np.random.default_rng(seed)
     captions = world.random_captions(count, rng)
     return captions, world.pictures(captions, int(rng.integers(2**31)))
@@ -159,7 +159,7 @@ def train_decoder(
 
 
 def object_error(drawn: Tensor, real: Tensor) -> Tensor:
-    """Absolute and squared error of pictures in [-1, 1], a pixel of the object weighing as much as four others."""
+    """Absolute and squared error of images in [-1, 1], a pixel of the object weighing as much as four others."""
     error = drawn - real
     return ((1 + 3 * is_object(real)) * (error.abs() + 2 * error.square())).mean()
 

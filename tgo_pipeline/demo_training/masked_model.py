@@ -1,4 +1,4 @@
-"""Train the small world's masked base: an `AmusedPipeline` at tiny size on the pictures that the diffusion base saw.
+"""Train the small world's masked base: an `AmusedPipeline` at tiny size on the images that the diffusion base saw.
 
 The tokens are those of a `VQModel` that starts from the diffusion base's VAE; the transformer starts from nothing and
 the text encoder from the diffusion base's. As there, each part has a seed and a checkpoint, and what exists is kept.
@@ -127,7 +127,7 @@ def train_vq(
 
 @torch.no_grad()
 def quantised(vae: AutoencoderKL) -> VQModel:
-    """A VQ model that encodes to the VAE's scaled means and decodes as it does, but for pictures in [0, 1].
+    """A VQ model that encodes to the VAE's scaled means and decodes as it does, but for images in [0, 1].
 
     `AmusedPipeline` decodes to [0, 1] and the VAE to [-1, 1]; the borders, padded with zeros, differ a little.
     """
@@ -163,7 +163,7 @@ def quantised(vae: AutoencoderKL) -> VQModel:
 
 @torch.no_grad()
 def restart_dead_codes(vq: VQModel, pictures: np.ndarray, rng: np.random.Generator) -> None:
-    """Move the codes that a sample of pictures never uses onto vectors that the encoder makes."""
+    """Move the codes that a sample of images never uses onto vectors that the encoder makes."""
     latents = _some_latents(vq, pictures, rng)
     book = vq.quantize.embedding.weight
     used = torch.bincount(torch.cdist(latents, book).argmin(1), minlength=CODES) > 0
@@ -173,7 +173,7 @@ def restart_dead_codes(vq: VQModel, pictures: np.ndarray, rng: np.random.Generat
 
 
 def _some_latents(vq: VQModel, pictures: np.ndarray, rng: np.random.Generator, count: int = 512) -> Tensor:
-    """What the encoder makes of `count` pictures at every place, (count · 64, C)."""
+    """What the encoder makes of `count` images at every place, (count · 64, C)."""
     rows = rng.integers(len(pictures), size=count)
     latents: Tensor = vq.encode((to_tensor(pictures[rows]) + 1) / 2).latents  # type: ignore[union-attr]
     return latents.permute(0, 2, 3, 1).reshape(-1, LATENT_CHANNELS)
@@ -192,7 +192,7 @@ def _clusters(vectors: Tensor, rng: np.random.Generator, rounds: int = 10) -> Te
 
 @torch.no_grad()
 def encode(vq: VQModel, pictures: np.ndarray, batch: int = 256) -> Tensor:
-    """The codes of pictures, (N, 64), row by row from the top."""
+    """The codes of images, (N, 64), row by row from the top."""
     parts = []
     for start in range(0, len(pictures), batch):
         real = to_tensor(pictures[start : start + batch])
@@ -313,7 +313,7 @@ def train_transformer(
 
 
 def random_mask(count: int, generator: torch.Generator) -> Tensor:
-    """Which codes are masked, (count, 64): cos(πu/2) of each picture's, u uniform, at random places, at least one.
+    """Which codes are masked, (count, 64): cos(πu/2) of each image's, u uniform, at random places, at least one.
 
     The ratio is MaskGIT's (Chang et al. 2022, equation 3 with the cosine).
     """

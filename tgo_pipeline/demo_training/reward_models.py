@@ -1,8 +1,8 @@
 """Train the small world's five reward models as the real ones were: on captions, and on noisy human-like choices.
 
-CLIP learns which caption belongs to which picture. HPSv2, PickScore and ImageReward learn from pairs in which an
-annotator, who follows the oracle with noise, preferred one picture for a caption, or one caption for a picture. The
-aesthetic head learns noisy ratings from the frozen CLIP tower. Half of the pictures are drawn, half are samples of the
+CLIP learns which caption belongs to which image. HPSv2, PickScore and ImageReward learn from pairs in which an
+annotator, who follows the oracle with noise, preferred one image for a caption, or one caption for an image. The
+aesthetic head learns noisy ratings from the frozen CLIP tower. Half of the images are drawn, half are samples of the
 base model: rewards that never saw a model's samples are poor judges of them.
 """
 
@@ -62,7 +62,7 @@ class RewardTraining:
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures in pairs: rows 2i and 2i + 1 show caption i; `pictures` is (2N, 32, 32, 3) uint8."""
+    """Images in pairs: rows 2i and 2i + 1 show caption i; `pictures` is (2N, 32, 32, 3) uint8."""
 
     captions: list[str]
     pictures: np.ndarray
@@ -71,7 +71,7 @@ class Pool:
         return len(self.captions)
 
     def pixels(self, rows: np.ndarray) -> Tensor:
-        """Pictures as the reward networks take them, (B, 3, 32, 32)."""
+        """Images as the reward networks take them, (B, 3, 32, 32)."""
         tensor = torch.from_numpy(self.pictures[rows]).permute(0, 3, 1, 2).float() / 255
         return (tensor - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
@@ -228,7 +228,7 @@ def _aesthetic(clip: ClipScore) -> Aesthetic:
 
 
 def _train_clip(reward: NetworkReward, pool: Pool, seed: int, training: RewardTraining) -> None:
-    """Contrastive: every picture against all captions of the batch; equal captions count as one."""
+    """Contrastive: every image against all captions of the batch; equal captions count as one."""
     clip = cast(ClipScore, reward)
     tokens = clip.tokenize(pool.captions)
 
@@ -247,7 +247,7 @@ def _train_clip(reward: NetworkReward, pool: Pool, seed: int, training: RewardTr
 def _train_choices(
     reward: NetworkReward, pool: Pool, steps: int, identity: str, training: RewardTraining
 ) -> None:
-    """Bradley-Terry on noisy choices: half between two pictures of a caption, half between two captions."""
+    """Bradley-Terry on noisy choices: half between two images of a caption, half between two captions."""
     tokens = reward.tokenize(pool.captions)
     scale = nn.Parameter(torch.tensor(3.0)) if isinstance(reward, HPSv2) else None
     half = training.batch // 2

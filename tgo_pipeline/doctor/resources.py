@@ -108,12 +108,12 @@ def training_memory(parts: dict[str, int], tuning: FineTuneParams, processes: in
 def training_disk(parts: dict[str, int], tuning: FineTuneParams) -> Need:
     """What training writes at least: two checkpoints for a moment, and the whole model as its result."""
     if tuning.method != "full":
-        return Need(0, "the run writes pictures and adapters")
+        return Need(0, "the run writes images and adapters")
     moments = 2 if tuning.optimizer == "adamw" else 0
     checkpoint = _trained(parts) * (1 + moments + (tuning.ema is not None))
     return Need(
         FLOAT_BYTES * (2 * checkpoint + sum(parts.values())),
-        "checkpoints and the tuned model (pictures come on top) take at least",
+        "checkpoints and the tuned model (images come on top) take at least",
     )
 
 
@@ -202,7 +202,7 @@ def _shared(runtime: RuntimeParams) -> Iterator[Finding]:
 
 
 def about_shared(free_bytes: int, several: bool, count: int) -> Iterator[Finding]:
-    """Shared memory for the locks of several processes, and for training on `count` GPUs; pictures go through pipes.
+    """Shared memory for the locks of several processes, and for training on `count` GPUs; images go through pipes.
 
     A container has 64 MB of it unless it is told otherwise.
     """

@@ -225,4 +225,4 @@ def _log_results(made: Mapping[str, pa.Table]) -> None:
             row["n_excluded"],
         )
     for note in suspicions(made[HACKING]):
-        log.warning("look at the pictures before trusting the target: %s", note)
+        log.warning("look at the images before trusting the target: %s", note)

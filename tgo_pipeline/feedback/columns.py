@@ -54,7 +54,7 @@ def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Feedb
     """Read every source of `feedback` and give each sample of the generation shards `files` the score of its image.
 
     An image is found by `image_uid`, what its source calls it, or else by `sample_id`. Several samples of one image
-    (the same picture for several prompts) have its score each. Samples without feedback have none, images of the
+    (the same image for several prompts) have its score each. Samples without feedback have none, images of the
     feedback that are no sample are counted. Raises `TgoError` if not a single image is found.
     """
     samples = pl.concat([_keys(file) for file in files])

@@ -48,7 +48,7 @@ def guided_pipeline(
     """A pipeline of the base's class whose network is guided by preference, before classifier-free guidance.
 
     `pgd` (no `negative`): e = (1 - w) e_base + w e_positive; `cpgd`: e = e_base + w (e_positive - e_negative), with e
-    the noise, the velocity or the logits of tokens. Strength 0 draws the base's pictures, bit for bit.
+    the noise, the velocity or the logits of tokens. Strength 0 draws the base's images, bit for bit.
     `pipeline.guidance.strength` may be set between calls, `pipeline.guidance.branches_per_call` lowered to save memory.
 
     Modules that are adapters share the base's network; of others the network alone is loaded. `revision` pins the

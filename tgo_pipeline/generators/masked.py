@@ -1,6 +1,6 @@
-"""Sample masked-token pipelines (aMUSEd, Meissonic) with a random generator for each picture.
+"""Sample masked-token pipelines (aMUSEd, Meissonic) with a random generator for each image.
 
-The scheduler of `diffusers` draws a whole batch from one generator, so a picture would depend on its neighbours.
+The scheduler of `diffusers` draws a whole batch from one generator, so an image would depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tgo_pipeline.errors import TgoError
 
 
 class PictureScheduler(AmusedScheduler):
-    """`AmusedScheduler` that also takes a list of generators, one for each picture of the batch.
+    """`AmusedScheduler` that also takes a list of generators, one for each image of the batch.
 
-    A picture takes two uniform numbers a token and step from its generator: one picks the token by the inverse of the
+    An image takes two uniform numbers a token and step from its generator: one picks the token by the inverse of the
     cumulative distribution, one becomes the Gumbel noise of its confidence. The logits never leave their device.
     """
 
@@ -40,9 +40,7 @@ class PictureScheduler(AmusedScheduler):
         if generator is None or isinstance(generator, torch.Generator):
             return super().step(model_output, timestep, sample, starting_mask_ratio, generator, return_dict)
         if len(generator) != len(sample):
-            raise TgoError(
-                f"{len(sample)} pictures are drawn with {len(generator)} generators: give one each."
-            )
+            raise TgoError(f"{len(sample)} images are drawn with {len(generator)} generators: give one each.")
         tokens, masked = sample.flatten(1), (sample == self.config["mask_token_id"]).flatten(1)
         probabilities = model_output.flatten(2).transpose(1, 2).float().softmax(-1)
         for_token, for_mask = _uniform(generator, tokens.shape[1]).to(tokens.device)
@@ -99,6 +97,6 @@ def seeded_by_picture(pipeline: Any) -> Iterator[None]:
 
 
 def _uniform(generators: Sequence[torch.Generator], count: int) -> Tensor:
-    """(2, B, count) numbers in [0, 1), those of a picture from its generator."""
+    """(2, B, count) numbers in [0, 1), those of an image from its generator."""
     draws = [torch.rand(2, count, generator=each, device=each.device).cpu() for each in generators]
     return torch.stack(draws, dim=1)

@@ -1,4 +1,4 @@
-"""Meissonic's sampling: text to picture by filling in masked tokens.
+"""Meissonic's sampling: text to image by filling in masked tokens.
 
     pipeline = MeissonicPipeline.from_pretrained(folder_or_hub_id)
     image = pipeline("a red boat").images[0]
@@ -31,13 +31,13 @@ PARTS: dict[str, Any] = {
     "scheduler": AmusedScheduler,
 }
 SCORE = 6
-"""The aesthetic score that pictures are asked to have, the last of the micro-conditions."""
+"""The aesthetic score that images are asked to have, the last of the micro-conditions."""
 
 
 class MeissonicPipeline(DiffusionPipeline):
     """Fill a grid of masked tokens in `num_inference_steps` steps, the least certain ones again (MaskGIT).
 
-    `sample_size` is the number of tokens along a side of a picture whose size is not given: 64 for models that halve
+    `sample_size` is the number of tokens along a side of an image whose size is not given: 64 for models that halve
     the grid (1024 pixels), 32 for others (512 pixels).
     """
 
@@ -107,9 +107,9 @@ class MeissonicPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
-        """One picture per prompt: PIL images, or tokens (B, H, W) with `output_type="latent"`.
+        """One image per prompt: PIL images, or tokens (B, H, W) with `output_type="latent"`.
 
-        `generator` may be one for each picture. `latents` are tokens to start from, some of them masked. Raises
+        `generator` may be one for each image. `latents` are tokens to start from, some of them masked. Raises
         ValueError for a size that is no whole number of tokens.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)

@@ -39,7 +39,7 @@ ROPE_BASE = 10_000
 
 
 class MeissonicTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):
-    """Logits of the tokens of a picture, some of them masked.
+    """Logits of the tokens of an image, some of them masked.
 
     `downsample` and `upsample` halve the grid in between, as for 1024 pixels (not in the 512-pixel models).
     `patch_size`, `in_channels` and `guidance_embeds` are keys of the published configuration that change nothing.

@@ -31,7 +31,7 @@ def open_pipeline(
 
     The components named in `without` (`vae`, `text_encoder`) are neither read nor held; a model may lack them anyway.
 
-    The safety checker paints suspected pictures black; they would then be scored and trained on as black pictures.
+    The safety checker paints suspected images black; they would then be scored and trained on as black images.
     Raises `TgoError` if a folder or a part of it is missing or broken, if the hub cannot be reached, or if the model
     has T5, whose numbers are too large for fp16.
     """
@@ -44,7 +44,7 @@ def open_pipeline(
             _add_adapter(pipeline, location.adapter)
     _cast(pipeline, precision)
     if hasattr(pipeline, "watermark"):
-        pipeline.watermark = None  # what SDXL writes into its pictures would be scored, and learned
+        pipeline.watermark = None  # what SDXL writes into its images would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

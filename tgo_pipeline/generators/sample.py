@@ -1,4 +1,4 @@
-"""Draw pictures with a pipeline, each from a seed of its own, and store them as PNG."""
+"""Draw images with a pipeline, each from a seed of its own, and store them as PNG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PNG_COMPRESSION = 3
 class Sampler:
     """A pipeline with its sampling parameters; the batch size halves whenever the device runs out of memory.
 
-    Every picture starts from a generator of its own on the CPU, so it does not depend on what else is in its batch,
+    Every image starts from a generator of its own on the CPU, so it does not depend on what else is in its batch,
     nor on the device's random numbers.
     """
 
@@ -40,7 +40,7 @@ class Sampler:
     def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Image]:
         """Yield one RGB image per (prompt, seed), in order.
 
-        Raises `TgoError` if not even one picture fits into memory, or if the pipeline refuses the parameters.
+        Raises `TgoError` if not even one image fits into memory, or if the pipeline refuses the parameters.
         """
         start = 0
         while start < len(prompts):
@@ -78,7 +78,7 @@ class Sampler:
 
         if self.batch_size == 1:
             raise TgoError(
-                f"not even one picture fits into memory ({error}): choose a smaller width and height or another device."
+                f"not even one image fits into memory ({error}): choose a smaller width and height or another device."
             ) from error
         self.batch_size //= 2
         log.warning(

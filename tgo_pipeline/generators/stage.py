@@ -29,7 +29,7 @@ VERSION = 1
 
 
 class PlannedImage(NamedTuple):
-    """One picture to draw."""
+    """One image to draw."""
 
     sample_id: str
     prompt_id: str
@@ -49,7 +49,7 @@ class SamplingModel(NamedTuple):
 def rows(
     prompts: Sequence[tuple[str, str]], *, images_per_prompt: int, seed: int, purpose: str
 ) -> list[PlannedImage]:
-    """One row per picture of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose)."""
+    """One row per image of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose)."""
     return [
         PlannedImage(sample_id, prompt_id, prompt, index, derive_seed(seed, sample_id, purpose))
         for prompt_id, prompt in prompts
@@ -87,9 +87,9 @@ def generate_folder(
     purpose: str,
     runtime: RuntimeParams,
 ) -> Status:
-    """Draw `images_per_prompt` pictures of each (prompt_id, prompt) into shards of `tables.GENERATIONS`.
+    """Draw `images_per_prompt` images of each (prompt_id, prompt) into shards of `tables.GENERATIONS`.
 
-    Only missing and stale shards are drawn. A picture depends on the model, its prompt, the sampling parameters and
+    Only missing and stale shards are drawn. An image depends on the model, its prompt, the sampling parameters and
     (seed, sample id, purpose): not on batches, processes or interruptions, up to rounding of the last bit of a pixel.
     Raises `TgoError` if the model cannot be loaded or sampled.
     """

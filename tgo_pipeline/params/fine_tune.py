@@ -50,10 +50,10 @@ class ValidationParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ReestimateParams:
-    """tau anew at the start of every epoch after the first, from pictures that the policy of that moment draws.
+    """tau anew at the start of every epoch after the first, from images that the policy of that moment draws.
 
-    `prompts` training prompts (chosen by hash) get `images_per_prompt` pictures each, drawn and scored as the
-    training pictures were; the labels of the epoch are 1[s >= tau] with that tau.
+    `prompts` training prompts (chosen by hash) get `images_per_prompt` images each, drawn and scored as the
+    training images were; the labels of the epoch are 1[s >= tau] with that tau.
     """
 
     prompts: int = 64

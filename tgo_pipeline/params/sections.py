@@ -111,9 +111,7 @@ class GenerateParams:
                 "images is empty although source is images: name a folder, a table or a preference data set."
             )
         if self.source == "images" and self.guidance is not None:
-            raise TgoError(
-                "guidance is given although source is images: pictures that exist are not sampled."
-            )
+            raise TgoError("guidance is given although source is images: images that exist are not sampled.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +264,7 @@ class EvaluateParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportParams:
-    """What the report shows; its pictures stay within `max_mb` megabytes, `gallery` samples at most."""
+    """What the report shows; its images stay within `max_mb` megabytes, `gallery` samples at most."""
 
     title: str = "Threshold-Guided Optimization"
     examples: int = 8

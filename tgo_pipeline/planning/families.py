@@ -1,4 +1,4 @@
-"""The model families, run in imagination: text to conditions, conditions to a picture, a picture to what is trained on.
+"""The model families, run in imagination: text to conditions, conditions to an image, an image to what is trained on.
 
 Every method makes tensors of the shapes that the family's pipeline makes, and calls the networks as it calls them.
 """
@@ -26,7 +26,7 @@ FLUX_SIZE = 128
 
 
 class Family(abc.ABC):
-    """One family, for one model and one size of pictures."""
+    """One family, for one model and one size of images."""
 
     component = "unet"
     """The network that samples, and is trained."""
@@ -49,7 +49,7 @@ class Family(abc.ABC):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(height, width) of a latent image or of a picture's tokens."""
+        """(height, width) of a latent image or of an image's tokens."""
         return self.height // self.scale, self.width // self.scale
 
     def guided(self, guidance_scale: float) -> bool:
@@ -80,12 +80,12 @@ class Family(abc.ABC):
         return x + prediction
 
     def decode(self, parts: Parts, x: Tensor) -> Tensor:
-        """Latents to pictures in [0, 1]."""
+        """Latents to images in [0, 1]."""
         pictures = parts[self.vae].decode(x / 1.0, return_dict=False)[0]
         return (pictures * 0.5 + 0.5).clamp(0, 1)
 
     def encode(self, parts: Parts, rows: int) -> Conditions:
-        """What the cache of encoded pictures holds for `rows` of them."""
+        """What the cache of encoded images holds for `rows` of them."""
         return {"latents": parts[self.vae].encode(self._pixels(rows)).latent_dist.mode() * 1.0}
 
     def _pixels(self, rows: int) -> Tensor:
@@ -202,7 +202,7 @@ class Flux(Family):
 
 
 class MaskedFamily(Family):
-    """What aMUSEd and Meissonic share: pictures are tokens, and each step draws all masked ones."""
+    """What aMUSEd and Meissonic share: images are tokens, and each step draws all masked ones."""
 
     component = "transformer"
     vae = "vqvae"

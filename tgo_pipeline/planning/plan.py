@@ -24,7 +24,7 @@ class StagePlan:
     stage: str
     work: str = ""
     images: int = 0
-    """Pictures that it draws or takes."""
+    """Images that it draws or takes."""
     rows: int = 0
     """Of its tables."""
     files: int = 0
@@ -78,7 +78,7 @@ class Plan:
             "Operations: counted on the networks themselves; a multiplication and its addition are two.",
             "Memory: tensors on one device at the peak, without the driver (0.5 GB on a GPU), what libraries need "
             "inside of operations, and what an allocator wastes: keep a tenth free.",
-            "Disk, exact: sizes follow from shapes and names. At most: pictures as large as a PNG can be (drawn ones "
+            "Disk, exact: sizes follow from shapes and names. At most: images as large as a PNG can be (drawn ones "
             "take about half), tables without compression. About: from files that are there.",
         ]
 

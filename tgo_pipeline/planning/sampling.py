@@ -1,4 +1,4 @@
-"""What drawing and encoding pictures takes."""
+"""What drawing and encoding images takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SamplingCost:
 
 
 def drawing(family: Family, generate: GenerateParams, batch: int) -> SamplingCost:
-    """What it takes to draw batches of `batch` pictures in `generate.precision`, all networks on the device.
+    """What it takes to draw batches of `batch` images in `generate.precision`, all networks on the device.
 
     Preference guidance runs the network once more for each module, and holds a module's own weights.
     """
@@ -102,7 +102,7 @@ class Encoding:
 
 
 def encoding(family: Family, batch: int) -> Encoding:
-    """What encoding takes in batches of `batch` pictures and prompts, all networks of the pipeline on the device."""
+    """What encoding takes in batches of `batch` images and prompts, all networks of the pipeline on the device."""
     with torch.no_grad(), imagined():
         parts = _networks(family)
         images, image = _measured(parts, lambda: family.encode(parts, batch))

@@ -60,7 +60,7 @@ CLIP_H14: dict[str, Any] = {
 }
 """The official CLIP ViT-L/14 (OpenAI) and ViT-H-14 (LAION): what their config.json say besides the defaults."""
 VIT_L16 = {"hidden_size": 1024, "layers": 24, "heads": 16, "patch_size": 16, "image_size": 224}
-"""ImageReward's picture network."""
+"""ImageReward's image network."""
 PROMPTS_AT_ONCE = 128
 
 
@@ -79,7 +79,7 @@ class Scoring:
 def scoring(
     rewards: Mapping[str, Spec], prompts: Sequence[str], batch: int, precision: str = "fp32"
 ) -> Scoring:
-    """What it takes to score batches of `batch` pictures; `prompts` are an example of those that are read.
+    """What it takes to score batches of `batch` images; `prompts` are an example of those that are read.
 
     Raises `TgoError` for a local source that is missing or does not fit its reward.
     """
@@ -213,7 +213,7 @@ def _encode_prompts(
     encoded = {}
     for name, reward in networks.items():
         longest = lengths[name][-1][1]
-        if isinstance(reward, ImageReward):  # its text network reads the tokens while it looks at a picture
+        if isinstance(reward, ImageReward):  # its text network reads the tokens while it looks at an image
             reward.token_counts = lambda _, longest=longest: _Counts(longest)  # type: ignore[method-assign]
             encoded[name] = torch.zeros(batch, longest, dtype=torch.long)
             continue

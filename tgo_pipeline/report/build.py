@@ -1,4 +1,4 @@
-"""Builds `report.html`: one file that holds its pictures, its charts and their runtime, and needs no network."""
+"""Builds `report.html`: one file that holds its images, its charts and their runtime, and needs no network."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def render(params: Params, sources: ReportInputs, now: float) -> str:
 
 
 def _sections(params: Params, sources: ReportInputs, album: Album) -> dict[str, Any]:
-    """What every section shows but the gallery; pictures go into `album` in the order of the sections."""
+    """What every section shows but the gallery; images go into `album` in the order of the sections."""
     evaluation = sections.evaluation(params, sources)
     return {
         "params": params,

@@ -26,7 +26,7 @@ WEIGHT_BINS = 40
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Where the other stages wrote; `samples` is the per-picture table inside the evaluation's folder."""
+    """Where the other stages wrote; `samples` is the per-image table inside the evaluation's folder."""
 
     prompts: Path
     generations: Path

@@ -1,4 +1,4 @@
-"""Which pictures the report shows: examples around tau, and before/after pairs picked by a stated rule."""
+"""Which images the report shows: examples around tau, and before/after pairs picked by a stated rule."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPREAD = 16  # candidates per shown example, so that each prompt appears at most
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled training picture; score and relative score (score - tau) in the target's units."""
+    """A labelled training image; score and relative score (score - tau) in the target's units."""
 
     sample_id: str
     prompt: str
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The best, the worst and the samples nearest tau, at most one picture a prompt in each."""
+    """The best, the worst and the samples nearest tau, at most one image a prompt in each."""
 
     best: list[Example]
     worst: list[Example]
@@ -51,7 +51,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Pair:
-    """Base and tuned picture of one prompt and seed; `scores` maps a reward to its two values."""
+    """Base and tuned image of one prompt and seed; `scores` maps a reward to its two values."""
 
     sample_id: str
     prompt: str
@@ -78,7 +78,7 @@ class ExamplePairs:
 
 
 def examples(labels: Path, generations: Path, how_many: int, album: Album) -> Examples | None:
-    """The best and worst by target score and the samples nearest tau, with their pictures."""
+    """The best and worst by target score and the samples nearest tau, with their images."""
     frame = scan_labels(labels)
     if frame is None or not any(generations.glob("*.parquet")):
         return None
@@ -106,7 +106,7 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
 
 
 def pairs(params: Params, sources: ReportInputs, shown: list[str], album: Album) -> ExamplePairs | None:
-    """A seeded draw of test pictures, the largest gains and the largest losses on the target.
+    """A seeded draw of test images, the largest gains and the largest losses on the target.
 
     `shown` are the rewards whose values stand below a pair; the target is its first. Raises `TgoError` for a table
     of the wrong schema.

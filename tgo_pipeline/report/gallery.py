@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SMALLEST_ENTRY = 300
-"""Bytes that no sample with its picture stays under: what cannot fit is not decoded in the first place."""
+"""Bytes that no sample with its image stays under: what cannot fit is not decoded in the first place."""
 GONE = "its generation is missing"
 
 
@@ -45,7 +45,7 @@ class GallerySample:
 
 
 class Exhibition:
-    """Everything a gallery could show, its pictures made; `hang` takes what fits into a number of bytes."""
+    """Everything a gallery could show, its images made; `hang` takes what fits into a number of bytes."""
 
     def __init__(
         self, params: Params, found: Candidates, units: Sequence[Sequence[int]], sources: ReportInputs
@@ -68,7 +68,7 @@ class Exhibition:
             kept = min(kept - 1, int(kept * budget / size))
 
     def _size(self, unit: Sequence[int]) -> int:
-        """Bytes of the pictures of a unit and of the longest of its prompts."""
+        """Bytes of the images of a unit and of the longest of its prompts."""
         entries = [self._entries[row] for row in unit]
         return sum(len(entry.picture.source or "") for entry in entries) + max(len(e.prompt) for e in entries)
 
@@ -87,7 +87,7 @@ class Exhibition:
 
 
 def prepare(params: Params, sources: ReportInputs) -> Exhibition | None:
-    """Read and shrink the pictures of the samples that a gallery of `report.gallery` would show.
+    """Read and shrink the images of the samples that a gallery of `report.gallery` would show.
 
     None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
     """

@@ -1,4 +1,4 @@
-"""Pictures inside the page: small re-encodings of images that come from the shards, within a budget of bytes."""
+"""Images inside the page: small re-encodings of images that come from the shards, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Thumbnail:
 
 
 def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
-    """Decode and re-encode one image; what cannot be decoded becomes a picture with a reason."""
+    """Decode and re-encode one image; what cannot be decoded becomes an image with a reason."""
     from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     if not data:
@@ -51,7 +51,7 @@ def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
 
 @dataclass
 class Album:
-    """Makes thumbnails until `budget` bytes of the page are spent; later pictures are left out and say so."""
+    """Makes thumbnails until `budget` bytes of the page are spent; later images are left out and say so."""
 
     budget: int = BUDGET_BYTES
     spent: int = 0
@@ -66,7 +66,7 @@ class Album:
         if data is None or picture.source is None:
             return picture
         if self.spent + len(picture.source) > self.budget:
-            reason = "left out: the pictures of this page have reached their limit"
+            reason = "left out: the images of this page have reached their limit"
             return Thumbnail(None, picture.width, picture.height, reason)
         self.spent += len(picture.source)
         self.shown += 1

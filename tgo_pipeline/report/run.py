@@ -69,7 +69,7 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
     )
     return [
         ("Model", f"{params.model}{revision}"),
-        ("Pictures", pictures),
+        ("Images", pictures),
         ("Target", target),
         ("Threshold", _threshold(params.threshold) + ", τ anew every epoch" * (tune.reestimate is not None)),
         ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}{distance}, scale {label.scale}"),
@@ -104,8 +104,8 @@ def _stages(sources: ReportInputs) -> list[StageFact]:
     by_source = ", ".join(f"{count(n)} {name}" for name, n in prompts.items())
     return [
         _fact("prompts", by_source, sources.prompts),
-        _fact("generate", _rows(sources.generations, "pictures"), sources.generations),
-        _fact("score", _rows(sources.scores, "scored pictures"), sources.scores),
+        _fact("generate", _rows(sources.generations, "images"), sources.generations),
+        _fact("score", _rows(sources.scores, "scored images"), sources.scores),
         _fact("threshold", "a threshold per reward", sources.thresholds),
         _fact("label", _rows(sources.labels, "labels"), sources.labels),
         _fact("fine_tune", "metrics of the training", sources.training),

@@ -1,4 +1,4 @@
-"""The samples that the gallery draws from: training pictures with their labels, test pictures of every model."""
+"""The samples that the gallery draws from: training images with their labels, test images of every model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _IDENTITY = {"sample_id", "prompt_id", "error"}
 
 @dataclass(frozen=True)
 class Candidates:
-    """Samples with their scores, without pictures, in the order of the run.
+    """Samples with their scores, without images, in the order of the run.
 
-    `frame` has `split` (training, or the test set), `model` (empty for training pictures), `sample_id`, one float
+    `frame` has `split` (training, or the test set), `model` (empty for training images), `sample_id`, one float
     column per name in `rewards` (null where there is no score), `label`, `weight`, `relative_score`, `error` and
     `disagreement`: the standard deviation of the rewards' percentile ranks. `total` counts the run's samples.
     """
@@ -61,7 +61,7 @@ def candidates(params: Params, sources: ReportInputs) -> Candidates | None:
 
 
 def model_folders(params: Params, sources: ReportInputs) -> dict[str, Path]:
-    """Where the pictures of each evaluated model lie, by the model's name: base, tuned, then the others."""
+    """Where the images of each evaluated model lie, by the model's name: base, tuned, then the others."""
     names = ("base", "tuned", *params.evaluate.models)
     folders = {name: sources.side(file_name(name)) for name in names}
     return {name: folder for name, folder in folders.items() if folder.is_dir()}

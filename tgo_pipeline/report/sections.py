@@ -130,7 +130,7 @@ class ExamplesSection:
 def before_after(
     params: Params, sources: ReportInputs, evaluated: EvaluationSection | None, album: Album
 ) -> ExamplesSection | None:
-    """Pairs with their pictures; the rewards that the evaluation emphasises stand below them."""
+    """Pairs with their images; the rewards that the evaluation emphasises stand below them."""
     found = pairs(params, sources, evaluated.emphasised if evaluated else [params.target.reward], album)
     if found is None:
         return None

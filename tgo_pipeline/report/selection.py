@@ -33,7 +33,7 @@ def priority(groups: Mapping[str, Sequence[float | None]]) -> list[tuple[str, in
 
     A group is ordered by `spread_order` of its values (those without one come last in their order). Groups take turns
     in proportion to the square root of their sizes, so that a few failures or a small test set are not lost beside
-    millions of training pictures.
+    millions of training images.
     """
     queue: list[tuple[float, int, str, int]] = []
     for number, (name, values) in enumerate(groups.items()):
@@ -49,7 +49,7 @@ def priority(groups: Mapping[str, Sequence[float | None]]) -> list[tuple[str, in
 def ranked_units(frame: pl.DataFrame, by: str) -> list[list[int]]:
     """The rows of a frame of candidates in units that are shown together, most worth showing first.
 
-    A unit is one training picture, or what all models made of one test sample; it stands at the score `by`
+    A unit is one training image, or what all models made of one test sample; it stands at the score `by`
     of the last model that has one, in its group: the split, with the failures apart.
     """
     units: dict[tuple[str, str], list[int]] = {}

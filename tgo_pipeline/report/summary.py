@@ -73,9 +73,7 @@ _SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
 def headline(found: Sequence[Headline], objective: str) -> str:
     """One sentence that says whether alignment worked, and no more than the intervals allow."""
     if not found or found[0].role != "target":
-        said = (
-            "The target is feedback, which new pictures have none of: the rewards alone compare the models."
-        )
+        said = "The target is feedback, which new images have none of: the rewards alone compare the models."
         return said + _held_out_clause(found)
     target, held_out = found[0], list(found[1:])
     name = _SPELLING.get(objective, objective.upper())
@@ -89,7 +87,7 @@ def headline(found: Sequence[Headline], objective: str) -> str:
         names = _names([finding.row.reward for finding in held_out])
         return f"{name} raised the target and, with it, the held-out {names}."
     warning = (
-        " The reward may have been exploited rather than the pictures improved."
+        " The reward may have been exploited rather than the images improved."
         if any(finding.direction == "down" for finding in held_out)
         else ""
     )
@@ -118,7 +116,7 @@ def _sentences(
     said = [
         f"Mean difference {effect} ({interval}).",
         f"The tuned model wins {rates}.",
-        f"{count(row.n)} pairs of pictures from {count(row.n_prompts)} prompts.",
+        f"{count(row.n)} pairs of images from {count(row.n_prompts)} prompts.",
     ]
     single = [
         other for name, rows in sets.items() if name != ALL for other in rows if other.reward == row.reward

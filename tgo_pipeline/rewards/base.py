@@ -1,6 +1,6 @@
-"""The reward seam: a picture and a prompt in, one number out.
+"""The reward seam: an image and a prompt in, one number out.
 
-A reward is split so that work can be shared: pictures are prepared once per `preprocessing`, encoded once per
+A reward is split so that work can be shared: images are prepared once per `preprocessing`, encoded once per
 `image_encoder`, prompts are encoded once each, and `combine` makes scores of the two.
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PROMPTS_AT_ONCE = 128
 """How many prompts a text tower reads together."""
 COMPILED_KINDS = 64
-"""How often the code of one kind of block may be compiled: for towers of other widths, pictures alone or in batches."""
+"""How often the code of one kind of block may be compiled: for towers of other widths, images alone or in batches."""
 HALF_A_LEVEL = 0.5 / 255
-"""What rounding to 8 bits takes back; pictures may be that much outside of [0, 1]."""
+"""What rounding to 8 bits takes back; images may be that much outside of [0, 1]."""
 
 
 class Reward(nn.Module, ABC):
@@ -66,12 +66,12 @@ class Reward(nn.Module, ABC):
         return self
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """RGB picture to what the network sees, float32 (3, S, S)."""
+        """RGB image to what the network sees, float32 (3, S, S)."""
         return self.preprocessing.finish(self.preprocessing(image)[None])[0]
 
     @abstractmethod
     def encode_images(self, pixels: Any) -> Any:
-        """Prepared pictures (B, 3, S, S) to whatever `combine` needs of them, (B, ...)."""
+        """Prepared images (B, 3, S, S) to whatever `combine` needs of them, (B, ...)."""
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
@@ -79,7 +79,7 @@ class Reward(nn.Module, ABC):
 
     @abstractmethod
     def combine(self, images: Any, prompts: Any) -> Tensor:
-        """Encoded pictures and as many encoded prompts to scores (B,)."""
+        """Encoded images and as many encoded prompts to scores (B,)."""
 
     def score(
         self,
@@ -117,7 +117,7 @@ class NetworkReward(Reward):
     @property
     @abstractmethod
     def towers(self) -> list[nn.ModuleList]:
-        """The transformer blocks, where nearly all of the time goes; pictures first, then prompts if any."""
+        """The transformer blocks, where nearly all of the time goes; images first, then prompts if any."""
 
     @property
     def precision(self) -> Precision:
@@ -142,7 +142,7 @@ class NetworkReward(Reward):
         return self
 
     def compile_towers(self, backend: str = "inductor") -> Self:
-        """Compile the transformer blocks with `torch.compile`; the first pictures then take a minute or so longer.
+        """Compile the transformer blocks with `torch.compile`; the first images then take a minute or so longer.
 
         All blocks of a tower share their code, and each kind of tower has some: torch's limit for one function, 8, is
         meant against runaways and too low for five rewards.
@@ -178,7 +178,7 @@ class NetworkReward(Reward):
         return torch.cat(encoded)[to_device(order.argsort(), self.device)]
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """Scores (B,) of prepared pictures (B, 3, S, S) and token ids (B, L)."""
+        """Scores (B,) of prepared images (B, 3, S, S) and token ids (B, L)."""
         return self.combine(self.encode_images(pixels), self.encode_tokens(tokens))
 
     def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -205,10 +205,10 @@ class NetworkReward(Reward):
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:
-    """Raise `TgoError` unless `images` is a batch of float pictures in [0, 1] with a prompt for each."""
+    """Raise `TgoError` unless `images` is a batch of float images in [0, 1] with a prompt for each."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise TgoError(f"images is {given}: give a tensor (B, 3, H, W), or pictures of any kind to `score`.")
+        raise TgoError(f"images is {given}: give a tensor (B, 3, H, W), or images of any kind to `score`.")
     if not images.is_floating_point():
         raise TgoError(f"images is {images.dtype}: give floats in [0, 1], `images.float() / 255` for uint8.")
     if isinstance(prompts, str):

@@ -1,6 +1,6 @@
 """Rewards of your own: a function, or a class with weights, behind the same seam as the others.
 
-    def brightness(images, prompts):  # RGB pictures (PIL) and as many texts
+    def brightness(images, prompts):  # RGB images (PIL) and as many texts
         return [ImageStat.Stat(image.convert("L")).mean[0] for image in images]
 
 It is named `module:brightness`, or by an entry point of the group `tgo_pipeline.rewards` in an installed package.
@@ -27,12 +27,12 @@ from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
-"""RGB pictures and as many prompts to as many numbers; one that is not finite is an error of that picture alone."""
+"""RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""
 
 
 @dataclass(frozen=True)
 class AsIs:
-    """The RGB picture itself, at its own size, for code that does its own preparation."""
+    """The RGB image itself, at its own size, for code that does its own preparation."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
         return image
@@ -41,7 +41,7 @@ class AsIs:
         return pixels
 
     def differentiable(self, images: Tensor) -> Tensor:
-        raise TgoError("a reward that is a function of pictures has no gradients.")
+        raise TgoError("a reward that is a function of images has no gradients.")
 
 
 class FunctionReward(Reward):
@@ -54,7 +54,7 @@ class FunctionReward(Reward):
         self.needs_prompt = bool(getattr(function, "needs_prompt", True))
 
     def encode_images(self, pixels: list[Image.Image]) -> list[Image.Image]:
-        """The pictures themselves."""
+        """The images themselves."""
         return pixels
 
     def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
@@ -64,7 +64,7 @@ class FunctionReward(Reward):
         return encoded
 
     def combine(self, images: list[Image.Image], prompts: np.ndarray) -> Tensor:
-        """Call the function. Raises `TgoError` if it raises, or gives other than one number per picture."""
+        """Call the function. Raises `TgoError` if it raises, or gives other than one number per image."""
         try:
             given = self.function(list(images), [str(prompt) for prompt in prompts])
         except Exception as error:
@@ -124,15 +124,15 @@ def _callable(name: str, reference: str, found: Any) -> RewardFunction:
 
 
 def _numbers(name: str, given: Any, expected: int) -> list[float]:
-    """As many numbers as pictures, from a sequence, an array or a tensor."""
+    """As many numbers as images, from a sequence, an array or a tensor."""
     values = given.tolist() if hasattr(given, "tolist") else given
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TgoError(
-            f"reward {name} gave {type(given).__name__} for {expected} pictures: expected a list of as many numbers."
+            f"reward {name} gave {type(given).__name__} for {expected} images: expected a list of as many numbers."
         )
     if len(values) != expected:
         raise TgoError(
-            f"reward {name} gave {len(values)} scores for {expected} pictures: expected one for each."
+            f"reward {name} gave {len(values)} scores for {expected} images: expected one for each."
         )
     return [_number(name, place, value) for place, value in enumerate(values)]
 
@@ -145,5 +145,5 @@ def _number(name: str, place: int, value: Any) -> float:
     except (TypeError, ValueError) as error:
         reason = f" ({error})"
     raise TgoError(
-        f"reward {name} gave {value!r} for picture {place} of a batch, which is not a number{reason}."
+        f"reward {name} gave {value!r} for image {place} of a batch, which is not a number{reason}."
     )

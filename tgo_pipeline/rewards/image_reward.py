@@ -1,8 +1,8 @@
-"""ImageReward v1.0: BLIP's ViT-L/16, BERT with cross-attention to the picture, a linear head (arXiv:2304.05977).
+"""ImageReward v1.0: BLIP's ViT-L/16, BERT with cross-attention to the image, a linear head (arXiv:2304.05977).
 
 Folder: `ImageReward.safetensors` or the official `ImageReward.pt` (flat keys `blip.*`, `mlp.*`); `med_config.json`
 (without it the release's), `vocab.txt` (bert-base-uncased's), and `vit_config.json` ({"num_heads": n}; without it one
-head per 64 channels, which is ViT-L/16's 16). Other sizes of the picture's network are read off the weights.
+head per 64 channels, which is ViT-L/16's 16). Other sizes of the image's network are read off the weights.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class ImageReward(NetworkReward):
         return hidden.half() if precision_of([readers]) == "fp16" else hidden
 
     def combine(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """The prompt is read while looking at the picture, so every pair takes a pass of the text network.
+        """The prompt is read while looking at the image, so every pair takes a pass of the text network.
 
         `prompts` are token ids (B, L); they are cut behind the longest prompt, and padding is looked at by no token.
         """
@@ -216,7 +216,7 @@ def vit_config(
     image_size: int,
     intermediate_size: int | None = None,
 ) -> BlipVisionConfig:
-    """BLIP's picture network as ImageReward has it: GELU, layer norms with 1e-6."""
+    """BLIP's image network as ImageReward has it: GELU, layer norms with 1e-6."""
     return BlipVisionConfig(
         hidden_size=hidden_size,
         intermediate_size=intermediate_size or 4 * hidden_size,
@@ -231,7 +231,7 @@ def vit_config(
 
 
 def text_config(med: Mapping[str, Any], vision: BlipVisionConfig) -> BlipTextConfig:
-    """BLIP's text network from `med_config.json`, with cross-attention to pictures of the vision network's width."""
+    """BLIP's text network from `med_config.json`, with cross-attention to images of the vision network's width."""
     known = {name: med[name] for name in OFFICIAL_MED if name in med}
     return BlipTextConfig(
         **{"num_attention_heads": 12, **known},
@@ -244,7 +244,7 @@ def text_config(med: Mapping[str, Any], vision: BlipVisionConfig) -> BlipTextCon
 
 
 def read_vision_config(state: Mapping[str, Tensor], vit: Path | None, path: Path) -> BlipVisionConfig:
-    """The picture network's sizes from the shapes of its official weights."""
+    """The image network's sizes from the shapes of its official weights."""
     try:
         patches, width = state[f"{_VISION}pos_embed"].shape[1:]
         patch_size = state[f"{_VISION}patch_embed.proj.weight"].shape[-1]

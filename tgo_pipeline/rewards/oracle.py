@@ -20,7 +20,7 @@ from tgo_pipeline.rewards.files.layouts import Files
 
 @dataclass(frozen=True)
 class Pixels:
-    """RGB picture to its colours in [0, 1], (3, 32, 32); another size is resized."""
+    """RGB image to its colours in [0, 1], (3, 32, 32); another size is resized."""
 
     def __call__(self, image: Image.Image) -> Tensor:
         size = (world.SIZE_PX, world.SIZE_PX)
@@ -47,7 +47,7 @@ class OracleReward(Reward):
         return cls()
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """The pictures themselves, (B, 3, 32, 32)."""
+        """The images themselves, (B, 3, 32, 32)."""
         return pixels
 
     def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:

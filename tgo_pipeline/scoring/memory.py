@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 SHARE = 0.7
-"""Part of the free memory that weights may take; the rest is for pictures."""
+"""Part of the free memory that weights may take; the rest is for images."""
 _MEMINFO = Path("/proc/meminfo")
 
 

@@ -106,7 +106,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def state_of(kind: str, places: Places) -> str:
-    """What a shared folder depends on, without reading pictures or weights: it is out of date when this changes."""
+    """What a shared folder depends on, without reading images or weights: it is out of date when this changes."""
     if kind == MODEL:
         described = places.model / "tgo.json"
         sizes = [[str(p.relative_to(places.model)), p.stat().st_size] for p in shared_files(places.model)]

@@ -100,7 +100,7 @@ def _call(prompt: str, draw: Mapping[str, Any]) -> str:
     prompt = f"{draw.get('prompt_prefix', '')}{prompt}"
     options = {key: value for key, value in draw.items() if key != "prompt_prefix"}
     arguments = [_quoted(prompt), *(f"{key}={_quoted(value)}" for key, value in options.items())]
-    return f"picture = pipeline({', '.join(arguments)}).images[0]"
+    return f"image = pipeline({', '.join(arguments)}).images[0]"
 
 
 def _quoted(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The card of a tuned model: front matter for the hub, pictures, evaluation, parameters, loading, licence, limits."""
+"""The card of a tuned model: front matter for the hub, images, evaluation, parameters, loading, licence, limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ModelDetails:
 
 
 def write_model(params: Params, places: Places, about: ModelDetails, to: Path) -> Path:
-    """Write the shared model to the folder `to`: the result, its card and the pictures; returns the card.
+    """Write the shared model to the folder `to`: the result, its card and the images; returns the card.
 
     Raises `TgoError` if there is no result, or `to` holds something else.
     """
@@ -205,7 +205,7 @@ def _moved(row: Mapping[str, Any], params: Params) -> str | None:
 
 
 def _example(grid: Grid | None) -> str:
-    """A prompt to draw: the first of the pictures' that is short and plain."""
+    """A prompt to draw: the first of the images' that is short and plain."""
     shown = grid.prompts if grid else []
     return next((each for each in shown if len(each) <= 80 and each.isascii() and each.isprintable()), PROMPT)
 

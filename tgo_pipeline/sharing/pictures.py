@@ -1,4 +1,4 @@
-"""The picture of a model card: base model above, tuned model below, for a random draw of test prompts."""
+"""The image of a model card: base model above, tuned model below, for a random draw of test prompts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GAP = 4
 
 @dataclass(frozen=True)
 class Grid:
-    """The prompts of the columns, from left to right, and the picture."""
+    """The prompts of the columns, from left to right, and the image."""
 
     prompts: list[str]
     image: Image.Image
 
 
 def before_after(places: Places, seed: int) -> Grid | None:
-    """Pairs of pictures that no one chose, for as many different prompts; None if the evaluation has no pictures."""
+    """Pairs of images that no one chose, for as many different prompts; None if the evaluation has no images."""
     import numpy as np
 
     sides = [places.side(name, "generations") for name in ("base", "tuned")]
@@ -45,7 +45,7 @@ def before_after(places: Places, seed: int) -> Grid | None:
 
 
 def _first_samples(side: Path) -> set[str]:
-    """The first picture of every prompt."""
+    """The first image of every prompt."""
     first: dict[str, str] = {}
     for path in shards(side):
         for row in read_table(path, columns=["sample_id", "prompt_id"]).to_pylist():
@@ -54,7 +54,7 @@ def _first_samples(side: Path) -> set[str]:
 
 
 def _decode(data: bytes | None) -> Image.Image | None:
-    """A picture at the size of the grid; small ones are enlarged in whole steps, with their pixels to be seen."""
+    """An image at the size of the grid; small ones are enlarged in whole steps, with their pixels to be seen."""
     from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     if not data:

@@ -1,7 +1,7 @@
 """What every side of the benchmark is asked to do and how it is timed; needs numpy, Pillow and torch alone.
 
 A side is a module with `load(task)`, which gives its forms of calling by name: functions from shards, encoded
-pictures and prompts, to the score columns of each. `python -m benchmarks.rewards.packages.SIDE TASK.json` loads it,
+images and prompts, to the score columns of each. `python -m benchmarks.rewards.packages.SIDE TASK.json` loads it,
 scores every shard in every form, bytes in and scores written, and leaves `RESULT.json` and the scores in the task's
 folder.
 """
@@ -33,7 +33,7 @@ RESULT = "RESULT.json"
 @dataclass(frozen=True)
 class Task:
     """One side's work. `sources` are weight files and folders by reward, inside the folder `checkpoints`; `limits` caps
-    the pictures of a form. With `repeats` it waits for its turn once all is loaded, then does the work so many times.
+    the images of a form. With `repeats` it waits for its turn once all is loaded, then does the work so many times.
     """
 
     out: str
@@ -95,7 +95,7 @@ def each(score: Callable[[Sequence[bytes], Sequence[str], Clock], Columns]) -> F
 
 
 def read_shard(path: Path) -> tuple[list[bytes], list[str]]:
-    """Encoded pictures and prompts of a Parquet shard, or of an `.npz` with the bytes of all pictures in a row."""
+    """Encoded images and prompts of a Parquet shard, or of an `.npz` with the bytes of all images in a row."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -175,7 +175,7 @@ def run(load: Callable[[Task], Mapping[str, Form]]) -> None:
 
 
 def _timed(task: Task, name: str, score: Form, shards: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Score all shards in one form, or the first pictures where the task limits it: bytes in, scores written."""
+    """Score all shards in one form, or the first images where the task limits it: bytes in, scores written."""
     clock, scored = Clock(task.device), 0
     (out / name).mkdir(exist_ok=True)
     forget_peak(task.device)
@@ -191,7 +191,7 @@ def _timed(task: Task, name: str, score: Form, shards: Sequence[Path], out: Path
 
 
 def _read(shards: Iterable[Path], limit: int) -> Iterator[Shard]:
-    """Each shard, up to `limit` pictures in all."""
+    """Each shard, up to `limit` images in all."""
     for shard in shards:
         images, prompts = read_shard(shard)
         yield images[:limit], prompts[:limit]

@@ -1,4 +1,4 @@
-"""Diversity is the mean over pairs of pictures, of pixels and of embeddings."""
+"""Diversity is the mean over pairs of images, of pixels and of embeddings."""
 
 import itertools
 

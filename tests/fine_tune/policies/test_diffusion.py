@@ -236,7 +236,7 @@ def test_models_that_do_not_fit_are_refused(model: Path) -> None:
         DiffusionPolicy.build(pipeline, tuning, seed=0, with_reference=False)
     for config, what in (
         ({"time_cond_proj_dim": 8}, "guidance scale"),
-        ({"encoder_hid_dim_type": "ip"}, "pictures"),
+        ({"encoder_hid_dim_type": "ip"}, "images"),
     ):
         pipeline = load_pipeline(str(model))
         pipeline.unet.register_to_config(**config)

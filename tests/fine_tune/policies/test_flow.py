@@ -135,7 +135,7 @@ def test_the_loss_is_the_velocitys_mean_squared_error_with_its_gradient(flux: Pa
 
 
 def test_tokens_of_flux_are_squares_of_four_latent_pixels(flux: Path) -> None:
-    """Blank one square of the picture: a network that sees tokens alone answers otherwise there only."""
+    """Blank one square of the image: a network that sees tokens alone answers otherwise there only."""
     policy = build(FluxPolicy, flux)
     noised = policy.corrupt(*inputs(), SEEDS)
 

@@ -1,4 +1,4 @@
-"""The small world's masked model under its policy: tokens decode to the picture, captions explain it."""
+"""The small world's masked model under its policy: tokens decode to the image, captions explain it."""
 
 from __future__ import annotations
 

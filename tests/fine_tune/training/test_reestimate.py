@@ -133,7 +133,7 @@ def test_samples_are_labelled_and_weighed_at_the_new_tau(source: Path) -> None:
 def test_a_policy_that_left_the_training_pictures_behind_is_said_so(source: Path) -> None:
     parameters = params(source / "model")
     with pytest.raises(
-        TgoError, match=r"put tau at 9, while the training pictures score from -1 to 4: none of"
+        TgoError, match=r"put tau at 9, while the training images score from -1 to 4: none of"
     ):
         relabelled(labels([-1.0, 0.0, 1.0, 4.0]), 9.0, parameters, make_objective(parameters.fine_tune))
 
@@ -249,7 +249,7 @@ def estimator(source: Path, parameters: Params, scored: dict[str, Path]) -> Esti
 def test_combined_targets_are_measured_against_the_training_scores(
     source: Path, scored: dict[str, Path]
 ) -> None:
-    """mean_z of one reward is its z-score in the units of the training scores, whatever the new pictures score."""
+    """mean_z of one reward is its z-score in the units of the training scores, whatever the new images score."""
     plain = estimator(source, params(source / "model"), scored)
     combined = estimator(source, params(source / "model", {"reward": "mean_z"}), scored)
     images = plain.draw(1)
@@ -264,7 +264,7 @@ def test_combined_targets_are_measured_against_the_training_scores(
 
 def test_pictures_that_cannot_be_scored_are_said_so(source: Path, scored: dict[str, Path]) -> None:
     one = estimator(source, params(source / "model"), scored)
-    with pytest.raises(TgoError, match="1 of 1 pictures that tau of epoch 4 is estimated from"):
+    with pytest.raises(TgoError, match="1 of 1 images that tau of epoch 4 is estimated from"):
         one._prompts = [("p0", "picture number 0")]
         one._params = replace(
             one._params,
@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[Settings, str]] = {
     "majority": ({"target": TargetParams(reward="majority")}, "whose tau is one half"),
     "guided": (
         {"generate": GenerateParams(guidance=GuidanceParams(kind="pgd", positive="folder"))},
-        "drew the training pictures with modules",
+        "drew the training images with modules",
     ),
 }
 

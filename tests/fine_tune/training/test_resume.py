@@ -73,7 +73,7 @@ def context() -> Iterator[ForkServerContext]:
 
 @pytest.fixture(scope="module")
 def params(source: Path) -> Params:
-    """Everything that could get out of step: partial epochs, dropout of captions, a schedule, pictures, parts."""
+    """Everything that could get out of step: partial epochs, dropout of captions, a schedule, images, parts."""
     return world.params(
         source / "model",
         steps=7,
@@ -127,7 +127,7 @@ def finish(context: ForkServerContext, params: Params, places: Places, expected:
 KILLS = [
     ("open", "train-00001-of-00002.safetensors", 1),  # while encoding
     ("os.rename", "step-00002", 1),  # the first checkpoint is complete but not in its place
-    ("os.rename", "step-00003.png", 1),  # while a picture is written
+    ("os.rename", "step-00003.png", 1),  # while an image is written
     ("open", "gradient_norm.tsv", 1),  # among the metrics of a step
     ("open", "log_ratios.csv", 4),  # between metrics and checkpoint
     ("shutil.rmtree", "step-00002", 1),  # two checkpoints are there

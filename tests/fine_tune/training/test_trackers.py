@@ -34,7 +34,7 @@ def loss(step: int) -> float:
 
 
 def train(folder: Path, after: int, last: int, names: tuple[str, ...] = BOTH) -> None:
-    """Write the log of the steps after `after`, with validation pictures at 0 and every third step."""
+    """Write the log of the steps after `after`, with validation images at 0 and every third step."""
     run = Run("tgo-0123abcd", {"seed": 7, "fine_tune": {"beta": 0.5}}, folder / "runs")
     with TrainingLog(folder / "training", after, partial(open_trackers, names, run, after)) as log:
         if after == 0:

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Hungry(Aesthetic):
-    """A network that takes 64 MiB for every picture of a batch."""
+    """A network that takes 64 MiB for every image of a batch."""
 
     batches: list[int]
 

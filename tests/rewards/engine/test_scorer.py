@@ -237,7 +237,7 @@ def test_a_gpu_scores_as_the_cpu_does(
     moved = {name: copy.deepcopy(reward).to("cuda") for name, reward in rewards.items()}
     with Scorer(moved, batch_size=2, workers=workers) as scorer:
         found = scorer.score(images, PROMPTS)
-    for name in NAMES:  # torch cuts pictures into patches in TF32
+    for name in NAMES:  # torch cuts images into patches in TF32
         np.testing.assert_allclose(found.columns[name], expected.columns[name], rtol=1e-2, atol=5e-3)
 
 

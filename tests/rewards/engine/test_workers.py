@@ -1,4 +1,4 @@
-"""Preparing pictures ahead: the same from threads and processes, never further ahead than the workers can use."""
+"""Preparing images ahead: the same from threads and processes, never further ahead than the workers can use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def chunks(count: int) -> list[tuple[int, list[bytes | None]]]:
-    """Chunks of three pictures, the second of which is damaged."""
+    """Chunks of three images, the second of which is damaged."""
     return [
         (number, [png(picture(40 + number, 33)), png(picture(64, 64))[:200], png(picture(33, 41))])
         for number in range(count)

@@ -1,4 +1,4 @@
-"""Prepared pictures against Pillow's own filters, which share no code with torch's."""
+"""Prepared images against Pillow's own filters, which share no code with torch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tgo score` as a user calls it, on small folders of pictures."""
+"""`tgo score` as a user calls it, on small folders of images."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
-    """A picture of noise."""
+    """An image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -125,5 +125,5 @@ def scores(path: Path | str = "scores.parquet") -> pl.DataFrame:
 
 
 def expected(pictures: list[Image.Image], prompts: list[str], reward: str = CLIP) -> np.ndarray:
-    """The scores of pictures by the Python interface of the reward."""
+    """The scores of images by the Python interface of the reward."""
     return load_reward(reward).score(pictures, prompts)

@@ -21,7 +21,7 @@ ADDRESS = "hf:data@v1/train"
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of picture files with captions, and the same as Parquet."""
+    """A data set of image files with captions, and the same as Parquet."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     paths = write_pictures(tmp_path / "data/train", COUNT)
     write_csv(
@@ -111,7 +111,7 @@ def test_what_cannot_be_streamed(tgo: Tgo, data: Path, monkeypatch: pytest.Monke
     done = tgo("hf:data@v1/train", "--image-column", "text", "--prompt", "a")
     assert "row 0: the image column holds str, not an image" in done.line
     (data / "p.txt").write_text("a\n")
-    assert "how many pictures a stream has is not known" in tgo(ADDRESS, "--prompts", "data/p.txt").line
+    assert "how many images a stream has is not known" in tgo(ADDRESS, "--prompts", "data/p.txt").line
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert (
         "needs the package `datasets`: install it with `pip install tgo-pipeline[hub]`" in tgo(ADDRESS).line

@@ -1,4 +1,4 @@
-"""Every way to name pictures gives the same scores in the same order."""
+"""Every way to name images gives the same scores in the same order."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_folder_is_searched_in_depth_in_the_order_of_its_paths(
     (tmp_path / "pictures/z").mkdir()
     pictures[4].rename(tmp_path / "pictures/z/0.PNG")
     table = write_csv(tmp_path / "p.csv", [*rows()[:4], ["z/0.PNG", PROMPTS[4]]])
-    (tmp_path / "pictures/notes.txt").write_text("no picture")
-    (tmp_path / "pictures/.hidden.png").write_text("no picture")
+    (tmp_path / "pictures/notes.txt").write_text("no image")
+    (tmp_path / "pictures/.hidden.png").write_text("no image")
     done = tgo("pictures", "--prompts", table)
     assert done.code == 0
     check(right, [f"pictures/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
@@ -89,7 +89,7 @@ def test_a_pattern_of_the_shell_or_of_tgo(
     tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
 ) -> None:
     write_csv(tmp_path / "pictures/metadata.csv", rows())
-    (tmp_path / "pictures/readme.md").write_text("no picture")
+    (tmp_path / "pictures/readme.md").write_text("no image")
     done = tgo("pictures/*")
     check(right, [f"pictures/{path.name}" for path in pictures])
     assert "left out 1 that are no images" in done.log
@@ -230,7 +230,7 @@ def test_the_output_of_an_earlier_call_is_no_input(
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
-    """Three times as many pictures as may be under way at once take no more memory."""
+    """Three times as many images as may be under way at once take no more memory."""
     under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, os.cpu_count() or 1)
     picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
     (tmp_path / "own_width.py").write_text(

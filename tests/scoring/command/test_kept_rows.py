@@ -29,14 +29,14 @@ Since = Callable[[], list[str]]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
-    """Pictures with prompts of several lengths: a network sees other shapes when one of them changes."""
+    """Images with prompts of several lengths: a network sees other shapes when one of them changes."""
     paths = write_pictures(tmp_path / "pictures", COUNT)
     write_prompts(tmp_path, paths)
     return paths
 
 
 def write_prompts(folder: Path, paths: list[Path], **changed: str) -> None:
-    """One prompt for each picture, `changed` ones by the picture's stem with an underscore before it."""
+    """One prompt for each image, `changed` ones by the image's stem with an underscore before it."""
     prompts = {path.name: changed.get(f"_{path.stem}", prompt(row)) for row, path in enumerate(paths)}
     write_csv(folder / "p.csv", [list(pair) for pair in prompts.items()])
 
@@ -46,7 +46,7 @@ def prompt(row: int) -> str:
 
 
 def write_table(path: Path, paths: list[Path], **changed: str) -> None:
-    """The pictures' bytes and prompts as one Parquet file, written later than any before."""
+    """The images' bytes and prompts as one Parquet file, written later than any before."""
     rows = [{"image": path.read_bytes(), "prompt": prompt(row)} for row, path in enumerate(paths)]
     for row, text in changed.items():
         rows[int(row[1:])]["prompt"] = text
@@ -223,7 +223,7 @@ def test_a_call_after_a_change_that_is_interrupted_goes_on_to_the_same_bits(
 def test_a_picture_that_cannot_be_read_keeps_its_reason(
     tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
 ) -> None:
-    pictures[5].write_bytes(b"no picture")
+    pictures[5].write_bytes(b"no image")
     assert tgo(*CALL, rewards=BOTH).code == 3
     counting()
     before = scores()

@@ -32,7 +32,7 @@ def sixteen_bit(seed: int) -> bytes:
 
 
 def turned(seed: int) -> bytes:
-    """A picture that its EXIF tag says to turn by a quarter."""
+    """An image that its EXIF tag says to turn by a quarter."""
     image = picture(seed)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -102,13 +102,13 @@ BAD: dict[str, tuple[Callable[[int], bytes], str]] = {
     "truncated.png": (truncated, "truncated"),
     "corrupt.png": (corrupt, ""),
     "empty.png": (lambda _: b"", "no image bytes"),
-    "text.png": (lambda _: b"this is text, not a picture\n", "not a known image format"),
+    "text.png": (lambda _: b"this is text, not an image\n", "not a known image format"),
     "bomb.png": (bomb, "DecompressionBombError"),
 }
 
 
 def plain(data: bytes) -> Image.Image:
-    """Any good picture in RGB by Pillow's own means: turned, first frame, upper 8 of 16 bits, on white."""
+    """Any good image in RGB by Pillow's own means: turned, first frame, upper 8 of 16 bits, on white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode == "I;16":
         return Image.fromarray((np.array(image) // 256).astype(np.uint8)).convert("RGB")
@@ -167,6 +167,6 @@ def test_a_thousand_mixed_files(tgo: Tgo, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(GOOD))
 def test_kinds_of_pictures_are_told_apart(name: str) -> None:
-    """The reference above is none of the project's code, and its pictures differ from seed to seed."""
+    """The reference above is none of the project's code, and its images differ from seed to seed."""
     first, second = (np.asarray(plain(GOOD[name](seed))) for seed in (1, 2))
     assert first.shape == second.shape and not np.array_equal(first, second)

@@ -1,4 +1,4 @@
-"""Every way to give prompts, prompts of every kind, and what is said when they do not fit the pictures."""
+"""Every way to give prompts, prompts of every kind, and what is said when they do not fit the images."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_lines_must_be_as_many_as_pictures(tgo: Tgo, tmp_path: Path) -> None:
         done = tgo("pictures", "--prompts", "p.txt")
         assert done.code == 2
         assert (
-            f"p.txt has {lines.count('b') + lines.count(chr(10)) - 1} lines and there are 3 pictures"
+            f"p.txt has {lines.count('b') + lines.count(chr(10)) - 1} lines and there are 3 images"
             in done.line
         )
 

@@ -20,12 +20,12 @@ from tgo_pipeline.demo import weights_path
 
 COUNT = 400
 PARTS = 7
-"""Parts of 64 rows that COUNT pictures make on a CPU."""
+"""Parts of 64 rows that COUNT images make on a CPU."""
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Many pictures, of which one cannot be read, and their prompts."""
+    """Many images, of which one cannot be read, and their prompts."""
     folder = tmp_path / "pictures"
     paths = write_pictures(folder, COUNT)
     paths[100].write_bytes(paths[100].read_bytes()[:300])

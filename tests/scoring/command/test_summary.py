@@ -27,7 +27,7 @@ FIVE = "hpsv2.1=demo,pickscore=demo,imagereward=demo,clip=demo,aesthetic=demo"
 def five(tgo: Tgo, tmp_path: Path) -> str:
     """What a call with five rewards prints."""
     paths = write_pictures(tmp_path / "pictures", 40)
-    paths[3].write_bytes(b"[bold]no picture[/bold]")
+    paths[3].write_bytes(b"[bold]no image[/bold]")
     done = tgo("pictures", "--prompt", "a red fox", rewards=FIVE)
     assert done.code == 3
     return done.out

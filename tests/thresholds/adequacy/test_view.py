@@ -1,4 +1,4 @@
-"""The explanation fits 100 columns, begins with the answer, and the pictures open offline."""
+"""The explanation fits 100 columns, begins with the answer, and the images open offline."""
 
 from __future__ import annotations
 

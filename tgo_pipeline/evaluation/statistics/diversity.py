@@ -1,6 +1,6 @@
-"""How different the pictures of one prompt are: what strong guidance costs.
+"""How different the images of one prompt are: what strong guidance costs.
 
-One shard of diversities belongs to one shard of generations, which keeps the pictures of a prompt together.
+One shard of diversities belongs to one shard of generations, which keeps the images of a prompt together.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DIVERSITY = with_features(
 
 
 def clip_spec(rewards: Sequence[Spec]) -> Spec | None:
-    """The CLIP score among the rewards, whose image tower tells pictures apart; None if it is not there."""
+    """The CLIP score among the rewards, whose image tower tells images apart; None if it is not there."""
     return next((spec for spec in rewards if canonical(spec.reward) == CLIP_REWARD), None)
 
 
@@ -64,12 +64,12 @@ def plan_diversity(plan: Sequence[Shard], clip: Spec | None) -> list[Shard]:
 def diversity_folder(
     generations: Path, folder: Path, plan: Sequence[Shard], clip: Spec | None, runtime: RuntimeParams
 ) -> Status:
-    """Bring `folder` up to date: for each prompt of the generation shards `plan`, its pictures' mean distance.
+    """Bring `folder` up to date: for each prompt of the generation shards `plan`, its images' mean distance.
 
-    `pixel_distance` is the root mean square difference of two pictures in [0, 1], `clip_distance` 1 - cosine of their
+    `pixel_distance` is the root mean square difference of two images in [0, 1], `clip_distance` 1 - cosine of their
     embeddings by the image tower of `clip` (null without one). Both are means over the n (n - 1) / 2 pairs of a prompt,
-    and null for a prompt with less than two pictures that can be decoded (`n`). Raises `TgoError` for a prompt with a
-    single picture.
+    and null for a prompt with less than two images that can be decoded (`n`). Raises `TgoError` for a prompt with a
+    single image.
     """
     shards = plan_diversity(plan, clip)
 
@@ -99,7 +99,7 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
 
 
 def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
-    """Each prompt of a shard with the bytes of its pictures; one prompt is in memory at a time."""
+    """Each prompt of a shard with the bytes of its images; one prompt is in memory at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -112,9 +112,7 @@ def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
 
 def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:
     if len(pictures) < 2:
-        raise TgoError(
-            f"prompt {name} has {len(pictures)} picture: diversity needs at least 2 of each prompt."
-        )
+        raise TgoError(f"prompt {name} has {len(pictures)} image: diversity needs at least 2 of each prompt.")
     images = _decoded(pictures)
     if len(images) < 2:
         return {"prompt_id": name, "n": len(images), PIXELS: None, CLIP: None}
@@ -127,7 +125,7 @@ def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | Non
 
 
 def _decoded(pictures: Sequence[bytes | None]) -> list[Image]:
-    """The pictures that can be decoded; scoring says of the others why they cannot."""
+    """The images that can be decoded; scoring says of the others why they cannot."""
     from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
 
     images = []
@@ -155,7 +153,7 @@ def embedding_distance(embeddings: torch.Tensor) -> float:
 
 
 def pixel_distance(images: Sequence[Image]) -> float:
-    """Mean root mean square difference over all pairs of pictures of one size, in [0, 1]."""
+    """Mean root mean square difference over all pairs of images of one size, in [0, 1]."""
     arrays = [np.asarray(image, np.float32) / 255 for image in images]
     distances = [
         float(np.sqrt(np.mean(np.square(one - other), dtype=np.float64)))

@@ -1,6 +1,6 @@
 """Does what a model gained on its target show in rewards that it was not tuned for?
 
-A reward that is optimised can rise without the pictures getting better. Then the target rises, and rewards that took
+A reward that is optimised can rise without the images getting better. Then the target rises, and rewards that took
 no part (held-out ones; in the small world the oracle) do not, or fall. Gains are in standard deviations of the base
 model's scores, so that they can be compared.
 """

@@ -45,7 +45,7 @@ MODELS = with_features(
 
 @dataclass(frozen=True)
 class Diversity:
-    """How different the pictures of each of P prompts are, for M models; NaN where it was not measured."""
+    """How different the images of each of P prompts are, for M models; NaN where it was not measured."""
 
     prompt_ids: NDArray[np.str_]  # (P,)
     values: NDArray[np.float64]  # (M, P, 2), in the order of `MEASURES`

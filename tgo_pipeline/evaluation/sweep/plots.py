@@ -87,7 +87,7 @@ def diversity_chart(rows: Sequence[dict[str, Any]], rewards: Sequence[str]) -> d
     distance = next(name for name in DISTANCES if name in measured)
     panels = [_diversity_panel(rows, reward, distance) for reward in rewards]
     subtitle = (
-        "Mean reward and mean distance between the pictures of a prompt; numbers at the points are strengths."
+        "Mean reward and mean distance between the images of a prompt; numbers at the points are strengths."
     )
     return _page(panels, "Reward against diversity", subtitle)
 

@@ -110,7 +110,7 @@ def sweep(
     wanted = check_strengths(strengths)
     if not 2 <= images_per_prompt <= params.generate.shard_size:
         raise TgoError(
-            f"images_per_prompt is {images_per_prompt}: the distance between pictures of a prompt needs at least 2, "
+            f"images_per_prompt is {images_per_prompt}: the distance between images of a prompt needs at least 2, "
             f"and all of them in one shard (generate.shard_size is {params.generate.shard_size})."
         )
     test = read_test_prompts(prompts)

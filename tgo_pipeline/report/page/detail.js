@@ -1,4 +1,4 @@
-// One sample in full: its picture (or base and tuned under a slider), its prompt, everything that is known of it.
+// One sample in full: its image (or base and tuned under a slider), its prompt, everything that is known of it.
 class Detail {
   constructor(gallery) {
     this.gallery = gallery;
@@ -26,7 +26,7 @@ class Detail {
     this.show(true);
   }
 
-  // A pair of the section "Before and after": its own pictures, which are larger, and its own table.
+  // A pair of the section "Before and after": its own images, which are larger, and its own table.
   openPair(card, from) {
     const [base, tuned] = card.querySelectorAll(".sides img");
     const prompt = card.querySelector(".prompt > bdi").textContent;
@@ -144,7 +144,7 @@ function promptOf(text) {
   return make("p", { class: "prompt", tabindex: text.length > 300 ? 0 : null }, isolated(text));
 }
 
-// Two pictures over each other, parted by a line that a range input moves: by pointer, touch and keys alike.
+// Two images on top of each other, divided by a line that a range input moves: by pointer, touch and keys alike.
 function compare(before, after, names, [width, height]) {
   const pixelated = Math.max(width, height) <= 64 ? "pixelated" : null;
   const range = make("input", { type: "range", min: 0, max: 100, value: 50, step: 1 });

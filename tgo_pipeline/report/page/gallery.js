@@ -172,7 +172,7 @@ function labelOf(samples, row) {
 // The thumbnail of a sample at a whole multiple of its size where it is tiny, or the reason why there is none.
 function picture(samples, row, alternative, side) {
   const source = samples.sourceOf(row);
-  if (!source) return make("span", { class: "no-picture" }, isolated(samples.errorOf(row) ?? "no picture"));
+  if (!source) return make("span", { class: "no-picture" }, isolated(samples.errorOf(row) ?? "no image"));
   const [width, height] = [samples.width[row], samples.height[row]];
   const factor = side / Math.max(width, height);
   const scale = factor >= 1 ? Math.floor(factor) : factor;

@@ -46,7 +46,7 @@ class Samples {
     return this.scores[reward][row];
   }
 
-  // What every model made of the same prompt and seed, in the order of the models; a training picture stands alone.
+  // What every model made of the same prompt and seed, in the order of the models; a training image stands alone.
   together(row) {
     return this.siblings.get(this.keyOf(row)) ?? [row];
   }

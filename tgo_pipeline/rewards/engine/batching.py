@@ -1,4 +1,4 @@
-"""How many pictures the networks see at once: measured where memory can be read, halved where it runs out."""
+"""How many images the networks see at once: measured where memory can be read, halved where it runs out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ON_CPU = 8
 FIRST_ON_GPU = 8
 MOST = 256
 SHARE = 0.6
-"""Part of the free memory of a GPU that the pictures of one batch may take."""
+"""Part of the free memory of a GPU that the images of one batch may take."""
 _MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "_status_alloc_failed")
 """What torch, the allocators, and NVIDIA's libraries say."""
 
@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class BatchSize:
-    """The number of pictures per batch. A GPU starts with a few, to see what each takes, and goes on with what fits."""
+    """The number of images per batch. A GPU starts with a few, to see what each takes, and goes on with what fits."""
 
     def __init__(self, fixed: int | None, devices: Collection[torch.device]) -> None:
         self._devices = [device for device in devices if device.type == "cuda"]
@@ -34,7 +34,7 @@ class BatchSize:
 
     @contextlib.contextmanager
     def measure(self, count: int) -> Iterator[None]:
-        """Learn from `count` pictures scored inside, once."""
+        """Learn from `count` images scored inside, once."""
         if self._measured:
             yield
             return
@@ -46,7 +46,7 @@ class BatchSize:
         self._measured = True
 
     def shrink(self, size: int) -> None:
-        """Use no more than `size` pictures from here on."""
+        """Use no more than `size` images from here on."""
         self._measured = True
         self.current = min(self.current, size)
         if self._devices:

@@ -1,4 +1,4 @@
-"""Whatever holds a picture to RGB, once for all rewards."""
+"""Whatever holds an image to RGB, once for all rewards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ else:
 
 
 class UnreadableImage(Exception):
-    """The bytes are no picture that can be decoded; the message is the reason."""
+    """The bytes are no image that can be decoded; the message is the reason."""
 
 
 _LOADING = threading.Lock()
@@ -41,7 +41,7 @@ _DAMAGED = (
 
 
 def check_input(image: ImageInput, row: int) -> None:
-    """Raise `TgoError` if the `row`-th image given is of a kind that holds no picture."""
+    """Raise `TgoError` if the `row`-th image given is of a kind that holds no image."""
     if image is None or isinstance(image, (Image.Image, str, os.PathLike, bytes)):
         return
     kind = type(image).__name__
@@ -58,7 +58,7 @@ def check_input(image: ImageInput, row: int) -> None:
         )
     if not (len(shape) == 2 or (len(shape) == 3 and shape[-1 if array else 0] in (1, 3, 4))) or 0 in shape:
         layout = "arrays are (height, width, 3)" if array else "tensors are (3, height, width)"
-        raise TgoError(f"image {row} has shape {shape}, which is no picture: {layout}.")
+        raise TgoError(f"image {row} has shape {shape}, which is no image: {layout}.")
 
 
 def open_image(image: ImageInput) -> Image.Image:
@@ -91,7 +91,7 @@ def _read(path: Path) -> bytes:
 
 
 def decode(data: bytes | None) -> Image.Image:
-    """Decode to RGB. Raises `UnreadableImage` with the reason if the bytes are missing, truncated or no picture."""
+    """Decode to RGB. Raises `UnreadableImage` with the reason if the bytes are missing, truncated or no image."""
     if not data:
         raise UnreadableImage("no image bytes")
     with _reasons(), Image.open(io.BytesIO(data)) as image:

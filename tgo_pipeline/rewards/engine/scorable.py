@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 class Preparation(Hashable, Protocol):
-    """How a picture becomes what a network sees, in two steps; equal preparations give equal tensors.
+    """How an image becomes what a network sees, in two steps; equal preparations give equal tensors.
 
     The first step runs in worker threads or processes, the second on the network's device.
     """
 
     def __call__(self, image: Image.Image) -> Any:
-        """RGB picture to (3, S, S): uint8, or float32 in [0, 1] where resizing happens in floating point."""
+        """RGB image to (3, S, S): uint8, or float32 in [0, 1] where resizing happens in floating point."""
         ...
 
     def finish(self, pixels: Any) -> Any:

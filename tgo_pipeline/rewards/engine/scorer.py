@@ -1,6 +1,6 @@
-"""Scoring any number of pictures with several rewards at once, in bounded memory, without doing anything twice.
+"""Scoring any number of images with several rewards at once, in bounded memory, without doing anything twice.
 
-Pictures are decoded and prepared ahead of the networks (`workers.py`); each prepared tensor, each image encoding and
+Images are decoded and prepared ahead of the networks (`workers.py`); each prepared tensor, each image encoding and
 each distinct prompt is computed once for all rewards that share it.
 """
 
@@ -79,11 +79,11 @@ def score_all(
     batch_size: int | None = None,
     workers: int = 0,
 ) -> Scores:
-    """Score pairs of image and prompt with several rewards; a picture that cannot be read costs its row, not the call.
+    """Score pairs of image and prompt with several rewards; an image that cannot be read costs its row, not the call.
 
-    Images and prompts as in `Reward.score`. Decoding, the prepared pictures, equal CLIP towers and distinct prompts
+    Images and prompts as in `Reward.score`. Decoding, the prepared images, equal CLIP towers and distinct prompts
     are shared. Columns are the keys of a mapping, or the names of a list of rewards. Raises `TgoError` if the numbers
-    differ, two rewards have one name, or an image is of a kind that holds no picture.
+    differ, two rewards have one name, or an image is of a kind that holds no image.
     """
     named = dict(rewards) if isinstance(rewards, Mapping) else _named(rewards)
     paired = _pair(images, prompts, prompt, any(reward.needs_prompt for reward in named.values()))
@@ -121,9 +121,9 @@ def _pair(
 
 
 class Scorer:
-    """Scores pictures under several rewards, each on its own device. Use it in a `with`, or `close` it.
+    """Scores images under several rewards, each on its own device. Use it in a `with`, or `close` it.
 
-    `batch_size` is the number of pictures a network sees at once; without one it is measured on a GPU, and it is
+    `batch_size` is the number of images a network sees at once; without one it is measured on a GPU, and it is
     halved when memory runs out. `workers` processes decode and resize; without them threads of this process do.
     """
 
@@ -153,7 +153,7 @@ class Scorer:
         self._preparer.close()
 
     def score(self, images: Sequence[ImageInput], prompts: Sequence[str]) -> Scores:
-        """Score each picture with the prompt of the same place. Raises `TgoError` if their numbers differ."""
+        """Score each image with the prompt of the same place. Raises `TgoError` if their numbers differ."""
         if len(images) != len(prompts):
             raise TgoError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image.")
         empty = ScoredBatch({name: np.empty(0, np.float32) for name in self.rewards}, [])
@@ -163,7 +163,7 @@ class Scorer:
         return Scores(columns, {row: reason for row, reason in enumerate(reasons) if reason is not None})
 
     def stream(self, samples: Iterable[Sample]) -> Iterator[ScoredBatch]:
-        """Score (picture, prompt) pairs as they come, batch by batch in their order.
+        """Score (image, prompt) pairs as they come, batch by batch in their order.
 
         Only some hundred samples are held at once, however many there are.
         """

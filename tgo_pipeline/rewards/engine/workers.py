@@ -1,6 +1,6 @@
-"""Decoding and resizing pictures ahead of the networks, in threads or in processes, with bounded memory.
+"""Decoding and resizing images ahead of the networks, in threads or in processes, with bounded memory.
 
-Pictures are prepared in chunks of `CHUNK`. As many chunks as the workers can use are under way at once; the source
+Images are prepared in chunks of `CHUNK`. As many chunks as the workers can use are under way at once; the source
 is not read further than that.
 """
 
@@ -26,7 +26,7 @@ from tgo_pipeline.rewards.engine.images import ImageInput, UnreadableImage, open
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 CHUNK = 16
-"""Pictures that one worker prepares at a time."""
+"""Images that one worker prepares at a time."""
 MAX_WORKERS = 16
 POLL_S = 1.0
 """How often to see whether the workers are still there."""
@@ -37,7 +37,7 @@ Pixels = np.ndarray | list[Any]
 
 @dataclass
 class Chunk:
-    """Some pictures, prepared: why each could not be read (None if it could), and the pixels of those that could.
+    """Some images, prepared: why each could not be read (None if it could), and the pixels of those that could.
 
     `pixels[shared[preparation]]` are those of a preparation, an array (n, 3, S, S), or a list where sizes differ.
     """
@@ -48,7 +48,7 @@ class Chunk:
 
 
 def prepare_chunk(images: Sequence[ImageInput], preparations: Sequence[Any]) -> Chunk:
-    """Decode each picture once and prepare it in every way; preparations that give the same pixels share them."""
+    """Decode each image once and prepare it in every way; preparations that give the same pixels share them."""
     errors: list[str | None] = []
     prepared: list[dict[Any, Any]] = []
     for image in images:
@@ -90,7 +90,7 @@ def _stack(items: list[Any]) -> Pixels:
 
 
 class Preparer:
-    """Prepares pictures with `workers` processes, or with threads of this process if there are none."""
+    """Prepares images with `workers` processes, or with threads of this process if there are none."""
 
     def __init__(self, preparations: Iterable[Any], workers: int = 0, threads: int | None = None) -> None:
         self.preparations = tuple(preparations)

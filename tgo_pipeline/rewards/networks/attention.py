@@ -105,7 +105,7 @@ class BlipVisionAttention(Attention):
 
 
 class BlipTextAttention(Attention):
-    """In place of transformers' `BlipTextSelfAttention`, which also looks at pictures."""
+    """In place of transformers' `BlipTextSelfAttention`, which also looks at images."""
 
     def __init__(self, replaced: BlipTextSelfAttention) -> None:
         super().__init__(replaced.num_attention_heads, dropout=replaced.dropout.p)
@@ -123,7 +123,7 @@ class BlipTextAttention(Attention):
         encoder_hidden_states: Tensor | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        """Look at the words that the mask shows, or at all of the picture (B, P, D) if there is one."""
+        """Look at the words that the mask shows, or at all of the image (B, P, D) if there is one."""
         mask = attention_mask if encoder_hidden_states is None else None
         return self.attend(hidden_states, encoder_hidden_states, mask), None
 

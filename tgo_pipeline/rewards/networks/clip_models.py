@@ -88,7 +88,7 @@ class ClipTower(nn.Module):
 
     @property
     def preprocessing(self) -> ShortestSideCrop:
-        """How pictures are prepared for this tower."""
+        """How images are prepared for this tower."""
         return ShortestSideCrop(cast(int, self.config.image_size))
 
     def forward(self, pixels: Tensor) -> Tensor:

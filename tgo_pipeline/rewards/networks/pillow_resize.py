@@ -1,4 +1,4 @@
-"""Pillow's bicubic resize of 8-bit pictures as two matrix products, so that gradients pass through it.
+"""Pillow's bicubic resize of 8-bit images as two matrix products, so that gradients pass through it.
 
 Follows `Resample.c` of Pillow: antialiased cubic weights (a = -1/2) in fixed point, a horizontal and a vertical pass,
 each rounded and clamped to 8 bits. Products and sums are exact in float64, hence the same bits as Pillow's; on a

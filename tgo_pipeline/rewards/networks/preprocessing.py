@@ -1,7 +1,7 @@
-"""From an RGB picture to the tensor a network sees. Equal values prepare equal tensors, so rewards share them.
+"""From an RGB image to the tensor a network sees. Equal values prepare equal tensors, so rewards share them.
 
 Mean and standard deviation are those of OpenAI's CLIP, which all five networks use. What `differentiable` gives for
-pictures of 8 bits equals what the workers' way gives, but for the last bits of floating point.
+images of 8 bits equals what the workers' way gives, but for the last bits of floating point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tgo_pipeline.rewards.networks.pillow_resize import levels_of, resize
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
 LONGEST = 1000
-"""How many times as long as wide a picture may be to be resized as a whole before its centre is cropped."""
+"""How many times as long as wide an image may be to be resized as a whole before its centre is cropped."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class ShortestSideCrop:
     """Resize the shortest side to `size` (PIL bicubic), crop the centre, normalise: PickScore, ImageReward, CLIP.
 
     Where the centre falls between two pixels, PickScore's processor rounds down and torchvision, which the others
-    use, to even: that is one pixel, in a quarter of all pictures that are not square.
+    use, to even: that is one pixel, in a quarter of all images that are not square.
     """
 
     size: int = 224
     rounding: Literal["even", "down"] = "even"
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture to uint8 (3, size, size)."""
+        """RGB image to uint8 (3, size, size)."""
         image = _middle(image)
         width, height = self._resized(image.width, image.height)
         left, top = self._offset(width), self._offset(height)
@@ -56,7 +56,7 @@ class ShortestSideCrop:
         return _normalise(cropped.float() * (1 / 255))
 
     def shared(self, width: int, height: int) -> ShortestSideCrop:
-        """The preparation that most rewards have, if it gives a picture of this size the same tensor; else this."""
+        """The preparation that most rewards have, if it gives an image of this size the same tensor; else this."""
         usual = ShortestSideCrop(self.size)
         sides = self._resized(width, height)
         return usual if all(self._offset(side) == usual._offset(side) for side in sides) else self
@@ -75,13 +75,13 @@ class LongestSidePad:
     """Resize the longest side to `size` (tensor bicubic, antialias), centre on black, normalise: HPSv2.
 
     Black is put in before normalising, as in the official code (`ResizeMaxSize` of hpsv2's open_clip); unlike there,
-    a picture whose longest side is `size` already is padded too.
+    an image whose longest side is `size` already is padded too.
     """
 
     size: int = 224
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """RGB picture to float32 (3, size, size), most of it in [0, 1]: bicubic weights overshoot at edges."""
+        """RGB image to float32 (3, size, size), most of it in [0, 1]: bicubic weights overshoot at edges."""
         return self._padded(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True))
 
     def finish(self, pixels: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class LongestSidePad:
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a picture so long that resizing all of it would take gigabytes; any other picture as it is."""
+    """The middle of an image so long that resizing all of it would take gigabytes; any other image as it is."""
     short, long = sorted(image.size)
     if long <= LONGEST * short:
         return image

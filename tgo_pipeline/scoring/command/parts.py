@@ -12,7 +12,7 @@ from tgo_pipeline.scoring.command.prompts import PromptLookup
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 VERSION = 1
-"""Raise it when the same pictures and prompts would give other rows."""
+"""Raise it when the same images and prompts would give other rows."""
 EXAMPLES = 4
 
 
@@ -20,7 +20,7 @@ EXAMPLES = 4
 class Part:
     """Rows `start` to `stop` of a source (fewer at the end of a stream); `first` counts rows over all sources.
 
-    Equal fingerprints mean the same pictures under the same names with the same prompts.
+    Equal fingerprints mean the same images under the same names with the same prompts.
     """
 
     source: ImageSource
@@ -31,7 +31,7 @@ class Part:
     fingerprint: str
 
     def rows(self) -> Iterator[tuple[Row, str | None]]:
-        """Every row with its prompt, one picture in memory at a time."""
+        """Every row with its prompt, one image in memory at a time."""
         for number, row in enumerate(self.source.rows(self.start, self.stop), self.first):
             yield row, self.prompts.of(number, row)
 
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass
 class Unprompted:
-    """Pictures without a prompt: how many, and some of them."""
+    """Images without a prompt: how many, and some of them."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Unprompted:
 def listed_parts(
     source: ImageSource, count: int, prompts: PromptLookup, size: int, first: int, unprompted: Unprompted
 ) -> list[Part]:
-    """The parts of a source of `count` rows; looks at names, prompts and dates, opens no picture."""
+    """The parts of a source of `count` rows; looks at names, prompts and dates, opens no image."""
     return [
         _listed(source, start, min(start + size, count), prompts, first + start, unprompted)
         for start in range(0, count, size)
@@ -86,7 +86,7 @@ def _listed(
 
 
 def streamed_part(source: ImageSource, start: int, size: int, prompts: PromptLookup) -> Part:
-    """A part of a stream, known by its place: neither its pictures nor its prompts are seen before they are scored."""
+    """A part of a stream, known by its place: neither its images nor its prompts are seen before they are scored."""
     key = source.key(start, start + size)
     content = fingerprint(version=VERSION, key=key, prompts=prompts.key())
     return Part(source, prompts, start, start + size, start, content)

@@ -21,7 +21,7 @@ log = logging.getLogger("tgo")
 class CallPlan:
     """The parts of all sources. `specs` are the rewards by column, `wanted` the fingerprints of their columns.
 
-    Raises `TgoError` if pictures lack a prompt that a reward needs; of a stream that shows only when it is read.
+    Raises `TgoError` if images lack a prompt that a reward needs; of a stream that shows only when it is read.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class CallPlan:
             self._prompts.finish(first)
 
     def check_unneeded(self, which: str, examples: Sequence[str]) -> None:
-        """Raise `TgoError`, with the pictures that have no prompt, unless no reward looks at it."""
+        """Raise `TgoError`, with the images that have no prompt, unless no reward looks at it."""
         if self._needing is None:
             self._needing = [name for name, spec in self._specs.items() if _needs_prompt(spec)]
         if self._needing:
@@ -106,7 +106,7 @@ class CallPlan:
         return tuple(name for name in names if found is None or name not in found.rewards)
 
     def survey(self) -> tuple[list[str], int | None]:
-        """The rewards that any part lacks, and how many pictures lack one (None with a stream); logs both."""
+        """The rewards that any part lacks, and how many images lack one (None with a stream); logs both."""
         names = list(self._wanted)
         lacking = [(part, self.missing(part, names)) for part in self.parts()]
         waiting = [(part, missing) for part, missing in lacking if missing]

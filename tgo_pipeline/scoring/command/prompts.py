@@ -1,4 +1,4 @@
-"""Which prompt a picture is scored with: its own, one for all, a line or a row of a file."""
+"""Which prompt an image is scored with: its own, one for all, a line or a row of a file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PromptLookup(ABC):
         """The prompt of a row; `number` counts rows over all sources. None if it has none."""
 
     def key(self) -> Any:
-        """A JSON value that is another one when a picture that was not seen yet may get another prompt."""
+        """A JSON value that is another one when an image that was not seen yet may get another prompt."""
         return None
 
     def finish(self, count: int) -> None:
@@ -39,7 +39,7 @@ class PromptLookup(ABC):
 
 
 class OwnPrompts(PromptLookup):
-    """What comes with the pictures: a column of their table, or metadata in their folder."""
+    """What comes with the images: a column of their table, or metadata in their folder."""
 
     advice = f"give --prompts FILE, --prompt TEXT for all of them, or {PROMPT_ADVICE}"
 
@@ -48,7 +48,7 @@ class OwnPrompts(PromptLookup):
 
 
 class OnePrompt(PromptLookup):
-    """One prompt for all pictures."""
+    """One prompt for all images."""
 
     advice = "give --prompt TEXT"
 
@@ -63,12 +63,12 @@ class OnePrompt(PromptLookup):
 
 
 class PromptLines(PromptLookup):
-    """A text file with one prompt a line, in the order of the pictures."""
+    """A text file with one prompt a line, in the order of the images."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines = read(str(path), "")
-        self.advice = f"{path} must have one line for each picture"
+        self.advice = f"{path} must have one line for each image"
 
     def of(self, number: int, row: Row) -> str | None:
         return self._lines[number] if number < len(self._lines) else ""
@@ -76,15 +76,15 @@ class PromptLines(PromptLookup):
     def finish(self, count: int) -> None:
         if count != len(self._lines):
             raise TgoError(
-                f"{self._path} has {len(self._lines):,} lines and there are {count:,} pictures: give one line for each "
-                "picture in their order (a folder is sorted by path), or a csv with file_name and prompt."
+                f"{self._path} has {len(self._lines):,} lines and there are {count:,} images: give one line for each "
+                "image in their order (a folder is sorted by path), or a csv with file_name and prompt."
             )
 
 
 class PromptTable(PromptLookup):
     """A csv, jsonl or Parquet file of names and prompts.
 
-    A picture is looked up by its name in the output, by its path within the folder that was named, and by its path
+    An image is looked up by its name in the output, by its path within the folder that was named, and by its path
     seen from the file.
     """
 

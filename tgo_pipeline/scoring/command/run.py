@@ -65,7 +65,7 @@ def score(call: Call) -> Outcome:
     sources = open_images(call.paths, replace(columns, prompts=isinstance(prompts, OwnPrompts)), skip)
     if isinstance(prompts, PromptLines) and any(source.count is None for source in sources):
         raise TgoError(
-            f"--prompts {call.prompts} gives prompts by line, and how many pictures a stream has is not known "
+            f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
             "beforehand: name its column with --prompt-column, or give one --prompt."
         )
     with explain_full_disk(call.out), held(call.out), Stop() as stop:
@@ -100,7 +100,7 @@ class _Run:
             self._score(names, count)
         parts = list(self.plan.parts())
         if not parts:
-            raise TgoError(f"{' '.join(self._call.paths)} holds no picture.")
+            raise TgoError(f"{' '.join(self._call.paths)} holds no image.")
         self._outcome.written = self.results.finish(parts, self.wanted)
         return self._outcome
 

@@ -1,4 +1,4 @@
-"""Pictures of the adequacy of one tau: how far prompts spread, other percentiles, and the margin bound."""
+"""Images of the adequacy of one tau: how far prompts spread, other percentiles, and the margin bound."""
 
 from __future__ import annotations
 
