@@ -18,12 +18,12 @@ from stages.commands.plan import make
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.planning.gpus import device
 from tgo_pipeline.planning.plan import StagePlan
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = Path(__file__).with_name("plan_reality.json")
 MEASURED = ("generate", "score", "fine_tune")
-FOLDERS = {"generate": paths.GENERATIONS, "score": paths.SCORES, "label": paths.LABELS}
+FOLDERS = {"generate": HERE.generations, "score": HERE.scores, "label": HERE.labels}
 
 
 def compare(folder: Path, params: Params) -> dict[str, dict[str, Any]]:
@@ -66,7 +66,7 @@ def _files(stage: str, planned: StagePlan) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     if stage == "fine_tune":
-        encoded, result = _bytes(paths.ENCODED), _bytes(paths.MODEL)
+        encoded, result = _bytes(HERE.encoded), _bytes(HERE.model)
         return {
             "encoded_bytes": {"planned": planned.parts["encoded on disk"], "measured": encoded},
             "result_bytes": {"planned": planned.parts["result on disk"], "measured": result},

@@ -16,9 +16,9 @@ from fine_tune.guidance_modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from fine_tune.data.labels import Labels
@@ -44,39 +44,39 @@ class Job:
 
     params: Params
     labels: Labels
-    generations: Path
-    encoded: Path
-    checkpoints: Path
-    output: Path
-    training: Path
-    prompts: Path
+    workspace: Workspace
     group: Group = dataclasses.field(default_factory=Group)
-    runs: Path = paths.RUNS
-    scores: Path = paths.SCORES
-    thresholds: Path = paths.THRESHOLDS
+
+    @property
+    def output(self) -> Path:
+        """Where the result goes."""
+        return self.workspace.model
 
     @property
     def planned(self) -> list[Shard]:
         """The shards of its cache of encoded samples."""
-        return plan(self.params, self.generations)
+        return plan(self.params, self.workspace.generations)
 
     @property
     def mark(self) -> str:
         """Its fingerprint."""
-        anew = reestimate.mark(self.params, self.scores, self.thresholds)
+        anew = reestimate.mark(self.params, self.workspace.scores, self.workspace.thresholds)
         own = {} if anew is None else {"reestimate": anew}
         return _fingerprint(self.params, self.labels, self.planned, **own)
 
 
 def module_jobs(job: Job) -> list[Job]:
     """The trainings of a guidance's modules; the first one's log is the result's."""
+    work = job.workspace
     return [
         dataclasses.replace(
             job,
             params=params,
-            checkpoints=job.checkpoints / name,
-            output=folder_of(job.params, name, job.output, job.checkpoints),
-            training=job.training / name if number else job.training,
+            workspace=work.moved(
+                checkpoints=work.checkpoints / name,
+                model=folder_of(job.params, name, work.model, work.checkpoints),
+                training=work.training / name if number else work.training,
+            ),
         )
         for number, (name, params) in enumerate(modules(job.params).items())
     ]
@@ -90,7 +90,7 @@ def guided_mark(job: Job) -> str:
 def is_done(job: Job) -> bool:
     from fine_tune.training.log import SUMMARY
 
-    return result.stored_fingerprint(job.output) == job.mark and (job.training / SUMMARY).is_file()
+    return result.stored_fingerprint(job.output) == job.mark and (job.workspace.training / SUMMARY).is_file()
 
 
 def plan(params: Params, generations: Path) -> list[Shard]:
@@ -98,23 +98,22 @@ def plan(params: Params, generations: Path) -> list[Shard]:
     return plan_encoding(source(params, generations))
 
 
-def progress(params: Params, *, labels: Path, generations: Path, output: Path, checkpoints: Path) -> Progress:
+def progress(params: Params, workspace: Workspace) -> Progress:
     """How far the training is, or all of a guidance's modules together; loads no model and changes nothing."""
     from fine_tune.data.labels import read_labels
 
-    nowhere = Path()
-    job = Job(params, read_labels(labels), generations, nowhere, checkpoints, output, nowhere, nowhere)
+    job = Job(params, read_labels(workspace.labels), workspace)
     if not modules(params):
         return _progress(job)
     each = [_progress(one) for one in module_jobs(job)]
-    done = result.stored_fingerprint(output) == guided_mark(job)
+    done = result.stored_fingerprint(job.output) == guided_mark(job)
     return Progress(done, sum(one.step for one in each), sum(one.steps for one in each))
 
 
 def _progress(job: Job) -> Progress:
     steps = job.params.fine_tune.steps
     done = result.stored_fingerprint(job.output) == job.mark
-    return Progress(done, steps if done else latest_step(job.checkpoints, job.mark), steps)
+    return Progress(done, steps if done else latest_step(job.workspace.checkpoints, job.mark), steps)
 
 
 def source(params: Params, generations: Path) -> EncodingSource:

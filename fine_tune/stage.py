@@ -21,7 +21,6 @@ from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trackers import Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import Stop, sweep_temporaries
 
 if TYPE_CHECKING:
@@ -39,60 +38,33 @@ if TYPE_CHECKING:
     from fine_tune.training.trainer import Trainer
     from fine_tune.training.validation import Validation
     from tgo_pipeline.params import Params
+    from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
 __all__ = ["plan", "progress", "run", "source"]
 
 
-def run(
-    params: Params,
-    *,
-    labels: Path,
-    generations: Path,
-    encoded: Path,
-    checkpoints: Path,
-    output: Path,
-    training: Path,
-    prompts: Path,
-    runs: Path = paths.RUNS,
-    scores: Path = paths.SCORES,
-    thresholds: Path = paths.THRESHOLDS,
-) -> None:
-    """Fine-tune `params.model` on the labelled generations and write the result to `output`.
+def run(params: Params, workspace: Workspace) -> None:
+    """Fine-tune `params.model` on the labelled generations and write the tuned model.
 
-    Resumes exactly from the newest checkpoint of the same parameters and data; does nothing if `output` is their
+    Resumes exactly from the newest checkpoint of the same parameters and data; does nothing if the model is their
     result already. Raises `TgoError` for inputs that cannot be trained on and for a training that diverges, and
     `Interrupted` after a signal, with a checkpoint of the last finished step. Processes of a launcher share the work.
-    `scores` and `thresholds` are read where tau is estimated anew.
     """
     from fine_tune.data.labels import read_labels
 
     with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
-        group.on_main(lambda: held.enter_context(result.hold(output)))
+        group.on_main(lambda: held.enter_context(result.hold(workspace.model)))
         group.on_main(lambda: require(params.runtime.trackers))
         params = dataclasses.replace(params, runtime=runtime)
         _check_base(params)
         reestimate.check(params)
-        labelled = read_labels(labels)
-        _check_join(labelled, labels, generations)
-        job = Job(
-            params,
-            labelled,
-            generations,
-            encoded,
-            checkpoints,
-            output,
-            training,
-            prompts,
-            group=group,
-            runs=runs,
-            scores=scores,
-            thresholds=thresholds,
-        )
+        labelled = read_labels(workspace.labels)
+        _check_join(labelled, workspace.labels, workspace.generations)
+        job = Job(params, labelled, workspace, group)
         if NEGATIVE not in modules(params):
-            group.on_main(
-                lambda: shutil.rmtree(training / NEGATIVE, ignore_errors=True)
-            )  # an earlier cpgd's log
+            earlier = workspace.training / NEGATIVE  # the log of a cpgd
+            group.on_main(lambda: shutil.rmtree(earlier, ignore_errors=True))
         if modules(params):
             _run_modules(job)
         else:
@@ -108,18 +80,18 @@ def _run_modules(job: Job) -> None:
     for each in module_jobs(job):
         group.on_main(lambda each=each: sweep_temporaries(each.output))
         _run_one(each)
-    group.on_main(lambda: finish(params, output, job.checkpoints, mark))
+    group.on_main(lambda: finish(params, output, job.workspace.checkpoints, mark))
 
 
 def _run_one(job: Job) -> None:
     objective = make_objective(job.params.fine_tune)
     trained, pairs = _units(job, objective)
-    kept, group = Checkpoints(job.checkpoints, job.mark), job.group
+    kept, group = Checkpoints(job.workspace.checkpoints, job.mark), job.group
     if group.on_main(lambda: is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
     else:
-        origin = source(job.params, job.generations)
-        encode_folder(job.encoded, origin, job.planned, job.params.runtime, group)
+        origin = source(job.params, job.workspace.generations)
+        encode_folder(job.workspace.encoded, origin, job.planned, job.params.runtime, group)
         data = _training_data(job, objective, trained, pairs)
         with group.stop() as stop:
             _train(job, objective, data, kept, stop)
@@ -189,7 +161,7 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
         prefixes=objective.prefixes,
         mismatched=point is not None and point.mismatched,
     )
-    data = TrainingData(labels, Encoded(job.encoded, job.planned), sampling, pairs)
+    data = TrainingData(labels, Encoded(job.workspace.encoded, job.planned), sampling, pairs)
     if tuning.batch_size > len(data):
         log.warning(
             "fine_tune.batch_size is %d and there are %d %s to train on: a batch holds some of them more than "
@@ -243,9 +215,9 @@ def _reestimation(
     return reestimate.Reestimation(
         trainer,
         data,
-        reestimate.Estimator(pipeline, prompts, params, job.scores, objective.sampling),
+        reestimate.Estimator(pipeline, prompts, params, job.workspace.scores, objective.sampling),
         relabel=lambda tau: reestimate.relabelled(labels, tau, params, objective),
-        first=reestimate.first_tau(params, job.thresholds),
+        first=reestimate.first_tau(params, job.workspace.thresholds),
         group=job.group,
     )
 
@@ -255,9 +227,9 @@ def _log(job: Job, step: int) -> TrainingLog:
     from fine_tune.training.log import TrainingLog
 
     config = {name: value for name, value in dataclasses.asdict(job.params).items() if name != "runtime"}
-    run = Run(f"{job.params.fine_tune.objective}-{job.mark[:8]}", config, job.runs)
+    run = Run(f"{job.params.fine_tune.objective}-{job.mark[:8]}", config, job.workspace.runs)
     names = job.params.runtime.trackers
-    return TrainingLog(job.training, step, lambda written: open_trackers(names, run, step, written))
+    return TrainingLog(job.workspace.training, step, lambda written: open_trackers(names, run, step, written))
 
 
 def _move_encoders(pipeline: Any, device: torch.device) -> None:
@@ -318,7 +290,7 @@ def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | N
     from fine_tune.training.validation import Validation
     from tgo_pipeline.storage.tables import PROMPTS, read_table
 
-    params, prompts = job.params, job.prompts
+    params, prompts = job.params, job.workspace.prompts
     if not params.fine_tune.validation.every or not (job.group.is_main or job.group.sharded):
         return None
     rows = read_table(prompts, PROMPTS).to_pylist()
@@ -333,7 +305,7 @@ def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | N
         pipeline,
         tests[:: max(1, len(tests) // wanted)][:wanted],  # some of every test set
         params.generate,
-        folder=job.training,
+        folder=job.workspace.training,
         seed=params.seed,
         batch_size=params.runtime.generate_batch_size,
         hints=objective.sampling,

@@ -19,7 +19,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rendering.terminal import WIDE
 from tgo_pipeline.rendering.terminal import show as show_table
 from tgo_pipeline.scoring.command.help import SCORE
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 if TYPE_CHECKING:
     from tgo_pipeline.scoring.command.options import Call
@@ -151,7 +151,7 @@ def status(params: Path = PARAMS) -> None:
 
 @app.command()
 def thresholds(
-    path: Path = typer.Argument(paths.THRESHOLDS, help="The thresholds table."),
+    path: Path = typer.Argument(HERE.thresholds, help="The thresholds table."),
     explain: bool = typer.Option(False, "--explain", help="Say whether one threshold is enough, and why."),
     reward: str = typer.Option(
         None, metavar="NAME", help="With --explain: the reward to explain, if not the target."
@@ -161,7 +161,7 @@ def thresholds(
     if explain or reward is not None:
         from tgo_pipeline.thresholds.adequacy.view import show as show_adequacy
 
-        show_table(show_adequacy(path.with_name(paths.ADEQUACY.name), reward), width=100)
+        show_table(show_adequacy(path.with_name(HERE.adequacy.name), reward), width=100)
         return
     from tgo_pipeline.thresholds.view import show
 
@@ -170,7 +170,7 @@ def thresholds(
 
 @app.command()
 def evaluation(
-    path: Path = typer.Argument(paths.EVALUATION, help="The evaluation table."),
+    path: Path = typer.Argument(HERE.evaluation, help="The evaluation table."),
     table: str = typer.Option(
         "evaluation", metavar="NAME", help="evaluation (tuned against base), models, matrix or hacking."
     ),
@@ -209,7 +209,7 @@ def sweep(
     from tgo_pipeline.params import load_params
 
     run_command("sweep", lambda: run(load_params(params), strengths, images_per_prompt))
-    show_table(show(paths.SWEEP), WIDE)
+    show_table(show(HERE.sweep), WIDE)
 
 
 @demo.command("train")

@@ -14,7 +14,7 @@ from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.planning import disk
 from tgo_pipeline.planning.gpus import Device
 from tgo_pipeline.planning.plan import StagePlan
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
@@ -39,6 +39,7 @@ class Estimate:
     gpus: int
     given: int | None
     given_test: int | None
+    workspace: Workspace = HERE
 
     @cached_property
     def _table(self) -> list[dict[str, Any]]:
@@ -47,10 +48,10 @@ class Estimate:
         from tgo_pipeline.storage.tables import PROMPTS, read_metadata, read_table
 
         section, seed = self.params.prompts, self.params.seed
-        if paths.PROMPTS.is_file():
-            mark = read_metadata(paths.PROMPTS).get("fingerprint")
+        if self.workspace.prompts.is_file():
+            mark = read_metadata(self.workspace.prompts).get("fingerprint")
             if mark == planned_fingerprint(section, seed):
-                return read_table(paths.PROMPTS, PROMPTS).to_pylist()
+                return read_table(self.workspace.prompts, PROMPTS).to_pylist()
         return build(section, seed).table.to_pylist()
 
     def _of(self, split: str) -> list[Pair]:
@@ -121,7 +122,7 @@ class Estimate:
             return len(self.train) * generate.images_per_prompt
         if self.given is not None or generate.limit is not None:
             return min(each for each in (self.given, generate.limit) if each is not None)
-        return _rows_of_existing(self.params)
+        return _rows_of_existing(self.params, self.workspace)
 
     @cached_property
     def shards(self) -> int:
@@ -161,10 +162,10 @@ def _usual(count: int) -> list[Pair]:
     return [(f"{number:0{PROMPT_ID}x}", USUAL) for number in range(count)]
 
 
-def _rows_of_existing(params: Params) -> int:
+def _rows_of_existing(params: Params, workspace: Workspace) -> int:
     import pyarrow.parquet as pq
 
-    files = list(paths.GENERATIONS.glob("train-*.parquet"))
+    files = list(workspace.generations.glob("train-*.parquet"))
     if files:
         return sum(pq.read_metadata(file).num_rows for file in files)
     raise TgoError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,35 +14,24 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Sample and score all models, write the evaluation tables, metrics, plot and what is to be cited."""
     from tgo_pipeline.evaluation.stage import evaluate
 
-    evaluate(
-        params,
-        prompts=paths.PROMPTS,
-        scores=paths.SCORES,
-        thresholds=paths.THRESHOLDS,
-        model=paths.MODEL,
-        folder=paths.EVALUATION_IMAGES,
-        table=paths.EVALUATION,
-        tables=paths.TABLES,
-        metrics=paths.METRICS / "evaluate.json",
-        plots=paths.PLOTS,
-    )
+    evaluate(params, workspace)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many shards of all models together are done, stale and to do."""
     from tgo_pipeline.evaluation.stage import plan
     from tgo_pipeline.storage.shards import Status, status
 
-    planned = plan(params, prompts=paths.PROMPTS, model=paths.MODEL, folder=paths.EVALUATION_IMAGES)
+    planned = plan(params, workspace)
     every = [status(folder, shards) for folder, shards in planned.items()]
     total = Status(
         *(sum(getattr(one, name) for one in every) for name in ("done", "stale", "to_do", "failed")),
     )
-    return total, f"shards of {paths.EVALUATION_IMAGES}"
+    return total, f"shards of {workspace.evaluation_images}"
 
 
 def estimate(run: Estimate) -> StagePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
@@ -16,35 +16,20 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Train, or go on with a training that was interrupted."""
     from fine_tune import stage
 
-    stage.run(
-        params,
-        labels=paths.LABELS,
-        generations=paths.GENERATIONS,
-        encoded=paths.ENCODED,
-        checkpoints=paths.CHECKPOINTS,
-        output=paths.MODEL,
-        training=paths.TRAINING,
-        prompts=paths.PROMPTS,
-    )
+    stage.run(params, workspace)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many steps are done and to do."""
     from fine_tune.stage import progress
     from tgo_pipeline.storage.shards import Status
 
-    now = progress(
-        params,
-        labels=paths.LABELS,
-        generations=paths.GENERATIONS,
-        output=paths.MODEL,
-        checkpoints=paths.CHECKPOINTS,
-    )
-    return Status(now.step, 0, now.steps - now.step, 0), f"steps of {paths.MODEL}"
+    now = progress(params, workspace)
+    return Status(now.step, 0, now.steps - now.step, 0), f"steps of {workspace.model}"
 
 
 def estimate(run: Estimate) -> StagePlan:

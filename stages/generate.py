@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Shard, Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Bring the generation shards of the train split up to date."""
     from tgo_pipeline.generators import stage
     from tgo_pipeline.images import import_folder as existing
 
     if params.generate.source == "images":
-        existing.import_folder(paths.GENERATIONS, **_images(params))
+        existing.import_folder(workspace.generations, **_images(params, workspace))
     else:
-        stage.generate_folder(paths.GENERATIONS, **_sampling(params), runtime=params.runtime)
+        stage.generate_folder(workspace.generations, **_sampling(params, workspace), runtime=params.runtime)
 
 
-def plan(params: Params) -> list[Shard]:
+def plan(params: Params, workspace: Workspace = HERE) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
     from tgo_pipeline.generators import stage
     from tgo_pipeline.images import import_folder as existing
 
     if params.generate.source == "images":
-        return existing.plan(**_images(params))
-    return stage.plan(**_sampling(params))
+        return existing.plan(**_images(params, workspace))
+    return stage.plan(**_sampling(params, workspace))
 
 
 def inputs(params: Params) -> Inputs:
@@ -47,9 +47,9 @@ def inputs(params: Params) -> Inputs:
     return {"versions": {"generate": stage.VERSION}, "files": files}
 
 
-def _sampling(params: Params) -> dict[str, Any]:
+def _sampling(params: Params, workspace: Workspace) -> dict[str, Any]:
     return {
-        "prompts": _prompts("train"),
+        "prompts": _prompts(workspace, "train"),
         "split": "train",
         "model": params.model,
         "revision": params.revision,
@@ -60,28 +60,32 @@ def _sampling(params: Params) -> dict[str, Any]:
     }
 
 
-def _images(params: Params) -> dict[str, Any]:
-    return {"params": params.generate, "split": "train", "excluded": {key for key, _ in _prompts("test")}}
+def _images(params: Params, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "params": params.generate,
+        "split": "train",
+        "excluded": {key for key, _ in _prompts(workspace, "test")},
+    }
 
 
-def _prompts(split: str) -> list[tuple[str, str]]:
+def _prompts(workspace: Workspace, split: str) -> list[tuple[str, str]]:
     from tgo_pipeline.storage.tables import PROMPTS, read_table
 
-    rows = read_table(paths.PROMPTS, PROMPTS).to_pylist()
+    rows = read_table(workspace.prompts, PROMPTS).to_pylist()
     return [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == split]
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many shards are done, stale and to do."""
     from tgo_pipeline.storage.shards import status
 
-    return status(paths.GENERATIONS, plan(params)), f"shards of {paths.GENERATIONS}"
+    return status(workspace.generations, plan(params, workspace)), f"shards of {workspace.generations}"
 
 
 def estimate(run: Estimate) -> StagePlan:
     """What sampling the training images will take."""
     width, height = run.family.width, run.family.height
-    size, sure = _pictures(run.images, run.shards, width, height)
+    size, sure = _pictures(run, width, height)
     work = f"{run.images:,} images of {width}x{height}"
     common = {
         "images": run.images,
@@ -104,11 +108,12 @@ def estimate(run: Estimate) -> StagePlan:
     )
 
 
-def _pictures(images: int, shards: int, width: int, height: int) -> tuple[int, Sure]:
+def _pictures(run: Estimate, width: int, height: int) -> tuple[int, Sure]:
     """Bytes of the generation shards: of those there are, by their mean, or the most that they can be."""
     from tgo_pipeline.planning import disk
 
-    sizes = [file.stat().st_size for file in paths.GENERATIONS.glob("train-*.parquet")]
+    images, shards = run.images, run.shards
+    sizes = [file.stat().st_size for file in run.workspace.generations.glob("train-*.parquet")]
     if sizes and len(sizes) == shards:
         return sum(sizes), "exact"
     if sizes:

@@ -17,8 +17,8 @@ from stages import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 log = logging.getLogger("tgo")
 LOCK, DVC_YAML, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
@@ -30,7 +30,7 @@ HEADER = """\
 """
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Write inputs.yaml. Raises `TgoError` for what would end the run at a later stage, when much is spent."""
     import yaml
 
@@ -44,7 +44,7 @@ def run(params: Params) -> None:
             "long stages find that they have nothing to do.",
             LOCK,
         )
-    with atomic(paths.INPUTS) as temporary:
+    with atomic(workspace.inputs) as temporary:
         content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
         temporary.write_text(HEADER + content, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,27 +14,20 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Write the label shards, their metrics and the histogram of the weights."""
     from tgo_pipeline.thresholds.labels import label_folder
 
-    label_folder(
-        params,
-        scores=paths.SCORES,
-        thresholds=paths.THRESHOLDS,
-        labels=paths.LABELS,
-        metrics=paths.METRICS / "label.json",
-        plots=paths.PLOTS,
-    )
+    label_folder(params, workspace)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many shards are done, stale and to do."""
     from tgo_pipeline.storage.shards import status
     from tgo_pipeline.thresholds.labels import plan
 
-    planned = plan(params, scores=paths.SCORES, thresholds=paths.THRESHOLDS)
-    return status(paths.LABELS, planned), f"shards of {paths.LABELS}"
+    planned = plan(params, workspace)
+    return status(workspace.labels, planned), f"shards of {workspace.labels}"
 
 
 def estimate(run: Estimate) -> StagePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Write the prompts and metrics/prompts.json."""
     from tgo_pipeline import prompts
 
-    prompts.write(params.prompts, params.seed, paths.PROMPTS, paths.METRICS / "prompts.json")
+    prompts.write(params.prompts, params.seed, workspace.prompts, workspace.metrics / "prompts.json")
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """Whether the table is there, and that of the parameters."""
     from tgo_pipeline.prompts import planned_fingerprint
     from tgo_pipeline.storage.shards import table_status
 
-    return table_status(paths.PROMPTS, planned_fingerprint(params.prompts, params.seed)), str(paths.PROMPTS)
+    return table_status(workspace.prompts, planned_fingerprint(params.prompts, params.seed)), str(
+        workspace.prompts
+    )
 
 
 def estimate(run: Estimate) -> StagePlan:

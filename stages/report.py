@@ -5,39 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Build the report; a section whose stage has not run says so."""
     from tgo_pipeline.report.build import build
-    from tgo_pipeline.report.collect import ReportInputs
 
-    sources = ReportInputs(
-        prompts=paths.PROMPTS,
-        generations=paths.GENERATIONS,
-        scores=paths.SCORES,
-        thresholds=paths.THRESHOLDS,
-        adequacy=paths.ADEQUACY,
-        labels=paths.LABELS,
-        evaluation=paths.EVALUATION,
-        evaluation_images=paths.EVALUATION_IMAGES,
-        training=paths.TRAINING,
-        plots=paths.PLOTS,
-        metrics=paths.METRICS,
-    )
-    build(params, sources, paths.REPORT)
+    build(params, workspace)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """Whether the page is there."""
     from tgo_pipeline.storage.shards import table_status
 
-    return table_status(paths.REPORT), str(paths.REPORT)
+    return table_status(workspace.report), str(workspace.report)
 
 
 def inputs(_: Params) -> Inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Shard, Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Bring the score shards up to date."""
     from tgo_pipeline.scoring.stage import score_folder
 
     score_folder(
-        paths.GENERATIONS,
-        paths.SCORES,
+        workspace.generations,
+        workspace.scores,
         params.score.rewards,
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
         feedback=params.score.feedback,
-        metrics=paths.METRICS / "score.json",
+        metrics=workspace.metrics / "score.json",
     )
 
 
-def plan(params: Params) -> list[Shard]:
+def plan(params: Params, workspace: Workspace = HERE) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
     from tgo_pipeline.scoring.stage import plan
 
-    return plan(paths.GENERATIONS, params.score.rewards, params.score.dtype, params.score.feedback)
+    return plan(workspace.generations, params.score.rewards, params.score.dtype, params.score.feedback)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many shards are done, stale and to do."""
     from tgo_pipeline.storage.shards import status
 
-    return status(paths.SCORES, plan(params)), f"shards of {paths.SCORES}"
+    return status(workspace.scores, plan(params, workspace)), f"shards of {workspace.scores}"
 
 
 def estimate(run: Estimate) -> StagePlan:

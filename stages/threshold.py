@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from stages import Inputs
@@ -14,30 +14,24 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 
-def run(params: Params) -> None:
+def run(params: Params, workspace: Workspace = HERE) -> None:
     """Fit the thresholds table."""
     from tgo_pipeline.thresholds.stage import fit_folder
 
-    fit_folder(
-        params,
-        scores=paths.SCORES,
-        thresholds=paths.THRESHOLDS,
-        metrics=paths.METRICS / "threshold.json",
-        plots=paths.PLOTS,
-    )
+    fit_folder(params, workspace)
 
 
-def shards(params: Params) -> tuple[Status, str]:
+def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """Whether the thresholds table is up to date, and the adequacy table, which has a version of its own."""
     from tgo_pipeline.storage.shards import Status, table_status
     from tgo_pipeline.thresholds.adequacy import table as adequacy_table
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-    mark = planned_fingerprint(params, paths.SCORES)
-    fitted = table_status(paths.THRESHOLDS, mark)
-    if not fitted.done or table_status(paths.ADEQUACY, adequacy_table.planned_fingerprint(mark)).done:
-        return fitted, str(paths.THRESHOLDS)
-    return Status(0, 1, 0, 0), f"{paths.ADEQUACY} alone: tau and labels stay as they are"
+    mark = planned_fingerprint(params, workspace)
+    fitted = table_status(workspace.thresholds, mark)
+    if not fitted.done or table_status(workspace.adequacy, adequacy_table.planned_fingerprint(mark)).done:
+        return fitted, str(workspace.thresholds)
+    return Status(0, 1, 0, 0), f"{workspace.adequacy} alone: tau and labels stay as they are"
 
 
 def estimate(run: Estimate) -> StagePlan:

@@ -14,9 +14,9 @@ import pytest
 from stages.commands.status import table
 from tgo_pipeline.evaluation.stage import plan as plan_evaluation
 from tgo_pipeline.params import load_params
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import Status, status
 from tgo_pipeline.storage.tables import read_metadata
+from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.adequacy.table import ADEQUACY, write_adequacy
 from tgo_pipeline.thresholds.stage import planned_fingerprint
 
@@ -42,28 +42,21 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
 
 def test_of_the_threshold_stage_the_adequacy_table_alone_is_stale(demo: Path) -> None:
     params = load_params(demo / "params.yaml")
-    mark = planned_fingerprint(params, paths.SCORES)
-    assert read_metadata(paths.THRESHOLDS)["fingerprint"] == mark
+    mark = planned_fingerprint(params, HERE)
+    assert read_metadata(HERE.thresholds)["fingerprint"] == mark
     shown = table(params)
     rows = {
         stage: rest for stage, *rest in zip(*(list(column.cells) for column in shown.columns), strict=True)
     }
     assert rows["threshold"][:3] == ["0", "1", "0"] and "data/adequacy.parquet alone" in rows["threshold"][-1]
-    write_adequacy(ADEQUACY.empty_table(), paths.ADEQUACY, mark)
+    write_adequacy(ADEQUACY.empty_table(), HERE.adequacy, mark)
     again = table(params)
     assert dict(zip(again.columns[0].cells, again.columns[1].cells, strict=True))["threshold"] == "1"
 
 
 def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:
-    (demo / paths.MODEL / "model_index.json").write_text(
-        "{}"
-    )  # the tuned model is there, its weights are not
-    planned = plan_evaluation(
-        load_params(demo / "params.yaml"),
-        prompts=paths.PROMPTS,
-        model=paths.MODEL,
-        folder=paths.EVALUATION_IMAGES,
-    )
+    (demo / HERE.model / "model_index.json").write_text("{}")  # the tuned model is there, its weights are not
+    planned = plan_evaluation(load_params(demo / "params.yaml"), HERE)
     base = {folder: shards for folder, shards in planned.items() if "base" in folder.parts}
     assert [status(folder, shards) for folder, shards in base.items()] == [Status(2, 0, 0, 0)] * 3
 

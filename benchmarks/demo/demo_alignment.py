@@ -34,7 +34,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams, Params, parse, presets
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 ROOT = Path(__file__).parents[2]
 SHARED_STAGES = ("prompts", "generate", "score", "threshold", "label")
@@ -83,7 +83,7 @@ def run_seed(runs: Runs, folder: Path, contents: Mapping[str, dict[str, Any]], s
                 runs.seconds.setdefault(stage, []).append(seconds)
         kept = folder / "results" / method
         kept.mkdir(parents=True, exist_ok=True)
-        for file in (paths.EVALUATION, paths.EVALUATION_IMAGES / "samples.parquet", Path("params.yaml")):
+        for file in (HERE.evaluation, HERE.evaluation_images / "samples.parquet", Path("params.yaml")):
             shutil.copy2(folder / file, kept / file.name)
         runs.rows.setdefault(method, {})[seed] = pl.read_parquet(kept / "evaluation.parquet").to_dicts()
         samples = pl.read_parquet(kept / "samples.parquet")

@@ -27,6 +27,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.objectives import ModuleGuidanceParams
 from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
 LAST_STEPS = 10
@@ -78,8 +79,16 @@ class Job:
         return self.home / "labelled" / mark[:10]
 
     @property
-    def thresholds(self) -> Path:
-        return self.labelled / "thresholds.parquet"
+    def workspace(self) -> Workspace:
+        """The places of a project; what is fitted and labelled lies in `labelled`."""
+        tables = {name: self.labelled / f"{name}.parquet" for name in ("thresholds", "baselines", "adequacy")}
+        inputs = {name: getattr(self, name) for name in ("prompts", "generations", "scores")}
+        labels = {
+            "labels": self.labelled / "labels",
+            "plots": self.labelled / "plots",
+            "metrics": self.labelled,
+        }
+        return Workspace(self.home).moved(**tables, **inputs, **labels)
 
 
 def run_unit(study: Study, unit: Unit) -> Result:
@@ -158,22 +167,8 @@ def make_labels(job: Job) -> None:
     with held(folder):
         if (folder / "complete").is_file():
             return
-        plots = folder / "plots"
-        fit_folder(
-            job.params,
-            scores=job.scores,
-            thresholds=job.thresholds,
-            metrics=folder / "threshold.json",
-            plots=plots,
-        )
-        label_folder(
-            job.params,
-            scores=job.scores,
-            thresholds=job.thresholds,
-            labels=folder / "labels",
-            metrics=folder / "label.json",
-            plots=plots,
-        )
+        fit_folder(job.params, job.workspace)
+        label_folder(job.params, job.workspace)
         if TAU in job.unit.settings:
             _label_at_prompt_means(folder / "labels", job.params)
         if job.unit.settings.get(WEIGHTS) == "global":
@@ -205,7 +200,7 @@ def _weigh_at_global_tau(folder: Path, job: Job) -> None:
     from tgo_pipeline.thresholds.labels import weights
     from tgo_pipeline.thresholds.table import read_thresholds, taus
 
-    tau, options = taus(read_thresholds(job.thresholds))[job.params.target.reward], job.params.label
+    tau, options = taus(read_thresholds(job.workspace.thresholds))[job.params.target.reward], job.params.label
     _relabel(
         folder,
         lambda columns, _: {"weight": weights(columns["score"], tau, options.c, options.scale)},
@@ -304,18 +299,13 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
     params = dataclasses.replace(params, fine_tune=tuning)
     folder = job.home / "trained" / fingerprint(tuning=tuning, labels=job.labelled.name)[:10]
     with held(folder):
-        stage.run(
-            params,
-            labels=job.labelled / "labels",
-            generations=job.generations,
+        workspace = job.workspace.moved(
             encoded=_encoded(job, params, folder / "encoded"),
             checkpoints=folder / "checkpoints",
-            output=folder / "model",
+            model=folder / "model",
             training=folder / "training",
-            prompts=job.prompts,
-            scores=job.scores,
-            thresholds=job.thresholds,
         )
+        stage.run(params, workspace)
     return str(folder / "model"), last_metrics(folder / "training")
 
 
@@ -369,7 +359,7 @@ def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
         stage.sample_side(stated, base, test, rewards)
     tuned = stage.Side("tuned", model, None, job.home / "evaluation" / samples.stem)
     stage.sample_side(params, tuned, test, rewards)
-    target = stage.Target.read(params, scores=job.scores, thresholds=job.thresholds)
+    target = stage.Target.read(params, job.workspace)
     before, after = (target.add_to(read_scores(side.scores, list(rewards))) for side in (base, tuned))
     pairs = pair_scores(before, after, test, list(dict.fromkeys([target.name, *rewards])))
     with atomic(samples) as temporary:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from stages import run_command
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 REPO = "ORG/NAME"
 WHAT = typer.Argument("both", metavar="[model|dataset|both]", show_default=False, help="Both if not given.")
@@ -41,7 +41,7 @@ def card(
         metavar="TEXT",
         help="The title of the model's card, or of the data set's if that is made alone.",
     ),
-    to: Path = typer.Option(paths.SHARE, metavar="FOLDER", help="Writes FOLDER/model and FOLDER/dataset."),
+    to: Path = typer.Option(HERE.share, metavar="FOLDER", help="Writes FOLDER/model and FOLDER/dataset."),
     params: Path = typer.Option(Path("params.yaml"), "--params", help="The parameter file."),
 ) -> None:
     """Write a model card and a data-set card, each beside the files it describes (as links), ready to be pushed."""

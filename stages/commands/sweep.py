@@ -2,25 +2,14 @@
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 
 def run(params: Params, strengths: str, images_per_prompt: int) -> None:
     """Draw, score and compare; `strengths` are numbers with commas between them."""
     from tgo_pipeline.evaluation.sweep.sweep import sweep
 
-    sweep(
-        params,
-        _numbers(strengths),
-        images_per_prompt=images_per_prompt,
-        prompts=paths.PROMPTS,
-        model=paths.MODEL,
-        scores=paths.SCORES,
-        thresholds=paths.THRESHOLDS,
-        folder=paths.SWEEP_IMAGES,
-        table=paths.SWEEP,
-        plots=paths.PLOTS,
-    )
+    sweep(params, HERE, _numbers(strengths), images_per_prompt=images_per_prompt)
 
 
 def _numbers(text: str) -> list[float]:

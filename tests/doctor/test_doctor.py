@@ -13,8 +13,8 @@ from tests.doctor.conftest import Doctor
 from tests.doctor.toy import write_params
 from tgo_pipeline.doctor import examine
 from tgo_pipeline.doctor.request import Needs
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import TEMPORARY, lock
+from tgo_pipeline.storage.workspace import HERE
 
 NOBODY_WRITES = Path("/proc/self/fdinfo")
 
@@ -136,7 +136,7 @@ def test_a_dvc_file_that_dvc_cannot_use(doctor: Doctor, project: Path, content: 
 
 
 def test_a_stage_that_runs_is_named(doctor: Doctor):
-    with lock(paths.SCORES):
+    with lock(HERE.scores):
         shown = doctor()
     assert shown.code == 0
     assert f"warn lock: process {os.getpid()} is writing data/scores" in shown.line

@@ -8,6 +8,7 @@ import pytest
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import evaluation_rewards, has_diversity, remove_others, sides
 from tgo_pipeline.params import Params, parse
+from tgo_pipeline.storage.workspace import HERE, Workspace
 
 SCORE = {"rewards": {"pickscore": "demo"}}
 
@@ -17,7 +18,7 @@ def params(**sections: object) -> Params:
 
 
 def _sides(models: dict[str, str]) -> list[tuple[str, str, str | None, str]]:
-    found = sides(params(evaluate={"models": models}), model=Path("models/tuned"), folder=Path("f"))
+    found = sides(params(evaluate={"models": models}), HERE)
     return [(side.name, side.model, side.revision, side.folder.name) for side in found]
 
 
@@ -59,7 +60,7 @@ def test_models_that_are_not_named_any_more_lose_their_samples_and_nothing_else_
     _shard(tmp_path / "notes/text/a.txt")
     (tmp_path / "empty").mkdir()
     (tmp_path / "matrix.parquet").touch()
-    chosen = sides(params(), model=Path("models/tuned"), folder=tmp_path)
+    chosen = sides(params(), Workspace().moved(evaluation_images=tmp_path))
     remove_others(chosen, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("base", "empty", "matrix.parquet", "mine", "notes", "tuned")

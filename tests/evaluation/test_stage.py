@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.evaluation.worlds import scores
 from tests.rewards import tiny as rewards
+from tests.thresholds.shards import flat
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation import stage
@@ -28,6 +29,7 @@ from tgo_pipeline.prompts.normalise import set_hash
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
+from tgo_pipeline.storage.workspace import Workspace
 
 TEST = {"plain": ["a red cat", "a blue cat", "a cat"], "placed": ["red", "blue"]}
 TRAIN = ["a red", "a blue", "cats"]
@@ -41,24 +43,16 @@ class World:
     params: Params
 
     @property
-    def inputs(self) -> dict[str, Path]:
-        return {
-            "prompts": self.root / "prompts.parquet",
-            "model": self.root / "tuned",
-            "folder": self.root / "sides",
-        }
+    def places(self) -> Workspace:
+        return flat(self.root).moved(
+            model=self.root / "tuned",
+            evaluation_images=self.root / "sides",
+            evaluation=self.root / "evaluation.parquet",
+            metrics=self.root / "metrics",
+        )
 
     def evaluate(self) -> list[dict]:
-        stage.evaluate(
-            self.params,
-            **self.inputs,
-            scores=self.root / "scores",
-            thresholds=self.root / "thresholds.parquet",
-            table=self.root / "evaluation.parquet",
-            tables=self.root / "tables",
-            metrics=self.root / "metrics/evaluate.json",
-            plots=self.root / "plots",
-        )
+        stage.evaluate(self.params, self.places)
         return read_table(self.root / "evaluation.parquet", EVALUATION).to_pylist()
 
     def shards(self, side: str) -> dict[Path, int]:
@@ -121,14 +115,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
     score_folder(
         root / "generations", root / "scores", params.score.rewards, runtime=params.runtime, max_error_rate=0
     )
-    fit_folder(
-        params,
-        scores=root / "scores",
-        thresholds=root / "thresholds.parquet",
-        metrics=root / "metrics/threshold.json",
-        plots=root / "plots",
-    )
     world = World(root, params)
+    fit_folder(params, world.places)
     world.evaluate()
     return world
 
@@ -246,7 +234,7 @@ def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: Worl
 
 
 def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
-    plan = stage.plan(finished.params, **finished.inputs)
+    plan = stage.plan(finished.params, finished.places)
     assert [f"{folder.parent.name}/{folder.name}" for folder in plan] == [
         f"{side}/{part}" for side in ("base", "tuned") for part in ("generations", "scores", "diversity")
     ]
@@ -257,7 +245,7 @@ def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
 def test_the_plan_counts_scores_of_pictures_that_are_not_drawn_as_not_done(world: World) -> None:
     (world.root / "sides/base/generations/test-00001-of-00003.parquet").unlink()
     shutil.rmtree(world.root / "sides/tuned")
-    plan = stage.plan(world.params, **world.inputs)
+    plan = stage.plan(world.params, world.places)
     counts = [dataclasses.astuple(status(folder, shards))[:3] for folder, shards in plan.items()]
     assert counts == [(2, 0, 1), (0, 3, 0), (3, 0, 0), (0, 0, 3), (0, 0, 3), (0, 0, 3)]
 
@@ -293,7 +281,7 @@ def test_further_models_stand_beside_base_and_tuned_until_they_are_not_named_any
     for name in ("evaluation", "models", "matrix", "hacking"):
         for form in ("md", "tex", "csv", "parquet", "legend.json"):
             assert (world.root / f"tables/{name}.{form}").stat().st_size
-    plan = stage.plan(world.params, **world.inputs)
+    plan = stage.plan(world.params, world.places)
     assert len(plan) == 4 * 3
     assert all(status(folder, shards).done == len(shards) for folder, shards in plan.items())
     _with_evaluate(world, models={"guided": models["guided"]})
@@ -370,11 +358,11 @@ def _without_model(world: World) -> None:
 
 
 def _without_test_prompts(world: World) -> None:
-    _write_prompts(world.inputs["prompts"], {})
+    _write_prompts(world.places.prompts, {})
 
 
 def _with_a_prompt_in_two_sets(world: World) -> None:
-    _write_prompts(world.inputs["prompts"], {**TEST, "more": ["a cat"]})
+    _write_prompts(world.places.prompts, {**TEST, "more": ["a cat"]})
 
 
 def _with_two_sources(world: World) -> None:

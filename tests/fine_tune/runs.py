@@ -22,7 +22,7 @@ COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "w
 
 def train(source: Path, root: Path, fine_tune: dict[str, Any]) -> Path:
     """The same training in this process alone, from where it stands."""
-    stage.run(world.params(source / "model", **fine_tune), **world.joined_places(source, root))
+    stage.run(world.params(source / "model", **fine_tune), world.workspace(world.joined_places(source, root)))
     return root
 
 

@@ -21,7 +21,7 @@ Places = dict[str, Path]
 
 def train(model: Path, places: Places, **fine_tune: Any) -> dict[str, Any]:
     """Run the stage for two steps; returns the metrics of the last."""
-    stage.run(world.params(model, steps=2, **fine_tune), **places)
+    stage.run(world.params(model, steps=2, **fine_tune), world.workspace(places))
     return json.loads((places["training"] / "metrics.json").read_text())["train"]
 
 
@@ -35,41 +35,41 @@ def moved(model: Path, tuned: Path) -> bool:
 def test_it_trains_and_its_result_loads(objective: str, model: Path, places: Places) -> None:
     metrics = train(model, places, objective=objective)
     assert metrics["loss"] == pytest.approx(metrics["loss"]) and metrics["gradient_norm"] > 0
-    assert moved(model, places["output"])
-    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    assert moved(model, places["model"])
+    before = (places["model"] / "tgo.json").stat().st_mtime_ns
     train(model, places, objective=objective)
-    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+    assert (places["model"] / "tgo.json").stat().st_mtime_ns == before
 
 
 def test_the_result_of_csft_says_how_it_is_sampled(model: Path, places: Places) -> None:
     train(model, places, objective="csft", csft={"positive_prefix": "good ", "negative_prefix": "bad "})
-    hints = sampling_hints(str(places["output"]))
+    hints = sampling_hints(str(places["model"]))
     assert hints["prompt_prefix"] == "good " and hints["negative_prompt"].strip() == "bad"
 
 
 def test_options_of_other_objectives_do_not_train_again(model: Path, places: Places) -> None:
     train(model, places)
-    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    before = (places["model"] / "tgo.json").stat().st_mtime_ns
     train(model, places, kto={"utility": "risk_seeking"}, pairs={"select": "all"}, lora={"rank": 2})
-    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+    assert (places["model"] / "tgo.json").stat().st_mtime_ns == before
     train(model, places, tgo={"damping": 0.5})
-    assert (places["output"] / "tgo.json").stat().st_mtime_ns != before
+    assert (places["model"] / "tgo.json").stat().st_mtime_ns != before
 
 
 def test_the_guard_is_no_part_of_a_result(model: Path, places: Places) -> None:
     train(model, places)
-    before = (places["output"] / "tgo.json").stat().st_mtime_ns
+    before = (places["model"] / "tgo.json").stat().st_mtime_ns
     train(model, places, guard={"negative_error": None, "patience": 3})
-    assert (places["output"] / "tgo.json").stat().st_mtime_ns == before
+    assert (places["model"] / "tgo.json").stat().st_mtime_ns == before
 
 
 def test_a_result_with_words_of_its_own_is_no_base(model: Path, places: Places, tmp_path: Path) -> None:
     train(model, places, objective="csft")
-    other = {**places, "output": tmp_path / "other", "checkpoints": tmp_path / "checkpoints"}
+    other = {**places, "model": tmp_path / "other", "checkpoints": tmp_path / "checkpoints"}
     with pytest.raises(TgoError, match=r"words of its own before the prompt"):
-        train(places["output"], other)
+        train(places["model"], other)
     with pytest.raises(TgoError, match=r"sampled with a prompt of its own"):
-        guided_pipeline(str(model), str(places["output"]), strength=1.0)
+        guided_pipeline(str(model), str(places["model"]), strength=1.0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_options_that_do_not_go_together_are_refused(
 ) -> None:
     with pytest.raises(TgoError, match=message):
         train(model, places, **changes)
-    assert not places["encoded"].exists() and not places["output"].exists()
+    assert not places["encoded"].exists() and not places["model"].exists()
 
 
 def test_pairs_have_no_positive_share(model: Path, places: Places) -> None:
@@ -102,7 +102,7 @@ def test_pairs_have_no_positive_share(model: Path, places: Places) -> None:
 @pytest.mark.parametrize("objective", ["pgd", "cpgd"])
 def test_guidance_trains_its_modules(objective: str, method: str, model: Path, places: Places) -> None:
     train(model, places, objective=objective, method=method, guidance={"strength": 2.0})
-    output = places["output"]
+    output = places["model"]
     names = ["positive"] if objective == "pgd" else ["negative", "positive"]
     assert sorted(path.name for path in output.iterdir() if path.is_dir()) == names
     assert (places["training"] / "metrics.json").is_file()
@@ -110,45 +110,45 @@ def test_guidance_trains_its_modules(objective: str, method: str, model: Path, p
     assert pipeline.guidance.strength == 2.0 and pipeline.guidance.kind == objective  # type: ignore[attr-defined]
     now = stage.progress(
         world.params(model, steps=2, objective=objective, method=method, guidance={"strength": 2.0}),
-        **{name: places[name] for name in ("labels", "generations", "output", "checkpoints")},
+        world.workspace(places),
     )
     assert now.done and now.step == now.steps == 2 * len(names)
 
 
 def test_pgd_goes_towards_the_module_that_is_asked_for(model: Path, places: Places) -> None:
     train(model, places, objective="pgd", guidance={"module": "tgo", "strength": 2.0})
-    guided = places["output"]
+    guided = places["model"]
     assert json.loads((guided / "positive" / "tgo.json").read_text())["objective"] == "tgo"
-    other = {**places, "output": guided.parent / "plain", "checkpoints": guided.parent / "plain-checkpoints"}
+    other = {**places, "model": guided.parent / "plain", "checkpoints": guided.parent / "plain-checkpoints"}
     train(model, other, objective="tgo")
-    assert not moved(guided / "positive", other["output"])
+    assert not moved(guided / "positive", other["model"])
 
 
 def test_another_strength_keeps_the_modules(model: Path, places: Places) -> None:
     train(model, places, objective="cpgd", guidance={"strength": 1.0})
-    made = (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns
+    made = (places["model"] / "negative" / "tgo.json").stat().st_mtime_ns
     asked = world.params(model, steps=2, objective="cpgd", guidance={"strength": 3.0})
-    kept = {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
-    assert not stage.progress(asked, **kept).done
+    kept = {name: places[name] for name in ("labels", "generations", "model", "checkpoints")}
+    assert not stage.progress(asked, world.workspace(kept)).done
     train(model, places, objective="cpgd", guidance={"strength": 3.0})
-    assert stage.progress(asked, **kept).done
-    assert (places["output"] / "negative" / "tgo.json").stat().st_mtime_ns == made
-    assert load_pipeline(str(places["output"])).guidance.strength == 3.0  # type: ignore[attr-defined]
+    assert stage.progress(asked, world.workspace(kept)).done
+    assert (places["model"] / "negative" / "tgo.json").stat().st_mtime_ns == made
+    assert load_pipeline(str(places["model"])).guidance.strength == 3.0  # type: ignore[attr-defined]
 
 
 def test_guidance_takes_the_place_of_another_result(model: Path, places: Places) -> None:
     train(model, places)
-    (places["output"] / ".tmp-77-positive").mkdir()  # of a process that was killed
+    (places["model"] / ".tmp-77-positive").mkdir()  # of a process that was killed
     train(model, places, objective="pgd")
-    left = {path.name for path in places["output"].iterdir()}
+    left = {path.name for path in places["model"].iterdir()}
     assert left == {"positive", "tgo.json"}
     train(model, places)
-    assert not (places["output"] / "positive").exists()
+    assert not (places["model"] / "positive").exists()
 
 
 def test_merged_guidance_is_one_checkpoint(model: Path, places: Places) -> None:
     train(model, places, objective="cpgd", guidance={"strength": 0.5, "merge": True})
-    output = places["output"]
+    output = places["model"]
     assert not (output / "positive").exists()
     tuned, base = (load_pipeline(str(folder)).unet.state_dict() for folder in (output, model))  # type: ignore[attr-defined]
     sides = [

@@ -46,8 +46,8 @@ def test_it_ends_where_an_unbroken_training_does(
 ) -> None:
     model = write(tmp_path / "model")
     params = world.params(model, SIZE, steps=3, checkpoint_every=1, batch_size=4, **changes)
-    stage.run(params, **places)
-    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "output", "training")}
+    stage.run(params, world.workspace(places))
+    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "model", "training")}
     update = Trainer.update
 
     def update_twice(trainer: Trainer) -> Any:
@@ -57,9 +57,9 @@ def test_it_ends_where_an_unbroken_training_does(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, **broken)
+        stage.run(params, world.workspace(broken))
     assert [path.name for path in broken["checkpoints"].iterdir()] == ["step-00002"]
-    stage.run(params, **broken)
-    whole, resumed = weights(places["output"]), weights(broken["output"])
+    stage.run(params, world.workspace(broken))
+    whole, resumed = weights(places["model"]), weights(broken["model"])
     assert whole and whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

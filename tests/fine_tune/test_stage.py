@@ -35,7 +35,7 @@ def finished(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     params = world.params(source / "model", validation={"every": 3, "prompts": 2})
     outputs = world.places(tmp_path_factory.mktemp("finished"))
     places = outputs | {name: world.places(source)[name] for name in ("labels", "generations", "prompts")}
-    stage.run(params, **places)
+    stage.run(params, world.workspace(places))
     return params, places
 
 
@@ -47,21 +47,23 @@ def draw(pipeline: Any) -> torch.Tensor:
 
 def test_full_result_is_a_pipeline(finished: tuple[Params, Places], model: Path) -> None:
     _, places = finished
-    tuned = StableDiffusionPipeline.from_pretrained(places["output"])
+    tuned = StableDiffusionPipeline.from_pretrained(places["model"])
     base = StableDiffusionPipeline.from_pretrained(model)
     assert not torch.equal(draw(tuned), draw(base))
     for part in ("vae", "text_encoder"):
         own, others = getattr(tuned, part).state_dict(), getattr(base, part).state_dict()
         assert own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
-    description = json.loads((places["output"] / "tgo.json").read_text())
+    description = json.loads((places["model"] / "tgo.json").read_text())
     assert description["base"] == str(model) and description["method"] == "full"
-    assert_same_pictures(draw(load_pipeline(str(places["output"]))), draw(tuned))
+    assert_same_pictures(draw(load_pipeline(str(places["model"]))), draw(tuned))
     assert not places["checkpoints"].exists()
 
 
 def test_a_model_of_velocity_is_tuned_too(places: Places, tmp_path: Path) -> None:
-    stage.run(world.params(tiny_diffusion_pipeline(tmp_path / "base", "v_prediction")), **places)
-    tuned = StableDiffusionPipeline.from_pretrained(places["output"])
+    stage.run(
+        world.params(tiny_diffusion_pipeline(tmp_path / "base", "v_prediction")), world.workspace(places)
+    )
+    tuned = StableDiffusionPipeline.from_pretrained(places["model"])
     assert tuned.scheduler.config["prediction_type"] == "v_prediction"
 
 
@@ -76,42 +78,43 @@ def test_adapter_result_is_what_was_trained(
         write(self, state)
 
     monkeypatch.setattr(Checkpoints, "save", save)
-    stage.run(world.params(model, method="lora", lora={"rank": 2, "alpha": 12}, learning_rate=0.02), **places)
+    params = world.params(model, method="lora", lora={"rank": 2, "alpha": 12}, learning_rate=0.02)
+    stage.run(params, world.workspace(places))
     pipeline = StableDiffusionPipeline.from_pretrained(model)
     untuned = draw(pipeline)
-    pipeline.load_lora_weights(places["output"])
+    pipeline.load_lora_weights(places["model"])
     (config,) = pipeline.unet.peft_config.values()
     assert (config.r, config.lora_alpha) == (2, 12)
     loaded = {n.replace(".default_0.", ".default."): p for n, p in pipeline.unet.named_parameters()}
     assert trained and all(torch.equal(loaded[name], tensor) for name, tensor in trained.items())
     tuned = draw(pipeline)
     assert not torch.equal(tuned, untuned)
-    assert_same_pictures(draw(load_pipeline(str(places["output"]))), tuned)
-    assert json.loads((places["output"] / "tgo.json").read_text())["method"] == "lora"
+    assert_same_pictures(draw(load_pipeline(str(places["model"]))), tuned)
+    assert json.loads((places["model"] / "tgo.json").read_text())["method"] == "lora"
 
 
 def test_a_second_run_does_nothing(
     finished: tuple[Params, Places], model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     params, places = finished
-    files = {file: file.stat().st_mtime_ns for file in places["output"].rglob("*")}
+    files = {file: file.stat().st_mtime_ns for file in places["model"].rglob("*")}
     for same in (
         params,
         world.params(model, checkpoint_every=5),
     ):  # what changes no weight trains nothing again
         caplog.clear()
         with caplog.at_level(logging.INFO, "tgo"):
-            stage.run(same, **places)
+            stage.run(same, world.workspace(places))
         assert "nothing to do" in caplog.text
-        assert {file: file.stat().st_mtime_ns for file in places["output"].rglob("*")} == files
+        assert {file: file.stat().st_mtime_ns for file in places["model"].rglob("*")} == files
 
 
 def test_other_parameters_replace_the_result(places: Places, model: Path) -> None:
     for rate in (1e-3, 2e-3):
-        stage.run(world.params(model, objective="sft", steps=1, learning_rate=rate), **places)
-        marks = json.loads((places["output"] / "tgo.json").read_text())
+        stage.run(world.params(model, objective="sft", steps=1, learning_rate=rate), world.workspace(places))
+        marks = json.loads((places["model"] / "tgo.json").read_text())
         assert stage.progress(
-            world.params(model, objective="sft", steps=1, learning_rate=rate), **inputs(places)
+            world.params(model, objective="sft", steps=1, learning_rate=rate), world.workspace(inputs(places))
         ).done
     assert marks["objective"] == "sft"
 
@@ -119,15 +122,15 @@ def test_other_parameters_replace_the_result(places: Places, model: Path) -> Non
 def test_vae_and_text_encoder_stay_on_disk_when_the_cache_is_complete(
     places: Places, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(world.params(model, method="lora"), **places)
-    shutil.rmtree(places["output"])
+    stage.run(world.params(model, method="lora"), world.workspace(places))
+    shutil.rmtree(places["model"])
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the VAE was loaded")
 
     monkeypatch.setattr(AutoencoderKL, "from_pretrained", refuse)
-    stage.run(world.params(model, method="lora"), **places)
-    assert (places["output"] / "tgo.json").is_file()
+    stage.run(world.params(model, method="lora"), world.workspace(places))
+    assert (places["model"] / "tgo.json").is_file()
 
 
 def test_validation_images_are_the_same_pictures_at_every_step(finished: tuple[Params, Places]) -> None:
@@ -138,7 +141,7 @@ def test_validation_images_are_the_same_pictures_at_every_step(finished: tuple[P
         assert first.size == last.size == (2 * IMAGE_SIZE, IMAGE_SIZE)
         assert first.tobytes() != last.tobytes()
         shown = np.asarray(last.crop((0, 0, IMAGE_SIZE, IMAGE_SIZE)), dtype=float)
-    pipeline = StableDiffusionPipeline.from_pretrained(places["output"])
+    pipeline = StableDiffusionPipeline.from_pretrained(places["model"])
     generator = torch.Generator().manual_seed(derive_seed(params.seed, "p4", "validation"))
     drawn = pipeline("picture number 4", generator=generator, num_inference_steps=2, guidance_scale=1.0)
     assert np.abs(np.asarray(drawn.images[0], dtype=float) - shown).max() <= 1
@@ -161,18 +164,20 @@ def test_metrics_of_every_step(finished: tuple[Params, Places]) -> None:
 def test_a_batch_larger_than_the_data_says_what_happens(
     places: Places, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage.run(world.params(model, batch_size=50, steps=1), **places)
+    stage.run(world.params(model, batch_size=50, steps=1), world.workspace(places))
     assert "batch_size is 50 and there are 24 samples" in caplog.text
 
 
 def inputs(places: Places) -> Places:
-    return {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
+    return {name: places[name] for name in ("labels", "generations", "model", "checkpoints")}
 
 
 def test_progress_needs_no_model(finished: tuple[Params, Places], model: Path) -> None:
     params, places = finished
-    assert stage.progress(params, **inputs(places)) == Progress(True, 6, 6)
-    assert stage.progress(world.params(model, steps=9), **inputs(places)) == Progress(False, 0, 9)
+    assert stage.progress(params, world.workspace(inputs(places))) == Progress(True, 6, 6)
+    assert stage.progress(world.params(model, steps=9), world.workspace(inputs(places))) == Progress(
+        False, 0, 9
+    )
 
 
 def relabel(places: Places, tmp_path: Path, **changes: object) -> Places:
@@ -184,8 +189,8 @@ def relabel(places: Places, tmp_path: Path, **changes: object) -> Places:
 
 def fails(places: Places, params: Any, message: str) -> None:
     with pytest.raises(TgoError, match=message):
-        stage.run(params, **places)
-    assert not places["output"].exists() and not places["checkpoints"].exists()
+        stage.run(params, world.workspace(places))
+    assert not places["model"].exists() and not places["checkpoints"].exists()
 
 
 def test_wrong_inputs_are_named_and_write_nothing(places: Places, model: Path, tmp_path: Path) -> None:
@@ -204,33 +209,33 @@ def test_wrong_inputs_are_named_and_write_nothing(places: Places, model: Path, t
 
 
 def test_two_runs_at_once_are_refused(places: Places, model: Path) -> None:
-    with lock(places["output"]), pytest.raises(TgoError, match="another run"):
-        stage.run(world.params(model), **places)
+    with lock(places["model"]), pytest.raises(TgoError, match="another run"):
+        stage.run(world.params(model), world.workspace(places))
 
 
 def test_divergence_keeps_the_last_checkpoint(places: Places, model: Path) -> None:
     params = world.params(model, learning_rate=1e18, max_grad_norm=1e18, checkpoint_every=1)
     with pytest.raises(TgoError, match="is not finite"):
-        stage.run(params, **places)
+        stage.run(params, world.workspace(places))
     assert len(list(places["checkpoints"].glob("step-*/weights.safetensors"))) == 1
-    assert not places["output"].exists()
+    assert not places["model"].exists()
 
 
 def test_a_tuned_adapter_can_be_the_base_of_a_full_training(
     places: Places, model: Path, tmp_path: Path
 ) -> None:
-    stage.run(world.params(model, method="lora", learning_rate=0.02), **places)
+    stage.run(world.params(model, method="lora", learning_rate=0.02), world.workspace(places))
     second = places | {
-        name: tmp_path / "second" / name for name in ("encoded", "checkpoints", "output", "training")
+        name: tmp_path / "second" / name for name in ("encoded", "checkpoints", "model", "training")
     }
-    params = world.params(places["output"], learning_rate=1e-12)
-    stage.run(params, **second)
-    tuned = StableDiffusionPipeline.from_pretrained(second["output"])
-    torch.testing.assert_close(draw(tuned), draw(load_pipeline(str(places["output"]))), atol=1e-3, rtol=1e-3)
+    params = world.params(places["model"], learning_rate=1e-12)
+    stage.run(params, world.workspace(second))
+    tuned = StableDiffusionPipeline.from_pretrained(second["model"])
+    torch.testing.assert_close(draw(tuned), draw(load_pipeline(str(places["model"]))), atol=1e-3, rtol=1e-3)
     third = places | {
-        name: tmp_path / "third" / name for name in ("encoded", "checkpoints", "output", "training")
+        name: tmp_path / "third" / name for name in ("encoded", "checkpoints", "model", "training")
     }
-    fails(third, world.params(places["output"], method="lora"), "adapter itself")
+    fails(third, world.params(places["model"], method="lora"), "adapter itself")
 
 
 def test_the_stage_file_runs_in_the_projects_places(

@@ -14,6 +14,7 @@ from tests.thresholds.shards import score_frame, write_scores
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.params import Params, ThresholdParams, parse
 from tgo_pipeline.storage.tables import GENERATIONS, LABELS, PROMPTS, write_table
+from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.thresholds.fit import fit
 
 INPUTS = ("labels", "generations", "prompts", "scores", "thresholds")
@@ -22,10 +23,15 @@ SAMPLES = PROMPT_COUNT * PER_PROMPT
 
 
 def places(root: Path) -> dict[str, Path]:
-    """The keyword arguments of `fine_tune.stage.run` below one folder."""
-    names = ("labels", "generations", "scores", "encoded", "checkpoints", "output", "training")
+    """The places of a training below one folder."""
+    names = ("labels", "generations", "scores", "encoded", "checkpoints", "training")
     tables = {name: root / f"{name}.parquet" for name in ("prompts", "thresholds")}
-    return {name: root / name for name in names} | tables
+    return {name: root / name for name in names} | tables | {"model": root / "output"}
+
+
+def workspace(places: dict[str, Path]) -> Workspace:
+    """The workspace with these places."""
+    return Workspace().moved(**places)
 
 
 def joined_places(source: Path, root: Path) -> dict[str, Path]:

@@ -15,9 +15,9 @@ from tgo_pipeline.generators import generate_folder, plan
 from tgo_pipeline.params import GenerateParams, Params, RuntimeParams, parse
 from tgo_pipeline.prompts import prompt_id
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import GENERATIONS, read_folder, read_table
+from tgo_pipeline.storage.workspace import HERE
 
 PROMPTS = [(prompt_id(text), text) for text in ("a cat", "a dog", "a bird", "a fish", "an <b>ant</b>")]
 PARAMS = GenerateParams(guidance_scale=1.0, steps=2, shard_size=4)
@@ -138,18 +138,18 @@ def test_the_stage_samples_or_takes_images(
         generate_stage.run(sampled)
     prompts_stage.run(sampled)
     generate_stage.run(sampled)
-    assert status(paths.GENERATIONS, generate_stage.plan(sampled)).done == 1
-    assert read_folder(paths.GENERATIONS)["prompt"].to_list() == ["a cat", "a cat", "a dog", "a dog"]
+    assert status(HERE.generations, generate_stage.plan(sampled)).done == 1
+    assert read_folder(HERE.generations)["prompt"].to_list() == ["a cat", "a cat", "a dog", "a dog"]
 
     Path("images").mkdir()
     Image.new("RGB", (8, 8)).save("images/a.png")
     Path("images/metadata.csv").write_text("file_name,prompt\na.png,a dog\na.png,a bird\nmissing.png,a cow\n")
     taken = parse(Params, {**raw, "generate": {"source": "images", "images": "images"}})
     generate_stage.run(taken)
-    after = status(paths.GENERATIONS, generate_stage.plan(taken))
+    after = status(HERE.generations, generate_stage.plan(taken))
     assert (after.done, after.failed) == (1, 1)
-    assert read_folder(paths.GENERATIONS)["prompt"].to_list() == ["a dog", "a cow"]
-    files = [str(file) for file in paths.GENERATIONS.glob("*.parquet")]
+    assert read_folder(HERE.generations)["prompt"].to_list() == ["a dog", "a cow"]
+    files = [str(file) for file in HERE.generations.glob("*.parquet")]
     rows = pytest.importorskip("datasets").load_dataset(
         "parquet", data_files=files, split="train", cache_dir="cache"
     )

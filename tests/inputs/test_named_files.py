@@ -18,7 +18,7 @@ from tests.datasets import public
 from tests.thresholds.shards import write_scores
 from tgo_pipeline.inputs import named_files
 from tgo_pipeline.params import Params, parse
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 LARGE = 5 << 20
 DEMO: dict[str, Any] = {
@@ -115,7 +115,7 @@ def entries(params: Params) -> dict[str, Any]:
     import yaml
 
     run(params)
-    return yaml.safe_load(paths.INPUTS.read_text())
+    return yaml.safe_load(HERE.inputs.read_text())
 
 
 def test_what_is_not_read_is_not_looked_at():
@@ -209,9 +209,9 @@ def test_what_is_missing_does_not_stop_the_other_stages():
 
 def test_the_result_of_the_project_itself_is_left_to_dvc(project: Path):
     """Its digest would be that of the run before, and the next one would evaluate again for nothing."""
-    pipeline(paths.MODEL / "positive")
+    pipeline(HERE.model / "positive")
     params = parsed(evaluate={"models": {"positive": "models/tuned/positive"}})
     before = evaluate.inputs(params)
     assert before["files"]["evaluate.models.positive"] == "models/tuned/positive"
-    (paths.MODEL / "positive/unet/weights.safetensors").write_bytes(b"others")
+    (HERE.model / "positive/unet/weights.safetensors").write_bytes(b"others")
     assert evaluate.inputs(params) == before

@@ -22,7 +22,7 @@ from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.params.presets import models
 from tgo_pipeline.params.recipes import recipe, recipes
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 PIPELINES: dict[str, Callable[[Path], Path]] = {
     "amused": tiny_amused_pipeline,
@@ -155,7 +155,7 @@ def test_a_recipe_runs_from_prompts_to_a_tuned_model(
     params = parsed(shrunk(name, PIPELINES[name](tmp_path / "base"), sets), tmp_path)
     for stage in (prompts, generate, score, threshold, label, fine_tune):
         stage.run(params)
-    tuned = paths.MODEL / "positive" if params.fine_tune.objective == "cpgd" else paths.MODEL
+    tuned = HERE.model / "positive" if params.fine_tune.objective == "cpgd" else HERE.model
     base, found = load_pipeline(params.model), load_pipeline(str(tuned))
     component = "unet" if hasattr(base, "unet") else "transformer"
     before, after = (dict(getattr(pipeline, component).named_parameters()) for pipeline in (base, found))

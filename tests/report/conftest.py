@@ -13,7 +13,7 @@ NOW = 1_800_000_000.0
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = write_workspace(tmp_path_factory.mktemp("run"))
-    build(made.params, made.sources, made.report, now=NOW)
+    build(made.params, made.sources, now=NOW)
     return made
 
 

@@ -66,7 +66,7 @@ def test_a_verdict_alone_is_a_section(workspace: Workspace, tmp_path: Path) -> N
     assert (made.verdict, made.facts, made.baselines, made.charts) == ("undecided", [], [], {})
     report = dataclasses.replace(workspace.params.report, gallery=0)
     params = dataclasses.replace(workspace.params, report=report)
-    page = render(params, dataclasses.replace(workspace.sources, adequacy=path), NOW)
+    page = render(params, workspace.sources.moved(adequacy=path), NOW)
     assert "Undecided: &lt;b&gt;constant&lt;/b&gt; scores." in page
 
 

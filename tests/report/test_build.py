@@ -16,8 +16,8 @@ from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_evaluation, write_workspace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.build import render
-from tgo_pipeline.report.collect import ReportInputs
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
+from tgo_pipeline.storage.workspace import Workspace as Places
 
 
 def test_the_page_refers_to_nothing_outside_itself(page: str) -> None:
@@ -102,9 +102,6 @@ def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> No
     assert commit.sub("", render(workspace.params, workspace.sources, NOW)) == commit.sub("", page)
 
 
-NAMES = [field.name for field in dataclasses.fields(ReportInputs)]
-
-
 @pytest.mark.parametrize(
     "missing",
     [
@@ -129,23 +126,20 @@ NAMES = [field.name for field in dataclasses.fields(ReportInputs)]
 def test_a_section_without_its_input_says_so(
     workspace: Workspace, tmp_path: Path, missing: dict[str, str]
 ) -> None:
-    sources = dataclasses.replace(workspace.sources, **dict.fromkeys(missing, tmp_path / "absent"))
+    sources = workspace.sources.moved(**dict.fromkeys(missing, tmp_path / "absent"))
     quick = dataclasses.replace(workspace.params.report, gallery=1)
     page = render(dataclasses.replace(workspace.params, report=quick), sources, NOW)
     assert [said for said in missing.values() if said not in page] == []
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
-    sources = ReportInputs(**{name: tmp_path / name for name in NAMES})
-    text = render(parameters(), sources, NOW)
+    text = render(parameters(), Places(tmp_path), NOW)
     assert "This run has not been evaluated yet." in text
     assert text.count("not there yet") == 8
 
 
 def test_a_run_that_did_not_help_is_reported_so(workspace: Workspace, tmp_path: Path) -> None:
-    sources = dataclasses.replace(
-        workspace.sources, evaluation=tmp_path / "evaluation.parquet", evaluation_images=tmp_path
-    )
+    sources = workspace.sources.moved(evaluation=tmp_path / "evaluation.parquet", evaluation_images=tmp_path)
     write_evaluation(workspace.params, sources, workspace.test, np.random.default_rng(0), gain=-2.0)
     lead = re.search(r'<p class="lead">(.*?)</p>', render(workspace.params, sources, NOW))
     assert lead and lead[1] == "TGO made the target worse. The held-out oracle fell."
@@ -171,6 +165,6 @@ def test_the_stage_reads_the_projects_places(
 ) -> None:
     shutil.copytree(workspace.folder, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    os.remove(paths.REPORT)
+    os.remove(HERE.report)
     run(workspace.params)
-    assert "not there yet" not in paths.REPORT.read_text(encoding="utf-8")
+    assert "not there yet" not in HERE.report.read_text(encoding="utf-8")

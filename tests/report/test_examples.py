@@ -95,6 +95,6 @@ def test_one_pair_is_a_random_one(workspace: Workspace) -> None:
 
 def test_samples_of_another_schema_are_refused(workspace: Workspace, tmp_path: Path) -> None:
     pl.DataFrame({"reward": ["mean_z"], "base": [1.0]}).write_parquet(tmp_path / "samples.parquet")
-    sources = dataclasses.replace(workspace.sources, evaluation_images=tmp_path)
+    sources = workspace.sources.moved(evaluation_images=tmp_path)
     with pytest.raises(TgoError, match="has no column 'sample_id'"):
         pairs(workspace.params, sources, ["mean_z"], Album())

@@ -116,7 +116,7 @@ def test_thumbnails_have_the_size_that_was_asked_for(workspace: Workspace, tmp_p
     for row in rows:
         row["image"]["bytes"] = draw("a small red circle on a white background", 0.5, row["index"], 120)
     tables.write_table(pa.Table.from_pylist(rows, schema=tables.GENERATIONS), tmp_path / shard.name, {})
-    sources = dataclasses.replace(workspace.sources, generations=tmp_path, evaluation_images=tmp_path)
+    sources = workspace.sources.moved(generations=tmp_path, evaluation_images=tmp_path)
     made = prepare(_with(workspace.params, thumbnail=48), sources)
     assert made is not None
     island = made.hang(10_000_000).island
@@ -131,7 +131,7 @@ def test_a_missing_generation_leaves_a_reason(workspace: Workspace, tmp_path: Pa
         tmp_path / "train-00000-of-00001.parquet",
         {},
     )
-    made = prepare(workspace.params, dataclasses.replace(workspace.sources, generations=tmp_path))
+    made = prepare(workspace.params, workspace.sources.moved(generations=tmp_path))
     assert made is not None
     island = made.hang(10_000_000).island
     assert "its generation is missing" in island["errors"]
@@ -141,4 +141,4 @@ def test_without_generations_or_with_none_wanted_there_is_no_gallery(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     assert prepare(_with(workspace.params, gallery=0), workspace.sources) is None
-    assert prepare(workspace.params, dataclasses.replace(workspace.sources, generations=tmp_path)) is None
+    assert prepare(workspace.params, workspace.sources.moved(generations=tmp_path)) is None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import polars as pl
@@ -59,14 +58,14 @@ def test_two_models_need_no_matrix(workspace: Workspace, tmp_path: Path) -> None
             pq.read_schema(workspace.sources.evaluation_images / f"{name}.parquet")
         )
         pq.write_table(written, tmp_path / f"{name}.parquet")
-    made = models(dataclasses.replace(workspace.sources, evaluation_images=tmp_path), ROLES)
+    made = models(workspace.sources.moved(evaluation_images=tmp_path), ROLES)
     assert made is not None
     assert made.names == ["base", "tuned"]
     assert made.matrices == [] and made.hacking == []
 
 
 def test_nothing_there_is_none_and_another_schema_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    sources = dataclasses.replace(workspace.sources, evaluation_images=tmp_path)
+    sources = workspace.sources.moved(evaluation_images=tmp_path)
     assert models(sources, ROLES) is None
     pq.write_table(pa.table({"model": ["base"]}), tmp_path / "models.parquet")
     with pytest.raises(TgoError, match=r"models\.parquet has no column"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.report.workspace import parameters
-from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.run import describe
+from tgo_pipeline.storage.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_a_tau_of_every_epoch_is_said(tmp_path: Path) -> None:
 
 
 def _facts(folder: Path, **sections: object) -> dict[str, str]:
-    nothing = ReportInputs(**dict.fromkeys(ReportInputs.__dataclass_fields__, folder / "none"))
+    nothing = Workspace(folder / "none")
     return dict(describe(parameters(**sections), nothing).key_facts)

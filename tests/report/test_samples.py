@@ -85,13 +85,13 @@ def test_of_many_samples_the_extremes_and_a_stride_are_looked_at(
 
 
 def test_nothing_scored_is_nothing_to_show(workspace: Workspace, tmp_path: Path) -> None:
-    sources = dataclasses.replace(workspace.sources, scores=tmp_path, evaluation_images=tmp_path)
+    sources = workspace.sources.moved(scores=tmp_path, evaluation_images=tmp_path)
     assert candidates(workspace.params, sources) is None
     assert model_folders(workspace.params, sources) == {}
 
 
 def test_training_samples_are_shown_before_they_are_labelled(workspace: Workspace, tmp_path: Path) -> None:
-    sources = dataclasses.replace(workspace.sources, labels=tmp_path, evaluation_images=tmp_path)
+    sources = workspace.sources.moved(labels=tmp_path, evaluation_images=tmp_path)
     made = candidates(workspace.params, sources)
     assert made is not None
     assert made.rewards == list(REWARDS)

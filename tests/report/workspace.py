@@ -21,10 +21,10 @@ from tgo_pipeline.evaluation.statistics.matrix import matrix_table
 from tgo_pipeline.evaluation.statistics.means import models_table
 from tgo_pipeline.evaluation.statistics.scores import ModelScores, samples_table
 from tgo_pipeline.params import Params, parse
-from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.shards import Shard
+from tgo_pipeline.storage.workspace import Workspace as Places
 from tgo_pipeline.thresholds.labels import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
@@ -55,7 +55,7 @@ class Workspace:
 
     folder: Path
     params: Params
-    sources: ReportInputs
+    sources: Places
     report: Path
     test: dict[str, list[str]]
 
@@ -81,44 +81,18 @@ def write_workspace(
 ) -> Workspace:
     """Write a finished run, in which the tuned images are better than those of the base model."""
     params = parameters(**sections)
-    data = folder / "data"
-    sources = ReportInputs(
-        prompts=data / "prompts.parquet",
-        generations=data / "generations",
-        scores=data / "scores",
-        thresholds=data / "thresholds.parquet",
-        adequacy=data / "adequacy.parquet",
-        labels=data / "labels",
-        evaluation=data / "evaluation.parquet",
-        evaluation_images=data / "evaluation",
-        training=folder / "training",
-        plots=folder / "plots",
-        metrics=folder / "metrics",
-    )
+    sources = Places(folder)
     rng = np.random.default_rng(params.seed)
     train, tested = _captions(train_prompts, rng), iter(_captions(sum(TEST_SETS.values()), rng))
     test = {name: [next(tested) for _ in range(n)] for name, n in TEST_SETS.items()}
     train[3], test["plain"][5], test["sized"][2] = LONG, HOSTILE, LONG
     _write_prompts(sources.prompts, train, test)
     _write_training_set(params, sources, train, rng, image_size)
-    fit_folder(
-        params,
-        scores=sources.scores,
-        thresholds=sources.thresholds,
-        metrics=sources.metrics / "threshold.json",
-        plots=sources.plots,
-    )
-    label_folder(
-        params,
-        scores=sources.scores,
-        thresholds=sources.thresholds,
-        labels=sources.labels,
-        metrics=sources.metrics / "label.json",
-        plots=sources.plots,
-    )
+    fit_folder(params, sources)
+    label_folder(params, sources)
     write_evaluation(params, sources, test, rng, size=image_size)
     _write_training(sources.training, params.fine_tune.steps, rng)
-    return Workspace(folder, params, sources, folder / "report.html", test)
+    return Workspace(folder, params, sources, sources.report, test)
 
 
 def _captions(how_many: int, rng: np.random.Generator) -> list[str]:
@@ -215,7 +189,7 @@ def _score(quality: float, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _write_training_set(
-    params: Params, sources: ReportInputs, train: list[str], rng: np.random.Generator, size: int
+    params: Params, sources: Places, train: list[str], rng: np.random.Generator, size: int
 ) -> None:
     generations, scores = [], []
     for prompt in train:
@@ -241,7 +215,7 @@ def _write_training_set(
 
 def write_evaluation(
     params: Params,
-    sources: ReportInputs,
+    sources: Places,
     test: dict[str, list[str]],
     rng: np.random.Generator,
     gain: float = 1.0,
@@ -294,9 +268,7 @@ def write_evaluation(
     _write_comparisons(params, sources, joined, target)
 
 
-def _write_comparisons(
-    params: Params, sources: ReportInputs, joined: ModelScores, target: str | None
-) -> None:
+def _write_comparisons(params: Params, sources: Places, joined: ModelScores, target: str | None) -> None:
     settings, seed = params.evaluate, params.seed
     roles = Roles.of(target, params.target_rewards, joined.rewards) if target else None
     pairs = joined.pairs("base", "tuned")
@@ -348,4 +320,5 @@ if __name__ == "__main__":
     from tgo_pipeline.report.build import build
 
     made = write_workspace(Path(sys.argv[1]), image_size=int(sys.argv[2]) if len(sys.argv) > 2 else 32)
-    print(build(made.params, made.sources, made.report))
+    build(made.params, made.sources)
+    print(made.report)

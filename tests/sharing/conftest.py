@@ -9,7 +9,7 @@ import pytest
 
 from tests.sharing.finished import finish, places
 from tgo_pipeline.params import Params
-from tgo_pipeline.sharing.facts import Places
+from tgo_pipeline.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Run:
     params: Params
 
     @property
-    def places(self) -> Places:
+    def places(self) -> Workspace:
         return places(self.folder)
 
 

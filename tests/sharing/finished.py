@@ -17,8 +17,8 @@ from tests.report.workspace import write_workspace
 from tgo_pipeline import demo
 from tgo_pipeline.generators.location import model_fingerprint
 from tgo_pipeline.params import Params
-from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.storage.tables import read_metadata
+from tgo_pipeline.storage.workspace import Workspace
 
 DESCRIBED = {
     "reward": "hpsv2.1",
@@ -40,9 +40,9 @@ def finish(folder: Path, method: str = "full", **sections: Any) -> Params:
     return params
 
 
-def places(folder: Path) -> Places:
+def places(folder: Path) -> Workspace:
     """Where the run of a folder lies."""
-    return Places(**{name: folder / path for name, path in asdict(Places()).items()})
+    return Workspace(folder)
 
 
 def write_tuned(model: Path, params: Params, method: str) -> None:

@@ -15,9 +15,9 @@ from tests.sharing.conftest import Run
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.sharing.dataset_card import DatasetDetails, write_dataset
-from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.storage.tables import read_folder
+from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.thresholds.labels import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
@@ -135,19 +135,13 @@ def test_a_baseline_for_each_prompt_is_told_with_its_parameters(run: Run, tmp_pa
     assert "its own baseline: `prompt_soft` (beta 0.3, leave-one-out)." in card.text
 
 
-def labelled_anew(params: Params, run: Run, folder: Path) -> Places:
+def labelled_anew(params: Params, run: Run, folder: Path) -> Workspace:
     """The run with thresholds and labels of other parameters, below `folder`."""
-    changed = replace(run.places, thresholds=folder / "thresholds.parquet", labels=folder / "labels")
-    scores, fitted, plots = changed.scores, changed.thresholds, folder / "plots"
-    fit_folder(params, scores=scores, thresholds=fitted, metrics=folder / "threshold.json", plots=plots)
-    label_folder(
-        params,
-        scores=scores,
-        thresholds=fitted,
-        labels=changed.labels,
-        metrics=folder / "label.json",
-        plots=plots,
+    changed = Workspace(folder).moved(
+        prompts=run.places.prompts, generations=run.places.generations, scores=run.places.scores
     )
+    fit_folder(params, changed)
+    label_folder(params, changed)
     return changed
 
 
@@ -168,7 +162,7 @@ def test_labels_of_other_parameters_are_not_described_by_those_of_now(
     ("place", "stage"), [("generations", "generate"), ("labels", "label"), ("thresholds", "threshold")]
 )
 def test_a_stage_that_has_not_run_is_named(run: Run, tmp_path: Path, place: str, stage: str) -> None:
-    missing = replace(run.places, **{place: tmp_path / "none"})
+    missing = run.places.moved(**{place: tmp_path / "none"})
     with pytest.raises(TgoError, match=f"run the {stage} stage first"):
         write_dataset(run.params, missing, ABOUT, tmp_path / "share")
     assert not (tmp_path / "share").exists()
@@ -179,4 +173,4 @@ def test_a_file_that_is_no_shard_is_named(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.places.labels, labels)
     (labels / "notes.parquet").write_bytes(next(run.places.labels.glob("*.parquet")).read_bytes())
     with pytest.raises(TgoError, match="is no shard"):
-        write_dataset(run.params, replace(run.places, labels=labels), ABOUT, tmp_path / "share")
+        write_dataset(run.params, run.places.moved(labels=labels), ABOUT, tmp_path / "share")

@@ -103,7 +103,7 @@ def test_folders_of_this_machine_stay_out_of_what_is_shared(run: Run, tmp_path: 
     base.mkdir(parents=True)
     params = replace(run.params, model=str(base))
     write_tuned(tuned, params, "lora")
-    bare = replace(run.places, model=tuned, evaluation=tmp_path / "none")
+    bare = run.places.moved(model=tuned, evaluation=tmp_path / "none")
     for about, shown in ((ABOUT, "base"), (replace(ABOUT, base_model="org/base"), "org/base")):
         card = write_model(params, bare, about, tmp_path / "share")
         assert json.loads((tmp_path / "share/tgo.json").read_text())["base"] == shown
@@ -120,7 +120,7 @@ def test_a_run_whose_target_is_feedback_shows_the_other_rewards(run: Run, tmp_pa
     place = table.column_names.index("is_target")
     no_target = table.set_column(place, table.schema.field(place), [[False] * len(table)])
     pq.write_table(no_target, tmp_path / "evaluation.parquet")
-    bare = replace(run.places, evaluation=tmp_path / "evaluation.parquet")
+    bare = run.places.moved(evaluation=tmp_path / "evaluation.parquet")
     words = Page(ModelCard.load(write_model(run.params, bare, ABOUT, tmp_path / "share")).text).words
     assert "on 48 test prompts: the held-out oracle rose" in words
     assert "(target)," not in words
@@ -168,7 +168,7 @@ def test_a_hostile_title_and_hostile_prompts_are_text(run: Run) -> None:
 
 
 def test_a_run_without_evaluation_says_so_and_has_no_model_index(run: Run, tmp_path: Path) -> None:
-    bare = replace(run.places, evaluation=tmp_path / "none", evaluation_images=tmp_path / "none")
+    bare = run.places.moved(evaluation=tmp_path / "none", evaluation_images=tmp_path / "none")
     card = ModelCard.load(write_model(run.params, bare, ABOUT, tmp_path / "share"))
     assert "It was not evaluated." in card.text
     assert card.data.eval_results is None
@@ -190,7 +190,7 @@ def test_adapters_and_modules_are_loaded_in_their_own_way(
 ) -> None:
     params = replace(run.params, model="org/base", revision="abc")
     write_tuned(tmp_path / "tuned", params, method)
-    bare = replace(run.places, model=tmp_path / "tuned", evaluation=tmp_path / "none")
+    bare = run.places.moved(model=tmp_path / "tuned", evaluation=tmp_path / "none")
     card = ModelCard.load(write_model(params, bare, ABOUT, tmp_path / "share"))
     for line in lines:
         assert line in card.text
@@ -210,15 +210,15 @@ def test_numbers_of_another_model_are_refused(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.places.model, other)
     (other / "scheduler/scheduler_config.json").write_text("{}")
     with pytest.raises(TgoError, match=r"is of another model than .*: run the evaluate stage again"):
-        write_model(run.params, replace(run.places, model=other), ABOUT, tmp_path / "share")
+        write_model(run.params, run.places.moved(model=other), ABOUT, tmp_path / "share")
 
 
 def test_what_is_missing_is_named(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TgoError, match="run the fine_tune stage first"):
-        write_model(run.params, replace(run.places, model=tmp_path / "none"), ABOUT, tmp_path / "share")
+        write_model(run.params, run.places.moved(model=tmp_path / "none"), ABOUT, tmp_path / "share")
     (tmp_path / "empty").mkdir()
     with pytest.raises(TgoError, match=r"no tgo\.json"):
-        write_model(run.params, replace(run.places, model=tmp_path / "empty"), ABOUT, tmp_path / "share")
+        write_model(run.params, run.places.moved(model=tmp_path / "empty"), ABOUT, tmp_path / "share")
 
 
 def test_a_folder_of_other_files_is_never_replaced(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from stages import label, threshold
 from stages.commands.status import table
 from tests.thresholds.shards import params, write_scores
 from tgo_pipeline.params import Params, PromptsParams, ScoreParams
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.adequacy import table as adequacy_table
 
 
@@ -41,15 +41,15 @@ def test_a_new_version_of_the_adequacy_table_makes_nothing_else_stale(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     chosen = params(["clip"], target={"reward": "clip"}, threshold={"bootstrap": 20})
-    write_scores(paths.SCORES, {"clip": np.random.default_rng(0).normal(size=60)}, per_prompt=3)
+    write_scores(HERE.scores, {"clip": np.random.default_rng(0).normal(size=60)}, per_prompt=3)
     done = {"threshold": (1, 0, 0), "label": (2, 0, 0)}
     threshold.run(chosen)
     label.run(chosen)
     assert states(chosen) == done
-    before = paths.THRESHOLDS.read_bytes(), paths.ADEQUACY.read_bytes()
+    before = HERE.thresholds.read_bytes(), HERE.adequacy.read_bytes()
     monkeypatch.setattr(adequacy_table, "VERSION", adequacy_table.VERSION + 1)
     assert states(chosen) == {**done, "threshold": (0, 1, 0)}
     threshold.run(chosen)
     assert states(chosen) == done
-    assert paths.THRESHOLDS.read_bytes() == before[0]
-    assert paths.ADEQUACY.read_bytes() != before[1]
+    assert HERE.thresholds.read_bytes() == before[0]
+    assert HERE.adequacy.read_bytes() != before[1]

@@ -13,6 +13,14 @@ import pyarrow as pa
 
 from tgo_pipeline.params import Params, parse
 from tgo_pipeline.storage.tables import scores_schema, write_table
+from tgo_pipeline.storage.workspace import Workspace
+
+
+def flat(root: Path) -> Workspace:
+    """A workspace whose places lie side by side in one folder."""
+    tables = {name: root / f"{name}.parquet" for name in ("prompts", "thresholds", "baselines", "adequacy")}
+    folders = {name: root / name for name in ("generations", "scores", "labels")}
+    return Workspace(root).moved(**tables, **folders, metrics=root)
 
 
 def score_table(

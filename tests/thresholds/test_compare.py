@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thresholds.shards import flat
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, write_table
+from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.thresholds.baselines import NOWHERE, sample_baselines, tau_q
 from tgo_pipeline.thresholds.compare import compare
-from tgo_pipeline.thresholds.groups import GroupSources, members
+from tgo_pipeline.thresholds.groups import groups_fingerprint, members
 
 BETA, TAU = 0.7, 0.25
 SAMPLES = st.lists(
@@ -31,7 +33,7 @@ PLAIN = {
     "prompt_median": statistics.median,
     "prompt_soft": lambda values: soft(values, BETA),
 }
-NOTHING = GroupSources(Path("no-prompts"), Path("no-generations"))
+NOTHING = Workspace(Path("nowhere"))
 
 
 def rule(baseline: Any, **options: Any) -> ThresholdParams:
@@ -131,7 +133,7 @@ def frame(prompts: str) -> pl.DataFrame:
     )
 
 
-def write_sources(folder: Path) -> GroupSources:
+def write_sources(folder: Path) -> Workspace:
     rows = [
         {"prompt_id": key, "prompt": key, "split": "train", "source": "s" + key, "category": category}
         for key, category in (("a", "animals"), ("b", "animals"), ("c", None))
@@ -143,7 +145,7 @@ def write_sources(folder: Path) -> GroupSources:
     (folder / "generations").mkdir()
     table = pa.Table.from_pylist(drawn, schema=GENERATIONS)
     write_table(table, folder / "generations" / "train-00000-of-00001.parquet", {})
-    return GroupSources(folder / "prompts.parquet", folder / "generations")
+    return flat(folder)
 
 
 def test_samples_are_numbered_by_prompt_source_category_and_model(tmp_path: Path) -> None:
@@ -176,9 +178,9 @@ def test_groups_that_nothing_belongs_to_are_refused(tmp_path: Path) -> None:
 
 def test_the_fingerprint_of_groups_follows_the_prompts_alone(tmp_path: Path) -> None:
     sources = write_sources(tmp_path)
-    assert sources.fingerprint(ThresholdParams(baseline="group", group="source")) == "f"
-    assert sources.fingerprint(ThresholdParams(baseline="group", group="model")) is None
-    assert NOTHING.fingerprint(ThresholdParams()) is None
+    assert groups_fingerprint(ThresholdParams(baseline="group", group="source"), sources.prompts) == "f"
+    assert groups_fingerprint(ThresholdParams(baseline="group", group="model"), sources.prompts) is None
+    assert groups_fingerprint(ThresholdParams(), NOTHING.prompts) is None
 
 
 def test_single_samples_fall_back_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:

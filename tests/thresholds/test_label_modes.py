@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.thresholds.shards import params, score_frame, write_scores
+from tests.thresholds.shards import flat, params, score_frame, write_scores
 from tests.thresholds.test_labels import run
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
@@ -18,7 +18,6 @@ from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.thresholds.baseline_table import read_baselines
 from tgo_pipeline.thresholds.baselines import tau_q
-from tgo_pipeline.thresholds.groups import GroupSources
 from tgo_pipeline.thresholds.labels import label_folder, plan
 from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
 from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
@@ -41,13 +40,7 @@ def labelled(root: Path, scores: np.ndarray = SCORES, per_prompt: int = K, **sec
 def prepared(root: Path, **sections: Any) -> Params:
     threshold = {"bootstrap": 10, **sections.pop("threshold", {})}
     parameters = params(["clip"], target={"reward": "clip"}, threshold=threshold, **sections)
-    fit_folder(
-        parameters,
-        scores=root / "scores",
-        thresholds=root / "thresholds.parquet",
-        metrics=root / "threshold.json",
-        plots=root / "plots",
-    )
+    fit_folder(parameters, flat(root))
     return parameters
 
 
@@ -124,22 +117,13 @@ def test_groups_are_split_at_their_own_percentile(tmp_path: Path) -> None:
         for n, key in enumerate(ids)
     ]
     write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "prompts.parquet", {"fingerprint": "p"})
-    sources = GroupSources(tmp_path / "prompts.parquet", tmp_path)
-    places = {"scores": tmp_path / "scores", "thresholds": tmp_path / "thresholds.parquet"}
     parameters = params(
         ["clip"],
         target={"reward": "clip"},
         threshold={"bootstrap": 20, "baseline": "group", "group": "source", "percentile": 0.25},
     )
-    fit_folder(parameters, **places, metrics=tmp_path / "t.json", plots=tmp_path / "plots", sources=sources)
-    label_folder(
-        parameters,
-        **places,
-        labels=tmp_path / "labels",
-        metrics=tmp_path / "l.json",
-        plots=tmp_path / "plots",
-        sources=sources,
-    )
+    fit_folder(parameters, flat(tmp_path))
+    label_folder(parameters, flat(tmp_path))
     frame = read_folder(tmp_path / "labels")
     for part in (slice(0, 10 * K), slice(10 * K, None)):
         tau = np.quantile(SCORES[part], 0.25)
@@ -167,16 +151,17 @@ def test_another_rule_makes_thresholds_and_labels_stale_and_labels_follow_the_fi
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = labelled(tmp_path, threshold={"baseline": "prompt_mean"})
-    places = {"scores": tmp_path / "scores", "thresholds": tmp_path / "thresholds.parquet"}
     other = params(
         ["clip"], target={"reward": "clip"}, threshold={"bootstrap": 10, "baseline": "prompt_median"}
     )
-    assert planned_fingerprint(other, places["scores"]) != read_metadata(places["thresholds"])["fingerprint"]
+    assert (
+        planned_fingerprint(other, flat(tmp_path)) != read_metadata(flat(tmp_path).thresholds)["fingerprint"]
+    )
     run(tmp_path, other)  # thresholds of another rule: theirs holds
     assert "was fitted with other parameters" in caplog.text
     assert read_folder(tmp_path / "labels").equals(before)
     prepared(tmp_path, threshold={"baseline": "prompt_median"})
-    assert status(tmp_path / "labels", plan(other, **places)).stale == 2
+    assert status(tmp_path / "labels", plan(other, flat(tmp_path))).stale == 2
 
 
 def test_samples_at_their_baseline_are_counted_and_go_where_ties_go(

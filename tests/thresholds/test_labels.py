@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.thresholds.shards import params, write_scores
+from tests.thresholds.shards import flat, params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import Status, status
@@ -124,25 +124,12 @@ def prepare(root: Path, rewards: dict[str, Any] | None = None, **sections: Any) 
     write_scores(root / "scores", scores, per_prompt=2)
     sections = {"target": {"reward": "clip"}, "threshold": {"bootstrap": 10}, **sections}
     parameters = params(list(scores), **sections)
-    fit_folder(
-        parameters,
-        scores=root / "scores",
-        thresholds=root / "thresholds.parquet",
-        metrics=root / "threshold.json",
-        plots=root / "plots",
-    )
+    fit_folder(parameters, flat(root))
     return parameters
 
 
 def run(root: Path, parameters: Params) -> Status:
-    return label_folder(
-        parameters,
-        scores=root / "scores",
-        thresholds=root / "thresholds.parquet",
-        labels=root / "labels",
-        metrics=root / "label.json",
-        plots=root / "plots",
-    )
+    return label_folder(parameters, flat(root))
 
 
 def test_every_score_shard_gets_a_label_shard(tmp_path: Path) -> None:
@@ -200,12 +187,11 @@ def test_a_shard_without_a_scored_sample_is_an_empty_one(tmp_path: Path) -> None
 def test_the_plan_follows_scores_thresholds_and_parameters(tmp_path: Path) -> None:
     parameters = prepare(tmp_path)
     run(tmp_path, parameters)
-    places = {"scores": tmp_path / "scores", "thresholds": tmp_path / "thresholds.parquet"}
-    assert status(tmp_path / "labels", plan(parameters, **places)).done == 2
+    assert status(tmp_path / "labels", plan(parameters, flat(tmp_path))).done == 2
     other = params(["clip"], target={"reward": "clip"}, label={"c": 1.0})
-    assert status(tmp_path / "labels", plan(other, **places)).stale == 2
+    assert status(tmp_path / "labels", plan(other, flat(tmp_path))).stale == 2
     prepare(tmp_path, threshold={"bootstrap": 10, "percentile": 0.7})
-    assert status(tmp_path / "labels", plan(parameters, **places)).stale == 2
+    assert status(tmp_path / "labels", plan(parameters, flat(tmp_path))).stale == 2
 
 
 def test_a_lost_shard_comes_back_the_same(tmp_path: Path) -> None:

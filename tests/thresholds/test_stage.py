@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.thresholds.shards import params, write_scores
+from tests.thresholds.shards import flat, params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.tables import read_metadata
@@ -25,13 +25,7 @@ SCORES = {"clip": RNG.normal(size=60), "aesthetic": RNG.normal(size=60)}
 
 
 def run(root: Path, parameters: Params) -> None:
-    fit_folder(
-        parameters,
-        scores=root / "scores",
-        thresholds=root / "thresholds.parquet",
-        metrics=root / "metrics" / "threshold.json",
-        plots=root / "plots",
-    )
+    fit_folder(parameters, flat(root).moved(metrics=root / "metrics"))
 
 
 def small(**threshold: Any) -> Params:
@@ -65,8 +59,8 @@ def test_a_second_run_writes_the_same_and_other_scores_another_fingerprint(tmp_p
     assert after != before
     assert (
         after
-        == planned_fingerprint(small(), tmp_path / "scores")
-        != planned_fingerprint(small(percentile=0.6), tmp_path / "scores")
+        == planned_fingerprint(small(), flat(tmp_path))
+        != planned_fingerprint(small(percentile=0.6), flat(tmp_path))
     )
 
 
@@ -81,9 +75,7 @@ def test_the_table_that_says_done_is_written_last(tmp_path: Path) -> None:
 def test_other_labels_make_the_table_stale_whose_report_weighs_with_them(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores", SCORES)
     heavier = params(["clip", "aesthetic"], threshold={"bootstrap": 20}, label={"c": 9.0})
-    assert planned_fingerprint(heavier, tmp_path / "scores") != planned_fingerprint(
-        small(), tmp_path / "scores"
-    )
+    assert planned_fingerprint(heavier, flat(tmp_path)) != planned_fingerprint(small(), flat(tmp_path))
 
 
 def test_tau_comes_from_the_proxy_set_and_says_so(tmp_path: Path) -> None:

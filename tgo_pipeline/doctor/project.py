@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.shards import TEMPORARY
+from tgo_pipeline.storage.workspace import HERE
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
@@ -40,15 +40,15 @@ def checks(_: Request) -> Iterator[Check]:
 def _outputs() -> list[Path]:
     """The folders that stages write to."""
     named = (
-        paths.GENERATIONS,
-        paths.EVALUATION_IMAGES,
-        paths.MODEL,
-        paths.METRICS,
-        paths.PLOTS,
-        paths.TRAINING,
-        paths.TABLES,
-        paths.RUNS,
-        paths.SHARE,
+        HERE.generations,
+        HERE.evaluation_images,
+        HERE.model,
+        HERE.metrics,
+        HERE.plots,
+        HERE.training,
+        HERE.tables,
+        HERE.runs,
+        HERE.share,
     )
     return sorted({Path(path.parts[0]) for path in named})
 

@@ -18,7 +18,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.reading.places import Hub as HubPlace
 from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 Kind = Literal["model", "dataset"]
 
@@ -64,7 +64,7 @@ def models(params: Params) -> Iterator[tuple[str, str, str | None]]:
     """
     yield "model", params.model, params.revision
     yield from ((f"generate.guidance.{role}", module, None) for role, module in modules(params).items())
-    further = sides(params, model=paths.MODEL, folder=paths.EVALUATION_IMAGES)[2:]
+    further = sides(params, HERE)[2:]
     yield from ((f"evaluate.models.{side.name}", side.model, side.revision) for side in further)
 
 

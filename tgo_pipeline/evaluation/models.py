@@ -20,6 +20,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.shards import SHARD_NAME, TEMPORARY, Shard, lock, status
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,13 +55,14 @@ class Side:
         return self.folder / "diversity"
 
 
-def sides(params: Params, *, model: Path, folder: Path) -> list[Side]:
-    """The base (`params.model`), the tuned model (the result in `model`), then those of `evaluate.models`.
+def sides(params: Params, workspace: Workspace) -> list[Side]:
+    """The base (`params.model`), the tuned model of the workspace, then those of `evaluate.models`.
 
     Raises `TgoError` for a name that no folder can have, or a model without a name.
     """
+    folder = workspace.evaluation_images
     base = Side(BASE, params.model, params.revision, folder / BASE)
-    tuned = Side(TUNED, str(model), None, folder / TUNED)
+    tuned = Side(TUNED, str(workspace.model), None, folder / TUNED)
     return [base, tuned, *(_further(name, text, folder) for name, text in params.evaluate.models.items())]
 
 
@@ -178,7 +180,7 @@ def measure_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mappin
     diversity_folder(side.generations, side.diversity, drawn, clip, params.runtime)
 
 
-def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Path, list[Shard]]:
+def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
     """The folders of all models with their shards; loads no model.
 
     What the scores depend on is known once all generations of a model are drawn; until then its score shards carry an
@@ -189,9 +191,9 @@ def plan(params: Params, *, prompts: Path, model: Path, folder: Path) -> dict[Pa
     from tgo_pipeline.rewards.specs import resolve_all
     from tgo_pipeline.scoring.stage import plan as plan_scores
 
-    test = read_test_prompts(prompts)
+    test = read_test_prompts(workspace.prompts)
     rewards = evaluation_rewards(params)
-    chosen = sides(params, model=model, folder=folder)
+    chosen = sides(params, workspace)
     require_models(chosen)
     shards: dict[Path, list[Shard]] = {}
     for side in chosen:

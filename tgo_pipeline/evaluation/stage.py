@@ -29,6 +29,7 @@ from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,36 +54,25 @@ MODELS, MATRIX, HACKING, SAMPLES = "models.parquet", "matrix.parquet", "hacking.
 """The tables that lie beside the models' folders."""
 
 
-def evaluate(
-    params: Params,
-    *,
-    prompts: Path,
-    scores: Path,
-    thresholds: Path,
-    model: Path,
-    folder: Path,
-    table: Path,
-    tables: Path,
-    metrics: Path,
-    plots: Path,
-) -> None:
-    """Bring all models of `folder` up to date and write their tables there, `table` (base and tuned), and summaries.
+def evaluate(params: Params, workspace: Workspace) -> None:
+    """Bring the images of all models up to date and write their tables there, that of base and tuned, and summaries.
 
-    `scores` are the training scores, the yardstick of the target score. All models draw the prompts of the test sets
-    with the same seeds, steps and guidance. `tables` gets every table once more to be read and cited. Raises `TgoError`
-    for missing inputs before anything is sampled.
+    The training scores are the yardstick of the target score. All models draw the prompts of the test sets with the
+    same seeds, steps and guidance. The folder `tables` gets every table once more to be read and cited. Raises
+    `TgoError` for missing inputs before anything is sampled.
     """
     from tgo_pipeline.evaluation.tables.export import export
     from tgo_pipeline.evaluation.tables.legend import legend
     from tgo_pipeline.rewards import require, specs
 
-    test = read_test_prompts(prompts)
+    folder = workspace.evaluation_images
+    test = read_test_prompts(workspace.prompts)
     rewards = evaluation_rewards(params)
     for spec in specs.resolve_all(rewards).values():
         require(spec)
-    chosen = sides(params, model=model, folder=folder)
+    chosen = sides(params, workspace)
     require_models(chosen)
-    target = _target(params, scores=scores, thresholds=thresholds)
+    target = _target(params, workspace)
     for side in chosen:
         sample_side(params, side, test, rewards)
     diversity = _diversity(params, chosen, test, rewards)
@@ -90,23 +80,23 @@ def evaluate(
     joined = _join(target, chosen, test, rewards)
     made = _tables(params, joined, target, diversity)
     metadata = {
-        "fingerprint": _fingerprint(params, chosen, target, thresholds, diversity is not None),
+        "fingerprint": _fingerprint(params, chosen, target, workspace.thresholds, diversity is not None),
         "confidence": params.evaluate.confidence,
         "aggregate": params.evaluate.aggregate,
         "published": params.evaluate.published,
-        "legend": legend(params, sides=chosen, test=test, prompts=prompts, scores=scores),
+        "legend": legend(params, workspace, sides=chosen, test=test),
     }
     excluded = joined.aggregated(params.evaluate.aggregate).pairs(BASE, TUNED).excluded()
-    _write_tables(table, folder, made, metadata | {"excluded": excluded})
-    _write_summaries(metrics, plots, made["evaluation"], list(params.evaluate.rewards))
-    export(table, folder, tables)
+    _write_tables(workspace.evaluation, folder, made, metadata | {"excluded": excluded})
+    _write_summaries(workspace, made["evaluation"], list(params.evaluate.rewards))
+    export(workspace.evaluation, folder, workspace.tables)
     _log_results(made)
 
 
-def _target(params: Params, *, scores: Path, thresholds: Path) -> Target | None:
+def _target(params: Params, workspace: Workspace) -> Target | None:
     """The target score; None where it is feedback, which images that are drawn now have none of."""
     if params.target_is_scored_anywhere:
-        return Target.read(params, scores=scores, thresholds=thresholds)
+        return Target.read(params, workspace)
     log.info(
         "the target %s is feedback: new images have none, so the models are compared on the rewards alone",
         params.target.reward,
@@ -193,12 +183,12 @@ def _write_tables(
             write_table(content, temporary, metadata)
 
 
-def _write_summaries(metrics_path: Path, plots: Path, results: pa.Table, shown: list[str]) -> None:
+def _write_summaries(workspace: Workspace, results: pa.Table, shown: list[str]) -> None:
     from tgo_pipeline.evaluation.statistics.compare import metrics, win_rates_csv
 
-    with atomic(metrics_path) as temporary:
+    with atomic(workspace.metrics / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(metrics(results, shown), indent=2) + "\n")
-    with atomic(plots / "win_rates.csv") as temporary:
+    with atomic(workspace.plots / "win_rates.csv") as temporary:
         temporary.write_text(win_rates_csv(results))
 
 

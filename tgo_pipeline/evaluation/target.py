@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,12 +23,13 @@ class Target:
     taus: Mapping[str, float]
 
     @classmethod
-    def read(cls, params: Params, *, scores: Path, thresholds: Path) -> Target:
+    def read(cls, params: Params, workspace: Workspace) -> Target:
         from tgo_pipeline.thresholds.table import read_thresholds, taus
         from tgo_pipeline.thresholds.targets import read_scores, reference_folder
 
-        reference = read_scores(reference_folder(params.threshold, scores), params.target_rewards)
-        return cls(params.target.reward, params.target_rewards, reference, taus(read_thresholds(thresholds)))
+        reference = read_scores(reference_folder(params.threshold, workspace.scores), params.target_rewards)
+        fitted = taus(read_thresholds(workspace.thresholds))
+        return cls(params.target.reward, params.target_rewards, reference, fitted)
 
     def add_to(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with the target score as a column; a target that is a single reward is there already."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.workspace import HERE
 
 UNREADABLE = "unreadable"
 """Stands for the digest of what cannot be read: the stage that needs it says why."""
@@ -65,7 +65,7 @@ def compared_models(params: Params) -> dict[str, str]:
     """The models of `evaluate.models`. Raises `TgoError` for a name that no model can have."""
     from tgo_pipeline.evaluation.models import sides
 
-    further = sides(params, model=paths.MODEL, folder=paths.EVALUATION_IMAGES)[2:]
+    further = sides(params, HERE)[2:]
     return {f"evaluate.models.{side.name}": _model(side.model, side.revision) for side in further}
 
 
@@ -190,4 +190,4 @@ def _model(name: str, revision: str | None) -> str:
 
 def _is_made_here(model: str) -> bool:
     """Whether a model is the result of this project, or a part of it."""
-    return Path(model).expanduser().resolve().is_relative_to(paths.MODEL.resolve())
+    return Path(model).expanduser().resolve().is_relative_to(HERE.model.resolve())

@@ -18,13 +18,13 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.rendering import text
 from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
-from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.examples import examples
 from tgo_pipeline.report.gallery import prepare
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.pictures import BUDGET_BYTES, Album
 from tgo_pipeline.report.run import describe, minute
 from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
 HERE = Path(__file__).parent / "page"
@@ -36,19 +36,19 @@ RESERVE_BYTES = 2048
 EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
-def build(params: Params, sources: ReportInputs, output: Path, now: float | None = None) -> Path:
-    """Write the report of a run to `output`; sections whose inputs are missing say which stage writes them.
+def build(params: Params, workspace: Workspace, now: float | None = None) -> None:
+    """Write the report of a run; sections whose inputs are missing say which stage writes them.
 
     `now` is the POSIX time that the page states as its own. Raises `TgoError` for a table of the wrong schema.
     """
-    page = render(params, sources, time.time() if now is None else now)
+    output = workspace.report
+    page = render(params, workspace, time.time() if now is None else now)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     log.info("%s: %s", output, text.size(output.stat().st_size))
-    return output
 
 
-def render(params: Params, sources: ReportInputs, now: float) -> str:
+def render(params: Params, workspace: Workspace, now: float) -> str:
     """The page as text, at most `report.max_mb` megabytes of UTF-8: the gallery takes what the rest leaves.
 
     Raises `TgoError` if not even the rest fits.
@@ -56,10 +56,10 @@ def render(params: Params, sources: ReportInputs, now: float) -> str:
     limit = int(params.report.max_mb * 1e6)
     fixed = {"style": style(), "runtime": vega_runtime(), "script": script()}
     spare = limit - sum(len(part.encode()) for part in fixed.values())
-    context = _sections(params, sources, Album(budget=max(0, min(BUDGET_BYTES, spare // 2))))
+    context = _sections(params, workspace, Album(budget=max(0, min(BUDGET_BYTES, spare // 2))))
     context |= fixed | {"built": minute(now), "policy": content_policy(fixed["runtime"], fixed["script"])}
     template = _environment().get_template("report.html.j2")
-    exhibition = prepare(params, sources)
+    exhibition = prepare(params, workspace)
 
     def page(budget: int) -> str:
         return template.render(**context, gallery=exhibition and exhibition.hang(budget)).lstrip()
@@ -73,20 +73,20 @@ def render(params: Params, sources: ReportInputs, now: float) -> str:
     return page(limit - without - RESERVE_BYTES)
 
 
-def _sections(params: Params, sources: ReportInputs, album: Album) -> dict[str, Any]:
+def _sections(params: Params, workspace: Workspace, album: Album) -> dict[str, Any]:
     """What every section shows but the gallery; images go into `album` in the order of the sections."""
-    evaluation = sections.evaluation(params, sources)
+    evaluation = sections.evaluation(params, workspace)
     return {
         "params": params,
-        "run": describe(params, sources),
+        "run": describe(params, workspace),
         "evaluation": evaluation,
-        "models": models(sources, evaluation.roles) if evaluation else None,
-        "scores": sections.scores(params, sources),
-        "adequacy": adequacy(params, sources.adequacy),
-        "labels": sections.labels(sources),
-        "training": sections.training_curves(sources),
-        "pairs": sections.before_after(params, sources, evaluation, album),
-        "examples": examples(sources.labels, sources.generations, params.report.examples, album),
+        "models": models(workspace, evaluation.roles) if evaluation else None,
+        "scores": sections.scores(params, workspace),
+        "adequacy": adequacy(params, workspace.adequacy),
+        "labels": sections.labels(workspace),
+        "training": sections.training_curves(workspace),
+        "pairs": sections.before_after(params, workspace, evaluation, album),
+        "examples": examples(workspace.labels, workspace.generations, params.report.examples, album),
         "album": album,
     }
 

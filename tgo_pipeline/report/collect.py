@@ -25,31 +25,6 @@ WEIGHT_BINS = 40
 
 
 @dataclass(frozen=True)
-class ReportInputs:
-    """Where the other stages wrote; `samples` is the per-image table inside the evaluation's folder."""
-
-    prompts: Path
-    generations: Path
-    scores: Path
-    thresholds: Path
-    adequacy: Path
-    labels: Path
-    evaluation: Path
-    evaluation_images: Path
-    training: Path
-    plots: Path
-    metrics: Path
-
-    @property
-    def samples(self) -> Path:
-        return self.evaluation_images / "samples.parquet"
-
-    def side(self, name: str) -> Path:
-        """The evaluation images of the base or the tuned model."""
-        return self.evaluation_images / name / "generations"
-
-
-@dataclass(frozen=True)
 class ThresholdRow:
     """What the report shows of a row of the thresholds table; scores are in the reward's own units."""
 

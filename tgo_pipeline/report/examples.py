@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals
-from tgo_pipeline.report.collect import ReportInputs, scan_labels
+from tgo_pipeline.report.collect import scan_labels
 from tgo_pipeline.report.pictures import Album, Thumbnail, read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import read_table
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -105,17 +106,17 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
     return Example(prompt=prompt, picture=album.add(data), **kept)
 
 
-def pairs(params: Params, sources: ReportInputs, shown: list[str], album: Album) -> ExamplePairs | None:
+def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) -> ExamplePairs | None:
     """A seeded draw of test images, the largest gains and the largest losses on the target.
 
     `shown` are the rewards whose values stand below a pair; the target is its first. Raises `TgoError` for a table
     of the wrong schema.
     """
-    if not sources.samples.is_file() or not shown:
+    if not workspace.samples.is_file() or not shown:
         return None
     import polars as pl
 
-    samples = pl.DataFrame(read_table(sources.samples, SAMPLES)).drop_nulls(["base", "tuned"])
+    samples = pl.DataFrame(read_table(workspace.samples, SAMPLES)).drop_nulls(["base", "tuned"])
     target = shown[0]
     rows = samples.filter(pl.col("reward") == target).with_columns(
         difference=pl.col("tuned") - pl.col("base")
@@ -124,7 +125,7 @@ def pairs(params: Params, sources: ReportInputs, shown: list[str], album: Album)
     groups = _pick(by_id, params)
     wanted = {sample_id for ids in groups.values() for sample_id in ids}
     values = _values(samples.filter(pl.col("sample_id").is_in(wanted)))
-    base, tuned = (read_images(sources.side(name), wanted) for name in ("base", "tuned"))
+    base, tuned = (read_images(workspace.side(name), wanted) for name in ("base", "tuned"))
 
     def pair(sample_id: str) -> Pair:
         row = by_id[sample_id]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals, script_json, visible
-from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.pictures import Thumbnail, make_picture, stream_images
 from tgo_pipeline.report.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.selection import ranked_units
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,12 +48,12 @@ class Exhibition:
     """Everything a gallery could show, its images made; `hang` takes what fits into a number of bytes."""
 
     def __init__(
-        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], sources: ReportInputs
+        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], workspace: Workspace
     ) -> None:
         self._found, self._target = found, params.target.reward
         self._units = [list(unit) for unit in units]
         rows = [row for unit in self._units for row in unit]
-        folders = {"": sources.generations, **model_folders(params, sources)}
+        folders = {"": workspace.generations, **model_folders(params, workspace)}
         self._entries = _entries(found.frame, rows, folders, params.report.thumbnail)
 
     def hang(self, budget: int) -> Gallery:
@@ -86,15 +86,15 @@ class Exhibition:
         )
 
 
-def prepare(params: Params, sources: ReportInputs) -> Exhibition | None:
+def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
     """Read and shrink the images of the samples that a gallery of `report.gallery` would show.
 
     None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
     """
     report = params.report
-    if not report.gallery or not any(sources.generations.glob("*.parquet")):
+    if not report.gallery or not any(workspace.generations.glob("*.parquet")):
         return None
-    found = candidates(params, sources)
+    found = candidates(params, workspace)
     if found is None or not found.rewards:
         return None
     most = min(report.gallery, int(report.max_mb * 1e6 / SMALLEST_ENTRY))
@@ -104,7 +104,7 @@ def prepare(params: Params, sources: ReportInputs) -> Exhibition | None:
             break
         units.append(unit)
         taken += len(unit)
-    return Exhibition(params, found, units, sources)
+    return Exhibition(params, found, units, workspace)
 
 
 def _entries(

@@ -13,9 +13,9 @@ from tgo_pipeline.evaluation.tables.tables import split
 from tgo_pipeline.rendering.table import Document
 from tgo_pipeline.report import charts_models as charts
 from tgo_pipeline.report.charts import Spec
-from tgo_pipeline.report.collect import ReportInputs
 from tgo_pipeline.report.summary import Role
 from tgo_pipeline.storage.tables import read_table
+from tgo_pipeline.storage.workspace import Workspace
 
 BASE, TUNED = "base", "tuned"
 TABLES = ("models", "matrix", "hacking")
@@ -46,13 +46,13 @@ class Models:
     legend: Mapping[str, Sequence[tuple[str, str]]]
 
 
-def models(sources: ReportInputs, roles: Mapping[str, Role]) -> Models | None:
+def models(workspace: Workspace, roles: Mapping[str, Role]) -> Models | None:
     """The comparison with its charts, or None if the evaluation wrote none of its tables.
 
     `roles` are the rewards' parts in the evaluation; those that matter are charted. Raises `TgoError` for a table of
     the wrong schema.
     """
-    places = {name: source(name, sources.evaluation, sources.evaluation_images) for name in TABLES}
+    places = {name: source(name, workspace.evaluation, workspace.evaluation_images) for name in TABLES}
     found = {name: path for name, path in places.items() if path.is_file()}
     if not found:
         return None

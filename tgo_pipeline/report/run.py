@@ -15,7 +15,8 @@ import yaml
 from tgo_pipeline import __version__
 from tgo_pipeline.params import FineTuneParams, Params, ThresholdParams
 from tgo_pipeline.rendering.text import count
-from tgo_pipeline.report.collect import ReportInputs, prompt_counts, shard_counts
+from tgo_pipeline.report.collect import prompt_counts, shard_counts
+from tgo_pipeline.storage.workspace import Workspace
 
 PACKAGES = (
     "torch",
@@ -49,9 +50,9 @@ class RunSection:
     parameters: str
 
 
-def describe(params: Params, sources: ReportInputs) -> RunSection:
+def describe(params: Params, workspace: Workspace) -> RunSection:
     """Everything of the section on the run; nothing here needs a stage to have run."""
-    return RunSection(_key_facts(params), _stages(sources), _versions(), _parameters(params))
+    return RunSection(_key_facts(params), _stages(workspace), _versions(), _parameters(params))
 
 
 def _key_facts(params: Params) -> list[tuple[str, str]]:
@@ -99,17 +100,17 @@ def _objective(tune: FineTuneParams) -> str:
     return f"{tune.objective}, β {tune.beta:g}, T {tune.temperature:g}"
 
 
-def _stages(sources: ReportInputs) -> list[StageFact]:
-    prompts = prompt_counts(sources.prompts) or {}
+def _stages(workspace: Workspace) -> list[StageFact]:
+    prompts = prompt_counts(workspace.prompts) or {}
     by_source = ", ".join(f"{count(n)} {name}" for name, n in prompts.items())
     return [
-        _fact("prompts", by_source, sources.prompts),
-        _fact("generate", _rows(sources.generations, "images"), sources.generations),
-        _fact("score", _rows(sources.scores, "scored images"), sources.scores),
-        _fact("threshold", "a threshold per reward", sources.thresholds),
-        _fact("label", _rows(sources.labels, "labels"), sources.labels),
-        _fact("fine_tune", "metrics of the training", sources.training),
-        _fact("evaluate", "base against tuned", sources.evaluation),
+        _fact("prompts", by_source, workspace.prompts),
+        _fact("generate", _rows(workspace.generations, "images"), workspace.generations),
+        _fact("score", _rows(workspace.scores, "scored images"), workspace.scores),
+        _fact("threshold", "a threshold per reward", workspace.thresholds),
+        _fact("label", _rows(workspace.labels, "labels"), workspace.labels),
+        _fact("fine_tune", "metrics of the training", workspace.training),
+        _fact("evaluate", "base against tuned", workspace.evaluation),
     ]
 
 

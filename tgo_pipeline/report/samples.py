@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
-from tgo_pipeline.report.collect import ReportInputs, scan_labels
+from tgo_pipeline.report.collect import scan_labels
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.paths import file_name
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,7 +41,7 @@ class Candidates:
     total: int
 
 
-def candidates(params: Params, sources: ReportInputs) -> Candidates | None:
+def candidates(params: Params, workspace: Workspace) -> Candidates | None:
     """All samples of a run that have been scored, or None if there is not one.
 
     Raises `TgoError` for a table of the wrong schema.
@@ -48,7 +49,7 @@ def candidates(params: Params, sources: ReportInputs) -> Candidates | None:
     import polars as pl
 
     target = params.target.reward
-    parts = [_training(sources, target, params.report.gallery), *_tested(params, sources)]
+    parts = [_training(workspace, target, params.report.gallery), *_tested(params, workspace)]
     found = [part for part in parts if part is not None]
     if not found:
         return None
@@ -60,10 +61,10 @@ def candidates(params: Params, sources: ReportInputs) -> Candidates | None:
     return Candidates(frame, rewards, sum(total for _, total in found))
 
 
-def model_folders(params: Params, sources: ReportInputs) -> dict[str, Path]:
+def model_folders(params: Params, workspace: Workspace) -> dict[str, Path]:
     """Where the images of each evaluated model lie, by the model's name: base, tuned, then the others."""
     names = ("base", "tuned", *params.evaluate.models)
-    folders = {name: sources.side(file_name(name)) for name in names}
+    folders = {name: workspace.side(file_name(name)) for name in names}
     return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
@@ -90,14 +91,14 @@ def _scores(shards: Sequence[Path]) -> pl.LazyFrame:
     return scores.with_columns(finite)
 
 
-def _training(sources: ReportInputs, target: str, gallery: int) -> tuple[pl.DataFrame, int] | None:
+def _training(workspace: Workspace, target: str, gallery: int) -> tuple[pl.DataFrame, int] | None:
     import polars as pl
 
-    shards = _shards(sources.scores)
+    shards = _shards(workspace.scores)
     if not shards:
         return None
     total = sum(pq.read_metadata(shard).num_rows for shard in shards)
-    scores, labels = _scores(shards), scan_labels(sources.labels)
+    scores, labels = _scores(shards), scan_labels(workspace.labels)
     if total > CANDIDATES:
         scores = _thinned(scores, labels, total, gallery)
     frame = scores.collect(engine="streaming").with_columns(split=pl.lit(TRAINING), model=pl.lit(""))
@@ -122,27 +123,27 @@ def _thinned(scores: pl.LazyFrame, labels: pl.LazyFrame | None, total: int, gall
     return scores.with_row_index("row").filter(kept).drop("row")
 
 
-def _tested(params: Params, sources: ReportInputs) -> list[tuple[pl.DataFrame, int] | None]:
+def _tested(params: Params, workspace: Workspace) -> list[tuple[pl.DataFrame, int] | None]:
     import polars as pl
 
-    if not sources.samples.is_file():
+    if not workspace.samples.is_file():
         return []
-    samples = pl.DataFrame(tables.read_table(sources.samples, SAMPLES))
+    samples = pl.DataFrame(tables.read_table(workspace.samples, SAMPLES))
     sets = samples.select("prompt_id", split="test_set").unique("prompt_id")
     parts = []
-    for name, generations in model_folders(params, sources).items():
+    for name, generations in model_folders(params, workspace).items():
         shards = _shards(generations.parent / "scores")
         if not shards:
             continue
         frame = _scores(shards).collect().join(sets, on="prompt_id", how="left", maintain_order="left")
-        frame = _with_target(frame, name, samples, params, sources)
+        frame = _with_target(frame, name, samples, params, workspace)
         frame = frame.with_columns(pl.col("split").fill_null("test"), model=pl.lit(name))
         parts.append((frame, frame.height))
     return parts
 
 
 def _with_target(
-    frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, sources: ReportInputs
+    frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, workspace: Workspace
 ) -> pl.DataFrame:
     """The scores of a model with its target score, where there is one and it is no reward itself.
 
@@ -158,9 +159,9 @@ def _with_target(
     if model in samples.columns:
         known = samples.filter(pl.col("reward") == target).select("sample_id", pl.col(model).alias(target))
         return frame.join(known, on="sample_id", how="left", maintain_order="left")
-    if not (sources.thresholds.is_file() and any(sources.scores.glob("*.parquet"))):
+    if not (workspace.thresholds.is_file() and any(workspace.scores.glob("*.parquet"))):
         return frame
-    combined = Target.read(params, scores=sources.scores, thresholds=sources.thresholds).add_to(frame)
+    combined = Target.read(params, workspace).add_to(frame)
     return combined.with_columns(pl.col(target).fill_nan(None))
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.report import charts, collect, summary, training
-from tgo_pipeline.report.collect import EvaluationRow, ReportInputs
+from tgo_pipeline.report.collect import EvaluationRow
 from tgo_pipeline.report.examples import ExamplePairs, pairs
 from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class EvaluationSection:
     by_set: Mapping[str, charts.Spec]
 
 
-def evaluation(params: Params, sources: ReportInputs) -> EvaluationSection | None:
+def evaluation(params: Params, workspace: Workspace) -> EvaluationSection | None:
     """The evaluation's facts, and charts of all test sets together and of each."""
-    rows = collect.evaluation(sources.evaluation)
+    rows = collect.evaluation(workspace.evaluation)
     if not rows:
         return None
     found, part = summary.findings(params, rows), summary.roles(params, rows)
@@ -67,20 +68,20 @@ class ScoresSection:
     charts: Mapping[str, charts.Spec]
 
 
-def scores(params: Params, sources: ReportInputs) -> ScoresSection | None:
+def scores(params: Params, workspace: Workspace) -> ScoresSection | None:
     """Thresholds with the histograms that the threshold stage wrote."""
-    rows = collect.thresholds(sources.thresholds)
+    rows = collect.thresholds(workspace.thresholds)
     if not rows:
         return None
     target = params.target.reward
     rows = sorted(rows, key=lambda row: row.reward != target)
-    histograms = collect.score_histograms(sources.plots) or {}
+    histograms = collect.score_histograms(workspace.plots) or {}
     drawn = {
         row.reward: charts.score_histogram(histograms[row.reward], row)
         for row in rows
         if row.reward in histograms
     }
-    feedback = collect.feedback_counts(sources.metrics, params.score.feedback)
+    feedback = collect.feedback_counts(workspace.metrics, params.score.feedback)
     return ScoresSection(target, feedback, rows, drawn)
 
 
@@ -93,9 +94,9 @@ class LabelsSection:
     weights: charts.Spec
 
 
-def labels(sources: ReportInputs) -> LabelsSection | None:
+def labels(workspace: Workspace) -> LabelsSection | None:
     """Balance and weights of the labels."""
-    found = collect.label_summary(sources.labels)
+    found = collect.label_summary(workspace.labels)
     if found is None:
         return None
     return LabelsSection(found, charts.label_balance(found), charts.weight_histogram(found))
@@ -109,12 +110,12 @@ class TrainingSection:
     log_ratios: charts.Spec | None
 
 
-def training_curves(sources: ReportInputs) -> TrainingSection | None:
+def training_curves(workspace: Workspace) -> TrainingSection | None:
     """What fine-tuning said of itself."""
-    panels = training.panels(sources.training)
+    panels = training.panels(workspace.training)
     if panels is None:
         return None
-    last = training.last_log_ratios(sources.training)
+    last = training.last_log_ratios(workspace.training)
     drawn = [(panel, charts.curves(panel)) for panel in panels]
     return TrainingSection(drawn, charts.log_ratio_histogram(last) if last else None)
 
@@ -128,10 +129,10 @@ class ExamplesSection:
 
 
 def before_after(
-    params: Params, sources: ReportInputs, evaluated: EvaluationSection | None, album: Album
+    params: Params, workspace: Workspace, evaluated: EvaluationSection | None, album: Album
 ) -> ExamplesSection | None:
     """Pairs with their images; the rewards that the evaluation emphasises stand below them."""
-    found = pairs(params, sources, evaluated.emphasised if evaluated else [params.target.reward], album)
+    found = pairs(params, workspace, evaluated.emphasised if evaluated else [params.target.reward], album)
     if found is None:
         return None
     drawn = {

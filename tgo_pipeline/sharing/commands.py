@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import Params
@@ -52,21 +52,17 @@ def card(params: Params, call: CardCall) -> None:
 
 
 def _write_model(params: Params, call: CardCall, licence: Licence) -> Path:
-    from tgo_pipeline.sharing.facts import Places
     from tgo_pipeline.sharing.model_card import ModelDetails, write_model
 
     about = ModelDetails(licence, call.title, call.model_repo, call.base_model, call.dataset_repo)
-    return write_model(params, Places(), about, call.to / MODEL)
+    return write_model(params, HERE, about, call.to / MODEL)
 
 
 def _write_dataset(params: Params, call: CardCall, licence: Licence) -> Path:
     from tgo_pipeline.sharing.dataset_card import DatasetDetails, write_dataset
-    from tgo_pipeline.sharing.facts import Places
 
     title = call.title if call.what == DATASET else None
-    return write_dataset(
-        params, Places(), DatasetDetails(licence, title, call.dataset_repo), call.to / DATASET
-    )
+    return write_dataset(params, HERE, DatasetDetails(licence, title, call.dataset_repo), call.to / DATASET)
 
 
 def _model_licence(params: Params, call: CardCall) -> Licence:
@@ -114,14 +110,13 @@ def push(call: PushCall) -> list[str]:
     """Upload a shared folder, or with `dry_run` list it; returns what to tell the user, line by line."""
     from tgo_pipeline.sharing import hub
     from tgo_pipeline.sharing import push as sharing
-    from tgo_pipeline.sharing.facts import Places
 
     if call.what not in (MODEL, DATASET):
         raise TgoError(f"{call.what!r} is nothing to push: it must be {MODEL} or {DATASET}.")
     kind = cast(Kind, call.what)
-    places = None if call.folder else Places()
-    folder = call.folder or paths.SHARE / kind
-    planned = sharing.plan(kind, call.repo, folder, call.revision, places)
+    workspace = None if call.folder else HERE
+    folder = call.folder or HERE.share / kind
+    planned = sharing.plan(kind, call.repo, folder, call.revision, workspace)
     if call.dry_run:
         lines = [f"{file.size:>14,}  {file.name}" for file in planned.files]
         total = f"{len(planned.files)} files, {planned.size:,} bytes, would go to the {kind} {call.repo}"

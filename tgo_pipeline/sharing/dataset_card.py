@@ -12,7 +12,6 @@ from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.configurations import Configuration, read_configuration
 from tgo_pipeline.sharing.facts import (
-    Places,
     RewardFact,
     described_rewards,
     require_file,
@@ -25,6 +24,7 @@ from tgo_pipeline.sharing.facts import (
 from tgo_pipeline.sharing.folders import CARD, DATASET, DATASET_PARTS, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
 from tgo_pipeline.storage.tables import read_metadata, read_table
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -85,50 +85,52 @@ class Counts:
         return cls(n, positive, total / max(n, 1), largest, total**2 / squares if squares else 0.0)
 
 
-def write_dataset(params: Params, places: Places, about: DatasetDetails, to: Path) -> Path:
+def write_dataset(params: Params, workspace: Workspace, about: DatasetDetails, to: Path) -> Path:
     """Write the shared data set to the folder `to`: the shards of three stages and their card; returns the card.
 
     Raises `TgoError` if a stage has not run, or ran with other parameters, or `to` holds something else.
     """
-    folders = {name: getattr(places, name) for name in DATASET_PARTS}
+    folders = {name: getattr(workspace, name) for name in DATASET_PARTS}
     for name, folder in folders.items():
         require_file(folder, STAGES[name])
-    require_file(places.thresholds, "threshold")
-    _require_same_labels(params, places)
-    state = state_of(DATASET, places)
+    require_file(workspace.thresholds, "threshold")
+    _require_same_labels(params, workspace)
+    state = state_of(DATASET, workspace)
     with new_folder(to, DATASET, state) as target:
         for name, folder in folders.items():
             link_files(folder, target / name)
         configurations = [read_configuration(name, target / name) for name in DATASET_PARTS]
-        content = dataset_card(params, places, about, configurations, about.repo or str(to))
+        content = dataset_card(params, workspace, about, configurations, about.repo or str(to))
         (target / CARD).write_text(content, encoding="utf-8")
     return to / CARD
 
 
-def _require_same_labels(params: Params, places: Places) -> None:
+def _require_same_labels(params: Params, workspace: Workspace) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
     from tgo_pipeline.storage.shards import status
-    from tgo_pipeline.thresholds.groups import GroupSources
     from tgo_pipeline.thresholds.labels import plan
     from tgo_pipeline.thresholds.stage import planned_fingerprint
 
-    sources = GroupSources(places.prompts, places.generations)
-    fitted = read_metadata(places.thresholds).get("fingerprint")
-    now = status(places.labels, plan(params, scores=places.scores, thresholds=places.thresholds))
-    if now.stale or now.to_do or fitted != planned_fingerprint(params, places.scores, sources):
+    fitted = read_metadata(workspace.thresholds).get("fingerprint")
+    now = status(workspace.labels, plan(params, workspace))
+    if now.stale or now.to_do or fitted != planned_fingerprint(params, workspace):
         raise TgoError(
-            f"{places.labels} was made with other scores or parameters than those of now: give those that it was made "
-            "with (--params), or run the threshold and label stages again."
+            f"{workspace.labels} was made with other scores or parameters than those of now: give those that it was "
+            "made with (--params), or run the threshold and label stages again."
         )
 
 
 def dataset_card(
-    params: Params, places: Places, about: DatasetDetails, configurations: Sequence[Configuration], name: str
+    params: Params,
+    workspace: Workspace,
+    about: DatasetDetails,
+    configurations: Sequence[Configuration],
+    name: str,
 ) -> str:
     """The whole card; `name` is what the data set is loaded by. Checked as the hub's library reads it."""
     from huggingface_hub import DatasetCard
 
-    found = described_rewards(params, places.scores)
+    found = described_rewards(params, workspace.scores)
     rewards = [fact for fact in found if fact.column in configurations[1].features]
     is_drawn = params.generate.source == "model"
     return render(
@@ -144,11 +146,11 @@ def dataset_card(
         rewards=[_public(fact) for fact in rewards],
         scores={fact.column: fact for fact in rewards},
         target=target_words(params),
-        tau=_tau(params, places),
+        tau=_tau(params, workspace),
         threshold=params.threshold,
         details=_details(params.threshold),
         label=params.label,
-        counts=Counts.read(places.labels),
+        counts=Counts.read(workspace.labels),
         parameters={name: tracked(params)[name] for name in SECTIONS},
         licence=about.licence,
     )
@@ -185,11 +187,11 @@ def _public(fact: RewardFact) -> RewardFact:
     return replace(fact, source=without_places(fact.source), scale=without_places(fact.scale))
 
 
-def _tau(params: Params, places: Places) -> dict[str, Any]:
+def _tau(params: Params, workspace: Workspace) -> dict[str, Any]:
     """The row of the thresholds table that the target was split by."""
     from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
 
-    return threshold_row(read_thresholds(places.thresholds), params.target.reward)
+    return threshold_row(read_thresholds(workspace.thresholds), params.target.reward)
 
 
 def _details(threshold: ThresholdParams) -> list[str]:

@@ -12,30 +12,11 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.rendering.markdown import code
-from tgo_pipeline.storage import paths
 from tgo_pipeline.storage.tables import read_metadata
 
 PAPER = "https://arxiv.org/abs/2605.04653"
 _PLACE = re.compile(r"(?P<kind>(?:[\w.-]+[:=])*)(?P<place>[~/].*)", re.DOTALL)
 """A path of this machine, by itself or as part of an address (`pickapic:/data/x`, `pickscore=/data/x`)."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the stages wrote what cards are made of."""
-
-    prompts: Path = paths.PROMPTS
-    generations: Path = paths.GENERATIONS
-    scores: Path = paths.SCORES
-    thresholds: Path = paths.THRESHOLDS
-    labels: Path = paths.LABELS
-    model: Path = paths.MODEL
-    evaluation: Path = paths.EVALUATION
-    evaluation_images: Path = paths.EVALUATION_IMAGES
-
-    def side(self, name: str, kind: str) -> Path:
-        """The `generations` or `scores` of the evaluation's base or tuned side."""
-        return self.evaluation_images / name / kind
 
 
 @dataclass(frozen=True)

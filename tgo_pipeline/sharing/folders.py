@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.sharing.facts import Places, shards
+from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import atomic_folder, lock, stored_fingerprint, sweep_temporaries
+from tgo_pipeline.storage.workspace import Workspace
 
 MARK = ".tgo-share"
 CARD = "README.md"
@@ -105,13 +106,15 @@ def _link(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def state_of(kind: str, places: Places) -> str:
+def state_of(kind: str, workspace: Workspace) -> str:
     """What a shared folder depends on, without reading images or weights: it is out of date when this changes."""
     if kind == MODEL:
-        described = places.model / "tgo.json"
-        sizes = [[str(p.relative_to(places.model)), p.stat().st_size] for p in shared_files(places.model)]
+        described = workspace.model / "tgo.json"
+        sizes = [
+            [str(p.relative_to(workspace.model)), p.stat().st_size] for p in shared_files(workspace.model)
+        ]
         return fingerprint(files=sizes, described=described.read_text() if described.is_file() else None)
-    folders = {name: getattr(places, name) for name in DATASET_PARTS}
+    folders = {name: getattr(workspace, name) for name in DATASET_PARTS}
     return fingerprint(
         **{
             name: [[p.name, stored_fingerprint(p)] for p in shards(folder)]

@@ -14,12 +14,13 @@ from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.sharing import results
 from tgo_pipeline.sharing.card import render
-from tgo_pipeline.sharing.facts import Places, hub_id, shown_model, target_words, tracked
+from tgo_pipeline.sharing.facts import hub_id, shown_model, target_words, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.licences import Licence
 from tgo_pipeline.sharing.loading import PROMPT, Loading, ResultSource, index_of, loading
 from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.sharing.results import EvaluationResults
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -42,22 +43,22 @@ class ModelDetails:
     dataset: str | None = None
 
 
-def write_model(params: Params, places: Places, about: ModelDetails, to: Path) -> Path:
+def write_model(params: Params, workspace: Workspace, about: ModelDetails, to: Path) -> Path:
     """Write the shared model to the folder `to`: the result, its card and the images; returns the card.
 
     Raises `TgoError` if there is no result, or `to` holds something else.
     """
-    described = _described(places.model)
-    _require_same_run(params, described, places.model)
-    found, grid = EvaluationResults.read(params, places), before_after(places, params.seed)
+    described = _described(workspace.model)
+    _require_same_run(params, described, workspace.model)
+    found, grid = EvaluationResults.read(params, workspace), before_after(workspace, params.seed)
     _mention_local_base(described, about)
-    state = state_of(MODEL, places)
+    state = state_of(MODEL, workspace)
     place = ResultSource(about.repo or str(to), on_hub=about.repo is not None)
     with new_folder(to, MODEL, state) as folder:
-        link_files(places.model, folder, about.base_model)
+        link_files(workspace.model, folder, about.base_model)
         if grid is not None:
             grid.image.save(folder / GRID, optimize=True)
-        content = model_card(params, described, about, found, grid, places.model, place)
+        content = model_card(params, described, about, found, grid, workspace.model, place)
         (folder / CARD).write_text(content, encoding="utf-8")
     return to / CARD
 

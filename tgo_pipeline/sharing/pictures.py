@@ -10,8 +10,9 @@ from PIL import Image
 
 from tgo_pipeline.report.pictures import read_images
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.sharing.facts import Places, shards
+from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.tables import read_table
+from tgo_pipeline.storage.workspace import Workspace
 
 PICTURES = 8
 SIDE = 192
@@ -26,11 +27,11 @@ class Grid:
     image: Image.Image
 
 
-def before_after(places: Places, seed: int) -> Grid | None:
+def before_after(workspace: Workspace, seed: int) -> Grid | None:
     """Pairs of images that no one chose, for as many different prompts; None if the evaluation has no images."""
     import numpy as np
 
-    sides = [places.side(name, "generations") for name in ("base", "tuned")]
+    sides = [workspace.side(name, "generations") for name in ("base", "tuned")]
     common = sorted(set.intersection(*(_first_samples(side) for side in sides)))
     if not common:
         return None

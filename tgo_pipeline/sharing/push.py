@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.hub.errors import address, refusal
 from tgo_pipeline.sharing import hub
-from tgo_pipeline.sharing.facts import Places
 from tgo_pipeline.sharing.folders import (
     CARD,
     DATASET,
@@ -30,6 +29,7 @@ from tgo_pipeline.sharing.folders import (
     state_of,
     stored_state,
 )
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -84,11 +84,11 @@ class PushResult:
 
 
 def plan(
-    kind: Kind, repo: str, folder: Path, revision: str | None = None, places: Places | None = None
+    kind: Kind, repo: str, folder: Path, revision: str | None = None, workspace: Workspace | None = None
 ) -> Upload:
     """The files of a shared folder; touches no network.
 
-    Raises `TgoError` if the name is none, the folder lacks its card, or the run has changed since (`places` given).
+    Raises `TgoError` if the name is none, the folder lacks its card, or the run has changed since (`workspace` given).
     """
     if not REPO.fullmatch(repo):
         raise TgoError(
@@ -104,7 +104,7 @@ def plan(
         raise TgoError(
             f"{folder} holds a {stored.get('kind')}, not a {kind}: name another folder with --from."
         )
-    if stored and places is not None and stored.get("state") != state_of(kind, places):
+    if stored and workspace is not None and stored.get("state") != state_of(kind, workspace):
         raise TgoError(
             f"{folder} was made of another run than the one that is here now: run `tgo card {kind}` again, or name "
             "the folder with --from to push it as it is."

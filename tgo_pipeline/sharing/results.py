@@ -12,9 +12,10 @@ from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 from tgo_pipeline.evaluation.tables.tables import short_sheet
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.markdown import bullets, code, table, text
-from tgo_pipeline.sharing.facts import Places, without_places
-from tgo_pipeline.storage import paths
+from tgo_pipeline.sharing.facts import without_places
+from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.tables import read_metadata, read_table
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -35,16 +36,16 @@ class EvaluationResults:
     params: Params
 
     @classmethod
-    def read(cls, params: Params, places: Places) -> EvaluationResults | None:
+    def read(cls, params: Params, workspace: Workspace) -> EvaluationResults | None:
         """None if there is no evaluation. Raises `TgoError` if it is one of another model than the one that is here."""
         from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
-        if not places.evaluation.is_file():
+        if not workspace.evaluation.is_file():
             return None
-        rows = read_table(places.evaluation, EVALUATION).to_pylist()
-        metadata = read_metadata(places.evaluation)
+        rows = read_table(workspace.evaluation, EVALUATION).to_pylist()
+        metadata = read_metadata(workspace.evaluation)
         legend = metadata.get("legend", {})
-        _require_same_model(legend, places.evaluation, places.model)
+        _require_same_model(legend, workspace.evaluation, workspace.model)
         return cls(
             rows, metadata.get("confidence", params.evaluate.confidence), without_places(legend), params
         )
@@ -130,7 +131,7 @@ def _index_entries(row: Mapping[str, Any], facts: Mapping[str, Any], confidence:
 
     about: dict[str, Any] = {
         "task_type": TASK,
-        "dataset_type": paths.file_name(row["test_set"]),
+        "dataset_type": file_name(row["test_set"]),
         "dataset_name": row["test_set"],
         "dataset_args": {"prompts": row["n_prompts"], "hash": facts.get("hash")},
     }

@@ -1,31 +1,7 @@
-"""Where every stage reads and writes, relative to the project's root; `dvc.yaml` names the same places."""
+"""Names of files."""
 
 import hashlib
 import re
-from pathlib import Path
-
-INPUTS = Path("inputs.yaml")
-PROMPTS = Path("data/prompts.parquet")
-GENERATIONS = Path("data/generations")
-SCORES = Path("data/scores")
-THRESHOLDS = Path("data/thresholds.parquet")
-BASELINES = Path("data/baselines.parquet")
-ADEQUACY = Path("data/adequacy.parquet")
-LABELS = Path("data/labels")
-ENCODED = Path("data/encoded")
-MODEL = Path("models/tuned")
-CHECKPOINTS = Path("models/checkpoints")
-EVALUATION = Path("data/evaluation.parquet")
-EVALUATION_IMAGES = Path("data/evaluation")
-SWEEP = Path("data/sweep.parquet")
-SWEEP_IMAGES = Path("data/sweep")
-TABLES = Path("tables")
-METRICS = Path("metrics")
-PLOTS = Path("plots")
-TRAINING = Path("training")
-RUNS = Path("runs")
-SHARE = Path("share")
-REPORT = Path("report.html")
 
 
 def file_name(text: str) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.thresholds.baselines import Comparison, sample_baselines
-from tgo_pipeline.thresholds.groups import GroupSources, members
+from tgo_pipeline.thresholds.groups import members
 
 if TYPE_CHECKING:
     import polars as pl
 
     from tgo_pipeline.params import ThresholdParams
+    from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
 
@@ -24,7 +25,7 @@ def compare(
     values: np.ndarray,
     rule: ThresholdParams,
     tau: float,
-    sources: GroupSources,
+    workspace: Workspace,
     proxy: tuple[pl.DataFrame, np.ndarray] | None = None,
 ) -> Comparison:
     """What the target scores `values` (N,) of `frame` that are not NaN are compared with, one after the other.
@@ -35,7 +36,7 @@ def compare(
     scored = ~np.isnan(values)
     if rule.baseline == "global":
         return sample_baselines(values[scored], np.empty(0), rule, tau)
-    numbers = members([frame] if proxy is None else [frame, proxy[0]], rule, sources).numbers
+    numbers = members([frame] if proxy is None else [frame, proxy[0]], rule, workspace).numbers
     reference = None
     if proxy is not None:
         known = ~np.isnan(proxy[1])

@@ -10,35 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage import paths
 from tgo_pipeline.thresholds.baselines import NOWHERE
 
 if TYPE_CHECKING:
     import polars as pl
 
     from tgo_pipeline.params import ThresholdParams
-
-
-@dataclass(frozen=True)
-class GroupSources:
-    """Where groups are looked up: the prompts table, and the generations for `group: model`."""
-
-    prompts: Path
-    generations: Path
-
-    def fingerprint(self, params: ThresholdParams) -> str | None:
-        """What the groups depend on; None where there are none. Scores follow their generations already."""
-        from tgo_pipeline.storage.fingerprints import content_fingerprint
-        from tgo_pipeline.storage.tables import read_metadata
-
-        if params.group not in ("source", "category"):
-            return None
-        if not self.prompts.is_file():
-            raise TgoError(f"{self.prompts} does not exist: run the prompts stage first.")
-        return read_metadata(self.prompts).get("fingerprint") or content_fingerprint(self.prompts)
-
-
-PROJECT = GroupSources(paths.PROMPTS, paths.GENERATIONS)
+    from tgo_pipeline.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -51,7 +29,7 @@ class Members:
     numbers: list[np.ndarray]
 
 
-def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: GroupSources) -> Members:
+def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, workspace: Workspace) -> Members:
     """Number the prompts, or with `baseline: group` the groups, of frames with `sample_id` and `prompt_id`.
 
     Raises `TgoError` if no sample of one of them belongs to a group.
@@ -61,7 +39,7 @@ def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: Gr
     if params.group is None:
         level, columns = "prompt", [frame["prompt_id"] for frame in frames]
     else:
-        level, columns = params.group, [_groups(frame, params.group, sources) for frame in frames]
+        level, columns = params.group, [_groups(frame, params.group, workspace) for frame in frames]
     whole = pl.concat(columns)
     ranks = (whole.rank("dense").cast(pl.Int64) - 1).fill_null(NOWHERE).to_numpy()
     names = whole.drop_nulls().unique().sort()
@@ -69,12 +47,12 @@ def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, sources: Gr
     return Members(level, names, np.split(ranks, edges))
 
 
-def _groups(frame: pl.DataFrame, group: str, sources: GroupSources) -> pl.Series:
+def _groups(frame: pl.DataFrame, group: str, workspace: Workspace) -> pl.Series:
     key = "sample_id" if group == "model" else "prompt_id"
-    known = _models(sources.generations) if group == "model" else _prompts(sources.prompts, group)
+    known = _models(workspace.generations) if group == "model" else _prompts(workspace.prompts, group)
     found = frame.select(key).join(known, on=key, how="left", maintain_order="left")[group]
     if found.null_count() == len(found):
-        where = sources.generations if group == "model" else sources.prompts
+        where = workspace.generations if group == "model" else workspace.prompts
         raise TgoError(
             f"threshold.group is {group}, but {where} names the {group} of none of the {len(found)} samples: choose "
             "another group, or baseline: global."
@@ -95,3 +73,15 @@ def _models(folder: Path) -> pl.DataFrame:
     from tgo_pipeline.storage.tables import read_folder
 
     return read_folder(folder, ["sample_id", "model"]).unique("sample_id", keep="first", maintain_order=True)
+
+
+def groups_fingerprint(params: ThresholdParams, prompts: Path) -> str | None:
+    """What the groups depend on; None where there are none. Scores follow their generations already."""
+    from tgo_pipeline.storage.fingerprints import content_fingerprint
+    from tgo_pipeline.storage.tables import read_metadata
+
+    if params.group not in ("source", "category"):
+        return None
+    if not prompts.is_file():
+        raise TgoError(f"{prompts} does not exist: run the prompts stage first.")
+    return read_metadata(prompts).get("fingerprint") or content_fingerprint(prompts)

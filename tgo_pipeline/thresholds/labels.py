@@ -22,7 +22,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
-from tgo_pipeline.thresholds.groups import PROJECT, GroupSources
+from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.thresholds.targets import (
     mid_ranks,
     read_score_shard,
@@ -149,19 +149,20 @@ class Labelled:
         return ~np.isnan(self.scores)
 
 
-def plan(params: Params, *, scores: Path, thresholds: Path) -> list[Shard]:
+def plan(params: Params, workspace: Workspace) -> list[Shard]:
     """One label shard per score shard. Every one depends on all scores, through tau and the unit of the weights.
 
     Raises `TgoError` if there are no score shards or no thresholds table.
     """
     from tgo_pipeline.storage.tables import read_metadata
 
+    thresholds = workspace.thresholds
     if not thresholds.is_file():
         raise TgoError(f"{thresholds} does not exist: run the threshold stage first.")
-    files = score_files(scores)
+    files = score_files(workspace.scores)
     content = fingerprint(
         version=VERSION,
-        scores=scores_fingerprint(scores),
+        scores=scores_fingerprint(workspace.scores),
         thresholds=read_metadata(thresholds).get("fingerprint") or content_fingerprint(thresholds),
         target=params.target,
         target_rewards=params.target_rewards,
@@ -177,30 +178,21 @@ def _shard(file: Path, content: str) -> Shard:
     return Shard(shard["split"], int(shard["index"]), int(shard["count"]), content)
 
 
-def label_folder(
-    params: Params,
-    *,
-    scores: Path,
-    thresholds: Path,
-    labels: Path,
-    metrics: Path,
-    plots: Path,
-    sources: GroupSources = PROJECT,
-) -> Status:
-    """Write a label shard beside every score shard (same name), `metrics` (JSON) and `plots/weights.csv`.
+def label_folder(params: Params, workspace: Workspace) -> Status:
+    """Write a label shard for every score shard (same name), `metrics/label.json` and `plots/weights.csv`.
 
-    The rule is the one that `thresholds` was fitted for; groups are looked up in `sources`. A sample without a target
+    The rule is the one that the thresholds were fitted for. A sample without a target
     score gets no row and is counted as failed. Raises `TgoError`, before anything is written, if no sample can be
     labelled or all fall on one side.
     """
-    shards = plan(params, scores=scores, thresholds=thresholds)
-    data_set = label_scores(params, scores=scores, thresholds=thresholds, sources=sources)
+    shards = plan(params, workspace)
+    data_set = label_scores(params, workspace)
     _require_both_sides(data_set, params.label.ties)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
-        _write_shards(waiting, stop, shards, data_set, scores=scores, labels=labels)
+        _write_shards(waiting, stop, shards, data_set, workspace)
 
-    status = run_shards(labels, shards, work)
+    status = run_shards(workspace.labels, shards, work)
     numbers = summary(data_set)
     log.info(
         "%s labelled at %s: %.1f %% positive, weights %.3g on average, effective sample size %.0f of %d",
@@ -218,15 +210,13 @@ def label_folder(
             numbers["labelled"],
             params.label.ties,
         )
-    with atomic(metrics) as temporary:
+    with atomic(workspace.metrics / "label.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
-    _write_weights(data_set, plots / "weights.csv")
+    _write_weights(data_set, workspace.plots / "weights.csv")
     return status
 
 
-def label_scores(
-    params: Params, *, scores: Path, thresholds: Path, sources: GroupSources = PROJECT
-) -> Labelled:
+def label_scores(params: Params, workspace: Workspace) -> Labelled:
     """Target score, label and weight of every sample of the score shards, in the order of the shards.
 
     A sample whose prompt or group has too few scores for a baseline of its own is compared with the global tau, and
@@ -235,6 +225,7 @@ def label_scores(
     from tgo_pipeline.thresholds.compare import compare
     from tgo_pipeline.thresholds.table import fitted_rule, read_thresholds, taus, threshold_row
 
+    scores, thresholds = workspace.scores, workspace.thresholds
     table = read_thresholds(thresholds)
     target, rewards = params.target.reward, params.target_rewards
     row = threshold_row(table, target)
@@ -263,7 +254,7 @@ def label_scores(
     proxy = None
     if folder != scores:
         proxy = (reference, target_scores(reference, target, rewards, reference, taus(table)))
-    compared = compare(frame, values, rule, tau, sources, proxy)
+    compared = compare(frame, values, rule, tau, workspace, proxy)
     return _labelled(params, rule, tau, values, compared)
 
 
@@ -307,23 +298,21 @@ def _write_shards(
     stop: Stop,
     shards: Sequence[Shard],
     data_set: Labelled,
-    *,
-    scores: Path,
-    labels: Path,
+    workspace: Workspace,
 ) -> None:
     from tgo_pipeline.storage.tables import write_table
 
     wanted = {shard.name for shard in waiting}
     start = 0
     for shard in shards:
-        samples = read_score_shard(scores / shard.name, [])
+        samples = read_score_shard(workspace.scores / shard.name, [])
         rows = slice(start, start + samples.num_rows)
         start = rows.stop
         if shard.name not in wanted:
             continue
         table = _label_table(samples, data_set, rows)
         failed = samples.num_rows - table.num_rows
-        with atomic(labels / shard.name) as temporary:
+        with atomic(workspace.labels / shard.name) as temporary:
             write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": failed})
         log.info("%s: %d labels, %d samples without a target score", shard.name, table.num_rows, failed)
         stop.check()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.paths import ADEQUACY, BASELINES
 from tgo_pipeline.storage.shards import atomic
-from tgo_pipeline.thresholds.groups import PROJECT, GroupSources
+from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.thresholds.groups import groups_fingerprint
 from tgo_pipeline.thresholds.targets import (
     finite,
     read_scores,
@@ -41,27 +41,19 @@ METRICS = (
 )
 
 
-def fit_folder(
-    params: Params,
-    *,
-    scores: Path,
-    thresholds: Path,
-    metrics: Path,
-    plots: Path,
-    sources: GroupSources = PROJECT,
-) -> None:
-    """Fit the thresholds of `scores`, or of the proxy folder, and write the table, beside it `baselines.parquet`
-    and `adequacy.parquet`, `metrics` (JSON), `plots/scores.csv`, and `<reward>.{vl.json,svg}` in `plots/thresholds` and
+def fit_folder(params: Params, workspace: Workspace) -> None:
+    """Fit the thresholds of the scores, or of the proxy folder, and write the tables of thresholds, baselines and
+    adequacy, `metrics/threshold.json`, `plots/scores.csv`, and `<reward>.{vl.json,svg}` in `plots/thresholds` and
     `plots/adequacy`.
 
-    Groups (`threshold.group`) are looked up in `sources`. Raises `TgoError`, before anything is written, for scores
-    that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
+    Groups (`threshold.group`) are looked up in the prompts and generations. Raises `TgoError`, before anything is
+    written, for scores that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
     from tgo_pipeline.storage.tables import write_table
     from tgo_pipeline.thresholds.adequacy.stage import write_report
     from tgo_pipeline.thresholds.fit import fit
 
-    folder = reference_folder(params.threshold, scores)
+    folder = reference_folder(params.threshold, workspace.scores)
     rewards = params.score.columns
     frame = read_scores(folder, rewards)
     table = fit(
@@ -73,9 +65,9 @@ def fit_folder(
         seed=params.seed,
         scores_fingerprint=scores_fingerprint(folder),
     )
-    per_prompt = _baselines(params, frame, table, sources)
-    mark = {"fingerprint": planned_fingerprint(params, scores, sources)}
-    with atomic(thresholds.with_name(BASELINES.name)) as temporary:
+    per_prompt = _baselines(params, frame, table, workspace)
+    mark = {"fingerprint": planned_fingerprint(params, workspace)}
+    with atomic(workspace.baselines) as temporary:
         write_table(per_prompt, temporary, mark)
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
@@ -84,19 +76,19 @@ def fit_folder(
         params,
         frame,
         table.to_pylist(),
-        path=thresholds.with_name(ADEQUACY.name),
-        plots=plots / "adequacy",
+        path=workspace.adequacy,
+        plots=workspace.plots / "adequacy",
         fingerprint=mark["fingerprint"],
     )
     numbers = {name: _metrics(row) | verdicts[name] for name, row in rows.items()}
-    with atomic(metrics) as temporary:
+    with atomic(workspace.metrics / "threshold.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
-    _plot(params, frame, rows, plots)
-    with atomic(thresholds) as temporary:  # last: with it the stage counts as done
+    _plot(params, frame, rows, workspace.plots)
+    with atomic(workspace.thresholds) as temporary:  # last: with it the stage counts as done
         write_table(table, temporary, mark)
 
 
-def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: GroupSources) -> pa.Table:
+def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, workspace: Workspace) -> pa.Table:
     import numpy as np
 
     from tgo_pipeline.thresholds.baseline_table import baseline_table
@@ -106,8 +98,8 @@ def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: Gr
     taus = dict(zip(table["reward"].to_pylist(), table["tau"].to_pylist(), strict=True))
     values = target_scores(frame, target, params.target_rewards, frame, taus)
     known = np.isfinite(values)
-    belongs = members([frame], params.threshold, sources)
-    prompts = belongs if belongs.level == "prompt" else members([frame], NO_GROUP, sources)
+    belongs = members([frame], params.threshold, workspace)
+    prompts = belongs if belongs.level == "prompt" else members([frame], NO_GROUP, workspace)
     return baseline_table(
         target,
         values[known],
@@ -119,17 +111,17 @@ def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, sources: Gr
     )
 
 
-def planned_fingerprint(params: Params, scores: Path, sources: GroupSources = PROJECT) -> str:
+def planned_fingerprint(params: Params, workspace: Workspace) -> str:
     """What the table of these scores and parameters would carry in its metadata; another one makes it stale."""
     return fingerprint(
         version=VERSION,
-        scores=scores_fingerprint(reference_folder(params.threshold, scores)),
+        scores=scores_fingerprint(reference_folder(params.threshold, workspace.scores)),
         rewards=sorted(params.score.columns),
         threshold=params.threshold,
         target=params.target,
         target_rewards=params.target_rewards,
         seed=params.seed,
-        groups=sources.fingerprint(params.threshold),
+        groups=groups_fingerprint(params.threshold, workspace.prompts),
         label=params.label,
     )
 

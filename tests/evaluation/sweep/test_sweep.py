@@ -17,6 +17,7 @@ import pytest
 
 from tests.generators.guided import make_family
 from tests.rewards import tiny as rewards
+from tests.thresholds.shards import flat
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.sweep.sweep import SWEEP, Guided, check_strengths, compare, sweep
 from tgo_pipeline.evaluation.sweep.view import show
@@ -34,18 +35,12 @@ class World:
     params: Params
 
     def sweep(self, strengths: tuple[float, ...] = (0.5, 2.0), images: int = 2) -> list[dict[str, Any]]:
-        sweep(
-            self.params,
-            strengths,
-            images_per_prompt=images,
-            prompts=self.root / "prompts.parquet",
+        places = flat(self.root).moved(
             model=self.root / "tuned",
-            scores=self.root / "scores",
-            thresholds=self.root / "thresholds.parquet",
-            folder=self.root / "sweep",
-            table=self.root / "sweep.parquet",
-            plots=self.root / "plots",
+            sweep_images=self.root / "sweep",
+            sweep=self.root / "sweep.parquet",
         )
+        sweep(self.params, places, strengths, images_per_prompt=images)
         return read_table(self.root / "sweep.parquet", SWEEP).to_pylist()
 
     def written(self) -> dict[str, int]:

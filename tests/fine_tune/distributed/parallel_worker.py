@@ -44,7 +44,7 @@ def run(case: dict[str, Any], rank: int) -> str:
     if case.get("breaks") == rank:
         places["prompts"] = Path("nowhere.parquet")
     try:
-        stage.run(params, **places)
+        stage.run(params, world.workspace(places))
     except (TgoError, Interrupted) as error:
         return f"{type(error).__name__}: {error}"
     return "finished"

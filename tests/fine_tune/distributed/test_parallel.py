@@ -25,7 +25,7 @@ from tests.fine_tune import world
 from tests.fine_tune.runs import interrupt, results, train, trajectory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
-from tgo_pipeline.storage import paths
+from tgo_pipeline.storage.workspace import HERE
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs/accelerate"
@@ -128,7 +128,7 @@ def test_the_stage_runs_under_the_launcher(source: Path, tmp_path_factory: pytes
             break
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 4/4") == 1  # the main process speaks for all
-    assert json.loads((folder / paths.MODEL / "tgo.json").read_text())["steps"] == 4
+    assert json.loads((folder / HERE.model / "tgo.json").read_text())["steps"] == 4
     again = launch(folder, "one_gpu.yaml", "stages.fine_tune")
     assert "nothing to do" in again.stderr
 
@@ -137,9 +137,9 @@ def prepared(folder: Path, source: Path) -> Path:
     """A project that is ready for the stage."""
     ours = world.places(source)
     for name, path in (
-        ("labels", paths.LABELS),
-        ("generations", paths.GENERATIONS),
-        ("prompts", paths.PROMPTS),
+        ("labels", HERE.labels),
+        ("generations", HERE.generations),
+        ("prompts", HERE.prompts),
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).symlink_to(ours[name])

@@ -37,8 +37,8 @@ def test_the_stage_tunes_the_family(
     model = write(tmp_path / "model")
     size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
     params = world.params(model, size, method=method, steps=2, caption_dropout=0.3, learning_rate=1e-2)
-    stage.run(params, **places)
+    stage.run(params, world.workspace(places))
     images, prompts = CACHED[write]
     assert set(read_tensors(next(places["encoded"].glob("train-*")))[0]) == images
     assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == prompts
-    assert not np.array_equal(draw(places["output"], params), draw(model, params))
+    assert not np.array_equal(draw(places["model"], params), draw(model, params))

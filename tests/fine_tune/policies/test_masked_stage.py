@@ -53,11 +53,11 @@ def test_the_stage_tunes_the_family_and_resumes_exactly(
         "learning_rate": 0.05,
     }
     params = world.params(model, {"guidance_scale": 2.0}, method=method, temperature=1.0, **options)
-    stage.run(params, **places)
+    stage.run(params, world.workspace(places))
     assert set(read_tensors(next(places["encoded"].glob("train-*")))[0]) == {"tokens", "size"}
     assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == {"states", "pooled"}
-    assert not np.array_equal(draw(places["output"], params), draw(model, params))
-    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "output", "training")}
+    assert not np.array_equal(draw(places["model"], params), draw(model, params))
+    broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "model", "training")}
     update = Trainer.update
 
     def update_twice(trainer: Trainer) -> Any:
@@ -67,9 +67,9 @@ def test_the_stage_tunes_the_family_and_resumes_exactly(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, **broken)
-    stage.run(params, **broken)
-    whole, resumed = (load_file(each["output"] / WRITTEN[method]) for each in (places, broken))
+        stage.run(params, world.workspace(broken))
+    stage.run(params, world.workspace(broken))
+    whole, resumed = (load_file(each["model"] / WRITTEN[method]) for each in (places, broken))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -96,14 +96,14 @@ def test_a_model_that_is_an_adapter_is_fused_before_it_is_tuned(
 ) -> None:
     base = tiny_amused_pipeline(tmp_path / "model")
     adapted = places | {
-        name: tmp_path / "adapted" / name for name in ("checkpoints", "output", "training", "encoded")
+        name: tmp_path / "adapted" / name for name in ("checkpoints", "model", "training", "encoded")
     }
-    stage.run(world.params(base, method="lora", steps=2, learning_rate=0.05), **adapted)
+    stage.run(world.params(base, method="lora", steps=2, learning_rate=0.05), world.workspace(adapted))
     with pytest.raises(TgoError, match="is an adapter itself"):
-        stage.run(world.params(adapted["output"], method="lora", steps=1), **places)
-    stage.run(world.params(adapted["output"], steps=1, learning_rate=1e-30), **places)
-    before: Any = load_pipeline(str(adapted["output"]))
-    after: Any = load_pipeline(str(places["output"]))
+        stage.run(world.params(adapted["model"], method="lora", steps=1), world.workspace(places))
+    stage.run(world.params(adapted["model"], steps=1, learning_rate=1e-30), world.workspace(places))
+    before: Any = load_pipeline(str(adapted["model"]))
+    after: Any = load_pipeline(str(places["model"]))
     given = (
         torch.zeros(1, 8, 8, dtype=torch.long),
         torch.randn(1, 24, 16),

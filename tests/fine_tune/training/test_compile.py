@@ -37,7 +37,7 @@ def test_a_compiled_network_trains_as_an_eager_one(
 ) -> None:
     params = world.params(source / "model", **FINE_TUNE)
     params = dataclasses.replace(params, runtime=dataclasses.replace(params.runtime, compile=True))
-    stage.run(params, **world.joined_places(source, tmp_path / "compiled"))
+    stage.run(params, world.workspace(world.joined_places(source, tmp_path / "compiled")))
     assert len(quick_backend) == 1  # an adapter's reference is the same network
     train(source, tmp_path / "eager", FINE_TUNE)
     expected, found = trajectory(tmp_path / "eager"), trajectory(tmp_path / "compiled")

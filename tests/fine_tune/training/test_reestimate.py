@@ -52,7 +52,7 @@ def scored(source: Path) -> dict[str, Path]:
 
 
 def train(source: Path, root: Path, **fine_tune: Any) -> Path:
-    stage.run(params(source / "model", **fine_tune), **world.joined_places(source, root))
+    stage.run(params(source / "model", **fine_tune), world.workspace(world.joined_places(source, root)))
     return root
 
 

@@ -25,7 +25,7 @@ from tgo_pipeline.storage.shards import Interrupted
 
 TIMEOUT_S = 120
 STOPPED = 130
-KEPT = ("output", "training", "encoded")
+KEPT = ("model", "training", "encoded")
 PRELOAD = [
     "diffusers.pipelines.stable_diffusion",
     "dvc.repo",
@@ -43,7 +43,7 @@ Places = dict[str, Path]
 def run(params: Params, places: Places) -> None:
     """A process that runs the stage as the command line does."""
     try:
-        stage.run(params, **places)
+        stage.run(params, world.workspace(places))
     except Interrupted:
         sys.exit(STOPPED)
 
@@ -102,7 +102,7 @@ def unbroken(
 def digests(places: Places) -> dict[str, str]:
     """The content of everything a training leaves behind."""
     files = [file for name in KEPT for file in places[name].rglob("*") if file.is_file()]
-    return {str(file.relative_to(places["output"].parent)): digest(file) for file in files}
+    return {str(file.relative_to(places["model"].parent)): digest(file) for file in files}
 
 
 def digest(file: Path) -> str:
@@ -121,7 +121,7 @@ def finish(context: ForkServerContext, params: Params, places: Places, expected:
     assert process.exitcode == 0
     assert digests(places) == expected
     assert not places["checkpoints"].exists()
-    assert not list(places["output"].parent.rglob(".tmp-*"))
+    assert not list(places["model"].parent.rglob(".tmp-*"))
 
 
 KILLS = [
@@ -161,7 +161,7 @@ def test_stopped_by_a_signal_then_run_again(
     process.join(TIMEOUT_S)
     assert process.exitcode == STOPPED
     assert len(list(places["checkpoints"].glob("step-*/state.json"))) == 1
-    assert not places["output"].exists()
+    assert not places["model"].exists()
     finish(context, params, places, unbroken)
 
 
@@ -172,8 +172,8 @@ def test_other_parameters_do_not_resume(
     process.start()
     process.join(TIMEOUT_S)
     other = world.params(source / "model", steps=1)
-    inputs = {name: places[name] for name in ("labels", "generations", "output", "checkpoints")}
-    assert stage.progress(params, **inputs).step == 2
+    inputs = {name: places[name] for name in ("labels", "generations", "model", "checkpoints")}
+    assert stage.progress(params, world.workspace(inputs)).step == 2
     with caplog.at_level(logging.INFO, "tgo"):
-        stage.run(other, **places)
+        stage.run(other, world.workspace(places))
     assert "discarding" in caplog.text and "resuming" not in caplog.text

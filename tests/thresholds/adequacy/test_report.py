@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.thresholds.shards import params, score_frame, write_scores
+from tests.thresholds.shards import flat, params, score_frame, write_scores
 from tests.thresholds.worlds import flips, gaussian
 from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
@@ -246,13 +246,7 @@ def test_the_same_scores_give_the_same_report() -> None:
 def test_the_stage_writes_the_table_beside_the_thresholds_with_plots_and_metrics(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores", {"clip": gaussian(0.4, 100, 8)[0].ravel()}, per_prompt=8)
     chosen = params(["clip"], target={"reward": "clip"}, threshold={"bootstrap": 20})
-    fit_folder(
-        chosen,
-        scores=tmp_path / "scores",
-        thresholds=tmp_path / "thresholds.parquet",
-        metrics=tmp_path / "threshold.json",
-        plots=tmp_path / "plots",
-    )
+    fit_folder(chosen, flat(tmp_path))
     table = read_adequacy(tmp_path / "adequacy.parquet")
     mark = read_metadata(tmp_path / "thresholds.parquet")["fingerprint"]
     assert read_metadata(tmp_path / "adequacy.parquet")["fingerprint"] == planned_fingerprint(mark)

@@ -26,6 +26,7 @@ from tgo_pipeline.params import TARGET_COMBINATIONS, EvaluateParams, GuidancePar
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,21 +87,15 @@ class Guided:
 
 def sweep(
     params: Params,
+    workspace: Workspace,
     strengths: Iterable[float],
     *,
     images_per_prompt: int,
-    prompts: Path,
-    model: Path,
-    scores: Path,
-    thresholds: Path,
-    folder: Path,
-    table: Path,
-    plots: Path,
 ) -> None:
-    """Write `table` (schema `SWEEP`), `plots`/sweep.csv and the charts in `plots`/sweep.
+    """Write the table of the sweep (schema `SWEEP`), `plots/sweep.csv` and the charts in `plots/sweep`.
 
-    All strengths draw the same prompts from the seeds of the evaluation; 0 is always among them. `scores` and
-    `thresholds` are for a target that combines rewards, which is left out where they are missing. Raises `TgoError`
+    All strengths draw the same prompts from the seeds of the evaluation; 0 is always among them. A target that combines
+    rewards is left out where the training scores or thresholds are missing. Raises `TgoError`
     for missing inputs, before anything is drawn.
     """
     from tgo_pipeline.evaluation.sweep.plots import write_plots
@@ -113,12 +108,13 @@ def sweep(
             f"images_per_prompt is {images_per_prompt}: the distance between images of a prompt needs at least 2, "
             f"and all of them in one shard (generate.shard_size is {params.generate.shard_size})."
         )
-    test = read_test_prompts(prompts)
+    test = read_test_prompts(workspace.prompts)
     rewards = evaluation_rewards(params)
     for spec in specs.resolve_all(rewards).values():
         require(spec)
-    guided = Guided.find(params, model)
-    target = _target(params, scores=scores, thresholds=thresholds)
+    guided = Guided.find(params, workspace.model)
+    target = _target(params, workspace)
+    folder = workspace.sweep_images
     sides = {
         s: Side(f"strength {s:g}", guided.base, guided.revision, folder / f"strength-{s:g}") for s in wanted
     }
@@ -133,11 +129,11 @@ def sweep(
     measured = [name for name in (CLIP, PIXELS) if not frames[0.0][name].null_count()]
     rows += compare(frames, measured, DIVERSITIES, params.evaluate, params.seed)
     result = pa.Table.from_pylist(rows, schema=SWEEP)
-    with atomic(table) as temporary:
+    with atomic(workspace.sweep) as temporary:
         write_table(
             result, temporary, {"confidence": params.evaluate.confidence, "guidance": guided.guidance.kind}
         )
-    write_plots(result, names, plots, params.evaluate.confidence)
+    write_plots(result, names, workspace.plots, params.evaluate.confidence)
 
 
 def check_strengths(strengths: Iterable[float]) -> list[float]:
@@ -151,16 +147,16 @@ def check_strengths(strengths: Iterable[float]) -> list[float]:
     return values
 
 
-def _target(params: Params, *, scores: Path, thresholds: Path) -> Target | None:
+def _target(params: Params, workspace: Workspace) -> Target | None:
     """A target that combines rewards, if its yardstick is there; one that is a reward is a column already."""
     if params.target.reward not in TARGET_COMBINATIONS:
         return None
-    if not (thresholds.is_file() and scores.is_dir()):
+    if not (workspace.thresholds.is_file() and workspace.scores.is_dir()):
         log.info(
             "leaving out the target %s: there are no training scores to measure it by", params.target.reward
         )
         return None
-    return Target.read(params, scores=scores, thresholds=thresholds)
+    return Target.read(params, workspace)
 
 
 def _draw_and_score(

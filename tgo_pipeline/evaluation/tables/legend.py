@@ -14,6 +14,7 @@ from tgo_pipeline.evaluation.identities import model_identity
 from tgo_pipeline.evaluation.models import PURPOSE, Side
 from tgo_pipeline.evaluation.statistics.matrix import FLIPS
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params
+from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,18 +44,16 @@ AGGREGATES = {
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "none"}
 
 
-def legend(
-    params: Params, *, sides: Sequence[Side], test: pl.DataFrame, prompts: Path, scores: Path
-) -> Legend:
-    """The legend of a finished evaluation; `prompts` is the prompts table, `scores` are the training scores.
+def legend(params: Params, workspace: Workspace, *, sides: Sequence[Side], test: pl.DataFrame) -> Legend:
+    """The legend of a finished evaluation.
 
     Reads what the score shards of the first side say of their rewards, and the files of the models.
     """
     described = _described_rewards(sides[0].scores)
     return {
         "rewards": described,
-        "target": _target(params, scores),
-        "test_sets": _test_sets(params, test, prompts),
+        "target": _target(params, workspace.scores),
+        "test_sets": _test_sets(params, test, workspace.prompts),
         "models": {side.name: model_identity(side.model, side.revision) for side in sides},
         "sampling": {"images": _sampling(params, sides[0])},
         "statistics": {"intervals and tests": _statistics(params)},
