@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from tests.datasets.public import pickapic, uid, write_pickapic
+from tgo_pipeline.datasets.sources import identity
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback.read import identity, read
+from tgo_pipeline.feedback.read import read
 from tgo_pipeline.params.feedback import FeedbackParams
 
 STARS = [("a.png", 5, "ann"), ("a.png", 3, "bob"), ("b.png", 1, "ann")]
@@ -139,8 +140,8 @@ def test_what_cannot_be_is_refused_with_its_row(
     ("name", "content", "message"),
     [
         ("f.csv", b"file_name,rating\n\xff\xfe,2\n", "UTF-8|utf-8"),
-        ("f.csv", b"file_name,rating\na,2,3\n", "cannot be read: found more fields"),
-        ("f.jsonl", b'{"file_name": "a", "rating": 1}\n{"file_name": \n', "cannot be read"),
+        ("f.csv", b"file_name,rating\na,2,3\n", "line 2: not as many values as columns"),
+        ("f.jsonl", b'{"file_name": "a", "rating": 1}\n{"file_name": \n', "line 2: not JSON"),
         ("f.parquet", b"PAR1", "cannot be read as Parquet"),
         ("f.xlsx", b"PK", "is of a kind that is not read here"),
     ],

@@ -12,7 +12,7 @@ from tests.datasets.public import write_parti
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.prompts import sources
 from tgo_pipeline.prompts.sources import Prompt
-from tgo_pipeline.reading.tabular import column_names
+from tgo_pipeline.reading.tables import open_table
 
 PROMPTS = ['a "red" fox, running', "  Füchse im Schnee ", "狐", "", "two  spaces"]
 
@@ -128,7 +128,7 @@ def test_the_demo_has_prompts() -> None:
 def test_column_names_are_those_of_the_table(tmp_path: Path, name: str) -> None:
     write = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[Path(name).suffix]
     write(tmp_path / name)
-    assert column_names(tmp_path / name) == ["id", "prompt"]
+    assert open_table(tmp_path / name).names == ["id", "prompt"]
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_a_table_without_column_names_is_refused(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TgoError, match=message):
-        column_names(tmp_path / name)
+        open_table(tmp_path / name).require([])
 
 
 def test_an_empty_table_has_no_column_names(tmp_path: Path) -> None:
     for name in ("p.csv", "p.jsonl"):
         (tmp_path / name).touch()
-        assert column_names(tmp_path / name) == []
+        assert open_table(tmp_path / name).names == []
 
 
 def test_a_table_may_have_category_and_challenge(tmp_path: Path) -> None:

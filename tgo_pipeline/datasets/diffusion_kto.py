@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.datasets.image_files import ImageFiles
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS, RATINGS
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.reading import text
+from tgo_pipeline.reading.tables import CsvTable, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,10 +57,10 @@ class DiffusionKTO(ImageFiles):
             raise TgoError(f"{self.address}: {self.place.name} has no {name}.")
         return found[0]
 
-    def _table(self) -> Iterator[tuple[str, ...]]:
-        return text.rows(self.place, self._file, COLUMNS)
+    def _table(self) -> Iterator[Record]:
+        return CsvTable(self.place, self._file, whole=True).rows(COLUMNS)
 
-    def _value(self, label: str) -> float:
+    def _value(self, label: str | None) -> float:
         if label not in VALUES:
             raise TgoError(
                 f"{self.place.where(self._file)}: split is {label!r}: it must be one of {', '.join(VALUES)}."

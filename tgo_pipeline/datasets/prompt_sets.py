@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tgo_pipeline.datasets.base import ROWS, Dataset
+from tgo_pipeline.datasets.base import Dataset
 from tgo_pipeline.datasets.schemas import PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.reading import parquet, text
+from tgo_pipeline.reading import text
+from tgo_pipeline.reading.tables import CsvTable, ParquetTable, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,9 +102,7 @@ def _one_of(dataset: Dataset, *patterns: str) -> str:
     return found[0]
 
 
-def _table(dataset: Dataset, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    if not name.endswith(".parquet"):
-        yield from text.rows(dataset.place, name, columns)
-        return
-    for batch in parquet.columns(dataset.place, name, columns, ROWS):
-        yield from zip(*(batch[column].to_pylist() for column in columns), strict=True)
+def _table(dataset: Dataset, name: str, columns: Sequence[str]) -> Iterator[Record]:
+    if name.endswith(".parquet"):
+        return ParquetTable(dataset.place, name).rows(columns)
+    return CsvTable(dataset.place, name, whole=True).rows(columns)

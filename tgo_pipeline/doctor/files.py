@@ -142,28 +142,21 @@ def _weight_files(name: str, source: str) -> list[Path]:
 
 def _prompts(subject: str, source: str, column: str) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.datasets.sources import is_on_hub
     from tgo_pipeline.prompts.sources import DEMO, prompts
-    from tgo_pipeline.reading.tabular import column_names
+    from tgo_pipeline.reading.tables import open_table
 
     if is_dataset(source):
         yield from _dataset(subject, open_dataset(source), "prompts")
         return
-    path = Path(source).expanduser()
-    if not source.startswith(DEMO) and path.suffix.lower() != ".txt":
-        _require(path, [column], column_names(path))
+    if is_on_hub(source):
+        return
+    if not source.startswith(DEMO) and Path(source).suffix.lower() != ".txt":
+        open_table(source).require([column])
     if next((prompt for prompt in prompts(source, column) if prompt.text.strip()), None) is None:
         yield fail(subject, f"{source} holds no prompt: give it at least one.")
     else:
         yield ok(subject, f"{source}.")
-
-
-def _require(path: Path, wanted: list[str], found: list[str]) -> None:
-    from tgo_pipeline.errors import TgoError
-
-    if missing := [name for name in wanted if name not in found]:
-        raise TgoError(
-            f"{path} has no column {missing[0]!r}; its columns are: {', '.join(found) or 'none'}. Name the right one."
-        )
 
 
 def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
@@ -181,11 +174,14 @@ def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
 
 def _images(params: GenerateParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
+    from tgo_pipeline.datasets.sources import is_on_hub
     from tgo_pipeline.images.import_folder import open_images
 
     subject, images = "generate.images", params.images or ""
     if is_dataset(images):
         yield from _dataset(subject, open_dataset(images), "images")
+        return
+    if is_on_hub(images):
         return
     sources = open_images(params)
     labels = (row for source in sources for row in source.labels(0, LOOKED_AT))
@@ -207,21 +203,23 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
 
 def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
-    from tgo_pipeline.reading.tabular import column_names
+    from tgo_pipeline.datasets.sources import is_on_hub
+    from tgo_pipeline.reading.tables import open_table
 
     if is_dataset(params.source):
         what = "comparisons" if params.kind == "pair" else "ratings"
         yield from _dataset(subject, open_dataset(params.source), what)
         return
+    if is_on_hub(params.source):
+        return
     keys = ["first", "second", "choice"] if params.kind == "pair" else ["image", "value"]
     wanted = [getattr(params, key) for key in keys] + [name for name in (params.rater,) if name]
-    path = Path(params.source).expanduser()
-    _require(path, wanted, column_names(path))
+    open_table(params.source).require(wanted)
     yield ok(subject, f"{params.source}: {params.kind}s in {', '.join(wanted)}.")
 
 
 def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
-    from tgo_pipeline.reading.tabular import column_names
+    from tgo_pipeline.reading.tables import open_table
     from tgo_pipeline.storage.shards import SHARD_NAME
 
     subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()
@@ -231,5 +229,5 @@ def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
             subject, f"{folder} holds no shards of scores: name the folder data/scores of the other run."
         )
         return
-    _require(shards[0], ["prompt_id", *params.target_rewards], column_names(shards[0]))
+    open_table(shards[0]).require(["prompt_id", *params.target_rewards])
     yield ok(subject, f"{folder}: {len(shards)} shards of scores.")

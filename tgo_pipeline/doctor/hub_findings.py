@@ -16,6 +16,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import INDEX
 from tgo_pipeline.hub.errors import refusal
 from tgo_pipeline.params.recipes import PLACEHOLDER
+from tgo_pipeline.reading.hub_rows import is_hub_rows
 from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ def about(source: NamedSource, answer: Answer) -> Iterator[Finding]:
 
 
 def _dataset(source: NamedSource, address: str, names: list[str]) -> Iterator[Finding]:
+    if is_hub_rows(address):
+        yield ok(source.subject, f"{source}: {len(names)} file(s), streamed when they are read.")
+        return
     dataset = open_dataset(address)
     dataset.place = Listed(str(source), getattr(dataset.place, "only", None), names)
     count = len(dataset.files())

@@ -13,8 +13,9 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import sides
 from tgo_pipeline.generators.adapters import adapter_file
 from tgo_pipeline.generators.location import described_guidance, locate
-from tgo_pipeline.hub.address import MOVING, Official, Repository
+from tgo_pipeline.hub.address import MOVING, Official, Repository, parse
 from tgo_pipeline.params import Params
+from tgo_pipeline.reading.hub_rows import is_hub_rows
 from tgo_pipeline.reading.places import Hub as HubPlace
 from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
@@ -94,7 +95,7 @@ def addresses(params: Params) -> dict[str, str]:
     if params.generate.source == "images":
         named["generate.images"] = params.generate.images or ""
     named |= {f"score.feedback.{name}": each.source for name, each in params.score.feedback.items()}
-    return {key: source for key, source in named.items() if is_dataset(source)}
+    return {key: source for key, source in named.items() if is_dataset(source) or is_hub_rows(source)}
 
 
 def _pipelines(params: Params) -> Iterator[NamedSource]:
@@ -166,6 +167,10 @@ def _folder(source: str) -> Path:
 def _datasets(params: Params) -> Iterator[NamedSource]:
     for subject, address in addresses(params).items():
         with contextlib.suppress(TgoError):
+            if is_hub_rows(address):
+                repository, revision, *_ = parse(address)
+                yield NamedSource(subject, repository, revision, "dataset", address=address)
+                continue
             place = open_dataset(address).place
             if isinstance(place, HubPlace):
                 yield NamedSource(subject, place.repository, place.revision, "dataset", address=address)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tgo_pipeline.datasets.sources import identity
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback.read import identity
 from tgo_pipeline.feedback.scores import ImageScores, image_scores
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of

@@ -1,4 +1,4 @@
-"""Rows of feedback from a csv, jsonl or Parquet file with named columns, or from a preference data set.
+"""Rows of feedback from a table with named columns, or from a preference data set.
 
 Every reader gives the same frames, checked: names of images and raters as text, numbers as float64. A value that is no
 number, is outside its scale or has no image is refused with its row; a row without a value is left out and counted.
@@ -6,18 +6,14 @@ number, is outside its scale or has no image is refused with its row; a row with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tgo_pipeline.datasets import identity as dataset_identity
-from tgo_pipeline.datasets import is_dataset, known, open_dataset
-from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.datasets import is_dataset, open_dataset
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.feedback import FeedbackParams
-from tgo_pipeline.reading.tabular import column_names
-from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.reading.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +27,6 @@ RATINGS = ("image", "value", "rater")
 COMPARISONS = ("first", "second", "choice", "rater")
 SIDES = {"image_0_uid": "first", "image_1_uid": "second", "label_0": "choice", "label_1": "against"}
 """The columns of a data set's comparisons, and what they are called here."""
-
-
-def identity(source: str) -> str:
-    """A hash of what a source holds. Raises `TgoError` if it does not exist."""
-    return dataset_identity(source) if is_dataset(source) else content_fingerprint(_path(source))
 
 
 def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
@@ -64,7 +55,7 @@ def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
 def _rows(params: FeedbackParams) -> pl.DataFrame:
     if is_dataset(params.source):
         return _from_dataset(params)
-    return _from_file(_path(params.source), {name: _column(params, name) for name in _wanted(params)})
+    return _from_table(params.source, {name: _column(params, name) for name in _wanted(params)})
 
 
 def _wanted(params: FeedbackParams) -> list[str]:
@@ -75,16 +66,6 @@ def _wanted(params: FeedbackParams) -> list[str]:
 def _column(params: FeedbackParams, name: str) -> str:
     """What the user calls it: a column of the file, or the role itself in a data set."""
     return name if is_dataset(params.source) else getattr(params, name)
-
-
-def _path(source: str) -> Path:
-    path = Path(source).expanduser()
-    if not path.exists():
-        hint = f", or a data set ({known()})" if ":" in source else ""
-        raise TgoError(
-            f"{source} does not exist (looked in {Path.cwd()}): name the file of the feedback{hint}."
-        )
-    return path
 
 
 def _from_dataset(params: FeedbackParams) -> pl.DataFrame:
@@ -115,33 +96,16 @@ def _collect(batches: Iterable[pa.RecordBatch], names: dict[str, str]) -> pl.Dat
     return pl.concat(frames).rename(names)
 
 
-def _from_file(path: Path, columns: dict[str, str]) -> pl.DataFrame:
-    """The columns of a file under the names of their roles; text of a csv or jsonl, as it is of Parquet."""
-    found = column_names(path)
-    for name in columns.values():
-        if name not in found:
-            raise TgoError(f"{path} has no column {name!r}; its columns are: {', '.join(found) or 'none'}.")
+def _from_table(source: str, columns: dict[str, str]) -> pl.DataFrame:
+    """The columns of a table under the names of their roles; text of a csv or jsonl, as it is of Parquet."""
+    table = open_table(source)
+    table.require(list(columns.values()))
     wanted = list(dict.fromkeys(columns.values()))
-    try:
-        frame = _READERS[path.suffix.lower()](path, wanted)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TgoError(f"{path} cannot be read: {first_line(error)}") from error
+    frames = [pl.DataFrame(batch) for batch in table.batches(wanted)]
+    frame = (
+        pl.concat(frames, rechunk=True) if frames else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
+    )
     return frame.select(pl.col(column).alias(name) for name, column in columns.items())
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    return pl.read_csv(path, columns=list(columns), infer_schema=False)
-
-
-def _read_jsonl(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    return pl.scan_ndjson(path, schema=dict.fromkeys(columns, pl.String)).collect()
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    return pl.read_parquet(path, columns=list(columns))
-
-
-_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
 
 
 def _number(rows: pl.DataFrame, name: str, params: FeedbackParams) -> pl.Series:

@@ -25,7 +25,9 @@ from tgo_pipeline.images.base import (
     printable,
 )
 from tgo_pipeline.images.columns import Columns
-from tgo_pipeline.reading.tabular import column_names, read_columns, read_text
+from tgo_pipeline.reading import text
+from tgo_pipeline.reading.places import Folder
+from tgo_pipeline.reading.tables import open_table
 
 log = logging.getLogger("tgo")
 _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .ico
@@ -141,11 +143,10 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
 
     Raises `TgoError` if none of the first images is there.
     """
-    found = column_names(Path(path))
-    image = columns.image_in(path, found, paths=True)
-    prompt = columns.prompt_in(path, found)
-    wanted = [image] if prompt is None else [image, prompt]
-    records = read_columns(Path(path), wanted, [MODEL])
+    table = open_table(Path(path))
+    image = columns.image_in(path, table.names, paths=True)
+    prompt = columns.prompt_in(path, table.names)
+    records = list(table.rows([image] if prompt is None else [image, prompt], [MODEL]))
     folder = os.path.dirname(path)
     names = [record[0] for record in records]
     if columns.importing:
@@ -219,12 +220,12 @@ def _prompts(
         return None
     found: dict[str, str | None] = {}
     for file in metadata:
-        path = Path(file)
-        prompt = columns.prompt_in(file, column_names(path))
+        table = open_table(Path(file))
+        prompt = columns.prompt_in(file, table.names)
         if prompt is not None:
             folder = os.path.dirname(file)
-            for name, text in read_columns(path, [FILE_NAME, prompt]):
-                found[os.path.normpath(os.path.join(folder, name or ""))] = text
+            for name, said in table.rows([FILE_NAME, prompt]):
+                found[os.path.normpath(os.path.join(folder, name or ""))] = said
     unused = found.keys() - {os.path.normpath(path) for path in paths}
     if unused and whole:
         log.warning(
@@ -248,4 +249,7 @@ def _captions(
 
 def _caption(path: str | None) -> str | None:
     file = Path(os.path.splitext(path)[0] + CAPTION) if path else None
-    return read_text(file, lambda stream: [stream.read().strip()])[0] if file and file.is_file() else None
+    if file is None or not file.is_file():
+        return None
+    with text.opened(Folder(file.parent), file.name) as stream:
+        return stream.read().strip()

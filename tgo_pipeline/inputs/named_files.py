@@ -140,22 +140,22 @@ def _line(written: str | None, digest: Callable[[], str | None]) -> str:
 
 
 def _prompts(source: str) -> str | None:
-    from tgo_pipeline.datasets import is_on_hub
+    from tgo_pipeline.datasets.sources import is_on_hub
     from tgo_pipeline.prompts.sources import identity
 
     return None if is_on_hub(source) else identity(source)
 
 
 def _feedback(params: FeedbackParams) -> str | None:
-    from tgo_pipeline.datasets import is_on_hub
-    from tgo_pipeline.feedback.read import identity
+    from tgo_pipeline.datasets.sources import identity, is_on_hub
 
     return None if is_on_hub(params.source) else identity(params.source)
 
 
 def _images(params: GenerateParams) -> str | None:
     """What the shards of images that exist depend on; only a data set with images in files of their own is listed."""
-    from tgo_pipeline.datasets import Dataset, is_dataset, is_on_hub, open_dataset, own_identity
+    from tgo_pipeline.datasets import Dataset, is_dataset, open_dataset, own_identity
+    from tgo_pipeline.datasets.sources import is_on_hub
 
     images = params.images or ""
     if is_on_hub(images):

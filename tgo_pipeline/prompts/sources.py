@@ -1,4 +1,4 @@
-"""Read prompts from the small world, from a .txt, .csv, .jsonl or .parquet file, or from a public data set."""
+"""Read prompts from the small world, a text file, a table, rows of the hub, or a public data set."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tgo_pipeline.prompts.normalise import normalise
-from tgo_pipeline.reading.tabular import missing, read_columns, read_text
-from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.reading import text
+from tgo_pipeline.reading.places import Folder
+from tgo_pipeline.reading.tables import open_table
+from tgo_pipeline.storage.fingerprints import fingerprint
 
 DEMO = "demo:"
 CATEGORIES = ("category", "challenge")
@@ -36,24 +38,24 @@ def prompts(source: str, column: str) -> Iterator[Prompt]:
     elif source.startswith(DEMO) or Path(source).suffix.lower() == ".txt":
         yield from map(Prompt, read(source, column))
     else:
-        for text, *categories in read_columns(Path(source).expanduser(), [column], CATEGORIES):
-            yield Prompt(text or "", *map(_category, categories))
+        for raw, *categories in open_table(source).rows([column], CATEGORIES):
+            yield Prompt(raw or "", *map(_category, categories))
 
 
 def _categories(row: dict[str, str | None]) -> list[str | None]:
     return [_category(row[name]) for name in CATEGORIES]
 
 
-def _category(text: str | None) -> str | None:
+def _category(name: str | None) -> str | None:
     """One spelling per category; None where it is blank."""
-    return normalise(text or "") or None
+    return normalise(name or "") or None
 
 
 def read(source: str, column: str) -> list[str]:
     """The raw prompts of a source, in order; a null is an empty prompt.
 
-    `source` is `demo:<family>`, a .txt file with one prompt a line, or a .csv, .jsonl or .parquet file whose
-    `column` holds them. Raises `TgoError` if it does not exist, is of another kind or broken, or lacks the column.
+    `source` is `demo:<family>`, a .txt file with one prompt a line, or a table whose `column` holds them. Raises
+    `TgoError` if it does not exist, is of another kind or broken, or lacks the column.
     """
     if source.startswith(DEMO):
         from tgo_pipeline import demo
@@ -61,20 +63,13 @@ def read(source: str, column: str) -> list[str]:
         return demo.prompts(source.removeprefix(DEMO))
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt":
-        return read_text(path, lambda stream: [line.rstrip("\n") for line in stream])
-    return [text or "" for (text,) in read_columns(path, [column])]
+        with text.opened(Folder(path.parent), path.name) as stream:
+            return [line.rstrip("\n") for line in stream]
+    return [raw or "" for (raw,) in open_table(source).rows([column])]
 
 
 def identity(source: str) -> str:
     """A hash of what a source holds. Raises `TgoError` if it does not exist."""
-    from tgo_pipeline.datasets import identity as dataset_identity
-    from tgo_pipeline.datasets import is_dataset
+    from tgo_pipeline.datasets import sources
 
-    if is_dataset(source):
-        return dataset_identity(source)
-    if source.startswith(DEMO):
-        return fingerprint(prompts=read(source, ""))
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise missing(path)
-    return content_fingerprint(path)
+    return fingerprint(prompts=read(source, "")) if source.startswith(DEMO) else sources.identity(source)

@@ -39,7 +39,7 @@ class HubRows:
         with self.explained():
             alone = {"columns": list(columns)} if hasattr(self._builder.config, "columns") else {}
             stream = self._stream(self._load(**alone))
-            if stream.features is not None:
+            if stream.features:  # unknown ones, as of csv, are not decoded
                 stream = stream.decode(False)
             yield from stream.select_columns(list(columns)).skip(start)
 

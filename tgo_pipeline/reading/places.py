@@ -64,10 +64,15 @@ class Folder(Place):
         found = {path for pattern in patterns for path in self.root.glob(pattern) if path.is_file()}
         return sorted(str(path.relative_to(self.root)) for path in found)
 
+    def where(self, name: str) -> str:
+        return str(self.root / name)
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         try:
             stream = (self.root / name).open("rb")
+        except FileNotFoundError as error:
+            raise TgoError(f"{self.where(name)} does not exist (looked in {Path.cwd()}).") from error
         except OSError as error:
             raise TgoError(f"{self.where(name)} cannot be read: {error.strerror or error}.") from error
         with stream:

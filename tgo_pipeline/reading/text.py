@@ -1,19 +1,21 @@
-"""CSV, TSV and JSON files as a stream of rows: a file of any size is read in pieces, here or on the hub."""
+"""Text files and JSON values as a stream: a file of any size is read in pieces, here or on the hub."""
 
 from __future__ import annotations
 
-import codecs
-import csv
+import contextlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, TextIO, cast
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.reading.parquet import require
 from tgo_pipeline.reading.places import Place
 
 PIECE_BYTES = 4 * 1024**2
+PROBED_BYTES = 4096
+"""Where a binary file shows by its null bytes."""
 RECORD_CHARACTERS = 64 * 1024**2
 """A longer record of a JSON file is taken for damage."""
 _SPACE = re.compile(r"\s*")
@@ -22,35 +24,28 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """An escape that may be half of a surrogate pair, which JSON can hold and no text."""
 
 
-def rows(place: Place, name: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The named columns of a .csv or .tsv file with a header, row by row.
+@contextlib.contextmanager
+def opened(place: Place, name: str, newline: str | None = None) -> Iterator[TextIO]:
+    """A file in UTF-8, with or without a byte order mark; `newline` is that of Python's `open`.
 
-    A .tsv file is split at tabs alone: its quotes are text, as PartiPrompts needs. Raises `TgoError` if the file is
-    missing or broken, or lacks a column.
+    Raises `TgoError` if it is missing, binary or of another encoding, here or while it is read.
     """
-    tabs = name.endswith(".tsv")
-    with place.open(name) as stream:
-        reader = csv.reader(
-            _lines(place, name, stream),
-            delimiter="\t" if tabs else ",",
-            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-        )
+    with place.open(name) as raw:
+        # of the hub, a piece is one request; TextIOWrapper itself asks for 8 kB at a time
+        stream = io.BufferedReader(cast(io.RawIOBase, raw), PIECE_BYTES)
         try:
-            header = next(reader, [])
-            require(place.where(name), columns, header)
-            at = [header.index(column) for column in columns]
-            for row in reader:
-                if row:
-                    yield tuple(row[i] for i in at)
-        except (csv.Error, IndexError) as error:
+            if b"\0" in stream.peek(PROBED_BYTES)[:PROBED_BYTES]:
+                raise TgoError(f"{place.where(name)} is binary, not text: name a text file in UTF-8.")
+            with io.TextIOWrapper(stream, encoding="utf-8-sig", newline=newline) as decoded:
+                yield decoded
+        except UnicodeDecodeError as error:
             raise TgoError(
-                f"{place.where(name)}, line {reader.line_num}: not as many values as columns, or broken quotes "
-                f"({error})."
+                f"{place.where(name)} is not text in UTF-8 ({error}): save it as UTF-8."
             ) from error
 
 
 def records(place: Place, name: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The objects of a JSON array, or of JSON lines, each with the named keys; raises as `rows` does."""
+    """The objects of a JSON array, or of JSON lines, each with the named keys; raises as `opened` does."""
     for number, value in enumerate(values(place, name)):
         where = f"{place.where(name)}, record {number}"
         if not isinstance(value, dict):
@@ -60,13 +55,15 @@ def records(place: Place, name: str, columns: Sequence[str]) -> Iterator[Mapping
 
 
 def values(place: Place, name: str) -> Iterator[Any]:
-    """The values of a JSON array, or of JSON lines, one after another; raises as `rows` does.
+    """The values of a JSON array, or of JSON lines, one after another; raises as `opened` does.
 
     Half a surrogate pair, as a prompt cut in the middle of an emoji has it, becomes U+FFFD.
     """
-    with place.open(name) as stream:
+    with opened(place, name, newline="") as stream:
         try:
-            yield from _values(_pieces(place, name, stream))
+            yield from _values(iter(lambda: stream.read(PIECE_BYTES), ""))
+        except UnicodeDecodeError:
+            raise
         except ValueError as error:
             raise TgoError(f"{place.where(name)} is not JSON, or not all of it is there: {error}.") from error
 
@@ -110,24 +107,3 @@ def _well_formed(value: Any) -> Any:
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
     match = pattern.match(text, position)
     return match.end() if match else position
-
-
-def _lines(place: Place, name: str, stream: BinaryIO) -> Iterator[str]:
-    """Lines with their ends."""
-    tail = ""
-    for piece in _pieces(place, name, stream):
-        *whole, tail = (tail + piece).split("\n")
-        for line in whole:
-            yield f"{line}\n"
-    if tail:
-        yield tail
-
-
-def _pieces(place: Place, name: str, stream: BinaryIO) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    try:
-        while data := stream.read(PIECE_BYTES):
-            yield decoder.decode(data)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise TgoError(f"{place.where(name)} is not text in UTF-8 ({error}).") from error

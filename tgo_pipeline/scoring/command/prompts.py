@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tgo_pipeline.images.base import FILE_NAME, Row
 from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_ADVICE, PROMPT_COLUMNS, Columns, listed
 from tgo_pipeline.images.tables import ID
 from tgo_pipeline.prompts.sources import read
-from tgo_pipeline.reading.tabular import Record, column_names, read_columns
+from tgo_pipeline.reading.tables import Record, open_table
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 
 log = logging.getLogger("tgo")
@@ -89,14 +89,15 @@ class PromptTable(PromptLookup):
     """
 
     def __init__(self, path: Path, columns: Columns) -> None:
-        names = column_names(path)
+        table = open_table(path)
+        names = table.names
         prompt = columns.prompt_in(path, names)
         name = next((name for name in (FILE_NAME, *IMAGE_COLUMNS, ID) if name in names), None)
         if prompt is None or name is None:
             wanted = f"{FILE_NAME} and prompt" if name is None else " or ".join(PROMPT_COLUMNS)
             raise TgoError(f"{path} has no column {wanted}; its columns are: {listed(names)}.")
         self._path = path
-        self._prompts = _mapping(path, read_columns(path, [name, prompt]))
+        self._prompts = _mapping(path, table.rows([name, prompt]))
         self._used: set[str] = set()
         self.advice = (
             f"add them to {path}, whose {name} is a path as named on the command line or within its folder"
@@ -122,7 +123,7 @@ class PromptTable(PromptLookup):
             )
 
 
-def _mapping(path: Path, records: Sequence[Record]) -> dict[str, str | None]:
+def _mapping(path: Path, records: Iterable[Record]) -> dict[str, str | None]:
     """Names to prompts. Raises `TgoError` if one name has two different prompts."""
     found: dict[str, str | None] = {}
     for number, (name, text) in enumerate(records, start=1):
