@@ -60,7 +60,8 @@ def score(
     path: list[str] = typer.Argument(
         metavar="PATH...",
         show_default=False,
-        help="Image files, folders, patterns; csv, jsonl or Parquet tables; hf:ORG/NAME@REVISION/SPLIT.",
+        help="Image files, folders, patterns; csv, jsonl or Parquet tables; hf:ORG/NAME@REVISION/SPLIT; public data "
+        "sets, as pickapic:WHERE.",
     ),
     rewards: list[str] = typer.Option(
         metavar="REWARD[=SOURCE],...",

@@ -20,7 +20,7 @@ def feedback(**keys: Any) -> FeedbackParams:
     [
         (
             {"source": ""},
-            r"stars\.source is empty: name a csv, jsonl or Parquet file, or a preference data set",
+            r"stars\.source is empty: name a table, here or on the hub, or a preference data set",
         ),
         ({"shrinkage": 0}, r"stars\.shrinkage is 0\.0: it must be above 0"),
         ({"low": 5, "high": 1}, r"stars\.low is 5 and high is 1"),

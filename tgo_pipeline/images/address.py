@@ -28,7 +28,7 @@ from tgo_pipeline.images.tables import ParquetFile, saved_dataset
 from tgo_pipeline.reading.hub_rows import is_hub_rows
 
 log = logging.getLogger("tgo")
-TABLES = (".csv", ".jsonl")
+TABLES = (".csv", ".jsonl", ".tsv")
 PARQUET = ".parquet"
 
 

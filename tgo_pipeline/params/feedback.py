@@ -13,7 +13,7 @@ from tgo_pipeline.params.checks import positive
 class FeedbackParams:
     """One score column made of feedback.
 
-    `source` is a csv, jsonl or Parquet file, or a preference data set as `generate.images` names one. `kind` says
+    `source` is a table, here or on the hub (`hf:`), or a preference data set. `kind` says
     what a row is: a `rating` of one image by one rater, a `thumb` (up or down), a `pair` of images with a choice, or a
     `score` of one image that is taken as it is. Columns of a file (a data set has its own): `image` names the image,
     `value` the rating, thumb or score, `rater` who gave it; for pairs `first`, `second` and `choice` (which won: 1 the
@@ -39,7 +39,7 @@ class FeedbackParams:
     def __post_init__(self) -> None:
         positive(shrinkage=self.shrinkage)
         if not self.source:
-            raise TgoError("source is empty: name a csv, jsonl or Parquet file, or a preference data set.")
+            raise TgoError("source is empty: name a table, here or on the hub, or a preference data set.")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise TgoError(f"low is {self.low:g} and high is {self.high:g}: low must be below high.")
         if self.kind in ("thumb", "pair") and (self.low is not None or self.high is not None):

@@ -75,7 +75,7 @@ class GuidanceParams:
 class GenerateParams:
     """How images are sampled from the model, or which existing ones are taken (`source: images`).
 
-    `images` is a folder, a table or a preference data set; `limit` takes that many of them at most. `precision` is that
+    `images` is an address as in docs/DATASETS.md; `limit` takes that many of them at most. `precision` is that
     of all networks while they sample, in the evaluation too: half precision takes half the memory, and on a GPU far
     less time.
     """
@@ -108,7 +108,7 @@ class GenerateParams:
             raise TgoError(f"width is {self.width} and height is {self.height}: give both, or none of them.")
         if self.source == "images" and not self.images:
             raise TgoError(
-                "images is empty although source is images: name a folder, a table or a preference data set."
+                "images is empty although source is images: name a folder, a pattern, a table or a data set."
             )
         if self.source == "images" and self.guidance is not None:
             raise TgoError("guidance is given although source is images: images that exist are not sampled.")

@@ -12,8 +12,9 @@ INPUT = (
     "`datasets`. Paths in a table are relative to it."
 )
 PROMPTS = (
-    "Prompts come from --prompts, --prompt, a column of the table, or a metadata.csv, .jsonl or .parquet with "
-    "file_name and prompt in the folder. An image without one is an error, unless the reward needs none (aesthetic)."
+    "Prompts come from --prompts, --prompt, a column of the table, a metadata.csv, .jsonl or .parquet with "
+    "file_name and prompt in the folder, or a .txt file beside each image. An image without one is an error, unless "
+    "the reward needs none (aesthetic)."
 )
 OUTPUT = (
     "The result has a row per image, in order: image, prompt, one column per reward, error. An image that cannot be "
