@@ -267,7 +267,7 @@ def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
 
 
 def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str, Tensor]) -> None:
-    """Write the result: of the policy as it is, or of one built anew on the CPU that is given whole `weights`."""
+    """Write the result: of the policy as it is, or of one built again on the CPU that is given whole `weights`."""
     if weights:
         policy = _policy(job, _load_base(job.params, None), with_reference=False)
         policy.load(weights)
@@ -275,7 +275,7 @@ def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str,
 
 
 def _load_base(params: Params, device: torch.device | None) -> Any:
-    """The pipeline on a device (none given: the CPU), adapters fused; VAE and text encoder only to draw with."""
+    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder only to draw with."""
     from fine_tune.policies.base import ENCODING_PARTS
     from tgo_pipeline.generators import load_pipeline
 

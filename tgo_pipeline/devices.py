@@ -34,9 +34,9 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse the memory of large tensors, which glibc gives back after every operation otherwise.
+    """Let this process reuse the memory of large tensors, which glibc returns to the system after every operation.
 
-    For processes of ours that run large networks on a CPU: getting that memory anew, page by page, took them about a
+    For processes of ours that run large networks on a CPU: getting that memory again, page by page, took them about a
     tenth of their time. Does nothing where there is no glibc.
     """
     import ctypes

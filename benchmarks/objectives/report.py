@@ -85,7 +85,7 @@ def _conditions(numbers: Mapping[str, Any]) -> str:
     return (
         f"{numbers['date']}, {here['processor']}, accelerator {here['accelerator']}, torch {here['torch']}, commit "
         f"{here['commit']}. {conditions['prompts']['limit']} training captions with "
-        f"{generate['images_per_prompt']} images each, drawn anew for every seed; {tuning['steps']} updates of "
+        f"{generate['images_per_prompt']} images each, drawn again for every seed; {tuning['steps']} updates of "
         f"{tuning['batch_size']} samples (half as many pairs), cosine schedule; target {numbers['target']}, guidance "
         f"{generate['guidance_scale']} for sampling, training data and evaluation, {generate['steps']} steps. "
         "One image for each test caption and seed, compared with the base's from the same seed.\n\n"

@@ -179,7 +179,7 @@ def make_labels(job: Job) -> None:
 
 
 def _label_at_prompt_means(folder: Path, params: Params) -> None:
-    """Write the label shards anew: label and weight of each score minus its prompt's mean."""
+    """Write the label shards again: label and weight of each score minus its prompt's mean."""
     from fine_tune.data.prompt_statistics import prompt_means
     from tgo_pipeline.thresholds.labels import labels, weights
 
@@ -196,7 +196,7 @@ def _label_at_prompt_means(folder: Path, params: Params) -> None:
 
 
 def _weigh_at_global_tau(folder: Path, job: Job) -> None:
-    """Write the label shards anew: the labels as they are, the weights from the distance to the global tau."""
+    """Write the label shards again: the labels as they are, the weights from the distance to the global tau."""
     from tgo_pipeline.thresholds.labels import weights
     from tgo_pipeline.thresholds.table import read_thresholds, taus
 
@@ -209,7 +209,7 @@ def _weigh_at_global_tau(folder: Path, job: Job) -> None:
 
 
 def _flip(folder: Path) -> None:
-    """Write the label shards anew: positive samples as negative ones, with their weights, and the reverse."""
+    """Write the label shards again: positive samples as negative ones, with their weights, and the reverse."""
     _relabel(
         folder,
         lambda columns, _: {

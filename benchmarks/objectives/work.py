@@ -1,6 +1,6 @@
 """Worker processes that share the units of the study: each takes what has no result and nobody else is running.
 
-Apart from `__main__`, because a process that is started anew (spawn) does not import the `__main__` of a package again,
+Not in `__main__`: a process that is started again (spawn) does not import the `__main__` of a package again,
 and would not find a function of it.
 """
 

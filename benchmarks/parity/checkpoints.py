@@ -1,4 +1,4 @@
-"""Random checkpoints of the five reward models, laid out file for file as the official ones.
+"""Random checkpoints of the five reward models, arranged file for file like the official ones.
 
 python -m benchmarks.parity.checkpoints FOLDER --size tiny|full --seed N
 

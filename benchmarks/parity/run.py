@@ -1,6 +1,6 @@
 """Both sides of the comparison, asked the same questions: the official packages and this project.
 
-Apart from `__main__`, because a process that is started anew (spawn) does not import the `__main__` of a package again,
+Not in `__main__`: a process that is started again (spawn) does not import the `__main__` of a package again,
 and would not find a function of it.
 """
 
@@ -67,7 +67,7 @@ def run(
 
 
 def _pool(tasks: int | None) -> ProcessPoolExecutor:
-    """A process of our own side, which is replaced after so many tasks: memory is only then given back."""
+    """A process of our own side, which is replaced after so many tasks: memory is returned only then."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=tasks)
 

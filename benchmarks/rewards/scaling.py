@@ -43,7 +43,7 @@ def streamed(count: int, pictures: Sequence[bytes], prompts: Sequence[str]) -> I
 
 
 def per_prompt(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Images per second for each number of images a prompt, the prompts encoded anew each time."""
+    """Images per second for each number of images a prompt, the prompts encoded again each time."""
     checkpoints = write_checkpoints(arguments.work / f"weights-{arguments.size}", arguments.size, 0)
     rewards = load_five(checkpoints, arguments.device)
     images = [png(index) for index in range(max(arguments.images, max(PER_PROMPT)))]

@@ -51,7 +51,7 @@ class Engine:
                 self._pipeline.register_modules(**{part: None})
 
     def policy(self) -> Policy:
-        """The policy with its reference, built anew."""
+        """The policy with its reference, built again."""
         policy = policy_class(self._pipeline)
         return policy.build(self._pipeline, self.params, seed=SEED, with_reference=True)
 

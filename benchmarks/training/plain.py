@@ -80,7 +80,7 @@ class PlainLoop:
         self._order = itertools.cycle(range(len(data.prompts)))
 
     def step(self, given: Iterator[Draw] | None = None) -> float:
-        """One update on `batch` samples, drawn anew or as given in parts; the mean loss before it."""
+        """One update on `batch` samples, drawn again or as given in parts; the mean loss before it."""
         total = 0.0
         for _ in range(self._task.batch // self._task.micro):
             with self._accelerator.accumulate(self._unet):

@@ -66,7 +66,7 @@ class Work:
 
 
 def run(task: Task, load: Callable[[Task], Work]) -> None:
-    """Load a side, take one step to warm up, then time the others; the result is written anew after each step."""
+    """Load a side, take one step to warm up, then time the others; the result is written again after each step."""
     import torch
 
     torch.set_num_threads(task.threads)

@@ -116,7 +116,7 @@ class TrainingBatch:
 
 
 class BatchItem(NamedTuple):
-    """One unit of a batch: which, and what its draws of noise and dropout are told apart by."""
+    """One unit of a batch: which one, and what distinguishes its draws of noise and dropout."""
 
     unit: int
     turn: str
@@ -140,7 +140,7 @@ class TrainingData:
     """Batches by step: the units in a new seeded permutation each epoch, one epoch after the other without a gap.
 
     Each epoch holds every unit once; a batch may span two epochs, or several when it is larger than the data. With
-    `positive_share` every place is drawn anew, with replacement. A unit's corruption and caption dropout depend on
+    `positive_share` every place is drawn again, with replacement. A unit's corruption and caption dropout depend on
     (seed, its samples, epoch or place) alone; the members of a pair share both, and with `by_prompt` all samples of a
     prompt, which then follow each other.
     """
@@ -256,7 +256,7 @@ class TrainingData:
         return draw < self._sampling.caption_dropout
 
     def _key(self, place: BatchItem) -> str:
-        """What the draws of a unit are told apart by."""
+        """What distinguishes the draws of a unit."""
         if self._sampling.by_prompt:
             return self._labels.prompt_ids[self._units[place.unit, 0]]
         return "/".join(self._labels.sample_ids[row] for row in self._units[place.unit])

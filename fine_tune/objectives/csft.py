@@ -1,4 +1,4 @@
-"""Conditional supervised fine-tuning: both sides, told apart by a prefix of the prompt (HPSv1, arXiv 2303.14420)."""
+"""Conditional supervised fine-tuning: both sides, distinguished by a prefix of the prompt (HPSv1, arXiv 2303.14420)."""
 
 from __future__ import annotations
 

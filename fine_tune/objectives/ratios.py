@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def log_ratio(policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None) -> Tensor:
-    """(B,) log pi - log pi_ref. Raises ValueError without a reference: the caller did not heed `needs_reference`."""
+    """(B,) log pi - log pi_ref. Raises ValueError without a reference: the caller ignored `needs_reference`."""
     if reference_log_likelihood is None:
         raise ValueError("the objective compares with the reference, whose log-likelihood is missing")
     return policy_log_likelihood - reference_log_likelihood

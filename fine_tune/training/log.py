@@ -160,7 +160,7 @@ def _drop_broken(path: Path) -> None:
 
 def _cut(path: Path, step: int) -> None:
     header, *rows = path.read_text().splitlines(keepends=True) or [""]
-    if not header.endswith("\n"):  # killed before its first row: it starts anew
+    if not header.endswith("\n"):  # killed before its first row: it starts again
         path.unlink()
         return
     delimiter = "\t" if path.suffix == ".tsv" else ","

@@ -40,7 +40,7 @@ def fit(
     them stops all after the same step.
 
     What a step says (metrics, histogram, image) is written before its checkpoint: on resuming it is there up to
-    the checkpoint, and what came after is written again. `thresholds` labels each epoch anew, if the parameters ask
+    the checkpoint, and what came after is written again. `thresholds` labels each epoch again, if the parameters ask
     for it.
     """
 

@@ -1,4 +1,4 @@
-"""tau anew at the start of every epoch after the first, from images that the policy of that moment draws.
+"""tau estimated again at the start of every epoch after the first, from images that the policy of that moment draws.
 
 An epoch's samples are labelled and weighed with its tau; a batch that spans two epochs has some of each. The images
 are drawn as those of the training set were, from seeds of (run seed, sample, epoch), and a combined target is measured
@@ -37,7 +37,7 @@ READS_LABELS = ("tgo", "kto", "bco", "csft")
 
 
 def check(params: Params) -> None:
-    """Raises `TgoError` where `fine_tune.reestimate` is given and tau cannot be estimated anew, or changes nothing."""
+    """Raises `TgoError` where `fine_tune.reestimate` is given and tau cannot be estimated again, or changes nothing."""
     tuning = params.fine_tune
     if tuning.reestimate is None:
         return
@@ -49,7 +49,7 @@ def check(params: Params) -> None:
         ),
         (
             params.threshold.baseline != "global",
-            f"threshold.baseline is {params.threshold.baseline}: only the global tau is estimated anew; use "
+            f"threshold.baseline is {params.threshold.baseline}: only the global tau is estimated again; use "
             "baseline: global",
         ),
         (
@@ -75,7 +75,7 @@ def check(params: Params) -> None:
 
 
 def mark(params: Params, scores: Path, thresholds: Path) -> str | None:
-    """What the taus of a training depend on beside its policy; None where they are not estimated anew."""
+    """What the taus of a training depend on beside its policy; None where they are not estimated again."""
     if params.fine_tune.reestimate is None:
         return None
     from tgo_pipeline.rewards import fingerprint as reward_fingerprint

@@ -120,7 +120,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of W&B: offline, and nothing leaves the machine, unless WANDB_MODE says otherwise.
 
-    An offline run cannot be shortened. The one of a resumed training is therefore written anew, from what dvclive kept,
+    An offline run cannot be shortened. The one of a resumed training is therefore written again from what dvclive kept,
     so that one `wandb sync` has every step once. Online, W&B knows which steps it has, and those are not sent again.
     """
 
@@ -188,7 +188,7 @@ class WeightsAndBiases:
 
 
 def _remove_unsent(folder: Path, name: str) -> None:
-    """Remove the offline run of this training that was not synced: it is written anew."""
+    """Remove the offline run of this training that was not synced: it is written again."""
     for path in (folder / "wandb").glob(f"offline-run-*-{name}"):
         if not any(path.glob("*.synced")):
             shutil.rmtree(path)

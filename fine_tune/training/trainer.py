@@ -52,13 +52,13 @@ class Trainer:
         accelerator: Accelerator,
         group: Group | None = None,
     ) -> None:
-        """`group` are the processes that share every batch, none given: this one alone.
+        """`group` are the processes that share every batch; by default this one alone.
 
         Raises `TgoError` for a batch that they cannot share out equally.
         """
         self.step = 0
         self.thresholds: list[float] = []
-        """tau by epoch, where it is estimated anew."""
+        """tau by epoch, where it is estimated again."""
         self._group = group or Group()
         self._forward = Forward(policy, objective, params, accelerator)
         self._objective = objective

@@ -50,9 +50,9 @@ def plan(
 def make(
     params: Params, device: Device, gpus: int = 1, prompts: int | None = None, test_prompts: int | None = None
 ) -> Plan:
-    """The plan of all stages; `prompts` and `test_prompts` are how many to reckon with, none given: those there are.
+    """The plan of all stages; `prompts` and `test_prompts` are how many to plan for; by default those there are.
 
-    Raises `TgoError` if the model's configuration cannot be had, or the prompts cannot be counted.
+    Raises `TgoError` if the model's configuration cannot be read, or the prompts cannot be counted.
     """
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import Plan

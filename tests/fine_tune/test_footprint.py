@@ -106,7 +106,7 @@ def _measure(params: Params, encoded: Encoding) -> tuple[Meter, Trainer]:
 
 
 def _data(encoded: Encoding, objective: Any, tuning: FineTuneParams) -> SimpleNamespace:
-    """Batches of zeros of the encoder's shapes, made anew at every step as real ones are."""
+    """Batches of zeros of the encoder's shapes, made again at every step as real ones are."""
     members = 2 if objective.pairs else 1
     rows = tuning.batch_size * members
     mismatched = objective.reference_point is not None and objective.reference_point.mismatched

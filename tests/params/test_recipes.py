@@ -128,7 +128,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def shrunk(name: str, model: Path, sets: dict[str, Path]) -> dict[str, Any]:
-    """A recipe with local copies in the place of the hub, a tiny model, small images and two short updates."""
+    """A recipe with local copies instead of the hub, a tiny model, small images and two short updates."""
     text = HUB.sub(
         lambda found: f"{found['reader']}:{sets[found['reader']]}{found['split'] or ''}", recipe(name).text
     )

@@ -38,8 +38,10 @@ def test_weights_are_distances_to_what_samples_are_compared_with(
 
 
 def test_a_tau_of_every_epoch_is_said(tmp_path: Path) -> None:
-    assert "anew every epoch" not in _facts(tmp_path)["Threshold"]
-    assert _facts(tmp_path, fine_tune={"reestimate": {}})["Threshold"].endswith("τ anew every epoch")
+    assert "again every epoch" not in _facts(tmp_path)["Threshold"]
+    assert _facts(tmp_path, fine_tune={"reestimate": {}})["Threshold"].endswith(
+        "τ estimated again every epoch"
+    )
 
 
 def _facts(folder: Path, **sections: object) -> dict[str, str]:

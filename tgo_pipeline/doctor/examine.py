@@ -37,7 +37,7 @@ class FindingGroup:
 def examine(path: Path, plan: Callable[[Params], Needs] | None = None) -> list[FindingGroup]:
     """Make every check of the parameter file `path` in the working folder; groups without a finding are left out.
 
-    `plan` computes what the run takes, for memory and disk to be compared with; none given, lower bounds are.
+    `plan` computes what the run takes, for memory and disk to be compared with; by default lower bounds are.
     """
     case = Request.of(path, plan)
     with looking():

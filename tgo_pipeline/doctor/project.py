@@ -116,7 +116,7 @@ def _stages() -> Iterator[Finding]:
     try:
         content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
     except (yaml.YAMLError, Invalid, UnicodeDecodeError) as error:
-        yield fail(str(DVC), f"cannot be used by DVC: {error}. Mend it, or `git checkout {DVC}`.")
+        yield fail(str(DVC), f"cannot be used by DVC: {error}. Fix it, or `git checkout {DVC}`.")
         return
     stages = content.get("stages", {})
     if "inputs" not in stages:

@@ -50,5 +50,5 @@ def summary(groups: Sequence[FindingGroup]) -> str:
     """How many findings there are of each kind, and what that means."""
     counts = Counter(finding.level for group in groups for finding in group.findings)
     parts = [f"{counts[level]} {level}" for level in ("fail", "warn", "note", "ok") if counts[level]]
-    verdict = "Mend what fails, then run `tgo doctor` again." if counts["fail"] else "Nothing fails."
+    verdict = "Fix what fails, then run `tgo doctor` again." if counts["fail"] else "Nothing fails."
     return f"{', '.join(parts)}. {verdict}"

@@ -17,7 +17,7 @@ __all__ = ["Executor", "MakeWorker", "Worker", "execute", "one_by_one"]
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
     """Write every shard with workers built by `make_worker(runtime)`, which must be picklable.
 
-    Raises what the workers raise, `Interrupted` after a signal, and `TgoError` for an executor that cannot be had.
+    Raises what the workers raise, `Interrupted` after a signal, and `TgoError` for an executor that cannot be found.
     """
     executor = EXECUTOR.find(runtime.executor)
     if not callable(executor):

@@ -222,7 +222,7 @@ def _add_by_row(layer: Any, args: tuple, output: Tensor, *, names: Sequence[str 
     if len(x) % len(names):
         raise TgoError(
             f"a layer with an adapter was given {len(x)} rows for {len(names)} guidance branches, so the rows cannot "
-            "be told apart: set `pipeline.guidance.branches_per_call = 1`."
+            "be distinguished: set `pipeline.guidance.branches_per_call = 1`."
         )
     rows = len(x) // len(names)
     for index, name in enumerate(names):

@@ -147,7 +147,7 @@ def fuse_adapter(pipeline: Any) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars that the libraries show while they load and save, and notes that a user cannot heed."""
+    """Hide the libraries' progress bars of loading and saving, and notes that a user can do nothing about."""
     from diffusers.utils import logging as diffusers_log
     from transformers.utils import logging as transformers_log
 

@@ -27,7 +27,7 @@ PORTS = {"http": 80, "https": 443}
 def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[str, Path]:
     """The paths of official files, name in the layout to path; downloads those that no cache has.
 
-    Raises `TgoError` that says for each missing file where it is to be had, and to do `then` with it.
+    Raises `TgoError` that says for each missing file where it can be found, and to do `then` with it.
     """
     paths: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -41,7 +41,7 @@ def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[st
     files = "; ".join(_instruction(name, wanted[name]) for name in missing)
     reasons = "; ".join(dict.fromkeys(missing.values()))
     raise TgoError(
-        f"reward {reward}: {', '.join(missing)} cannot be had from here ({reasons}). "
+        f"reward {reward}: {', '.join(missing)} cannot be downloaded from here ({reasons}). "
         f"Where there is a network, download into one folder: {files}. Then {then}."
     )
 

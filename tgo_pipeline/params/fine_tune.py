@@ -50,7 +50,7 @@ class ValidationParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ReestimateParams:
-    """tau anew at the start of every epoch after the first, from images that the policy of that moment draws.
+    """Estimate tau again at the start of every epoch but the first, from images that the policy of that moment draws.
 
     `prompts` training prompts (chosen by hash) get `images_per_prompt` images each, drawn and scored as the
     training images were; the labels of the epoch are 1[s >= tau] with that tau.

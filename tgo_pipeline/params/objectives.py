@@ -42,7 +42,7 @@ class SftParams:
 
 @dataclass(frozen=True, kw_only=True)
 class CsftParams:
-    """Conditional fine-tuning: both sides, told apart by what stands before the prompt."""
+    """Conditional fine-tuning: both sides, distinguished by a prefix of the prompt."""
 
     positive_prefix: str = "good image "
     negative_prefix: str = "bad image "

@@ -215,7 +215,7 @@ class ThresholdParams:
             given = "leave_one_out is on" if self.leave_one_out else "group is model"
             raise TgoError(
                 f"{given}, but source is proxy: a proxy set holds none of the samples that are labelled, and is not "
-                "told apart by model. Use source: dataset."
+                "distinguished by model. Use source: dataset."
             )
         if self.source == "proxy" and not self.proxy:
             raise TgoError("proxy is empty although source is proxy: name a folder of score shards.")
@@ -287,8 +287,8 @@ class ReportParams:
 class RuntimeParams:
     """How fast and where, never what: nothing here is tracked, none of it enters a fingerprint.
 
-    `workers` are processes that decode images for scoring (none given: on a GPU one per core, on a CPU threads);
-    `score_memory_gb` is what reward weights may take (none given: most of what is free), `compile` is torch.compile.
+    `workers` are processes that decode images for scoring (by default one per core on a GPU, threads on a CPU);
+    `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile.
     `trackers` follow a training beside dvclive, which always does. `executor` runs shards: `local`, on this machine, or
     one of your own (docs/PLUGINS.md).
     """

@@ -65,7 +65,7 @@ class Blueprint:
 def read_blueprint(model: str, revision: str | None = None) -> Blueprint:
     """The configurations of `model`; of a hub id only those files are fetched, and no weights.
 
-    An adapter's is that of its base. Raises `TgoError` if they cannot be had, or name a class that is not known.
+    An adapter's is that of its base. Raises `TgoError` if they cannot be read, or name a class that is not known.
     """
     location = locate(model, revision)
     read = _folder_reader(location.folder) if location.folder else _hub_reader(location)

@@ -74,7 +74,7 @@ def devices() -> Mapping[str, Device]:
 
 
 def device(name: str | None) -> Device:
-    """A device of the table, `cpu` for this machine's processor, none given for what torch finds here.
+    """A device of the table, `cpu` for this machine's processor, by default what torch finds here.
 
     Raises `TgoError` for another name.
     """

@@ -65,7 +65,7 @@ class Kind:
         return entry.value
 
     def find(self, name: str) -> Any:
-        """The object that a name stands for. Raises `TgoError` if it cannot be had."""
+        """The object that a name stands for. Raises `TgoError` if it cannot be found."""
         reference = self.reference(name)
         if name not in self.builtin:
             return find.load(f"{self.noun} {name}", reference)

@@ -72,7 +72,10 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
         ("Model", f"{params.model}{revision}"),
         ("Images", pictures),
         ("Target", target),
-        ("Threshold", _threshold(params.threshold) + ", τ anew every epoch" * (tune.reestimate is not None)),
+        (
+            "Threshold",
+            _threshold(params.threshold) + ", τ estimated again every epoch" * (tune.reestimate is not None),
+        ),
         ("Labels", f"ties {label.ties}, weight 1 + {label.c:g}{distance}, scale {label.scale}"),
         ("Objective", _objective(tune)),
         ("Fine-tuning", f"{tune.method}, {count(tune.steps)} steps of {tune.batch_size}, {tune.precision}"),

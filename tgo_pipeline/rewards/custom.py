@@ -45,7 +45,7 @@ class AsIs:
 
 
 class FunctionReward(Reward):
-    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are taken over."""
+    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are copied."""
 
     def __init__(self, name: str, function: RewardFunction) -> None:
         super().__init__(name, str(getattr(function, "scale", "as its author defines it")), AsIs())

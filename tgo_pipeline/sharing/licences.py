@@ -88,7 +88,7 @@ def package(origin: str) -> Licence:
 
 
 def _word(value: Any) -> str | None:
-    """A single value of the front matter; a list of several licences is none that could be taken over."""
+    """A single value of the front matter; a list of several licences is not one that could be copied."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) and value else None
@@ -114,7 +114,7 @@ def front_matter(card: Path) -> dict[str, Any]:
         fields = yaml.safe_load(block.group(2)) if block else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TgoError(
-            f"the licence cannot be read from {card} ({error}): mend it, or give --license."
+            f"the licence cannot be read from {card} ({error}): correct it, or give --license."
         ) from error
     return fields if isinstance(fields, dict) else {}
 

@@ -1,7 +1,7 @@
 """Upload a shared folder to the model hub: only what is missing there, and nothing twice after a broken line.
 
 What the repository holds is compared by hash first. A repository that holds nothing but files of this folder is an
-upload that was broken off, and is gone on with; any other one is written into only if that is asked for.
+upload that was interrupted, and is continued; any other one is written into only if that is asked for.
 """
 
 from __future__ import annotations

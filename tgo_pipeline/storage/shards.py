@@ -88,7 +88,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn an error for want of room into a `TgoError`; the caller removes what it has half-written."""
+    """Turn an error about a full disk into a `TgoError`; the caller removes what it has half-written."""
     try:
         yield
     except Exception as error:
@@ -274,7 +274,7 @@ def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success sync all of it and put it in the place of `folder`, else remove it.
+    """Yield a temporary folder; on success sync all of it and replace `folder` with it, else remove it.
 
     Raises `TgoError` if the disk is full.
     """

@@ -38,7 +38,7 @@ BASELINES = with_features(
 )
 """One row per prompt (`level` prompt, `key` its id) or group (`level` source, category or model, `key` its name).
 
-`n` finite target scores of `n_prompts` prompts, `n_distinct` different ones: what a quantile can tell apart. `tau` is
+`n` finite target scores of `n_prompts` prompts, `n_distinct` different ones: what a quantile can distinguish. `tau` is
 their percentile, with intervals for groups. `soft`, its jackknife and its effective sample size `ess` are null without
 a beta in score units. `baseline` is what a sample is compared with, in units of `threshold.baseline` (null: too few
 scores, the global tau holds), here with all samples counted: `leave_one_out` gives each one its own. `positive` counts

@@ -147,7 +147,7 @@ def sample_baselines(
     """What finite `values` (N,) are compared with by `threshold.baseline`; `tau` is the global threshold.
 
     `members` (N,) numbers each sample's prompt, or its group (`NOWHERE`: none). `reference` are values and members of
-    a proxy set that baselines are made of, none given: the samples themselves. Where a prompt or group has too few
+    a proxy set that baselines are made of; by default the samples themselves. Where a prompt or group has too few
     samples (`least_size`) the global rule holds: the score against `tau`, and with `prompt_quantile` the quantile
     among all reference scores against tau_q.
     """
@@ -302,7 +302,7 @@ def _without(groups: Groups, place: np.ndarray, rank: np.ndarray) -> np.ndarray:
 
 
 def _soft_of_others(groups: Groups, beta: float) -> np.ndarray:
-    """Where the largest is left out nothing may be left of the sum over all: it is taken anew below the second."""
+    """Where the largest is left out nothing may be left of the sum over all: it is taken again below the second."""
     top = groups.tops()
     growth = _growth(groups, top, beta)
     others = groups.spread(np.add.reduceat(growth, groups.starts))

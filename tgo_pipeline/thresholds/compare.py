@@ -30,7 +30,7 @@ def compare(
 ) -> Comparison:
     """What the target scores `values` (N,) of `frame` that are not NaN are compared with, one after the other.
 
-    `proxy` are the frame and target scores of a proxy set; none given, baselines come from the samples themselves.
+    `proxy` are the frame and target scores of a proxy set; without them baselines come from the samples themselves.
     Raises `TgoError` if every sample would fall back on the global `tau`; some are announced.
     """
     scored = ~np.isnan(values)

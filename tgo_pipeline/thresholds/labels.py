@@ -139,7 +139,7 @@ class Labelled:
     weights: np.ndarray
     baseline: str = "global"
     fallback: int = 0
-    """How many samples are compared with the global tau for want of a baseline of their own."""
+    """How many samples are compared with the global tau because they have no baseline of their own."""
     moved: int = 0
     """How many labels are not those of the global tau."""
 

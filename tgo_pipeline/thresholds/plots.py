@@ -31,7 +31,7 @@ class Bin(NamedTuple):
 
 
 def histogram(values: np.ndarray, tau: float, bins: int = BINS) -> list[Bin]:
-    """About `bins` equal bins over finite `values` (n,), laid so that tau is an edge: no bar straddles it."""
+    """About `bins` equal bins over finite `values` (n,), placed so that tau is an edge: no bar straddles it."""
     low, high = min(float(values.min()), tau), max(float(values.max()), tau)
     width = (high - low) / bins or max(abs(tau), 1.0) / bins
     steps = np.arange(np.floor((low - tau) / width), np.floor((high - tau) / width) + 2)

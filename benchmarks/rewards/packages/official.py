@@ -1,7 +1,7 @@
 """The official side: each package called as its README or model card shows, on image files.
 
 Run with the Python of the official environment. Two forms: all images of a prompt in one call where the API takes
-them, and one image a call. `hpsv2.score` reads its checkpoint anew at every call.
+them, and one image a call. `hpsv2.score` reads its checkpoint again at every call.
 """
 
 from __future__ import annotations

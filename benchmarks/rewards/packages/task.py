@@ -201,7 +201,7 @@ def _read(shards: Iterable[Path], limit: int) -> Iterator[Shard]:
 
 
 def forget_peak(device: str) -> None:
-    """Start the peaks of resident and device memory anew; Linux forgets them on request."""
+    """Start the peaks of resident and device memory again; Linux forgets them on request."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     if device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""tau anew every epoch: what is drawn, which labels follow, what is remembered, and what is refused."""
+"""A new tau every epoch: what is drawn, which labels follow, what is remembered, and what is refused."""
 
 from __future__ import annotations
 

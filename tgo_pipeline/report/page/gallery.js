@@ -73,7 +73,7 @@ class Gallery {
     this.list.addEventListener("keydown", (event) => this.walk(event));
   }
 
-  // Filter and sort anew, from the first page.
+  // Filter and sort again, from the first page.
   apply() {
     const choices = this.choices;
     this.rows = this.samples.sorted(this.samples.matching(choices), choices.sort, this.reward);

@@ -28,7 +28,7 @@ _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>.+)")
 class Layout:
     """The files of one reward: one of `weights`, all `required`, any `optional`; `version` counts code changes.
 
-    Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed anew.
+    Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed again.
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
     release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
     `packaged` files come with this package unless a source has its own.

@@ -74,7 +74,7 @@ class OpenClipTokenizer:
 def well_formed(prompts: Sequence[str]) -> list[str]:
     """Prompts as Unicode that can be encoded: surrogates become the character they spell, lone ones U+FFFD.
 
-    open_clip's tokenizer mends them so too (ftfy); Hugging Face's refuse the whole list.
+    open_clip's tokenizer repairs them in the same way (ftfy); Hugging Face's refuse the whole list.
     """
     return [prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for prompt in prompts]
 
