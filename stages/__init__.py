@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
@@ -21,6 +23,8 @@ STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "ev
 PIPELINE = ("inputs", *STAGES)
 """The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
+PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
+"""The option of every command that reads it."""
 
 
 def run_stage(name: str, params: Path) -> None:
@@ -49,9 +53,8 @@ def run_command(name: str, work: Callable[[], None]) -> None:
 
 def main(name: str) -> None:
     """The command line of `python -m stages.<name>`."""
-    import typer
 
-    def command(params: Path = typer.Option(Path("params.yaml"), help="The parameter file.")) -> None:
+    def command(params: Path = PARAMS) -> None:
         run_stage(name, params)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import USER_ERROR
+from stages import PARAMS, USER_ERROR
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.request import Needs
     from tgo_pipeline.params import Params
-
-PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 
 
 def doctor(
@@ -50,8 +48,3 @@ def _needs(params: Params) -> Needs:
     )
     plan = make(params, on, max(1, params.runtime.processes))
     return Needs({stage.stage: stage.memory_bytes for stage in plan.stages}, plan.total.disk_bytes)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(doctor)

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages import STAGES
+from stages import PARAMS, STAGES
 
 if TYPE_CHECKING:
     from stages.estimate import Estimate
     from tgo_pipeline.params import Params
     from tgo_pipeline.planning.gpus import Device
     from tgo_pipeline.planning.plan import Plan, StagePlan
-
-PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
 
 
 def plan(
@@ -97,8 +95,3 @@ def _advice(stage: str, params: Params, gpus: int) -> str:
     more += ["fine_tune.method: lora"] if tuning.method == "full" else []
     more += ["configs/accelerate/fsdp2.yaml, which cuts weights and states into shards"] if gpus > 1 else []
     return f"lower {' and '.join(smaller)}" + (f"; or {', '.join(more)}" if more else "")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(plan)

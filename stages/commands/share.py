@@ -6,17 +6,11 @@ from pathlib import Path
 
 import typer
 
-from stages import run_command
+from stages import PARAMS, run_command
 from tgo_pipeline.storage.workspace import HERE
 
 REPO = "ORG/NAME"
 WHAT = typer.Argument("both", metavar="[model|dataset|both]", show_default=False, help="Both if not given.")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(card)
-    app.command()(push)
 
 
 def card(
@@ -42,7 +36,7 @@ def card(
         help="The title of the model's card, or of the data set's if that is made alone.",
     ),
     to: Path = typer.Option(HERE.share, metavar="FOLDER", help="Writes FOLDER/model and FOLDER/dataset."),
-    params: Path = typer.Option(Path("params.yaml"), "--params", help="The parameter file."),
+    params: Path = PARAMS,
 ) -> None:
     """Write a model card and a data-set card, each beside the files it describes (as links), ready to be pushed."""
     from tgo_pipeline.params import load_params

@@ -1,17 +1,26 @@
-"""How far every stage is, for `tgo status`: from file metadata alone, no model is loaded."""
+"""`tgo status`: how far every stage is, from file metadata alone, no model is loaded."""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import STAGES
+from stages import PARAMS, STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def status(params: Path = PARAMS) -> None:
+    """Show the shards of every stage that are done, stale or to do, and the samples that failed."""
+    from tgo_pipeline.params import load_params
+    from tgo_pipeline.rendering.terminal import show
+
+    show(table(load_params(params)))
 
 
 def table(params: Params) -> Table:

@@ -29,7 +29,7 @@ def test_every_stage_of_the_pipeline_can_be_run_by_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran: list[str] = []
-    monkeypatch.setattr("stages.cli.run_stage", lambda name, params: ran.append(name))
+    monkeypatch.setattr("stages.commands.run.run_stage", lambda name, params: ran.append(name))
     for name in PIPELINE:
         monkeypatch.setattr("sys.argv", ["tgo", "run", name])
         with pytest.raises(SystemExit):

@@ -1,0 +1,94 @@
+"""`tgo score`: images of any source in, one Parquet table of scores out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from stages import INTERRUPTED, UNSCORED
+from tgo_pipeline.scoring.command.help import SCORE
+
+if TYPE_CHECKING:
+    from tgo_pipeline.scoring.command.options import Call
+
+
+def score(
+    path: list[str] = typer.Argument(
+        metavar="PATH...",
+        show_default=False,
+        help="Image files, folders, patterns; csv, jsonl or Parquet tables; hf:ORG/NAME@REVISION/SPLIT; public data "
+        "sets, as pickapic:WHERE.",
+    ),
+    rewards: list[str] = typer.Option(
+        metavar="REWARD[=SOURCE],...",
+        show_default=False,
+        help="hpsv2.1, hpsv2.0, pickscore, imagereward, clip, clip/laion-h14-hpspad, aesthetic, or your own as "
+        "module:function. SOURCE is a folder, the official file, org/name@revision on the hub, or demo (tiny weights "
+        "to try it); without one the official files are downloaded.",
+    ),
+    out: Path = typer.Option(Path("scores.parquet"), metavar="FILE", help="The Parquet file to write."),
+    prompts: Path = typer.Option(
+        None,
+        metavar="FILE",
+        help="csv, jsonl or Parquet of file_name and prompt, or .txt with one line per image in order.",
+    ),
+    prompt: str = typer.Option(None, metavar="TEXT", help="One prompt for all images."),
+    image_column: str = typer.Option(
+        None, metavar="NAME", help="The column of images, if not image, file_name or path."
+    ),
+    prompt_column: str = typer.Option(
+        None, metavar="NAME", help="The column of prompts, if not prompt, caption or text."
+    ),
+    device: str = typer.Option("auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+    dtype: str = typer.Option("auto", metavar="NAME", help="fp32 or fp16; auto is fp16 on a GPU, else fp32."),
+    batch_size: int = typer.Option(
+        None, min=1, metavar="N", help="Images at once, if not what memory allows."
+    ),
+    workers: int = typer.Option(
+        None, min=0, metavar="N", help="Processes that decode images, if not one per core beside a GPU."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Start over, and replace what is at --out."),
+) -> None:
+    from tgo_pipeline.scoring.command.options import Call
+
+    call = Call(
+        paths=path,
+        rewards=rewards,
+        out=out,
+        prompts=prompts,
+        prompt=prompt,
+        image_column=image_column,
+        prompt_column=prompt_column,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(_score(call))
+
+
+def _score(call: Call) -> int:
+    """Score, show the summary and return the exit code."""
+    from tgo_pipeline.executors.progress import configure_logging
+    from tgo_pipeline.rendering.terminal import show
+    from tgo_pipeline.scoring.command import run, summary
+    from tgo_pipeline.storage.shards import Interrupted
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    configure_logging()
+    try:
+        outcome = run.score(call)
+    except (Interrupted, KeyboardInterrupt):
+        sys.stderr.write("tgo score: interrupted; what was finished is kept, make the same call to go on.\n")
+        return INTERRUPTED
+    scores = summary.summarise(call.out)
+    show(summary.show(scores, outcome), summary.WIDE)
+    return UNSCORED if scores.failed else 0
+
+
+score.__doc__ = SCORE
