@@ -14,7 +14,7 @@ from benchmarks.objectives.run import Job
 from benchmarks.objectives.tables import ORACLE, contrast, find, pooled, samples_of, standardised
 from benchmarks.objectives.units import Result, Study
 from benchmarks.results import table
-from benchmarks.thresholds.thresholds_demo import GLOBAL, RULES, WEIGHTINGS, found, rules, unit
+from benchmarks.thresholds.demo_plan import GLOBAL, RULES, WEIGHTINGS, found, rules, unit
 from tgo_pipeline.errors import TgoError
 
 RESAMPLES, CONFIDENCE = 2000, 0.95

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.objectives.units import WEIGHTS
-from benchmarks.thresholds.thresholds_demo import GLOBAL, REESTIMATED, RULES, WEIGHTINGS, rules, unit, units
+from benchmarks.thresholds.demo_plan import GLOBAL, REESTIMATED, RULES, WEIGHTINGS, rules, unit, units
 from benchmarks.thresholds.thresholds_demo_tables import (
     RESAMPLES,
     Ratio,
