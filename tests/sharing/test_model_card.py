@@ -131,7 +131,7 @@ def test_the_lines_on_the_card_load_the_model_and_draw(run: Run, tmp_path: Path)
     lines = ModelCard.load(written).text.split("```python\n")[1].split("```")[0]
     scope: dict = {}
     exec(lines, scope)
-    assert scope["picture"].size == (32, 32)
+    assert scope["image"].size == (32, 32)
 
 
 def test_the_grid_has_the_base_above_the_tuned_model(shared: Path, run: Run) -> None:
