@@ -16,6 +16,7 @@ from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.plugins.find import blamed
 from tgo_pipeline.storage.shards import Interrupted, explain_full_disk
+from tgo_pipeline.storage.workspace import HERE
 
 Inputs = dict[str, dict[str, Any]]
 """Of one stage: the versions of its code by name, and what the files hold that the parameters name, by key."""
@@ -23,7 +24,7 @@ STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "ev
 PIPELINE = ("inputs", *STAGES)
 """The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
-PARAMS = typer.Option(Path("params.yaml"), "--params", help="The parameter file.")
+PARAMS = typer.Option(HERE.params, "--params", help="The parameter file.")
 """The option of every command that reads it."""
 
 

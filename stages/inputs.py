@@ -21,7 +21,6 @@ from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 log = logging.getLogger("tgo")
-LOCK, DVC_YAML, PARAMS = Path("dvc.lock"), Path("dvc.yaml"), Path("params.yaml")
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
 """Of the parameters that are no sections."""
 HEADER = """\
@@ -34,15 +33,15 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
     """Write inputs.yaml. Raises `TgoError` for what would end the run at a later stage, when much is spent."""
     import yaml
 
-    _require_sections()
+    _require_sections(workspace)
     _require_commit()
     with looking():
         entries = {name: importlib.import_module(f"stages.{name}").inputs(params) for name in STAGES}
-    if _is_of_an_earlier_pipeline(LOCK):
+    if _is_of_an_earlier_pipeline(workspace.lock):
         log.info(
             "%s is from before DVC had the stage `inputs`: every stage runs once more. What is finished is kept; the "
             "long stages find that they have nothing to do.",
-            LOCK,
+            workspace.lock,
         )
     with atomic(workspace.inputs) as temporary:
         content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
@@ -55,17 +54,17 @@ def _is_of_an_earlier_pipeline(lock: Path) -> bool:
     return bool(known) and "inputs" not in known
 
 
-def _require_sections() -> None:
+def _require_sections(workspace: Workspace) -> None:
     """DVC refuses to run a stage with a parameter that is not in the file; better now than after days of sampling."""
-    stages = _read(DVC_YAML).get("stages") or {}
+    stages = _read(workspace.pipeline).get("stages") or {}
     wanted = (name for stage in stages.values() for name in stage.get("params", ()) if isinstance(name, str))
-    given = _read(PARAMS)
+    given = _read(workspace.params)
     missing = [name for name in dict.fromkeys(wanted) if name.split(".")[0] not in given]
     if missing and given:
         lines = ", ".join(f"`{name}: {DEFAULTS.get(name, '{}')}`" for name in missing)
         raise TgoError(
-            f"{PARAMS} lacks {', '.join(missing)}, which {DVC_YAML} names and DVC therefore wants to see there: write "
-            f"{lines} for the defaults."
+            f"{workspace.params} lacks {', '.join(missing)}, which {workspace.pipeline} names and DVC therefore wants "
+            f"to see there: write {lines} for the defaults."
         )
 
 

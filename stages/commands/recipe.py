@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from tgo_pipeline.storage.workspace import HERE
+
 app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, with the papers' settings.")
 
 
@@ -29,7 +31,7 @@ def show_recipe(name: str = typer.Argument(help="A name of `tgo recipe list`."))
 @app.command("use")
 def use_recipe(
     name: str = typer.Argument(help="A name of `tgo recipe list`."),
-    to: Path = typer.Option(Path("params.yaml"), metavar="FILE", help="The parameter file to write."),
+    to: Path = typer.Option(HERE.params, metavar="FILE", help="The parameter file to write."),
     force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
 ) -> None:
     """Write a recipe as the parameter file, and say what is to be filled in."""
@@ -42,7 +44,7 @@ def use_recipe(
         typer.echo(f"  line {number}: {line}")
     if make_project(to.parent):
         typer.echo(
-            f"{to.with_name('dvc.yaml')}, the pipeline that `dvc repro` runs, is written with DVC's settings; it needs "
-            "a git repository with a commit."
+            f"{to.with_name(HERE.pipeline.name)}, the pipeline that `dvc repro` runs, is written with DVC's settings; "
+            "it needs a git repository with a commit."
         )
     typer.echo("Then: tgo doctor, tgo plan, dvc repro.")

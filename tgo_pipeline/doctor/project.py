@@ -21,7 +21,7 @@ from tgo_pipeline.storage.workspace import HERE
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
 
-DVC, LOCK = Path("dvc.yaml"), Path("dvc.lock")
+DVC, LOCK = HERE.pipeline, HERE.lock
 DVC_LOCK = Path(".dvc/tmp/lock")
 STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
 _TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")

@@ -89,7 +89,7 @@ def evaluate(params: Params, workspace: Workspace) -> None:
     excluded = joined.aggregated(params.evaluate.aggregate).pairs(BASE, TUNED).excluded()
     _write_tables(workspace.evaluation, folder, made, metadata | {"excluded": excluded})
     _write_summaries(workspace, made["evaluation"], list(params.evaluate.rewards))
-    export(workspace.evaluation, folder, workspace.tables)
+    export(workspace)
     _log_results(made)
 
 

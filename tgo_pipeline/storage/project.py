@@ -9,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 
 from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.workspace import HERE
 
-PIPELINE = Path("dvc.yaml")
+PIPELINE = HERE.pipeline
 FILES = {
     "pipeline.yaml": PIPELINE,  # DVC would take a second dvc.yaml for a second pipeline
     "gitignore": Path(".gitignore"),

@@ -32,6 +32,9 @@ class Workspace:
     root: Path = Path()
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
+    params = _At("params.yaml")
+    pipeline = _At("dvc.yaml")
+    lock = _At("dvc.lock")
     inputs = _At("inputs.yaml")
     prompts = _At("data/prompts.parquet")
     generations = _At("data/generations")

@@ -22,6 +22,7 @@ from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.params.parsing import read_data
 from tgo_pipeline.rendering import latex, markdown
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
+from tgo_pipeline.storage.workspace import Workspace
 
 HOSTILE = (
     "a|b & 50% of_$x$ {y} ~^\\input{/etc/passwd} <script>alert(1)</script> [l](javascript:x) `c` **d** #1\n| --- |\r\n"
@@ -53,7 +54,8 @@ def write(folder: Path, models: tuple[str, ...] = ("base", "tuned", HOSTILE), **
         path = source(name, folder / "evaluation.parquet", folder / "evaluation")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(table, path, {"confidence": 0.95, "excluded": 0, "legend": LEGEND} | metadata)
-    export(folder / "evaluation.parquet", folder / "evaluation", folder / "tables")
+    places = {"evaluation": folder / "evaluation.parquet", "evaluation_images": folder / "evaluation"}
+    export(Workspace(folder).moved(**places))
     return folder / "tables"
 
 

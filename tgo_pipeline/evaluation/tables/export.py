@@ -23,6 +23,7 @@ from tgo_pipeline.rendering import latex, markdown
 from tgo_pipeline.rendering.table import Document, Sheet
 from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
+from tgo_pipeline.storage.workspace import Workspace
 
 SCHEMAS = {"evaluation": EVALUATION, "models": MODELS, "matrix": MATRIX, "hacking": HACKING}
 NOTHING = (
@@ -86,13 +87,13 @@ def _csv(name: str, path: Path) -> str:
 FORMATS: Mapping[str, Callable[[str, Path], str]] = {"md": _markdown, "tex": _latex, "csv": _csv}
 
 
-def export(table: Path, folder: Path, output: Path) -> None:
-    """Write every table to `output` as .md, .tex, .csv (legend in .legend.json beside it) and .parquet (legend inside).
-
-    `table` and `folder` are what the evaluation wrote: base against tuned, and where the others lie.
+def export(workspace: Workspace) -> None:
+    """Write every table of the evaluation to `tables` as .md, .tex, .csv (legend in .legend.json beside it) and
+    .parquet (legend inside).
     """
+    output = workspace.tables
     for name in SCHEMAS:
-        path = source(name, table, folder)
+        path = source(name, workspace.evaluation, workspace.evaluation_images)
         for form in FORMATS:
             _write(output / f"{name}.{form}", text(name, path, form))
         metadata = read_metadata(path)
