@@ -9,8 +9,10 @@ for equal bits of two computations that are not the same one fails in one or the
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -68,26 +70,59 @@ def other_instruction_set() -> dict[str, str]:
     return next((chosen for chosen in (NARROW, WIDE) if capability(**chosen) != own), {})
 
 
-def run(what: str, *arguments: str, **environment: str) -> int:
-    """Run the numeric tests in two processes; the exit code."""
+def run(what: str, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run the numeric tests in two processes; the exit code, and what pytest says at the end."""
     print(f"== numeric tests {what}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not long"]
     command += [*arguments, *NUMERIC]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+    )
+    last = ""
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        last = line.strip() or last
+    return process.wait(), last
+
+
+def written(environment: Mapping[str, str]) -> str:
+    """An environment as one writes it before a command."""
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
+def run_matrix(*arguments: str) -> int:
+    """Every instruction set of this processor, oneDNN's AVX2, one and two threads: a table, and 1 if one fails."""
+    sets = [{"ATEN_CPU_CAPABILITY": name} for name in ("default", "avx2", "avx512")]
+    sets = [chosen for chosen in sets if capability(**chosen).lower() == chosen["ATEN_CPU_CAPABILITY"]]
+    environments = [
+        {**chosen, "OMP_NUM_THREADS": threads}
+        for chosen in ({}, *sets, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, NARROW)
+        for threads in ("1", "2")
+    ]
+    results = [(each, *run(f"with {written(each)}", *arguments, **each)) for each in environments]
+    print(f"\n{platform.processor() or platform.machine()}, torch's own choice {capability()}\n")
+    print("| environment | result |\n|---|---|")
+    for each, _, last in results:
+        print(f"| `{written(each)}` | {last.strip('= ')} |")
+    return int(any(code for _, code, _ in results))
 
 
 def main() -> int:
-    """Another instruction set; with `--digits` first, other last digits. 1 if a test fails."""
-    more = sys.argv[1:]
-    if more[:1] == ["--digits"]:
+    """Another instruction set, `--digits`: other last digits, or `--matrix`: all of them. 1 if a test fails."""
+    asked, more = (
+        (sys.argv[1], sys.argv[2:]) if sys.argv[1:2] in (["--digits"], ["--matrix"]) else ("", sys.argv[1:])
+    )
+    if asked == "--matrix":
+        return run_matrix(*more)
+    if asked == "--digits":
         other_digits = ("-p", "tests.other_digits", "--deselect", WITH_OTHER_PROCESSES)
-        return int(bool(run("with other last digits", *other_digits, *more[1:])))
+        return int(bool(run("with other last digits", *other_digits, *more)[0]))
     chosen = other_instruction_set()
     if not chosen:
         print("torch has one instruction set on this processor: the numeric tests ran under it already")
         return 0
-    values = " ".join(f"{name}={value}" for name, value in chosen.items())
-    return int(bool(run(f"with {values} ({capability()} otherwise)", *more, **chosen)))
+    what = f"with {written(chosen)} ({capability()} otherwise)"
+    return int(bool(run(what, *more, **chosen)[0]))
 
 
 if __name__ == "__main__":

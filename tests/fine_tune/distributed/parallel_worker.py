@@ -6,6 +6,7 @@ CASES.json is a list of trainings: a folder, changed parameters, whether to shar
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ def main(cases: Path) -> None:
         os.environ["ACCELERATE_USE_FSDP"] = "true" if case.get("sharded") else "false"
         outcome = run(case, rank)
         (Path(case["root"]) / f"outcome-{rank}.txt").write_text(outcome)
+    gc.collect()  # as `joined` does: networks in cycles would hold the group's threads until the interpreter ends
     distributed.destroy_process_group()
 
 
