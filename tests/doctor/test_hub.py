@@ -46,7 +46,10 @@ REPOS = {
 PARAMS = {
     "model": "org/model",
     "revision": SHA,
-    "prompts": {"train": f"{PICKAPIC}@COMMIT/train", "test": {"other": f"{PICKAPIC}@{SHA}/validation"}},
+    "prompts": {
+        "train": f"{PICKAPIC}@COMMIT/train",
+        "test": {"other": f"{PICKAPIC}@{SHA}/validation", "rows": f"hf:org/pickapic@{SHA}/train"},
+    },
     "generate": {"source": "images", "images": f"{PICKAPIC}@{SHA}/train"},
     "score": {"rewards": {"pickscore": f"org/pickscore@{SHA}", "clip": None}},
     "evaluate": {
@@ -112,6 +115,7 @@ def test_what_the_hub_says_of_every_source(project: Path):
     assert f"note prompts.train: the newest commit of org/pickapic is {SHA}." in said
     assert "fail prompts.test.other:" in said
     assert "there is no split 'validation'" in said
+    assert f"ok prompts.test.rows: org/pickapic@{SHA}: 2 file(s), streamed" in said
     assert f"ok generate.images: org/pickapic@{SHA}: 1 file(s), streamed" in said
     assert f"ok score.rewards.pickscore: org/pickscore@{SHA}: 1 MB to download." in said
     assert f"has the sha256 {'0' * 64}, and {OPENAI_L14.sha256} was expected" in said

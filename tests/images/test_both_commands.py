@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import import_folder as existing
 from tgo_pipeline.params import GenerateParams
+from tgo_pipeline.reading.hub_rows import HubRows
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder
 
@@ -206,6 +208,32 @@ def test_any_data_set_of_the_hub(tgo: Tgo, tmp_path: Path, hub: DataHub, kind: s
     take(address)
     assert {file.name: file.read_bytes() for file in Path("taken").iterdir()} == before
     assert take(address, limit=2).height == 2
+
+
+def test_only_what_is_needed_is_read_of_parquet_on_the_hub(tmp_path: Path, hub: DataHub) -> None:
+    images = [{"bytes": os.urandom(3 * 10**5), "path": None} for _ in range(40)]
+    table = pa.table({"image": images, "prompt": [str(row) for row in range(40)]})
+    (tmp_path / "repository/data").mkdir(parents=True)
+    for part in range(2):
+        path = tmp_path / f"repository/data/train-0000{part}-of-00002.parquet"
+        pq.write_table(table, path, row_group_size=5, compression="none", use_dictionary=False)
+    rows = HubRows(f"{publish(hub, 'org/name', tmp_path / 'repository')}/train")
+    hub.sent = 0
+    assert [row["prompt"] for row in rows.records(0, ["prompt"])] == 2 * table["prompt"].to_pylist()
+    assert hub.sent < 2.4e6  # of 24 MB
+    hub.sent = 0
+    assert [row["image"] for row in rows.records(75, ["image"])] == images[35:]
+    assert hub.sent < 2.4e6
+
+
+def test_rows_of_the_hub_name_no_file_of_this_machine(tmp_path: Path, hub: DataHub) -> None:
+    (secret,) = write_pictures(tmp_path / "home", 1)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": None, "path": str(secret)}], kind)
+    (tmp_path / "repository").mkdir()
+    pq.write_table(pa.table({"image": images, "prompt": ["a"]}), tmp_path / "repository/train.parquet")
+    taken = take(f"{publish(hub, 'org/name', tmp_path / 'repository')}/train")
+    assert taken["image"].to_list() == [None]
 
 
 WRONG: list[tuple[str, str]] = [

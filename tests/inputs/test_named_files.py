@@ -154,8 +154,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_what_is_on_the_hub_is_its_address():
-    address = "pickapic:hf:yuvalkirstain/pickapic_v2@0123456/train"
+@pytest.mark.parametrize(
+    "address", ["pickapic:hf:yuvalkirstain/pickapic_v2@0123456/train", "hf:organisation/name@0123456/train"]
+)
+def test_what_is_on_the_hub_is_its_address(address: str):
     params = parsed(
         model="organisation/model",
         revision="89abcde",

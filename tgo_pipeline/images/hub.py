@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from tgo_pipeline.images.base import MODEL, Cursor, ImageSource, Row
 from tgo_pipeline.images.columns import IMAGE_OPTION, Columns
 from tgo_pipeline.images.tables import ID, UIDS
 from tgo_pipeline.reading.hub_rows import HubRows
+
+STREAMED = ("hf://", "zip://", "tar://", "gzip://")
+"""How the paths of images begin that `datasets` streams from files and archives of a repository."""
 
 
 class HubImages(ImageSource):
@@ -72,10 +76,14 @@ class HubImages(ImageSource):
                 f"another one ({IMAGE_OPTION})."
             )
         path, data = value.get("path"), value.get("bytes")
-        if data is None and path:
+        if data is None and path and self._is_its_own(path):
             with self._hub.explained():
                 data = _read(path)
         return path, data
+
+    def _is_its_own(self, path: str) -> bool:
+        """Whether a path leads into a repository, and not to a file of this machine that rows of others name."""
+        return path.startswith(STREAMED) or os.path.isdir(self._hub.address.repository)
 
 
 def _read(path: str) -> bytes | None:

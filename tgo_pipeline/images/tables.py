@@ -22,6 +22,7 @@ from tgo_pipeline.images.base import (
 )
 from tgo_pipeline.images.columns import IMAGE_OPTION, PROMPT_OPTION, Columns
 from tgo_pipeline.images.files import PROBED, require_inside, require_some
+from tgo_pipeline.reading import parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,8 +31,6 @@ ID = "sample_id"
 """The column by which this project's tables name an image; rows of other tables are named FILE:ROW."""
 UIDS = ("image_uid", FILE_NAME)
 """Columns that may say what the source calls an image."""
-ROWS_AT_ONCE = 16
-"""Images in memory at once while a table is read."""
 SAVED = "state.json"
 """What `Dataset.save_to_disk` writes last into its folder: names of its Arrow files."""
 SAVED_SPLITS = "dataset_dict.json"
@@ -143,12 +142,7 @@ class ParquetFile(Table):
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self._path) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if start < rows:
-                    batches = file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=list(columns))
-                    yield from _from(batches, start)
-                start = max(0, start - rows)
+            yield from parquet.rows_from(file, start, columns)
 
 
 class SavedDataset(Table):
@@ -175,7 +169,7 @@ class SavedDataset(Table):
         return [[date(str(file)) for file in self._files], self._image, start]
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        return _from((batch.select(list(columns)) for batch in self._record_batches()), start)
+        return parquet.slices((batch.select(list(columns)) for batch in self._record_batches()), start)
 
     def _record_batches(self) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -183,14 +177,6 @@ class SavedDataset(Table):
         for file in self._files:
             with pa.ipc.open_stream(pa.memory_map(str(file))) as reader:
                 yield from reader
-
-
-def _from(batches: Iterator[pa.RecordBatch], start: int) -> Iterator[dict[str, Any]]:
-    """The rows of batches from row `start` on, a few as Python objects at a time."""
-    for batch in batches:
-        for first in range(start, batch.num_rows, ROWS_AT_ONCE):
-            yield from batch.slice(first, ROWS_AT_ONCE).to_pylist()
-        start = max(0, start - batch.num_rows)
 
 
 def _flat(error: Exception) -> str:

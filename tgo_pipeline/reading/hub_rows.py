@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.hub.address import FORM, PREFIX, parse
 from tgo_pipeline.hub.errors import refusal
+from tgo_pipeline.reading import parquet
+from tgo_pipeline.reading.places import Hub
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
@@ -30,20 +33,37 @@ class HubRows:
         self.address = parse(text)
         with self.explained():
             self._builder = self._load()
-            stream = self._stream(self._builder)
+            stream = self._stream()
             self.names: list[str] = stream.column_names or list(next(iter(stream), {}))
 
     def records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows from `start` on with these columns alone, of Parquet without reading others; an image as bytes and
-        path."""
+        """The rows from `start` on with these columns; an image as bytes and path. Of Parquet nothing else is read."""
+        files = self._parquet_files()
+        if files:
+            yield from parquet.records(
+                Hub(self.address.repository, self.address.revision), files, start, columns
+            )
+            return
         with self.explained():
-            alone = {"columns": list(columns)} if hasattr(self._builder.config, "columns") else {}
-            stream = self._stream(self._load(**alone))
+            stream = self._stream()
             if stream.features:  # unknown ones, as of csv, are not decoded
                 stream = stream.decode(False)
             yield from stream.select_columns(list(columns)).skip(start)
 
-    def _load(self, **options: Any) -> DatasetBuilder:
+    def _parquet_files(self) -> list[str]:
+        """The files of the split, if they are Parquet of the hub: `datasets` reads past rows that are skipped."""
+        split = self.address.split
+        urls = [
+            str(url)
+            for name, some in dict(self._builder.config.data_files or {}).items()
+            if split in (None, str(name))
+            for url in some
+        ]
+        here = re.compile(rf"hf://datasets/{re.escape(self.address.repository)}@[^/]+/(.+\.parquet)")
+        found = [match[1] for match in map(here.fullmatch, urls) if match]
+        return found if len(found) == len(urls) and hasattr(self._builder.config, "columns") else []
+
+    def _load(self) -> DatasetBuilder:
         try:
             import datasets
         except ImportError as error:
@@ -51,12 +71,12 @@ class HubRows:
                 f"{self.text} needs the package `datasets`: install it with `pip install tgo-pipeline[hub]`."
             ) from error
         repository, revision, config, _ = self.address
-        return datasets.load_dataset_builder(repository, config, revision=revision, **options)
+        return datasets.load_dataset_builder(repository, config, revision=revision)
 
-    def _stream(self, builder: DatasetBuilder) -> IterableDataset:
+    def _stream(self) -> IterableDataset:
         import datasets
 
-        opened = builder.as_streaming_dataset(self.address.split)
+        opened = self._builder.as_streaming_dataset(self.address.split)
         if isinstance(opened, datasets.IterableDataset):
             return opened
         if len(opened) != 1:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.reading.places import Place
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PATTERNS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 BUFFER_BYTES = 1024**2
 """How much of a column is held while its pages are decoded, so that a row group of images is never held whole."""
+ROWS_AT_ONCE = 16
+"""Rows with images in memory at once."""
 _SHARD = re.compile(r"(?:parquet-)?(?P<split>[A-Za-z_]+)(?:-\d+-of-\d+.*)?")
 
 
@@ -99,3 +101,35 @@ def stream(file: pq.ParquetFile, wanted: Sequence[str], rows: int, group: int) -
     Several threads, or a batch of several row groups, would jump about in a file of the hub.
     """
     yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=list(wanted), use_threads=False)
+
+
+def records(
+    place: Place, names: Sequence[str], start: int, wanted: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of several files from row `start` of all on; row groups before it are not read.
+
+    Raises `TgoError` as `opened` and `require` do.
+    """
+    for name in names:
+        with opened(place, name) as file:
+            if start < file.metadata.num_rows:
+                require(place.where(name), wanted, file.schema_arrow.names)
+                yield from rows_from(file, start, wanted)
+            start = max(0, start - file.metadata.num_rows)
+
+
+def rows_from(file: pq.ParquetFile, start: int, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a file from row `start` on, a few images at a time."""
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if start < rows:
+            yield from slices(stream(file, wanted, ROWS_AT_ONCE, group), start)
+        start = max(0, start - rows)
+
+
+def slices(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[dict[str, Any]]:
+    """The rows of batches from row `start` on, a few as Python objects at a time."""
+    for batch in batches:
+        for first in range(start, batch.num_rows, ROWS_AT_ONCE):
+            yield from batch.slice(first, ROWS_AT_ONCE).to_pylist()
+        start = max(0, start - batch.num_rows)
