@@ -50,7 +50,7 @@ LAYERS = (
 )
 LOOSE = 5
 """How many modules may lie at the root of `tgo_pipeline`."""
-FULL = 20
+FULL = 15
 """How many modules a folder may hold before it wants parting."""
 
 Imports = Mapping[str, set[str]]

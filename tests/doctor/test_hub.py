@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from tests.doctor.conftest import Doctor
 from tests.doctor.hub_server import SHA, HubServer, Repo
 from tests.doctor.toy import ROOT, Shown, write_model, write_params
-from tgo_pipeline.doctor.hub_findings import pipeline_files
-from tgo_pipeline.doctor.urls import size_at
+from tgo_pipeline.doctor.hub.findings import pipeline_files
+from tgo_pipeline.doctor.hub.urls import size_at
 from tgo_pipeline.hub.errors import Unavailable
 from tgo_pipeline.rewards.files.releases import OPENAI_L14
 

@@ -11,11 +11,12 @@ import vl_convert
 
 from tests.report.test_summary import UNCLEAR, UP, row
 from tests.report.workspace import Workspace
-from tgo_pipeline.report import charts, sections
+from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.build import HERE
+from tgo_pipeline.report.charts import sections as charts
 from tgo_pipeline.report.models import models
-from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.report.thumbnails import Album
 
 
 @pytest.fixture(scope="module")

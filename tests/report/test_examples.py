@@ -10,7 +10,7 @@ import pytest
 from tests.report.workspace import Workspace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report.examples import ExamplePairs, Examples, examples, pairs
-from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.report.thumbnails import Album
 from tgo_pipeline.storage import tables
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.report.workspace import HOSTILE, LONG, Workspace, draw
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import PROMPT_LIMIT, script_json
-from tgo_pipeline.report.gallery import Exhibition, prepare
+from tgo_pipeline.report.gallery.gallery import Exhibition, prepare
 from tgo_pipeline.storage import tables
 
 

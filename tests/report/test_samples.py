@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from tests.report.workspace import REWARDS, Workspace
-from tgo_pipeline.report import samples
-from tgo_pipeline.report.samples import Candidates, candidates, model_folders
+from tgo_pipeline.report.gallery import samples
+from tgo_pipeline.report.gallery.samples import Candidates, candidates, model_folders
 from tgo_pipeline.storage import tables
 
 

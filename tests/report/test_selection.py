@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.report.selection import priority, ranked_units, spread_order
+from tgo_pipeline.report.gallery.selection import priority, ranked_units, spread_order
 
 
 @given(st.integers(0, 3000))

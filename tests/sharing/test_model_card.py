@@ -19,10 +19,10 @@ from tests.sharing.conftest import Run
 from tests.sharing.finished import write_tuned
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.card import render
+from tgo_pipeline.sharing.images import Grid, before_after
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.sharing.loading import ResultSource
 from tgo_pipeline.sharing.model_card import ModelDetails, model_card, write_model
-from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.storage.tables import read_table
 
 LICENCE = given("openrail++")
@@ -135,7 +135,7 @@ def test_the_lines_on_the_card_load_the_model_and_draw(run: Run, tmp_path: Path)
 
 
 def test_the_grid_has_the_base_above_the_tuned_model(shared: Path, run: Run) -> None:
-    from tgo_pipeline.report.pictures import read_images
+    from tgo_pipeline.report.thumbnails import read_images
     from tgo_pipeline.rewards.engine.images import decode
 
     grid = before_after(run.places, run.params.seed)

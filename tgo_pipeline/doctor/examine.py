@@ -17,7 +17,7 @@ GROUPS = {
     "device": "device",
     "memory and disk": "resources",
     "files": "files",
-    "model hub": "hub",
+    "model hub": "hub.checks",
     "versions": "versions",
     "project": "project",
     "optional": "optional",

@@ -80,7 +80,7 @@ def _largest(needs: Needs) -> Need:
 
 def networks(params: Params) -> dict[str, int] | None:
     """How many numbers each network of the model has; None if it is on the hub alone. Raises `TgoError` if broken."""
-    from tgo_pipeline.doctor.cached import pipeline_folder
+    from tgo_pipeline.doctor.hub.cached import pipeline_folder
     from tgo_pipeline.generators.location import described_guidance, locate
 
     described = described_guidance(params.model)

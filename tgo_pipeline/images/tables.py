@@ -36,7 +36,7 @@ SAVED = "state.json"
 SAVED_SPLITS = "dataset_dict.json"
 
 
-class Table(ImageSource):
+class ImageTable(ImageSource):
     """Rows of a columnar file: an image column of bytes, of Hugging Face's struct, or of paths."""
 
     def __init__(self, path: str, schema: pa.Schema, count: int, columns: Columns) -> None:
@@ -125,7 +125,7 @@ class Table(ImageSource):
         return path, data
 
 
-class ParquetFile(Table):
+class ParquetFile(ImageTable):
     """One Parquet file, read a few rows at a time."""
 
     def __init__(self, path: str, columns: Columns) -> None:
@@ -145,7 +145,7 @@ class ParquetFile(Table):
             yield from parquet.rows_from(file, start, columns)
 
 
-class SavedDataset(Table):
+class SavedDataset(ImageTable):
     """A folder written by `datasets.Dataset.save_to_disk`: Arrow streams, mapped into memory."""
 
     def __init__(self, path: str, columns: Columns) -> None:

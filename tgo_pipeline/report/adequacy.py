@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import count, decimals, fixed, number, percent
-from tgo_pipeline.report import charts_adequacy as charts
-from tgo_pipeline.report.charts import Spec
+from tgo_pipeline.report.charts import adequacy as charts
+from tgo_pipeline.report.charts.sections import Spec
 from tgo_pipeline.thresholds.adequacy.table import (
     BASELINES,
     AdequacyRow,

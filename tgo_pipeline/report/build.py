@@ -19,10 +19,10 @@ from tgo_pipeline.rendering import text
 from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.examples import examples
-from tgo_pipeline.report.gallery import prepare
+from tgo_pipeline.report.gallery.gallery import prepare
 from tgo_pipeline.report.models import models
-from tgo_pipeline.report.pictures import BUDGET_BYTES, Album
 from tgo_pipeline.report.run import describe, minute
+from tgo_pipeline.report.thumbnails import BUDGET_BYTES, Album
 from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import Workspace
 

@@ -11,7 +11,7 @@ from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.report.collect import scan_labels
-from tgo_pipeline.report.pictures import Album, Thumbnail, read_images
+from tgo_pipeline.report.thumbnails import Album, Thumbnail, read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import read_table
 from tgo_pipeline.storage.workspace import Workspace

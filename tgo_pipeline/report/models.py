@@ -11,8 +11,8 @@ from tgo_pipeline.evaluation.statistics.scores import ALL
 from tgo_pipeline.evaluation.tables.export import SCHEMAS, document, source
 from tgo_pipeline.evaluation.tables.tables import split
 from tgo_pipeline.rendering.table import Document
-from tgo_pipeline.report import charts_models as charts
-from tgo_pipeline.report.charts import Spec
+from tgo_pipeline.report.charts import models as charts
+from tgo_pipeline.report.charts.sections import Spec
 from tgo_pipeline.report.summary import Role
 from tgo_pipeline.storage.tables import read_table
 from tgo_pipeline.storage.workspace import Workspace

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tgo_pipeline.params import Params
-from tgo_pipeline.report import charts, collect, summary, training
+from tgo_pipeline.report import collect, summary, training
+from tgo_pipeline.report.charts import sections as charts
 from tgo_pipeline.report.collect import EvaluationRow
 from tgo_pipeline.report.examples import ExamplePairs, pairs
-from tgo_pipeline.report.pictures import Album
+from tgo_pipeline.report.thumbnails import Album
 from tgo_pipeline.storage.workspace import Workspace
 
 

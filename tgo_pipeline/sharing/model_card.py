@@ -16,9 +16,9 @@ from tgo_pipeline.sharing import results
 from tgo_pipeline.sharing.card import render
 from tgo_pipeline.sharing.facts import hub_id, shown_model, target_words, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
+from tgo_pipeline.sharing.images import Grid, before_after
 from tgo_pipeline.sharing.licences import Licence
 from tgo_pipeline.sharing.loading import PROMPT, Loading, ResultSource, index_of, loading
-from tgo_pipeline.sharing.pictures import Grid, before_after
 from tgo_pipeline.sharing.results import EvaluationResults
 from tgo_pipeline.storage.workspace import Workspace
 

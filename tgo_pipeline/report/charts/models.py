@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from tgo_pipeline.rendering.text import visible
-from tgo_pipeline.report.charts import INK, ROLE_COLOURS, Spec, data, finish, rule_at
+from tgo_pipeline.report.charts.sections import INK, ROLE_COLOURS, Spec, data, finish, rule_at
 
 LINE_PX = 13
 

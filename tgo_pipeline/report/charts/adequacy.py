@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from tgo_pipeline.report.charts import INK, MUTED, POSITIVE, TARGET, Spec, data, finish, rule_at
+from tgo_pipeline.report.charts.sections import INK, MUTED, POSITIVE, TARGET, Spec, data, finish, rule_at
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 
 TOLERANCE_DASH = [4, 3]

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.doctor import cached
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
-from tgo_pipeline.doctor.hub_answers import Key, _timeout_s, ask_all
-from tgo_pipeline.doctor.hub_findings import about, to_download
+from tgo_pipeline.doctor.hub import cached
+from tgo_pipeline.doctor.hub.answers import Key, _timeout_s, ask_all
+from tgo_pipeline.doctor.hub.findings import about, to_download
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.resources import Need, compare
 from tgo_pipeline.doctor.sources import NamedSource, addressed, sources
@@ -131,7 +131,7 @@ def _room(size_bytes: int) -> Iterator[Finding]:
 
 def _at_url(subject: str, wanted: Official) -> Iterator[Finding]:
     """A file of a release that is at a URL of its own: in the cache, or there with the recorded size."""
-    from tgo_pipeline.doctor.urls import size_at
+    from tgo_pipeline.doctor.hub.urls import size_at
     from tgo_pipeline.hub.errors import Unavailable
 
     if path := cached.official(wanted):

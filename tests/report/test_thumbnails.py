@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.report.workspace import HOSTILE, Workspace, draw
-from tgo_pipeline.report.pictures import Album, Thumbnail, read_images
+from tgo_pipeline.report.thumbnails import Album, Thumbnail, read_images
 from tgo_pipeline.storage import tables
 
 

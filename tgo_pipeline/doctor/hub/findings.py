@@ -8,8 +8,8 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tgo_pipeline.datasets import open_dataset
-from tgo_pipeline.doctor import cached
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
+from tgo_pipeline.doctor.hub import cached
 from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import NamedSource, moves
 from tgo_pipeline.errors import TgoError
@@ -20,7 +20,7 @@ from tgo_pipeline.reading.hub_rows import is_hub_rows
 from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
-    from tgo_pipeline.doctor.hub_answers import Answer
+    from tgo_pipeline.doctor.hub.answers import Answer
     from tgo_pipeline.hub.address import Official
 
 SUFFIX, PICKLE = ".safetensors", ".bin"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tgo_pipeline.report.pictures import read_images
+from tgo_pipeline.report.thumbnails import read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.tables import read_table

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals, script_json, visible
-from tgo_pipeline.report.pictures import Thumbnail, make_picture, stream_images
-from tgo_pipeline.report.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
-from tgo_pipeline.report.selection import ranked_units
+from tgo_pipeline.report.gallery.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
+from tgo_pipeline.report.gallery.selection import ranked_units
+from tgo_pipeline.report.thumbnails import Thumbnail, make_picture, stream_images
 from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:

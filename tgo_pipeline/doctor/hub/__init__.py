@@ -1,0 +1,1 @@
+"""What the model hub gives of what the parameters name; nothing is downloaded."""

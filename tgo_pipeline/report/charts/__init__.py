@@ -1,0 +1,1 @@
+"""The Vega-Lite charts of the report."""

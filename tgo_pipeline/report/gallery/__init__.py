@@ -1,0 +1,1 @@
+"""The gallery: which samples it shows, and their data for the page."""
