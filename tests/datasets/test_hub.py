@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 from huggingface_hub import constants
 
-from tests.datasets.hub_server import DataHub
 from tests.datasets.public import (
     PICKAPIC,
     pickapic,
@@ -18,6 +17,7 @@ from tests.datasets.public import (
     write_pickapic,
 )
 from tests.datasets.streams import rows
+from tests.hub_server import HubServer
 from tgo_pipeline.datasets import open_dataset
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
 from tgo_pipeline.errors import TgoError
@@ -25,14 +25,14 @@ from tgo_pipeline.errors import TgoError
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def _publish(hub: DataHub, repository: str, root: Path) -> str:
+def _publish(hub: HubServer, repository: str, root: Path) -> str:
     for path in root.rglob("*"):
         if path.is_file():
             hub.files[f"{repository}/{COMMIT}/{path.relative_to(root).as_posix()}"] = path.read_bytes()
     return f"hf:{repository}@{COMMIT}"
 
 
-def test_pickapic_is_the_same_as_the_local_copy(hub: DataHub, tmp_path: Path) -> None:
+def test_pickapic_is_the_same_as_the_local_copy(hub: HubServer, tmp_path: Path) -> None:
     root = write_pickapic(tmp_path / "set")
     local = open_dataset(f"pickapic:{root}/train")
     remote = open_dataset(f"pickapic:{_publish(hub, 'yuvalkirstain/pickapic_v2', root)}/train")
@@ -44,7 +44,7 @@ def test_pickapic_is_the_same_as_the_local_copy(hub: DataHub, tmp_path: Path) ->
     assert remote.dates(["any"]) is None
 
 
-def test_listing_and_comparisons_read_no_images(hub: DataHub, tmp_path: Path) -> None:
+def test_listing_and_comparisons_read_no_images(hub: HubServer, tmp_path: Path) -> None:
     heavy = [row | {"jpg_0": os.urandom(10**6), "jpg_1": os.urandom(10**6)} for row in pickapic().to_pylist()]
     root = write_pickapic(tmp_path / "set", pa.Table.from_pylist(heavy, PICKAPIC), parts=1)
     dataset = open_dataset(f"pickapic:{_publish(hub, 'org/name', root)}/train")
@@ -59,7 +59,7 @@ def test_listing_and_comparisons_read_no_images(hub: DataHub, tmp_path: Path) ->
     assert hub.sent < total * 0.6  # one row group of three, and the small columns of the others
 
 
-def test_json_prompts_and_archives(hub: DataHub, tmp_path: Path) -> None:
+def test_json_prompts_and_archives(hub: HubServer, tmp_path: Path) -> None:
     hpdv3 = _publish(hub, "MizzenAI/HPDv3", write_hpdv3(tmp_path / "hpdv3"))
     assert len(rows(open_dataset(f"hpdv3:{hpdv3}/train").comparisons(), COMPARISONS)) == 3
     assert len(rows(open_dataset(f"hpdv3:{hpdv3}/benchmark").prompts(), PROMPT_ROWS)) == 2
@@ -74,14 +74,14 @@ def test_json_prompts_and_archives(hub: DataHub, tmp_path: Path) -> None:
     assert len(rows(open_dataset(f"hpdv2-prompts:{styles}/benchmark/photo.json").prompts(), PROMPT_ROWS)) == 2
 
 
-def test_zip_archives_are_read_in_ranges(hub: DataHub, tmp_path: Path) -> None:
+def test_zip_archives_are_read_in_ranges(hub: HubServer, tmp_path: Path) -> None:
     root = write_imagerewarddb(tmp_path / "set")
     local = open_dataset(f"imagerewarddb:{root}/train")
     remote = open_dataset(f"imagerewarddb:{_publish(hub, 'THUDM/ImageRewardDB', root)}/train")
     assert rows(remote.images(), IMAGE_ROWS) == rows(local.images(), IMAGE_ROWS)
 
 
-def test_what_the_hub_does_not_have_is_named(hub: DataHub, tmp_path: Path) -> None:
+def test_what_the_hub_does_not_have_is_named(hub: HubServer, tmp_path: Path) -> None:
     _publish(hub, "org/name", write_pickapic(tmp_path / "set"))
     for where, reason in (
         ("hf:org/other@1", "the hub has no repository org/other, or you may not read it"),
@@ -94,7 +94,7 @@ def test_what_the_hub_does_not_have_is_named(hub: DataHub, tmp_path: Path) -> No
         list(open_dataset(f"pickapic:hf:org/name@{COMMIT}/validation").listing())
 
 
-def test_a_refusal_in_the_middle_says_to_go_on(hub: DataHub, tmp_path: Path) -> None:
+def test_a_refusal_in_the_middle_says_to_go_on(hub: HubServer, tmp_path: Path) -> None:
     address = _publish(hub, "org/name", write_pickapic(tmp_path / "set"))
     dataset = open_dataset(f"pickapic:{address}/train")
     stream = dataset.images()
@@ -104,7 +104,7 @@ def test_a_refusal_in_the_middle_says_to_go_on(hub: DataHub, tmp_path: Path) -> 
         list(stream)
 
 
-def test_without_a_hub_it_says_so_at_once(hub: DataHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_hub_it_says_so_at_once(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.stop()
     with pytest.raises(TgoError, match=r"out of reach: Connection refused"):
         list(open_dataset(f"pickapic:hf:org/name@{COMMIT}/train").listing())

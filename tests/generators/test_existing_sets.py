@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from tests.datasets.hub_server import DataHub
 from tests.datasets.public import PICKAPIC, jpeg, pickapic, uid, write_hpdv3, write_parti, write_pickapic
+from tests.hub_server import HubServer
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import import_folder as existing
 from tgo_pipeline.params import GenerateParams
@@ -107,7 +107,7 @@ def test_a_killed_import_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_lost_connection_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_pickapic(tmp_path / "set")
-    with DataHub() as hub:
+    with HubServer() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from tests.hub_server import HubServer
 from tests.rewards import tiny
-from tests.rewards.hub_server import HubServer
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.rewards import load_reward

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.conftest import hub as data_hub
-from tests.datasets.hub_server import DataHub
+from tests.hub_server import HubServer
 from tests.scoring.command.conftest import tgo
 
 __all__ = ["data_hub", "tgo"]
@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def hub(data_hub: DataHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DataHub]:
+def hub(data_hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """An empty hub for the library `datasets` too."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", data_hub.endpoint)
@@ -24,7 +24,7 @@ def hub(data_hub: DataHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield data_hub
 
 
-def publish(hub: DataHub, repository: str, root: Path) -> str:
+def publish(hub: HubServer, repository: str, root: Path) -> str:
     """Put a folder on the hub; its address."""
     for path in root.rglob("*"):
         if path.is_file():

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.datasets.hub_server import DataHub
 from tests.datasets.public import write_hpdv3, write_imagerewarddb, write_parti, write_pickapic
+from tests.hub_server import HubServer
 from tests.images.conftest import publish
 from tests.scoring.command.conftest import Tgo, picture, write_pictures
 from tests.scoring.command.test_inputs import write_csv
@@ -188,7 +188,7 @@ def test_a_changed_data_set_is_scored_again_where_it_changed(tgo: Tgo, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "files"])
-def test_any_data_set_of_the_hub(tgo: Tgo, tmp_path: Path, hub: DataHub, kind: str) -> None:
+def test_any_data_set_of_the_hub(tgo: Tgo, tmp_path: Path, hub: HubServer, kind: str) -> None:
     (tmp_path / "repository").mkdir()
     if kind == "parquet":
         _parquet(tmp_path)
@@ -210,7 +210,7 @@ def test_any_data_set_of_the_hub(tgo: Tgo, tmp_path: Path, hub: DataHub, kind: s
     assert take(address, limit=2).height == 2
 
 
-def test_only_what_is_needed_is_read_of_parquet_on_the_hub(tmp_path: Path, hub: DataHub) -> None:
+def test_only_what_is_needed_is_read_of_parquet_on_the_hub(tmp_path: Path, hub: HubServer) -> None:
     images = [{"bytes": os.urandom(3 * 10**5), "path": None} for _ in range(40)]
     table = pa.table({"image": images, "prompt": [str(row) for row in range(40)]})
     (tmp_path / "repository/data").mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_only_what_is_needed_is_read_of_parquet_on_the_hub(tmp_path: Path, hub: 
     assert hub.sent < 2.4e6
 
 
-def test_rows_of_the_hub_name_no_file_of_this_machine(tmp_path: Path, hub: DataHub) -> None:
+def test_rows_of_the_hub_name_no_file_of_this_machine(tmp_path: Path, hub: HubServer) -> None:
     (secret,) = write_pictures(tmp_path / "home", 1)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": None, "path": str(secret)}], kind)
@@ -285,7 +285,7 @@ def check_alike(tgo: Tgo, address: str, said: str) -> None:
     assert not Path("taken").exists() and not Path("scores.parquet").exists()
 
 
-def test_what_the_hub_does_not_give_is_refused_alike(tgo: Tgo, tmp_path: Path, hub: DataHub) -> None:
+def test_what_the_hub_does_not_give_is_refused_alike(tgo: Tgo, tmp_path: Path, hub: HubServer) -> None:
     _parquet(tmp_path)
     (tmp_path / "repository").mkdir()
     (tmp_path / "all.parquet").rename(tmp_path / "repository/train.parquet")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.datasets.hub_server import DataHub
+from tests.hub_server import HubServer
 from tests.images.conftest import data_hub, hub, publish
 from tgo_pipeline.datasets.sources import identity
 from tgo_pipeline.errors import TgoError
@@ -70,7 +70,7 @@ def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_prompts_and_feedback_come_from_rows_of_the_hub(tmp_path: Path, hub: DataHub, kind: str) -> None:
+def test_prompts_and_feedback_come_from_rows_of_the_hub(tmp_path: Path, hub: HubServer, kind: str) -> None:
     root = tmp_path / "repository"
     root.mkdir()
     if kind == "csv":

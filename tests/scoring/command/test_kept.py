@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgo_pipeline.scoring.columns import score_table
@@ -42,6 +42,7 @@ ROWS = st.dictionaries(
 TABLE = st.tuples(ROWS, st.sampled_from([("a",), ("b",), NAMES]))
 
 
+@settings(deadline=None)  # the first call imports what the others find loaded
 @given(st.lists(TABLE, max_size=4))
 def test_each_score_is_that_of_the_first_table_that_has_it(tables: list) -> None:
     scored = ScoredRows(found(*table) for table in tables)
@@ -73,6 +74,7 @@ def test_rows_without_keys_are_not_found() -> None:
     assert np.isnan(nothing.scores(as_keys([5]), "a")).all() and nothing.errors(as_keys([5])) == [None]
 
 
+@settings(deadline=None)  # the first call imports what the others find loaded
 @given(st.lists(st.integers(0, 2**64 - 1)))
 def test_keys_come_back_from_text(numbers: list[int]) -> None:
     back = unpack(pack(as_keys(numbers)))

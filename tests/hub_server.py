@@ -1,17 +1,20 @@
-"""A model hub on this machine that speaks the real one's protocol for files, so that real downloads can be tested.
+"""A hub on this machine that speaks the real one's protocol for files: real downloads and streams are tested with it.
 
 Large files are answered as the hub does: with their sha256 and a redirect to where the bytes are, in ranges on demand.
+Repositories of data sets also list their files.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 LARGE_BYTES = 1000
 
@@ -24,6 +27,12 @@ class HubServer:
     requests: list[str] = field(default_factory=list)
     stated: dict[str, str] = field(default_factory=dict)
     """A sha256 to state for a file instead of the true one."""
+    gated: Collection[str] = ()
+    """Repositories whose files are given to nobody."""
+    sent: int = 0
+    """Bytes of content that went out."""
+    fail_after: int | None = None
+    """So many bytes of content are sent; then every request is refused."""
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -51,6 +60,11 @@ class HubServer:
             if line.startswith(("GET /content/", "GET /raw/"))
         )
 
+    def names(self, repository: str, revision: str) -> list[str]:
+        """The files of a repository."""
+        prefix = f"{repository}/{revision}/"
+        return [key.removeprefix(prefix) for key in self.files if key.startswith(prefix)]
+
 
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
@@ -66,6 +80,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
+        path = unquote(urlsplit(self.path).path)
+        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?(.*)", path):
+            self._described(*match.groups())
+            return
+        self.path = self.path.removeprefix("/datasets")
+        if "/".join(self.path.split("/")[1:3]) in self.hub.gated:
+            self._refuse("GatedRepo", status=401)
+            return
         if self.path.startswith(("/content/", "/raw/")):
             self._content(self.hub.files[unquote(self.path.split("/", 2)[2])], body)
             return
@@ -95,10 +117,51 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def _described(self, repository: str, what: str, revision: str, folder: str) -> None:
+        names = self.hub.names(repository, revision)
+        if not names:
+            known = any(key.startswith(f"{repository}/") for key in self.hub.files)
+            self._refuse("RevisionNotFound" if known else "RepoNotFound")
+        elif what == "revision":
+            self._json({"id": repository, "sha": revision, "private": False, "tags": [], "siblings": []})
+        else:
+            recursive = "recursive=true" in self.path.lower()
+            self._json(self._tree(repository, revision, names, folder.strip("/"), recursive))
+
+    def _tree(
+        self, repository: str, revision: str, names: list[str], folder: str, recursive: bool
+    ) -> list[dict[str, object]]:
+        prefix = f"{folder}/" if folder else ""
+        entries: dict[str, dict[str, object]] = {}
+        for name in names:
+            parts = name.removeprefix(prefix).split("/") if name.startswith(prefix) else []
+            for depth in range(1, len(parts)):
+                path = prefix + "/".join(parts[:depth])
+                if depth == 1 or recursive:
+                    entries[path] = {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+            if parts and (recursive or len(parts) == 1):
+                size = len(self.hub.files[f"{repository}/{revision}/{name}"])
+                entries[name] = {"type": "file", "path": name, "oid": "0" * 40, "size": size}
+        return list(entries.values())
+
+    def _json(self, value: object) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
     def _content(self, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        if self.hub.fail_after is not None and self.hub.sent >= self.hub.fail_after:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         start, end = 0, len(content)
         if ranged := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, end = int(ranged[1]), int(ranged[2] or end - 1) + 1
+            start, end = int(ranged[1]), min(end, int(ranged[2] or end - 1) + 1)
+        self.hub.sent += end - start
         self.send_response(206 if ranged else 200)
         if ranged:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
