@@ -31,7 +31,7 @@ def hold(output: Path) -> Iterator[None]:
 
 
 def stored_fingerprint(output: Path) -> str | None:
-    """The fingerprint of the training whose result the folder is; None if it is no complete result."""
+    """The fingerprint of the training whose result the folder is; None if it is not a complete result."""
     try:
         return json.loads((output / DESCRIPTION).read_text())["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -22,7 +22,7 @@ from tgo_pipeline.storage.workspace import HERE, Workspace
 
 log = logging.getLogger("tgo")
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
-"""Of the parameters that are no sections."""
+"""Of the parameters that are not sections."""
 HEADER = """\
 # Written by the stage `inputs` whenever DVC runs: versions of the code, and the files that params.yaml names with a
 # digest of what they hold. DVC runs a stage again when its entry changes. Do not edit.

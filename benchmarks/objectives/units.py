@@ -20,15 +20,15 @@ from tgo_pipeline.storage.paths import file_name
 ROOT = Path(__file__).parents[2]
 VALIDATION, TEST = "validation", "test"
 TAU = "study.tau"
-"""A setting that is no parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""
+"""A setting that is not a parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""
 EXTRAPOLATE = "study.extrapolate"
-"""A setting that is no parameter: base + x (trained - base) is evaluated in place of the trained weights."""
+"""A setting that is not a parameter: base + x (trained - base) is evaluated in place of the trained weights."""
 FLIP = "study.flip"
-"""A setting that is no parameter: positive and negative labels change places."""
+"""A setting that is not a parameter: positive and negative labels change places."""
 CONTRAST = "study.contrast"
-"""A setting that is no parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
+"""A setting that is not a parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
 WEIGHTS = "study.weights"
-"""A setting that is no parameter: `global` gives samples the weights of the global tau, whatever labelled them."""
+"""A setting that is not a parameter: `global` gives samples the weights of the global tau, whatever labelled them."""
 STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST, WEIGHTS)
 PAIR_BATCH = {"fine_tune.batch_size": 16}
 """As many samples as 32: a unit of an objective on pairs is two samples."""

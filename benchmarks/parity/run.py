@@ -102,7 +102,7 @@ def ours(name: str, checkpoints: Checkpoints, samples: Samples) -> Ours:
     with _conversions(checkpoints.folder):
         reward = load_reward(name, str(checkpoints.source(name)), "cpu")
     if not isinstance(reward, NetworkReward):
-        raise SystemExit(f"{name} is no network")
+        raise SystemExit(f"{name} is not a network")
     pairs = [(image, prompt) for image in samples.images for prompt in samples.prompts]
     encoded = {image: path.read_bytes() for image, path in samples.images.items()}
     scores = reward.score(

@@ -42,7 +42,7 @@ class Encoder(Protocol):
 
 
 class Policy(abc.ABC, Generic[Corruption]):
-    """A model being trained beside its frozen reference.
+    """A model being trained, with its frozen reference.
 
     The reference is a frozen copy of the network (`full`) or the network with its adapter off (`lora`: one copy of the
     base in memory). Dropout stays off: policy and reference are the same function before the first update.

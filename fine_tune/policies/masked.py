@@ -51,7 +51,7 @@ class MaskedEncoder:
     """The pipeline's VQ model and text encoder, used as in sampling."""
 
     def __init__(self, pipeline: Any, size: tuple[int | None, int | None]) -> None:
-        """`size` is (width, height) in pixels. Raises `TgoError` for one that is no whole number of tokens."""
+        """`size` is (width, height) in pixels. Raises `TgoError` for one that is not a whole number of tokens."""
         self._pipeline = pipeline
         scale = pipeline.vae_scale_factor
         side = scale * _side_tokens(pipeline)

@@ -75,7 +75,7 @@ def check(params: Params) -> None:
 
 
 def mark(params: Params, scores: Path, thresholds: Path) -> str | None:
-    """What the taus of a training depend on beside its policy; None where they are not estimated again."""
+    """What the taus of a training depend on besides its policy; None where they are not estimated again."""
     if params.fine_tune.reestimate is None:
         return None
     from tgo_pipeline.rewards import fingerprint as reward_fingerprint

@@ -65,7 +65,7 @@ def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     root = write_imagerewarddb(tmp_path / "set")
     archive = root / "images/train/train_1.zip"
     archive.write_bytes(archive.read_bytes()[:100])
-    with pytest.raises(TgoError, match=r"train_1\.zip is no whole archive .*download it again"):
+    with pytest.raises(TgoError, match=r"train_1\.zip is not a whole archive .*download it again"):
         list(open_dataset(f"imagerewarddb:{root}").images())
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     damaged = bytearray(archive.read_bytes())
     damaged[80:200] = b"\xff" * 120
     archive.write_bytes(damaged)
-    with pytest.raises(TgoError, match="is no whole archive"):
+    with pytest.raises(TgoError, match="is not a whole archive"):
         rows(open_dataset(f"imagerewarddb:{root}/train").images(), IMAGE_ROWS)
 
 

@@ -112,7 +112,7 @@ def test_a_folder_without_git_and_dvc(doctor: Doctor, project: Path):
     shown = doctor()
     assert shown.code == 0
     assert "is in no repository" in shown.line
-    assert "is no project of DVC" in shown.line
+    assert "is not a project of DVC" in shown.line
     assert "warn dvc.yaml: is not here" in shown.line
 
 

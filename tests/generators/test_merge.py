@@ -167,7 +167,7 @@ def test_wrong_inputs_write_nothing(sd: Family, tmp_path: Path) -> None:
     with pytest.raises(TgoError, match="exists: name a folder that does not"):
         merge(str(sd.base), sd.positive, strength=1.0, output=tmp_path / "taken")
     write_lora(sd.base, "unet", tmp_path / "dora", seed=3, use_dora=True)
-    with pytest.raises(TgoError, match="is no plain LoRA"):
+    with pytest.raises(TgoError, match="is not a plain LoRA"):
         merge(str(sd.base), tmp_path / "dora", strength=1.0, output=tmp_path / "out")
     other = Path(shutil.copytree(sd.positive, tmp_path / "other"))
     (other / "tgo.json").write_text(json.dumps({"method": "lora", "base": str(sd.full_positive)}))

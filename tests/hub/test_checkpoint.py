@@ -88,7 +88,7 @@ def test_a_truncated_file_is_one_line(name: str, tmp_path: Path) -> None:
 
 
 class Code:
-    """Something that is no tensor; unpickling it would import this module."""
+    """Something that is not a tensor; unpickling it would import this module."""
 
 
 def test_a_pickle_with_code_is_not_run_and_says_what_it_holds(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_command_shows_every_preset_with_its_source() -> None:
         ),
         (
             "models: {}\npresets: {tgo/demo: {lent_from: dpo/demo}}",
-            r"lent_from is 'dpo/demo', which is no preset",
+            r"lent_from is 'dpo/demo', which is not a preset",
         ),
         (
             "models: {}\npresets: {tgo/demo: {source: x, values: {betta: 1}}}",

@@ -106,7 +106,7 @@ def test_a_recipe_brings_the_pipeline_and_says_so(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "sd5"), r"'sd5' is no recipe\. Did you mean sd15\? There are: amused, flux"),
+        (("show", "sd5"), r"'sd5' is not a recipe\. Did you mean sd15\? There are: amused, flux"),
         (("use", "sd15", "--to", "."), r"\. is a folder: name the file to write"),
     ],
 )

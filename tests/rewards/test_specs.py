@@ -71,7 +71,7 @@ def test_a_vague_column_may_name_its_version() -> None:
     [
         ("hpsv2", "demo", "write hpsv2.1 or hpsv2.0"),
         ("hpsv2", None, "write hpsv2.1 or hpsv2.0"),
-        ("mine", "demo", "'mine' is no reward"),
+        ("mine", "demo", "'mine' is not a reward"),
         ("mine", None, "'mine' is not a reward"),
         ("clip", "aesthetic", "which is a reward and no source"),
         ("prompt", "clip=demo", "cannot have the column 'prompt'"),

@@ -33,7 +33,7 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ColumnSc
 
 
 class Task(ColumnTask):
-    """A part of images of these widths: None for a row that is kept, 0 for bytes that are no image."""
+    """A part of images of these widths: None for a row that is kept, 0 for bytes that are not an image."""
 
     def __init__(self, name: str, widths: Sequence[int | None], missing: Sequence[str] = ("width",)) -> None:
         super().__init__(missing)

@@ -367,7 +367,7 @@ def test_an_unfinished_folder_of_generations_is_refused(generations: Path, weigh
 
 def test_a_stray_file_and_an_empty_folder_are_named(generations: Path, weights: Path, tmp_path: Path) -> None:
     shutil.copy(generations / shard(0), generations / "mine.parquet")
-    with pytest.raises(TgoError, match=r"mine.parquet is no shard"):
+    with pytest.raises(TgoError, match=r"mine.parquet is not a shard"):
         plan(generations, sources(weights, "clip"))
     with pytest.raises(TgoError, match="holds no Parquet shard: run the generate stage first"):
         plan(tmp_path / "nothing", sources(weights, "clip"))

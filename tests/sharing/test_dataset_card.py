@@ -172,5 +172,5 @@ def test_a_file_that_is_no_shard_is_named(run: Run, tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     shutil.copytree(run.places.labels, labels)
     (labels / "notes.parquet").write_bytes(next(run.places.labels.glob("*.parquet")).read_bytes())
-    with pytest.raises(TgoError, match="is no shard"):
+    with pytest.raises(TgoError, match="is not a shard"):
         write_dataset(run.params, run.places.moved(labels=labels), ABOUT, tmp_path / "share")

@@ -215,7 +215,7 @@ def test_a_card_that_the_hub_refuses_is_named_before_anything_is_sent(
     "name", ["foxes", "me/", "me/fo xes", "me/foxes/more", "-me/foxes", "https://hub/me/foxes"]
 )
 def test_a_name_that_no_repository_has(folder: Path, name: str) -> None:
-    with pytest.raises(TgoError, match="is no name of a repository"):
+    with pytest.raises(TgoError, match="is not the name of a repository"):
         plan("dataset", name, folder)
 
 

@@ -39,7 +39,7 @@ def known() -> str:
 
 
 def _split(address: str) -> tuple[str, str] | None:
-    """Reader and place of an address; None for what is no address of a data set."""
+    """Reader and place of an address; None for what is not an address of a data set."""
     name, colon, where = address.partition(":")
     if not _NAME.fullmatch(name):  # most are paths, and packages are slow to ask
         return None

@@ -159,7 +159,7 @@ class ImageRewardDB(Dataset):
                     yield lambda name: opened.read(members[name]) if name in members else None
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                 raise TgoError(
-                    f"{self.place.where(archive)} is no whole archive ({error}): download it again.{self.place.hint}"
+                    f"{self.place.where(archive)} is not a whole archive ({error}): download it again.{self.place.hint}"
                 ) from error
 
 

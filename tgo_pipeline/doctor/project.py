@@ -98,7 +98,9 @@ def _ask_git(*arguments: str) -> str | None:
 def _dvc() -> Iterator[Finding]:
     root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
     if root is None:
-        yield warn("dvc", f"{Path.cwd()} is no project of DVC: `dvc init`, then `dvc repro`; {STEP_BY_STEP}.")
+        yield warn(
+            "dvc", f"{Path.cwd()} is not a project of DVC: `dvc init`, then `dvc repro`; {STEP_BY_STEP}."
+        )
     else:
         yield ok("dvc", f"initialised in {root}.")
 

@@ -1,4 +1,4 @@
-"""Memory and disk that are free, beside what the run takes: at least by its weight files, or by a plan."""
+"""Free memory and disk, compared with what the run takes: at least by its weight files, or by a plan."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _disk(needs: list[Need]) -> Iterator[Finding]:
 
 
 def compare(subject: str, free_bytes: int, needs: list[Need], advice: str) -> Iterator[Finding]:
-    """Free bytes beside what is needed: it does not fit, it may not, or it does."""
+    """Compare free bytes with what is needed: it does not fit, it may not, or it does."""
     free = f"{gigabytes(free_bytes)} free"
     if not needs:
         yield ok(subject, f"{free}.")

@@ -141,7 +141,7 @@ def _of_reward(subject: str, spec: Spec) -> Iterator[NamedSource]:
 
 
 def _official(subject: str, files: Mapping[str, Official]) -> Iterator[NamedSource]:
-    """The repositories of a release; what is at a URL is no repository."""
+    """The repositories of a release; what is at a URL is not a repository."""
     places = dict.fromkeys(each.place for each in files.values() if isinstance(each.place, Repository))
     for place in places:
         here = {name: each for name, each in files.items() if each.place == place}

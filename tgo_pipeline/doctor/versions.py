@@ -23,7 +23,7 @@ LISTED = 6
 
 
 def checks(_: Request) -> Iterator[Check]:
-    """Python, the packages that are needed, torch beside torchvision, and the tested versions."""
+    """Python, the packages that are needed, torch with its torchvision, and the tested versions."""
     yield "python", _python
     yield "packages", _packages
     yield "torchvision", _torchvision

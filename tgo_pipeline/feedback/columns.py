@@ -25,7 +25,7 @@ EXAMPLES = 3
 
 
 def fingerprint(params: FeedbackParams) -> str:
-    """What a column depends on beside the samples. Reads no row; raises `TgoError` if the source does not exist."""
+    """What a column depends on besides the samples. Reads no row; raises `TgoError` if the source does not exist."""
     return fingerprint_of(version=VERSION, source=identity(params.source), settings=params.settings)
 
 
@@ -55,7 +55,7 @@ def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Feedb
 
     An image is found by `image_uid`, what its source calls it, or else by `sample_id`. Several samples of one image
     (the same image for several prompts) have its score each. Samples without feedback have none, images of the
-    feedback that are no sample are counted. Raises `TgoError` if not a single image is found.
+    feedback that are not samples are counted. Raises `TgoError` if not a single image is found.
     """
     samples = pl.concat([_keys(file) for file in files])
     scores: dict[str, dict[str, np.ndarray]] = {file.name: {} for file in files}

@@ -32,7 +32,7 @@ def tally(first: np.ndarray, second: np.ndarray, choice: np.ndarray, images: int
 
 def any_win(counts: Tally) -> np.ndarray:
     """1 for an image that was preferred at least once, else 0, (I,): the desirable images of Diffusion-KTO (arXiv
-    2404.04465). One that won and lost is desirable; a tie is no win."""
+    2404.04465). One that won and lost is desirable; a tie is not a win."""
     return (counts.wins > 0).astype(np.float64)
 
 

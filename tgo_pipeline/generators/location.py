@@ -106,7 +106,7 @@ def _base(tuned: dict[str, Any], folder: Path) -> str:
 
 def _complete(folder: Path) -> Path:
     if not (folder / INDEX).is_file():
-        raise TgoError(f"{folder} has no {INDEX}, so it is no pipeline folder. {LAYOUT}")
+        raise TgoError(f"{folder} has no {INDEX}, so it is not a pipeline folder. {LAYOUT}")
     index = read_json(folder / INDEX)
     missing = [name for name, part in index.items() if _is_component(part) and not (folder / name).is_dir()]
     missing = [name for name in missing if name != "safety_checker"]

@@ -110,7 +110,7 @@ class MeissonicPipeline(DiffusionPipeline):
         """One image per prompt: PIL images, or tokens (B, H, W) with `output_type="latent"`.
 
         `generator` may be one for each image. `latents` are tokens to start from, some of them masked. Raises
-        ValueError for a size that is no whole number of tokens.
+        ValueError for a size that is not a whole number of tokens.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         scale = self.vae_scale_factor
@@ -137,7 +137,7 @@ class MeissonicPipeline(DiffusionPipeline):
     def _conditions(
         self, prompts: Sequence[str], negative: str | Sequence[str] | None, width: int, height: int
     ) -> dict[str, Tensor]:
-        """What the transformer is told beside tokens and timestep; the negative prompts come first, if any."""
+        """What the transformer is told besides tokens and timestep; the negative prompts come first, if any."""
         if negative is not None:
             prompts = [*([negative] * len(prompts) if isinstance(negative, str) else negative), *prompts]
         states, pooled = self.encode_prompt(prompts)

@@ -121,7 +121,7 @@ def combine(terms: Sequence[Term]) -> dict[str, Tensor]:
 
     for name in {name for term in terms for name in term.tensors}:
         if not name.endswith((DOWN, UP)):
-            raise TgoError(f"an adapter with {name} is no plain LoRA, and cannot be merged into one.")
+            raise TgoError(f"an adapter with {name} is not a plain LoRA, and cannot be merged into one.")
     if len(terms) == 1:
         (term,) = terms
         return {n: term.coefficient * t if n.endswith(UP) else t for n, t in term.tensors.items()}

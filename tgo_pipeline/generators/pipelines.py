@@ -37,7 +37,7 @@ def open_pipeline(
     """
     location = locate(model, revision)
     if location.hub_id is not None:
-        log.info("%s is no folder here: taking it from the model hub or its local cache", location)
+        log.info("%s is not a folder here: taking it from the model hub or its local cache", location)
     with quiet():
         pipeline = _open(location, without)
         if location.adapter is not None:

@@ -53,7 +53,7 @@ def refusal(
             "files into a folder and name that"
         )
     if isinstance(said, HFValidationError):
-        return f"{repository!r} is no name of a repository ({first_line(said)})"
+        return f"{repository!r} is not the name of a repository ({first_line(said)})"
     if isinstance(said, HfHubHTTPError):
         page = address(repository, kind)
         return (

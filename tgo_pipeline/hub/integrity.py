@@ -19,7 +19,7 @@ _SNIFFED_BYTES = 512
 def check_weights(name: str, path: Path, known: Mapping[str, Official], others: Mapping[str, str]) -> None:
     """Check a local weight file of reward `name`.
 
-    Raises `TgoError` if it is no weight file at all, the official file of another reward (`others`: file to reward),
+    Raises `TgoError` if it is not a weight file at all, the official file of another reward (`others`: file to reward),
     or of the size of the official one (`known`) with another content. Another size is said once: other weights.
     """
     if path.name in others:

@@ -89,7 +89,9 @@ def _expand(text: str) -> list[str]:
             f"{printable(text)} matches no image, table or folder{others} (looked in {Path.cwd()})."
         )
     if left_out:
-        log.warning("%s: left out %s that are no images by their extension", printable(text), f"{left_out:,}")
+        log.warning(
+            "%s: left out %s that are not images by their extension", printable(text), f"{left_out:,}"
+        )
     return taken
 
 

@@ -120,7 +120,7 @@ def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -
         kinds = [f"{count:,} {printable(name)}" for name, count in left_out.most_common(KINDS)]
         more = ["..."] if len(left_out) > KINDS else []
         log.warning(
-            "%s: left out %s files that are no images by their extension: %s",
+            "%s: left out %s files that are not images by their extension: %s",
             *(printable(folder), f"{left_out.total():,}", ", ".join(kinds + more)),
         )
 
@@ -167,7 +167,7 @@ def require_inside(table: str, name: str | None) -> None:
     """Raise `TgoError` unless a name is that of a file inside the folder of the table that names it."""
     if not name or os.path.isabs(name) or ".." in PurePath(name).parts:
         folder = os.path.dirname(os.path.abspath(table))
-        raise TgoError(f"{printable(table)}: {name!r} is no file inside {printable(folder)}.")
+        raise TgoError(f"{printable(table)}: {name!r} is not a file inside {printable(folder)}.")
 
 
 def require_some(table: str, column: str, names: Sequence[str | None]) -> None:

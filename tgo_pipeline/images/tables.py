@@ -158,7 +158,9 @@ class SavedDataset(ImageTable):
             with pa.ipc.open_stream(pa.memory_map(str(self._files[0]))) as reader:
                 schema = reader.schema
         except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
-            raise TgoError(f"{printable(path)} is no data set of `save_to_disk`: {_flat(error)}") from error
+            raise TgoError(
+                f"{printable(path)} is not a data set of `save_to_disk`: {_flat(error)}"
+            ) from error
         super().__init__(path, schema, count, columns)
 
     def states(self, rows: Sequence[Row]) -> list[Any]:

@@ -49,7 +49,7 @@ class FeedbackParams:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the scores depend on beside the rows of the source: the keys that matter for this kind."""
+        """What the scores depend on besides the rows of the source: the keys that matter for this kind."""
         keys = ["kind", *_KEYS[self.kind]]
         if {"pair": self.rule, "score": None}.get(self.kind, self.aggregate) in ("shrunk", "bradley_terry"):
             keys.append("shrinkage")

@@ -73,7 +73,7 @@ def _lent(name: str, lender: str | None, entries: Mapping[str, _Entry]) -> Prese
     found = entries[lender].own() if lender is not None and lender in entries else None
     if found is None:
         raise TgoError(
-            f"{FILE}: presets.{name}.lent_from is {lender!r}, which is no preset with values of its own."
+            f"{FILE}: presets.{name}.lent_from is {lender!r}, which is not a preset with values of its own."
         )
     return Preset(found.values, f"not tuned: lent from {lender}")
 

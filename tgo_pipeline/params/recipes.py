@@ -68,7 +68,7 @@ def recipe(name: str) -> Recipe:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise TgoError(f"{name!r} is no recipe.{hint} There are: {', '.join(known)}.")
+        raise TgoError(f"{name!r} is not a recipe.{hint} There are: {', '.join(known)}.")
     return known[name]
 
 

@@ -239,7 +239,7 @@ class EvaluateParams:
 
     All draw the same prompts with the same seeds, guidance and steps. `aggregate` compares models image by image
     (`single`), or by the median, mean or best score of a prompt's images. `correction` is for p-values of many
-    comparisons (Holm, Benjamini-Hochberg). `published` shows reported numbers beside, marked as such.
+    comparisons (Holm, Benjamini-Hochberg). `published` shows reported numbers next to them, marked as such.
     """
 
     images_per_prompt: int = 1
@@ -289,7 +289,7 @@ class RuntimeParams:
 
     `workers` are processes that decode images for scoring (by default one per core on a GPU, threads on a CPU);
     `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile.
-    `trackers` follow a training beside dvclive, which always does. `executor` runs shards: `local`, on this machine, or
+    `trackers` follow a training in addition to dvclive, which always does. `executor` runs shards: `local`, on this machine, or
     one of your own (docs/PLUGINS.md).
     """
 

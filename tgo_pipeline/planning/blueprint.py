@@ -71,7 +71,7 @@ def read_blueprint(model: str, revision: str | None = None) -> Blueprint:
     read = _folder_reader(location.folder) if location.folder else _hub_reader(location)
     index = read(INDEX)
     if index is None:
-        raise TgoError(f"{location} has no {INDEX}: it is no pipeline of diffusers.")
+        raise TgoError(f"{location} has no {INDEX}: it is not a pipeline of diffusers.")
     kind = index["_class_name"]
     parts = {name: part for name, part in index.items() if isinstance(part, list) and None not in part}
     kind = "MeissonicPipeline" if kind in MEISSONIC and "vqvae" in parts else kind

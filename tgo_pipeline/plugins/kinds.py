@@ -73,7 +73,7 @@ class Kind:
         return getattr(importlib.import_module(module), path)
 
     def load(self, name: str, base: type[T]) -> type[T]:
-        """The class that a name stands for. Raises `TgoError` if it is no whole subclass of `base`."""
+        """The class that a name stands for. Raises `TgoError` if it is not a whole subclass of `base`."""
         found = self.find(name)
         if not (isinstance(found, type) and issubclass(found, base)):
             given = found.__name__ if isinstance(found, type) else type(found).__name__

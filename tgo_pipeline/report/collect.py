@@ -235,7 +235,7 @@ def feedback_counts(metrics: Path, columns: Iterable[str]) -> dict[str, dict[str
 
 
 def scan_labels(folder: Path) -> pl.LazyFrame | None:
-    """All label shards as one lazy frame. Raises `TgoError` if one of them is no table of labels."""
+    """All label shards as one lazy frame. Raises `TgoError` if one of them is not a table of labels."""
     import polars as pl
 
     shards = sorted(folder.glob("*.parquet"))

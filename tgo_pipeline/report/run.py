@@ -28,7 +28,7 @@ PACKAGES = (
     "pyarrow",
 )
 _DISTANCES = {"global": "|s − τ|", "prompt_quantile": "|q − τ_q|"}
-"""What a weight grows with, for thresholds that are no baseline b in units of the score."""
+"""What a weight grows with, for thresholds that are not a baseline b in units of the score."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def headline(found: Sequence[Headline], objective: str) -> str:
     if target.direction == "down":
         return f"{name} made the target worse.{_held_out_clause(held_out)}"
     if not held_out:
-        return f"{name} raised the target; no held-out reward was evaluated beside it."
+        return f"{name} raised the target; no held-out reward was evaluated with it."
     if all(finding.direction == "up" for finding in held_out):
         names = _names([finding.row.reward for finding in held_out])
         return f"{name} raised the target and, with it, the held-out {names}."

@@ -50,7 +50,7 @@ class Aesthetic(NetworkReward):
         widths = head_widths(state)
         if widths is None:
             raise TgoError(
-                f"{files.weights} is no aesthetic head: it lacks some of layers.{{0,2,4,6,7}}.weight."
+                f"{files.weights} is not an aesthetic head: it lacks some of layers.{{0,2,4,6,7}}.weight."
             )
         if widths[0] != config.projection_dim:
             raise TgoError(

@@ -46,7 +46,7 @@ def is_registered(reward: str) -> bool:
 
 
 def canonical(reward: str) -> str:
-    """The full name of a reward: `clip` is `clip/openai-l14`. Raises `TgoError` for a name that is no reward."""
+    """The full name of a reward: `clip` is `clip/openai-l14`. Raises `TgoError` for a name that is not a reward."""
     if reward in REWARDS or is_reference(reward):
         return reward
     if reward in VARIANTS:
@@ -105,7 +105,7 @@ def resolve(column: str, value: str | None) -> Spec:
         if column in UNDECIDED:
             canonical(column)
         raise TgoError(
-            f"{column!r} is no reward.{_hint(column)} Under a name of your own stands REWARD or REWARD=SOURCE; {error}"
+            f"{column!r} is not a reward.{_hint(column)} Under a name of your own stands REWARD or REWARD=SOURCE; {error}"
         ) from None
     return _checked(Spec(column, spec.reward, spec.source))
 

@@ -175,7 +175,7 @@ def score_table(
     """A table of scores: what names the rows, a column (NaN or null: none) for each reward, and why there is none.
 
     A reason stays only where a score is missing, since the reward that it is of may be another one by now. Columns that
-    people have `given` count for nothing there: a row without feedback is no failure.
+    people have `given` count for nothing there: a row without feedback is not a failure.
     """
     import numpy as np
     import pyarrow as pa

@@ -61,7 +61,7 @@ def score_folder(
 
     Rewards that do not fit into memory together are loaded one group after the other; without rewards no model is.
     An image that cannot be decoded keeps its row, with null scores and the reason in `error`; one that nobody gave
-    feedback on has a null in that column, which is no error. Raises `TgoError` if more than the share `max_error_rate`
+    feedback on has a null in that column, which is not an error. Raises `TgoError` if more than the share `max_error_rate`
     of all rows could not be scored, after everything is written, and if feedback is on none of the images, before.
     """
     from tgo_pipeline.feedback.columns import join
@@ -141,7 +141,9 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
     for path in sorted(generations.glob("*.parquet")):
         name = SHARD_NAME.fullmatch(path.name)
         if not name:
-            raise TgoError(f"{path} is no shard: names are like train-00000-of-00004.parquet. Move it away.")
+            raise TgoError(
+                f"{path} is not a shard: names are like train-00000-of-00004.parquet. Move it away."
+            )
         found[path] = (name["split"], int(name["index"]), int(name["count"]))
     if not found:
         raise TgoError(f"{generations} holds no Parquet shard: run the generate stage first.")

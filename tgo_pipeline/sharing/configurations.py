@@ -97,7 +97,7 @@ def read_configuration(name: str, folder: Path) -> Configuration:
 def _split(path: Path) -> str:
     name = SHARD_NAME.fullmatch(path.name)
     if name is None:
-        raise TgoError(f"{path} is no shard: names are like train-00000-of-00004.parquet. Move it away.")
+        raise TgoError(f"{path} is not a shard: names are like train-00000-of-00004.parquet. Move it away.")
     return name["split"]
 
 

@@ -68,7 +68,7 @@ def _described(model: Path) -> dict[str, Any]:
         raise TgoError(f"{model} does not exist: run the fine_tune stage first (`tgo run fine_tune`).")
     described = description(model)
     if not described:
-        raise TgoError(f"{model} has no tgo.json, so it is no result of fine_tune: run that stage first.")
+        raise TgoError(f"{model} has no tgo.json, so it is not a result of fine_tune: run that stage first.")
     return described
 
 

@@ -92,7 +92,7 @@ def plan(
     """
     if not REPO.fullmatch(repo):
         raise TgoError(
-            f"{repo!r} is no name of a repository: it is ORG/NAME, of letters, digits, '.', '_' and '-', such as "
+            f"{repo!r} is not the name of a repository: it is ORG/NAME, of letters, digits, '.', '_' and '-', such as "
             "my-name/sd15-tgo."
         )
     if not (folder / CARD).is_file():

@@ -90,7 +90,7 @@ def reference_folder(params: ThresholdParams, scores: Path) -> Path:
     proxy = Path(params.proxy)
     if not proxy.is_dir():
         raise TgoError(
-            f"threshold.proxy is {params.proxy!r}, which is no folder: name a folder of score shards."
+            f"threshold.proxy is {params.proxy!r}, which is not a folder: name a folder of score shards."
         )
     return proxy
 

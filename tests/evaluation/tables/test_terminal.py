@@ -54,7 +54,7 @@ def test_every_table_is_shown_in_a_terminal_with_its_notes(tmp_path: Path) -> No
         assert column in text.getvalue() and "tuned" in text.getvalue()
         assert "\x1b" not in text.getvalue() and "\u202e" not in text.getvalue()
     assert isinstance(view("evaluation", tmp_path / "evaluation.parquet"), Group)
-    with pytest.raises(TgoError, match="is no table of the evaluation"):
+    with pytest.raises(TgoError, match="is not a table of the evaluation"):
         view("ratings", tmp_path / "evaluation.parquet")
 
 

@@ -65,7 +65,7 @@ def test_a_folder_is_searched_in_depth_in_the_order_of_its_paths(
     done = tgo("pictures", "--prompts", table)
     assert done.code == 0
     check(right, [f"pictures/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
-    assert "left out 1 files that are no images by their extension: 1 .txt" in done.log
+    assert "left out 1 files that are not images by their extension: 1 .txt" in done.log
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
@@ -92,7 +92,7 @@ def test_a_pattern_of_the_shell_or_of_tgo(
     (tmp_path / "pictures/readme.md").write_text("no image")
     done = tgo("pictures/*")
     check(right, [f"pictures/{path.name}" for path in pictures])
-    assert "left out 1 that are no images" in done.log
+    assert "left out 1 that are not images" in done.log
     files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "pictures").glob("*.[pc]*"))
     assert files[-1] == "pictures/metadata.csv"
     assert tgo(*files, "--overwrite").code == 0

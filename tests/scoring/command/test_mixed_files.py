@@ -162,7 +162,7 @@ def test_a_thousand_mixed_files(tgo: Tgo, tmp_path: Path) -> None:
     scored = np.array([found[name]["clip"] for name in good])
     np.testing.assert_allclose(scored, right, rtol=0, atol=1e-5)
     assert f"{len(bad)} of {len(found)} images could not be scored" in done.out
-    assert "left out 10 files that are no images by their extension: 10 .txt" in done.log
+    assert "left out 10 files that are not images by their extension: 10 .txt" in done.log
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))

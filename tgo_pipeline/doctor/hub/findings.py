@@ -118,7 +118,7 @@ def _pipeline(source: NamedSource, files: dict[str, Any]) -> Iterator[Finding]:
     if INDEX not in files:
         yield fail(
             source.subject,
-            f"{source} has no {INDEX}, so it is no pipeline of diffusers: name the repository that has one.",
+            f"{source} has no {INDEX}, so it is not a pipeline of diffusers: name the repository that has one.",
         )
     elif folder := cached.pipeline_folder(source.repository, source.revision):
         yield from pipeline(f"{source.subject} (in the cache)", folder)
@@ -157,6 +157,6 @@ def pipeline_files(names: list[str]) -> list[str]:
 
 
 def _plain(name: str) -> bool:
-    """Whether a file is no variant such as `.fp16.`, nor of another library."""
+    """Whether a file is not a variant such as `.fp16.`, nor of another library."""
     file = name.split("/")[1]
     return file.startswith(("diffusion_pytorch_model", "model", "pytorch_model")) and file.count(".") == 1

@@ -16,7 +16,7 @@ Correction = Literal["holm", "bh", "none"]
 def adjust(p_values: NDArray, correction: Correction) -> Floats:
     """Adjusted p-values (N,) of one family; NaN (no comparison) stays NaN and does not count.
 
-    Raises `TgoError` for values that are no probabilities.
+    Raises `TgoError` for values that are not probabilities.
     """
     values = np.asarray(p_values, dtype=np.float64)
     known = ~np.isnan(values)

@@ -145,7 +145,9 @@ def join_scores(
     )
     if named["source"].null_count():
         unknown = named.filter(named["source"].is_null())["prompt_id"][0]
-        raise TgoError(f"prompt {unknown} was sampled but is no test prompt: run the stage evaluate again.")
+        raise TgoError(
+            f"prompt {unknown} was sampled but is not a test prompt: run the stage evaluate again."
+        )
     aligned = [
         named.select("sample_id").join(frame, on="sample_id", how="left", maintain_order="left")
         for frame in frames.values()

@@ -34,7 +34,7 @@ NOTHING = (
 def source(name: str, table: Path, folder: Path) -> Path:
     """Where the evaluation wrote a table: `table` itself for base against tuned, `folder` for the others."""
     if name not in SCHEMAS:
-        raise TgoError(f"{name!r} is no table of the evaluation: it must be one of {', '.join(SCHEMAS)}.")
+        raise TgoError(f"{name!r} is not a table of the evaluation: it must be one of {', '.join(SCHEMAS)}.")
     return table if name == "evaluation" else folder / f"{name}.parquet"
 
 

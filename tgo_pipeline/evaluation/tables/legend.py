@@ -1,4 +1,4 @@
-"""What each name in an evaluation's tables is: exact identities, so that numbers can stand beside others.
+"""What each name in an evaluation's tables is: exact identities, so that numbers can be compared with others.
 
 A legend is plain JSON: sections of named things, each with its facts. It goes into the metadata of every table.
 """

@@ -1,4 +1,4 @@
-"""Numbers that papers report, shown beside ours on demand; they are in published.yaml, with what is known of them."""
+"""Numbers that papers report, shown next to ours on demand; they are in published.yaml, with what is known of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDE = 7
 class Block:
     """One published table or a part of it: `values` has a row per method and a column per reward of a test set.
 
-    `table` is the table of ours that it stands beside: `models` for mean scores, `matrix` for win rates in percent.
+    `table` is the table of ours that it stands next to: `models` for mean scores, `matrix` for win rates in percent.
     """
 
     table: Literal["models", "matrix"]
@@ -61,7 +61,7 @@ def blocks() -> Sequence[Block]:
 
 
 def sheets(table: str, rewards: Sequence[str]) -> list[Sheet]:
-    """The published numbers that belong beside one of our tables, as far as they are of `rewards` (canonical names).
+    """The published numbers that belong next to one of our tables, as far as they are of `rewards` (canonical names).
 
     A block whose rewards are not named exactly (an average, `hpsv2` without a version) is shown where any of its
     columns may be meant; columns of rewards that are not evaluated are left out.

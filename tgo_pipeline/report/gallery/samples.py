@@ -145,7 +145,7 @@ def _tested(params: Params, workspace: Workspace) -> list[tuple[pl.DataFrame, in
 def _with_target(
     frame: pl.DataFrame, model: str, samples: pl.DataFrame, params: Params, workspace: Workspace
 ) -> pl.DataFrame:
-    """The scores of a model with its target score, where there is one and it is no reward itself.
+    """The scores of a model with its target score, where there is one and it is not a reward itself.
 
     Of base and tuned model the evaluation has it; of a further model it is combined as the evaluation does.
     """

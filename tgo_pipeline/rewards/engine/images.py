@@ -27,7 +27,7 @@ else:
 
 
 class UnreadableImage(Exception):
-    """The bytes are no image that can be decoded; the message is the reason."""
+    """The bytes are not an image that can be decoded; the message is the reason."""
 
 
 _LOADING = threading.Lock()
@@ -58,7 +58,7 @@ def check_input(image: ImageInput, row: int) -> None:
         )
     if not (len(shape) == 2 or (len(shape) == 3 and shape[-1 if array else 0] in (1, 3, 4))) or 0 in shape:
         layout = "arrays are (height, width, 3)" if array else "tensors are (3, height, width)"
-        raise TgoError(f"image {row} has shape {shape}, which is no image: {layout}.")
+        raise TgoError(f"image {row} has shape {shape}, which is not an image: {layout}.")
 
 
 def open_image(image: ImageInput) -> Image.Image:

@@ -153,7 +153,7 @@ def locate(name: str, source: str | None = None) -> Files:
     """Find the files of reward `name` in `source`, or those of the official release; downloads what only the hub has.
 
     Raises `TgoError` for an unknown reward, files that are missing (with what belongs where), official files whose
-    content is not what was released, and files that are no weights.
+    content is not what was released, and files that are not weights.
     """
     name = canonical(name)
     layout = _layout(name)
