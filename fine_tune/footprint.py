@@ -6,7 +6,6 @@ Mirrors `Trainer.update`; tests hold it to what that function measures on real w
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -18,12 +17,11 @@ from torch import Tensor
 from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives import make_objective
 from fine_tune.objectives.base import Batch, Objective
-from fine_tune.policies import POLICIES
+from fine_tune.policies import policy_for
 from fine_tune.policies.base import Policy
 from fine_tune.policies.latent import LATENTS, Noised
 from fine_tune.policies.masked import POOLED, STATES, TOKENS, MaskedImages
 from fine_tune.training.forward import Forward
-from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import micro_conditions
 from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.planning.families import Family
@@ -122,11 +120,7 @@ def _optimizer_state(trained: Tensors, tuning: FineTuneParams) -> Tensors:
 
 def _policy(family: Family, tuning: FineTuneParams, objective: Objective) -> Policy:
     """The policy of the family on an imagined network, its corruptions drawn without looking at any number."""
-    kind = family.blueprint.kind
-    if kind not in POLICIES:
-        raise TgoError(f"the model is a {kind}, which cannot be fine-tuned here: {', '.join(POLICIES)}.")
-    module, _, name = POLICIES[kind].partition(":")
-    chosen = getattr(importlib.import_module(module), name)
+    chosen = policy_for(family.blueprint.kind, tuning.policy)
     network = family.blueprint.build(family.component)
     pipeline = SimpleNamespace(**{family.component: network}, scheduler=family.blueprint.scheduler())
     policy = chosen.build(pipeline, tuning, seed=0, with_reference=objective.needs_reference)
@@ -191,7 +185,7 @@ def _update(
         given = Batch(
             each.label, each.weight, each.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
         )
-        loss, _ = objective.loss(likelihoods.policy, likelihoods.reference, given)
+        loss, _ = objective(likelihoods.policy, likelihoods.reference, given)
         with rounded(tuning.precision):  # for what is computed again
             backward(loss.sum() / len(batch))
     return sum(map(len, parts))

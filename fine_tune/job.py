@@ -13,9 +13,10 @@ from fine_tune.data.cache import EncodingSource
 from fine_tune.data.cache import plan as plan_encoding
 from fine_tune.distributed.processes import Group
 from fine_tune.guidance_modules import folder_of, modules
-from fine_tune.objectives import OBJECTIVES, make_objective
+from fine_tune.objectives import OBJECTIVES, make_objective, objective_class
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
+from tgo_pipeline.plugins.kinds import OBJECTIVE
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard
 from tgo_pipeline.storage.workspace import Workspace
@@ -120,7 +121,7 @@ def source(params: Params, generations: Path) -> EncodingSource:
     """What the cache of encoded samples is made of."""
     size = (params.generate.width, params.generate.height)
     prefixes = tuple(sorted(set(_prefixes(params).values()))) or ("",)
-    return EncodingSource(generations, params.model, params.revision, size, prefixes)
+    return EncodingSource(generations, params.model, params.revision, size, prefixes, params.fine_tune.policy)
 
 
 def _prefixes(params: Params) -> Mapping[int, str]:
@@ -144,8 +145,11 @@ def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
     unused = {*NOT_NUMBERS, *(name for name in OBJECTIVES if name != tuning.objective)}
     if tuning.method == "full":
         unused.add("lora")
-    if not OBJECTIVES[tuning.objective].pairs:
+    if not objective_class(tuning.objective).pairs:
         unused.add("pairs")
     if tuning.reestimate is None:
         unused.add("reestimate")
-    return {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
+    unused |= {key for key in ("options", "policy") if not getattr(tuning, key)}
+    numbers = {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
+    part = OBJECTIVE.identity(tuning.objective)
+    return numbers if part is None else {**numbers, "own_objective": part}

@@ -227,7 +227,8 @@ def _log(job: Job, step: int) -> TrainingLog:
     from fine_tune.training.log import TrainingLog
 
     config = {name: value for name, value in dataclasses.asdict(job.params).items() if name != "runtime"}
-    run = Run(f"{job.params.fine_tune.objective}-{job.mark[:8]}", config, job.workspace.runs)
+    name = job.params.fine_tune.objective.replace(":", ".")  # a colon is no part of a file's name everywhere
+    run = Run(f"{name}-{job.mark[:8]}", config, job.workspace.runs)
     names = job.params.runtime.trackers
     return TrainingLog(job.workspace.training, step, lambda written: open_trackers(names, run, step, written))
 
@@ -263,7 +264,8 @@ def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
     from fine_tune.policies import policy_class
 
     tuning = job.params.fine_tune
-    return policy_class(pipeline).build(pipeline, tuning, seed=job.params.seed, with_reference=with_reference)
+    chosen = policy_class(pipeline, tuning.policy)
+    return chosen.build(pipeline, tuning, seed=job.params.seed, with_reference=with_reference)
 
 
 def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str, Tensor]) -> None:

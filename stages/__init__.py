@@ -30,7 +30,14 @@ PARAMS = typer.Option(HERE.params, "--params", help="The parameter file.")
 
 def run_stage(name: str, params: Path) -> None:
     """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal."""
-    run_command(name, lambda: importlib.import_module(f"stages.{name}").run(load_params(params)))
+
+    def work() -> None:
+        loaded = load_params(params)
+        if name in STAGES:  # an error in code of one's own is said before hours are spent on what comes first
+            loaded.fine_tune.load_parts()
+        importlib.import_module(f"stages.{name}").run(loaded)
+
+    run_command(name, work)
 
 
 def run_command(name: str, work: Callable[[], None]) -> None:

@@ -125,7 +125,7 @@ def inputs(params: Params) -> Inputs:
     from fine_tune.data import cache
     from tgo_pipeline.inputs import named_files
 
-    files = named_files.model(params) | named_files.preset(params)
+    files = named_files.model(params) | named_files.preset(params) | named_files.own_parts(params)
     if params.fine_tune.reestimate is not None:
         files |= named_files.rewards(params) | named_files.proxy(params)
     return {"versions": {"fine_tune": job.VERSION, "encode": cache.VERSION}, "files": files}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
@@ -50,15 +50,19 @@ class EncodingSource:
     revision: str | None
     size: tuple[int | None, int | None]
     prefixes: tuple[str, ...] = ("",)
+    policy: str | None = None
+    """The model family, if the class of the pipeline does not say it."""
 
 
 def plan(source: EncodingSource) -> list[Shard]:
     """The shards of the cache; reads file metadata and prompts, loads no model."""
+    from fine_tune.policies import policy_identity
     from tgo_pipeline.generators import model_fingerprint
 
     model = model_fingerprint(source.model, source.revision)
     files = generation_shards(source.generations)
-    common = {"version": VERSION, "model": model}
+    own = policy_identity(source.model, source.revision, source.policy)
+    common: dict[str, Any] = {"version": VERSION, "model": model, **own}
     shards = [
         Shard(
             IMAGES,
@@ -149,7 +153,7 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
     from tgo_pipeline.generators import load_pipeline
 
     pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
-    encoder = policy_class(pipeline).encoder(pipeline, source.size)
+    encoder = policy_class(pipeline, source.policy).encoder(pipeline, source.size)
     files = generation_shards(source.generations)
     chunks = prompt_chunks(source.generations, source.prefixes)
     size = runtime.generate_batch_size

@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fine_tune.data.labels import BOTH
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params.fine_tune import objective_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,8 +70,16 @@ class ReferencePoint(abc.ABC):
         """The number for this step, and the (states,) float64 for the next; `state` starts as zeros."""
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """Of an objective that reads nothing from `fine_tune.options`."""
+
+
 class Objective(abc.ABC):
     """A loss and what it declares to need; built from the `fine_tune` section."""
+
+    Options: ClassVar[type] = NoOptions
+    """A dataclass of what an objective of one's own reads from `fine_tune.options`."""
 
     needs_reference: ClassVar[bool] = True
     needs_contrast: ClassVar[bool] = False
@@ -78,6 +88,22 @@ class Objective(abc.ABC):
 
     def __init__(self, params: FineTuneParams) -> None:
         self.params = params
+        self.options: Any = objective_options(type(self), params.options)
+
+    def __call__(
+        self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`loss`, refused with `TgoError` if it is not one number per sample (or pair) with metrics."""
+        given: Any = self.loss(policy_log_likelihood, reference_log_likelihood, batch)
+        expected = (len(batch.label) // (2 if self.pairs else 1),)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
+            raise TgoError(
+                f"{type(self).__name__}.loss gave {type(given).__name__}: expected (losses, metrics)."
+            )
+        if getattr(given[0], "shape", None) != expected:
+            shape = tuple(getattr(given[0], "shape", ())) or type(given[0]).__name__
+            raise TgoError(f"{type(self).__name__}.loss gave losses of shape {shape}: expected {expected}.")
+        return given
 
     @property
     def sides(self) -> frozenset[int]:

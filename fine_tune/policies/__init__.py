@@ -1,37 +1,51 @@
-"""The model families by the class of their pipeline: one file each."""
+"""The model families by the class of their pipeline: one file each; those of one's own by the same door."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins.kinds import POLICY
 
 if TYPE_CHECKING:
     from fine_tune.policies.base import Policy
 
-POLICIES: dict[str, str] = {
-    "StableDiffusionPipeline": "fine_tune.policies.diffusion:DiffusionPolicy",
-    "StableDiffusionXLPipeline": "fine_tune.policies.diffusion:DiffusionXLPolicy",
-    "StableDiffusion3Pipeline": "fine_tune.policies.flow:SD3Policy",
-    "FluxPipeline": "fine_tune.policies.flow:FluxPolicy",
-    "AmusedPipeline": "fine_tune.policies.masked:AmusedPolicy",
-    "MeissonicPipeline": "fine_tune.policies.masked:MeissonicPolicy",
-}
+POLICIES = POLICY.builtin
+"""The families of this package by the class of their pipeline, as `module:object`."""
 
 
-def policy_class(pipeline: Any) -> type[Policy]:
+def policy_class(pipeline: Any, chosen: str | None = None) -> type[Policy]:
     """The policy for a loaded pipeline. Raises `TgoError` for a family that cannot be fine-tuned."""
     if hasattr(pipeline, "guidance"):
         raise TgoError(
             "the model is guided by modules, which is several networks: merge them into one (docs/GUIDANCE.md), or "
             "tune its base."
         )
-    name = type(pipeline).__name__
-    if name not in POLICIES:
+    return policy_for(type(pipeline).__name__, chosen)
+
+
+def policy_for(kind: str, chosen: str | None) -> type[Policy]:
+    """The policy for a class of pipelines, or the one that `fine_tune.policy` names."""
+    from fine_tune.policies.base import Policy
+
+    if chosen is None and kind not in POLICY.names():
         raise TgoError(
-            f"the model is a {name}, which cannot be fine-tuned here: give a model of one of these classes: "
-            f"{', '.join(POLICIES)}."
+            f"the model is a {kind}, which cannot be fine-tuned here: give a model of one of these classes: "
+            f"{', '.join(POLICY.names())}; or a family of your own as fine_tune.policy (docs/PLUGINS.md)."
         )
-    module, _, attribute = POLICIES[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return POLICY.load(chosen or kind, Policy)
+
+
+def policy_identity(model: str, revision: str | None, chosen: str | None) -> dict[str, Any]:
+    """What encoding and training with a family of one's own depend on, for fingerprints; empty for this package's.
+
+    Of a model on the hub the class of the pipeline is not asked for: name its family in `fine_tune.policy`.
+    """
+    from tgo_pipeline.generators.location import INDEX, locate, read_json
+
+    installed = POLICY.installed()
+    if chosen is None and installed and (folder := locate(model, revision).folder) is not None:
+        kind = read_json(folder / INDEX).get("_class_name")
+        chosen = kind if kind in installed else None
+    part = POLICY.identity(chosen) if chosen is not None else None
+    return {} if part is None else {"own_family": part}

@@ -141,7 +141,7 @@ class Trainer:
         self, part: TrainingBatch, likelihoods: Likelihoods, point: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch = self._batch(part, point, likelihoods.contrast)
-        return self._objective.loss(likelihoods.policy, likelihoods.reference, batch)
+        return self._objective(likelihoods.policy, likelihoods.reference, batch)
 
     def _batch(self, part: TrainingBatch, point: float = 0.0, contrast: Predictions | None = None) -> Batch:
         params = self._params

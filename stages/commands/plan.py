@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,16 +55,22 @@ def make(
     """
     from stages.estimate import Estimate
     from tgo_pipeline.planning.plan import Plan
-    from tgo_pipeline.plugins.folder import looking
+    from tgo_pipeline.plugins.folder import NotChecked, looking
 
     run = Estimate(params, device, gpus, prompts, test_prompts)
     estimated = (importlib.import_module(f"stages.{name}") for name in STAGES)
+    stages: list[StagePlan] = []
+    left_out: list[str] = []
     with looking():
-        stages = tuple(stage.estimate(run) for stage in estimated if hasattr(stage, "estimate"))
-        return Plan(params.model, device, gpus, stages, tuple(_warnings(run, stages)))
+        for stage in estimated:
+            try:
+                stages += [stage.estimate(run)] if hasattr(stage, "estimate") else []
+            except NotChecked as error:
+                left_out.append(f"{stage.__name__.removeprefix('stages.')} is left out, {error}")
+        return Plan(params.model, device, gpus, tuple(stages), (*left_out, *_warnings(run, stages)))
 
 
-def _warnings(run: Estimate, stages: tuple[StagePlan, ...]) -> list[str]:
+def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
     """What will not fit, and what was not counted."""
     from tgo_pipeline.planning.plan import amount
 

@@ -11,6 +11,7 @@ from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import moves, sources
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.recipes import PLACEHOLDER, Recipe
+from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
@@ -22,6 +23,7 @@ def checks(case: Request) -> Iterator[Check]:
     if params := case.params:
         yield "revisions", lambda: _filled_in(case.path)
         yield "revisions", lambda: _pinned(params)
+        yield "fine_tune", lambda: _own_parts(params)
 
 
 def _readable(case: Request) -> Iterator[Finding]:
@@ -35,6 +37,15 @@ def _readable(case: Request) -> Iterator[Finding]:
         str(path),
         f"model {params.model}, target {params.target.reward}, objective {tuning.objective} (preset {tuning.preset}).",
     )
+
+
+def _own_parts(params: Params) -> Iterator[Finding]:
+    """Raise `TgoError` if an objective or a model family of one's own cannot be used."""
+    params.fine_tune.load_parts()
+    named = (params.fine_tune.objective, params.fine_tune.policy)
+    for kind, name in zip((OBJECTIVE, POLICY), named, strict=True):
+        if name is not None and name not in (*kind.builtin, *kind.also):
+            yield ok("fine_tune", f"{kind.noun} {name}: can be imported.")
 
 
 def _filled_in(path: Path) -> Iterator[Finding]:

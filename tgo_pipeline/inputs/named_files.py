@@ -20,6 +20,7 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params
 from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.workspace import HERE
 
@@ -108,6 +109,17 @@ def preset(params: Params) -> dict[str, str]:
     if name is None:
         return {}
     return {"fine_tune.preset": _line(name, lambda: fingerprint(values=presets()[name].values))}
+
+
+def own_parts(params: Params) -> dict[str, str]:
+    """The code of an objective and a model family of one's own."""
+    section = params.fine_tune
+    named = {"objective": (OBJECTIVE, section.objective), "policy": (POLICY, section.policy)}
+    return {
+        f"fine_tune.{key}": _line(name, lambda k=kind, n=name: fingerprint(part=k.identity(n)))
+        for key, (kind, name) in named.items()
+        if name is not None and name not in (*kind.builtin, *kind.also)
+    }
 
 
 def published(params: Params) -> dict[str, str]:

@@ -14,7 +14,8 @@ def named(kind: Kind, **values: str) -> None:
     """Refuse a name that no part of a kind has; a part of one's own is not imported."""
     for name, value in values.items():
         try:
-            kind.reference(value)
+            if value not in kind.also:
+                kind.reference(value)
         except TgoError as error:
             raise TgoError(f"{name}: {error}") from None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params.checks import Precision, fraction, not_negative, positive
+from tgo_pipeline.params.checks import Precision, fraction, named, not_negative, positive
 from tgo_pipeline.params.objectives import (
     AwrParams,
     BcoParams,
@@ -22,6 +24,9 @@ from tgo_pipeline.params.objectives import (
     SftParams,
     TgoParams,
 )
+from tgo_pipeline.params.parsing import parse
+from tgo_pipeline.plugins.folder import is_of_project
+from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +68,18 @@ class ReestimateParams:
         positive(prompts=self.prompts, images_per_prompt=self.images_per_prompt)
 
 
-Objective = Literal[
-    "tgo", "sft", "csft", "dpo", "kto", "dspo", "bco", "mapo", "rwr", "awr", "qrpo", "pgd", "cpgd"
-]
+def objective_options(objective: Any, given: Mapping[str, Any]) -> Any:
+    """The options of a class of one's own as its `Options`, a dataclass, checked as those of this package are."""
+    kind = getattr(objective, "Options", None)
+    if not isinstance(objective, type) or kind is None:
+        raise TgoError(
+            f"objective is {objective!r}: it must be a subclass of fine_tune.objectives.Objective."
+        )
+    if not dataclasses.is_dataclass(kind):
+        raise TgoError(f"{objective.__name__}.Options must be a dataclass, whose fields are the options.")
+    if given and not dataclasses.fields(kind):
+        raise TgoError(f"fine_tune.options is given, but {objective.__name__} has none: leave it out.")
+    return parse(cast(type, kind), given, "fine_tune.options.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +91,14 @@ class FineTuneParams:
     `loglik_space: x0` measures the error of the denoised prediction, its weight cut at `x0_weight_max`. `draws` are
     pairs of timestep and noise (or masks) averaged for each sample. `positive_share` draws samples with replacement
     so that this share of them is positive. `embedded_guidance` is the guidance scale that a guidance-distilled model
-    (FLUX.1 dev) is told. `preset` names published values; keys given here win over it.
+    (FLUX.1 dev) is told. `preset` names published values; keys given here win over it. `options` are those of an
+    objective of your own, `policy` is a model family of your own, if the pipeline's class does not say which it is
+    (docs/PLUGINS.md).
     """
 
-    objective: Objective = "tgo"
+    objective: str = "tgo"
+    options: dict[str, Any] = field(default_factory=dict)
+    policy: str | None = None
     preset: str = "none"
     beta: float = 1.0
     temperature: float = 0.001
@@ -127,6 +145,7 @@ class FineTuneParams:
     qrpo: QrpoParams = field(default_factory=QrpoParams)
 
     def __post_init__(self) -> None:
+        self._check_parts()
         positive(
             beta=self.beta,
             temperature=self.temperature,
@@ -151,3 +170,23 @@ class FineTuneParams:
         not_negative(warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
         if not 0 <= self.caption_dropout < 1:
             raise TgoError(f"caption_dropout is {self.caption_dropout}: it must be from 0 to below 1.")
+
+    def _check_parts(self) -> None:
+        """What can be said of parts of one's own without running code of the project folder."""
+        named(OBJECTIVE, objective=self.objective)
+        if self.policy is not None:
+            named(POLICY, policy=self.policy)
+        if self.objective in (*OBJECTIVE.builtin, *OBJECTIVE.also):
+            if self.options:
+                raise TgoError(
+                    f"options is for an objective of your own: those of {self.objective} are under its own name."
+                )
+        elif not is_of_project(OBJECTIVE.reference(self.objective)):
+            objective_options(OBJECTIVE.find(self.objective), self.options)
+
+    def load_parts(self) -> None:
+        """Import objective and family of one's own, and check the options. Raises `TgoError` if one cannot be used."""
+        if self.objective not in (*OBJECTIVE.builtin, *OBJECTIVE.also):
+            objective_options(OBJECTIVE.find(self.objective), self.options)
+        if self.policy is not None:
+            POLICY.find(self.policy)

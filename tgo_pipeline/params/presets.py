@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.parsing import parse, read_data
+from tgo_pipeline.plugins.kinds import OBJECTIVE
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,7 +146,22 @@ def table() -> Table:
     for name, preset in presets().items():
         values = ", ".join(f"{key} {value}" for key, value in _flat(preset.values))
         shown.add_row(name, values, preset.source)
+    for name, entry in OBJECTIVE.installed().items():
+        shown.add_row(name, _options(name), f"options of {entry.value}, by {entry.dist and entry.dist.name}")
     return shown
+
+
+def _options(objective: str) -> str:
+    """The options of an installed objective with their defaults, for the table."""
+    kind = getattr(OBJECTIVE.find(objective), "Options", None)
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return ", ".join(f"options.{each.name} {_default(each)}" for each in fields)
+
+
+def _default(field: dataclasses.Field) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return str(field.default_factory())
+    return "(required)" if field.default is dataclasses.MISSING else str(field.default)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

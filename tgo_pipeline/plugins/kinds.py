@@ -27,6 +27,8 @@ class Kind:
     group: str
     builtin: Mapping[str, str]
     """Name to `module:object`."""
+    also: tuple[str, ...] = ()
+    """Names of what is made of several parts, which is no part itself."""
 
     def installed(self) -> dict[str, EntryPoint]:
         """Those of other packages. Raises `TgoError` if two packages offer different ones under one name."""
@@ -41,7 +43,7 @@ class Kind:
 
     def names(self) -> list[str]:
         """This package's, then those of installed packages."""
-        return list(dict.fromkeys([*self.builtin, *self.installed()]))
+        return list(dict.fromkeys([*self.builtin, *self.also, *self.installed()]))
 
     def reference(self, name: str) -> str:
         """The `module:object` of a name. Raises `TgoError` if there is none, or if it stands for two parts."""
@@ -128,6 +130,36 @@ REWARD = Kind(
         "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
         "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
+    },
+)
+OBJECTIVE = Kind(
+    "objective",
+    "tgo_pipeline.objectives",
+    {
+        "tgo": "fine_tune.objectives.tgo:Tgo",
+        "sft": "fine_tune.objectives.sft:Sft",
+        "csft": "fine_tune.objectives.csft:Csft",
+        "dpo": "fine_tune.objectives.dpo:Dpo",
+        "kto": "fine_tune.objectives.kto:Kto",
+        "dspo": "fine_tune.objectives.dspo:Dspo",
+        "bco": "fine_tune.objectives.bco:Bco",
+        "mapo": "fine_tune.objectives.mapo:Mapo",
+        "rwr": "fine_tune.objectives.rwr:Rwr",
+        "awr": "fine_tune.objectives.awr:Awr",
+        "qrpo": "fine_tune.objectives.qrpo:Qrpo",
+    },
+    also=("pgd", "cpgd"),
+)
+POLICY = Kind(
+    "model family",
+    "tgo_pipeline.policies",
+    {
+        "StableDiffusionPipeline": "fine_tune.policies.diffusion:DiffusionPolicy",
+        "StableDiffusionXLPipeline": "fine_tune.policies.diffusion:DiffusionXLPolicy",
+        "StableDiffusion3Pipeline": "fine_tune.policies.flow:SD3Policy",
+        "FluxPipeline": "fine_tune.policies.flow:FluxPolicy",
+        "AmusedPipeline": "fine_tune.policies.masked:AmusedPolicy",
+        "MeissonicPipeline": "fine_tune.policies.masked:MeissonicPolicy",
     },
 )
 DATASET = Kind(

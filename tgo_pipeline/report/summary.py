@@ -76,7 +76,7 @@ def headline(found: Sequence[Headline], objective: str) -> str:
         said = "The target is feedback, which new images have none of: the rewards alone compare the models."
         return said + _held_out_clause(found)
     target, held_out = found[0], list(found[1:])
-    name = _SPELLING.get(objective, objective.upper())
+    name = _SPELLING.get(objective, objective if ":" in objective else objective.upper())
     if target.direction == "unclear":
         return f"{name} changed the target too little to tell it from chance.{_held_out_clause(held_out)}"
     if target.direction == "down":

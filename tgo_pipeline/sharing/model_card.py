@@ -165,7 +165,7 @@ def card_data(
 
 
 def _spelled(objective: str) -> str:
-    return _SPELLING.get(objective, objective.upper())
+    return _SPELLING.get(objective, objective if ":" in objective else objective.upper())
 
 
 def _base(described: Mapping[str, Any], about: ModelDetails) -> str:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 from fine_tune.data.labels import Labels
-from fine_tune.objectives import OBJECTIVES, Batch, Objective
+from fine_tune.objectives import Batch, Objective, objective_class
 from tgo_pipeline.params import FineTuneParams
 
 Array = np.ndarray
@@ -42,7 +42,7 @@ def objective(name: str, **options: Any) -> Objective:
     """An objective with these of its own options."""
     section = get_type_hints(FineTuneParams).get(name)
     chosen = {name: section(**options)} if section else {}
-    return OBJECTIVES[name](FineTuneParams(objective=name, **chosen))  # type: ignore[arg-type]
+    return objective_class(name)(FineTuneParams(objective=name, **chosen))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
