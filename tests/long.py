@@ -42,6 +42,7 @@ TESTS = (
     "tests/generators/test_stage.py::test_two_processes_*",
     "tests/params/test_recipes.py::test_a_recipe_runs_*",
     "tests/planning/test_families.py::test_half_precision_*",
+    "tests/plugins/test_guide.py::test_the_examples_run_*",
     "tests/report/test_screenshots.py::*",
     "tests/rewards/engine/test_batching.py::test_batches_are_halved_*",
     "tests/rewards/networks/test_precision.py::test_towers_of_many_sizes_*",

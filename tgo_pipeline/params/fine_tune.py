@@ -68,7 +68,7 @@ class ReestimateParams:
         positive(prompts=self.prompts, images_per_prompt=self.images_per_prompt)
 
 
-def objective_options(objective: Any, given: Mapping[str, Any]) -> Any:
+def objective_options(objective: Any, given: Mapping[str, Any], where: str = "fine_tune.options") -> Any:
     """The options of a class of one's own as its `Options`, a dataclass, checked as those of this package are."""
     kind = getattr(objective, "Options", None)
     if not isinstance(objective, type) or kind is None:
@@ -78,8 +78,8 @@ def objective_options(objective: Any, given: Mapping[str, Any]) -> Any:
     if not dataclasses.is_dataclass(kind):
         raise TgoError(f"{objective.__name__}.Options must be a dataclass, whose fields are the options.")
     if given and not dataclasses.fields(kind):
-        raise TgoError(f"fine_tune.options is given, but {objective.__name__} has none: leave it out.")
-    return parse(cast(type, kind), given, "fine_tune.options.")
+        raise TgoError(f"{where} is given, but {objective.__name__} has none: leave it out.")
+    return parse(cast(type, kind), given, f"{where}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class FineTuneParams:
                     f"options is for an objective of your own: those of {self.objective} are under its own name."
                 )
         elif not is_of_project(OBJECTIVE.reference(self.objective)):
-            objective_options(OBJECTIVE.find(self.objective), self.options)
+            objective_options(OBJECTIVE.find(self.objective), self.options, "options")
 
     def load_parts(self) -> None:
         """Import objective and family of one's own, and check the options. Raises `TgoError` if one cannot be used."""
