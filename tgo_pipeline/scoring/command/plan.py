@@ -100,26 +100,25 @@ class CallPlan:
             if found.last if found else source.at_end(start + size):
                 return
 
-    def missing(self, part: Part, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of the rewards that a part was not scored with yet."""
+    def _missing(self, part: Part) -> list[str]:
+        """The rewards that a part was not scored with yet."""
         found = self._results.find(part, self._wanted)
-        return tuple(name for name in names if found is None or name not in found.rewards)
+        return [name for name in self._wanted if found is None or name not in found.rewards]
 
     def survey(self) -> tuple[list[str], int | None]:
         """The rewards that any part lacks, and how many images lack one (None with a stream); logs both."""
-        names = list(self._wanted)
-        lacking = [(part, self.missing(part, names)) for part in self.parts()]
+        lacking = [(part, self._missing(part)) for part in self.parts()]
         waiting = [(part, missing) for part, missing in lacking if missing]
-        pictures = sum(self._results.lacking(part, missing, self._wanted) for part, missing in waiting)
+        count = sum(self._results.lacking(part, missing, self._wanted) for part, missing in waiting)
         rest = ", and a stream to its end" if self.streaming else ""
         log.info(
             "parts: %d done, %d to do (%s)%s",
-            *(len(lacking) - len(waiting), len(waiting), images(pictures), rest),
+            *(len(lacking) - len(waiting), len(waiting), images(count), rest),
         )
         wanting = {name for _, missing in lacking for name in missing}
-        return [
-            name for name in names if self.streaming or name in wanting
-        ], None if self.streaming else pictures
+        if self.streaming:
+            return list(self._wanted), None
+        return [name for name in self._wanted if name in wanting], count
 
 
 def _needs_prompt(spec: Spec) -> bool:

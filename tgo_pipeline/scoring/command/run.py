@@ -126,9 +126,8 @@ class _Run:
             self._stop.check()
 
         with Bar("scoring", count) as bar:
-            lacking = ((part, self.plan.missing(part, names)) for part in self.plan.parts(opening=True))
-            tasks = (_PartTask(self, part, missing, bar) for part, missing in lacking if missing)
-            for _ in scorer.run(tasks, write):
+            tasks = (_PartTask(self, part, names, bar) for part in self.plan.parts(opening=True))
+            for _ in scorer.run((task for task in tasks if task.missing), write):
                 pass
 
     def _log(self, task: _PartTask) -> None:
@@ -141,8 +140,9 @@ class _Run:
 class _PartTask(ColumnTask):
     """A part in work; rows that were scored as part of another one keep their scores."""
 
-    def __init__(self, run: _Run, part: Part, missing: Sequence[str], bar: Bar) -> None:
-        super().__init__(missing)
+    def __init__(self, run: _Run, part: Part, names: Sequence[str], bar: Bar) -> None:
+        self._found = run.results.find(part, run.wanted)
+        super().__init__([name for name in names if not self._found or name not in self._found.rewards])
         self._run, self._part, self._bar = run, part, bar
         self._scored = run.results.rows(run.wanted)
         self._labels: dict[str, list[str | None]] = {"image": [], "prompt": []}
@@ -169,8 +169,7 @@ class _PartTask(ColumnTask):
 
     def write(self, rewards: dict[str, Any]) -> None:
         """Keep the finished part, with the columns that earlier calls computed; `rewards` says what is new."""
-        run, part = self._run, self._part
-        found = run.results.find(part, run.wanted)
+        run, part, found = self._run, self._part, self._found
         if found and found.table["image"].to_pylist() != self._labels["image"]:
             raise run.results.changed()
         keys, kept = as_keys(self._keys), found.rewards if found else {}
