@@ -339,7 +339,7 @@ def test_a_parquet_file_of_another_schema_is_refused_before_anything_is_written(
 ) -> None:
     write_table(pa.table({"prompt": ["a"], "picture": ["b"]}), generations / shard(2), {})
     with pytest.raises(
-        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, image"
+        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, picture"
     ):
         score(generations, sources(weights, "clip"))
     assert not (generations.parent / "scores").exists()
