@@ -26,7 +26,7 @@ EXTRAPOLATE = "study.extrapolate"
 FLIP = "study.flip"
 """A setting that is not a parameter: positive and negative labels change places."""
 CONTRAST = "study.contrast"
-"""A setting that is not a parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
+"""Not a parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
 WEIGHTS = "study.weights"
 """A setting that is not a parameter: `global` gives samples the weights of the global tau, whatever labelled them."""
 STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST, WEIGHTS)

@@ -1,4 +1,4 @@
-"""Trackers that follow a training in addition to dvclive: TensorBoard event files, and Weights & Biases, offline by default.
+"""Trackers in addition to dvclive: TensorBoard event files, and Weights & Biases, offline by default.
 
 Each training has a folder or run of its own, named by its objective and fingerprint, so that trainings stand side by
 side and a resumed one goes on where it was. What came after the checkpoint that it resumes from is said again, once.

@@ -289,8 +289,8 @@ class RuntimeParams:
 
     `workers` are processes that decode images for scoring (by default one per core on a GPU, threads on a CPU);
     `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile.
-    `trackers` follow a training in addition to dvclive, which always does. `executor` runs shards: `local`, on this machine, or
-    one of your own (docs/PLUGINS.md).
+    `trackers` follow a training in addition to dvclive, which always does. `executor` runs shards: `local`, on this
+    machine, or one of your own (docs/PLUGINS.md).
     """
 
     device: str = "auto"

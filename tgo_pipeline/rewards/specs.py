@@ -105,7 +105,7 @@ def resolve(column: str, value: str | None) -> Spec:
         if column in UNDECIDED:
             canonical(column)
         raise TgoError(
-            f"{column!r} is not a reward.{_hint(column)} Under a name of your own stands REWARD or REWARD=SOURCE; {error}"
+            f"{column!r} is not a reward.{_hint(column)} Give a name of your own REWARD or REWARD=SOURCE; {error}"
         ) from None
     return _checked(Spec(column, spec.reward, spec.source))
 

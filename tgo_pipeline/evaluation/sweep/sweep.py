@@ -62,7 +62,7 @@ class Guided:
     def find(cls, params: Params, model: Path) -> Guided:
         """`generate.guidance` if there is one, else the result of fine-tuning in `model`.
 
-        A result that is not a pair of modules is taken for the positive one (pgd). Raises `TgoError` if there is neither,
+        A result that is no pair of modules is taken as the positive one (pgd). Raises `TgoError` if there is neither,
         or if the result needs prompts of its own.
         """
         from tgo_pipeline.generators.guidance import require_plain_prompts
