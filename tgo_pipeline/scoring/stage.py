@@ -62,7 +62,8 @@ def score_folder(
     Rewards that do not fit into memory together are loaded one group after the other; without rewards no model is.
     An image that cannot be decoded keeps its row, with null scores and the reason in `error`; one that nobody gave
     feedback on has a null in that column, which is not an error. Raises `TgoError` if more than the share
-    `max_error_rate` of all rows could not be scored, after everything is written, and if feedback is on none of the images, before.
+    `max_error_rate` of all rows could not be scored, after everything is written, and if feedback is on none of the
+    images, before.
     """
     from tgo_pipeline.feedback.columns import join
 
