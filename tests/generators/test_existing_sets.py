@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import constants
 
 from tests.datasets.public import PICKAPIC, jpeg, pickapic, uid, write_hpdv3, write_parti, write_pickapic
 from tests.hub_server import HubServer
@@ -108,9 +107,7 @@ def test_a_killed_import_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 def test_a_lost_connection_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_pickapic(tmp_path / "set")
     with HubServer() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        hub.stand_in(monkeypatch)
         for path in (root / "data").iterdir():
             hub.files[f"org/name/{COMMIT}/data/{path.name}"] = path.read_bytes()
         address = f"pickapic:hf:org/name@{COMMIT}/train"
