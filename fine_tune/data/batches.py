@@ -25,6 +25,7 @@ from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.shards import Shard
 
 SEEDS = 2**63
+"""How many seeds `derive_seed` has: a seed divided by it lies in [0, 1)."""
 
 
 class Encoded:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PASSED_ON_S = 3.0
+"""A signal within this time of another is the same one, which a launcher passed on."""
 LONGEST_WAIT = datetime.timedelta(hours=4)
 """For the slowest process at one meeting; encoding shares out whole shards, so that some end much earlier."""
 

@@ -19,6 +19,7 @@ from tgo_pipeline.plugins.find import blamed
 from tgo_pipeline.storage.shards import Shard, Stop
 
 POLL_S = 0.2
+"""How often to see whether a worker has ended, or the run is to stop."""
 
 
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:

@@ -16,7 +16,9 @@ from tgo_pipeline.feedback.linear import solve
 TOLERANCE = 1e-6
 """The largest difference between wins and expected wins, of any image, at which the strengths are taken."""
 MOST_STEPS = 100
+"""Newton steps after which the strengths are refused as not settled."""
 MOST_INNER_STEPS = 200
+"""Steps of conjugate gradients within one Newton step."""
 
 
 def strengths(

@@ -12,6 +12,7 @@ from tgo_pipeline.feedback.linear import solve
 TOLERANCE = 1e-10
 """Residual of the normal equations, relative to their right side, at which conjugate gradients end."""
 MOST_STEPS = 1000
+"""Steps of conjugate gradients after which the effects are refused as not settled."""
 
 
 def mean(values: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from tgo_pipeline.storage.shards import atomic, explain_full_disk, want_of_room
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20
+"""How long a server may take to answer; the hub's library by itself would try for half a minute."""
 PORTS = {"http": 80, "https": 443}
 
 

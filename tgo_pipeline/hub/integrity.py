@@ -14,6 +14,7 @@ from tgo_pipeline.hub.address import Official
 
 log = logging.getLogger("tgo")
 _SNIFFED_BYTES = 512
+"""Enough to recognise a Git LFS pointer or the beginning of a web page."""
 
 
 def check_weights(name: str, path: Path, known: Mapping[str, Official], others: Mapping[str, str]) -> None:

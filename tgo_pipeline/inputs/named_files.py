@@ -27,6 +27,7 @@ from tgo_pipeline.storage.workspace import HERE
 UNREADABLE = "unreadable"
 """Stands for the digest of what cannot be read: the stage that needs it says why."""
 IMAGES_AT_ONCE = 1024
+"""Images that enter one digest, so that a long list is never in memory at once."""
 
 
 def prompts(params: Params) -> dict[str, str]:

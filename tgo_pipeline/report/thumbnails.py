@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LARGEST_SIDE = 256
+"""Pixels of the longer side of an image in the text."""
 LOSSLESS_SIDE = 64
+"""Up to this side an original is enlarged on the page, where lossy compression would show."""
 QUALITY = 85
 BUDGET_BYTES = 12_000_000
+"""What all images in the text may take of the page."""
 
 
 @dataclass(frozen=True)

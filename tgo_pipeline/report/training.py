@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 POINTS = 400
+"""Points of a curve on the page; a longer one is shown by the means of as many stretches."""
 HISTOGRAM = "log_ratios.csv"
 _SIDES = ("policy", "reference", "positive", "negative")
 _LEFT_OUT = ("train", "mean")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROW_GROUP_BYTES = 64 * 1024**2
+"""What a reader holds at once: Arrow decodes whole pages, so memory follows the largest row group (docs/LOG.md)."""
 LABEL_NAMES = ("negative", "positive")
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _REPETITIVE = {

@@ -10,6 +10,7 @@ import torch
 ON_CPU = 8
 """More make a network on a CPU no faster: their tensors outgrow the caches."""
 FIRST_ON_GPU = 8
+"""Images of the first batch on a GPU, which memory is measured with to choose the size of the others."""
 MOST = 256
 SHARE = 0.6
 """Part of the free memory of a GPU that the images of one batch may take."""

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 _SUPPORT = 2.0
+"""Pixels to each side that the bicubic filter reaches, at the scale of the coarser image."""
 _FIXED_POINT = 1 << 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 for sums that overshoot
 
 

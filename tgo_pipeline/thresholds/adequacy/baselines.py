@@ -37,6 +37,7 @@ from tgo_pipeline.thresholds.moments import Groups
 WHAT_IF = (0.5, 1.0, 2.0)
 """Betas that are shown where none is declared, in standard deviations within a prompt."""
 LOW_ESS = 5
+"""With fewer effective samples a soft baseline is nearer the prompt's largest score than an average."""
 BINS, TAIL = 48, 0.001
 
 

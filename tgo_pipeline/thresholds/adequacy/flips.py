@@ -19,10 +19,13 @@ from tgo_pipeline.thresholds.adequacy.intervals import Interval, share
 from tgo_pipeline.thresholds.moments import Groups
 
 CHUNK = 500_000
+"""Samples of one part, so that temporary arrays fit into memory next to the scores."""
 SHUFFLED = 300_000
 """About how many samples are drawn to shuffle."""
 MOST_SHUFFLES = 500
+"""Shuffles of a small set, which would need very many to reach `SHUFFLED` samples."""
 MOST_RESIDUALS = 1_000_000
+"""Of more samples a random part is taken."""
 Ties = Literal["positive", "negative"]
 
 

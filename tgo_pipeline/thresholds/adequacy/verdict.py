@@ -26,7 +26,9 @@ MIN_PROMPTS = 30
 MANY_TIMES = 50
 """A study that many times as large is not advice."""
 POWER = 0.8
+"""Chance that a study of the advised size decides."""
 _SMALL_RATIO = 1e-6
+"""Up to here the limit for a small ratio, the normal distribution, stands for the exact form."""
 
 
 @dataclass(frozen=True)
