@@ -49,7 +49,7 @@ def run_command(name: str, work: Callable[[], None]) -> None:
         with explain_full_disk(Path.cwd()):  # for what a library writes by itself: logs, locks, plots
             work()
     except (Interrupted, KeyboardInterrupt):
-        sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to go on.\n")
+        sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to continue.\n")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         said = error if isinstance(error, TgoError) else blamed(error)

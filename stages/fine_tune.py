@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, workspace: Workspace = HERE) -> None:
-    """Train, or go on with a training that was interrupted."""
+    """Train, or continue a training that was interrupted."""
     from fine_tune import stage
 
     stage.run(params, workspace)

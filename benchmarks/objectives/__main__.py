@@ -7,7 +7,7 @@
 Phases: `tune` (validation captions), `main` (test captions, every seed), `search` (variants of TGO, validation
 captions), `confirm` (what the search chose, validation captions, other seeds), `ablate` (test captions, fewer seeds).
 A unit is a method with its settings for one family, seed and split; its result is a file in the work folder, so that
-a run stops and goes on anywhere, and several runs at once share the work.
+a run stops and continues anywhere, and several runs at once share the work.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _STEP = re.compile(r"step-(\d+)")
 
 @dataclass(frozen=True)
 class State:
-    """All that training needs to go on exactly.
+    """All that training needs to continue exactly.
 
     The order of the data, noise, dropout of captions and the learning rate are functions of the seed and the step,
     so `step` is also the position in the data and in the logs, and there is no random state to keep.

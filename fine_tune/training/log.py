@@ -149,7 +149,7 @@ def rewind(folder: Path, step: int) -> None:
 
 
 def _drop_broken(path: Path) -> None:
-    """dvclive overwrites its summary in place: a kill may leave half of it, which dvclive cannot go on from."""
+    """dvclive overwrites its summary in place: a kill may leave half of it, which dvclive cannot continue from."""
     try:
         json.loads(path.read_text())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Trackers in addition to dvclive: TensorBoard event files, and Weights & Biases, offline by default.
 
 Each training has a folder or run of its own, named by its objective and fingerprint, so that trainings stand side by
-side and a resumed one goes on where it was. What came after the checkpoint that it resumes from is said again, once.
+side and a resumed one continues where it was. What came after the checkpoint that it resumes from is said again, once.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def require(names: Sequence[str]) -> None:
 
 
 def open_trackers(names: Sequence[str], run: Run, step: int, history: History) -> list[Tracker]:
-    """The trackers of a training that goes on after `step`. Raises `TgoError` if one cannot start."""
+    """The trackers of a training that continues after `step`. Raises `TgoError` if one cannot start."""
     require(names)
     makers = {"tensorboard": _tensorboard, "wandb": _wandb}
     return [makers[name](run, step, history) for name in dict.fromkeys(names)]

@@ -28,9 +28,9 @@ def plan(
     ),
     gpus: int = typer.Option(1, min=1, metavar="N", help="How many of them."),
     prompts: int = typer.Option(
-        None, min=1, metavar="N", help="Training prompts to reckon with, if not those there are."
+        None, min=1, metavar="N", help="Training prompts to plan for, by default those there are."
     ),
-    test_prompts: int = typer.Option(None, min=1, metavar="N", help="Test prompts to reckon with, likewise."),
+    test_prompts: int = typer.Option(None, min=1, metavar="N", help="Test prompts to plan for, likewise."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""

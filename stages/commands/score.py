@@ -84,7 +84,9 @@ def _score(call: Call) -> int:
     try:
         outcome = run.score(call)
     except (Interrupted, KeyboardInterrupt):
-        sys.stderr.write("tgo score: interrupted; what was finished is kept, make the same call to go on.\n")
+        sys.stderr.write(
+            "tgo score: interrupted; what was finished is kept, make the same call to continue.\n"
+        )
         return INTERRUPTED
     scores = summary.summarise(call.out)
     show(summary.show(scores, outcome), summary.WIDE)

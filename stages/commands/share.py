@@ -60,7 +60,7 @@ def card(
 def push(
     what: str = typer.Argument(metavar="model|dataset", show_default=False, help="What is uploaded."),
     repo: str = typer.Argument(
-        metavar=REPO, show_default=False, help="Where it goes on the hub; made if need be."
+        metavar=REPO, show_default=False, help="Where it is put on the hub; created if it does not exist."
     ),
     private: bool = typer.Option(False, "--private", help="For you and your organisation alone."),
     revision: str = typer.Option(None, metavar="BRANCH", help="A branch, made if need be, instead of main."),
@@ -74,7 +74,7 @@ def push(
         help="The folder with the card, if not share/WHAT.",
     ),
 ) -> None:
-    """Upload the tuned model or the data set, with its card, to the model hub; run again, it goes on."""
+    """Upload the tuned model or the data set, with its card, to the model hub; run again, it continues."""
     from tgo_pipeline.sharing import commands
 
     call = commands.PushCall(

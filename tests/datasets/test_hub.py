@@ -100,7 +100,7 @@ def test_a_refusal_in_the_middle_says_to_go_on(hub: HubServer, tmp_path: Path) -
     stream = dataset.images()
     next(stream)
     hub.fail_after = hub.sent
-    with pytest.raises(TgoError, match=r"403.*What was written is kept; run again to go on"):
+    with pytest.raises(TgoError, match=r"403.*What was written is kept; run again to continue"):
         list(stream)
 
 

@@ -1,4 +1,4 @@
-"""`tgo demo train` from nothing to weights that the real classes load, at toy size; and it goes on where it was."""
+"""`tgo demo train` from nothing to weights that the real classes load, at toy size; and it continues where it was."""
 
 from pathlib import Path
 from typing import Any

@@ -113,7 +113,7 @@ def test_a_lost_connection_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         address = f"pickapic:hf:org/name@{COMMIT}/train"
         plan = existing.plan(params=_params(address), split="train", excluded=EXCLUDED)
         hub.fail_after = hub.sent * 2 + 1500
-        with pytest.raises(TgoError, match="run again to go on"):
+        with pytest.raises(TgoError, match="run again to continue"):
             _import(address, tmp_path / "out")
         kept = _hashes(tmp_path / "out")
         hub.fail_after = None

@@ -1,4 +1,4 @@
-"""How a stage ends that cannot go on."""
+"""How a stage ends that cannot continue."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The diffusion base first, the masked base from its parts, then the rewards on drawn pictures and on samples of the
 diffusion base, then the export in half precision.
-What exists in the output folder is kept, so an interrupted training goes on where it was.
+What exists in the output folder is kept, so an interrupted training continues where it was.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _needs(params: Params, case: Request, memory: list[Need], disk: list[Need]) 
         return  # said of the model's files
     if parts is None:
         yield note(
-            "needs", "the model is not on this machine: `tgo doctor --plan` reckons by its configuration."
+            "needs", "the model is not on this machine: `tgo doctor --plan` computes from its configuration."
         )
         return
     memory.append(training_memory(parts, params.fine_tune, params.runtime.processes))
@@ -168,7 +168,7 @@ def gigabytes(size_bytes: float) -> str:
 
 
 def available_bytes() -> int | None:
-    """Memory that programs can have without swapping, within what the container may have; None if nobody tells."""
+    """Memory that programs can have without swapping, within what the container may have; None if that is not known."""
     found = [each for each in (_machine_bytes(), _container_bytes()) if each is not None]
     return min(found, default=None)
 

@@ -48,7 +48,7 @@ def _python() -> Iterator[Finding]:
 def _require_metadata(name: str) -> None:
     if installed(name) is None:
         raise TgoError(
-            f"{name} is not installed, so that nobody can say which versions it needs: pip install -e . in its "
+            f"{name} is not installed, so it is not known which versions it needs: pip install -e . in its "
             "checkout."
         )
 

@@ -34,7 +34,7 @@ def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtim
         stop.check()
         return
     # A single shard too: here it would have all threads, and sums over more threads end in other digits. A run that
-    # goes on with the last shard of a killed one must come to the same bits.
+    # continues with the last shard of a killed one must come to the same bits.
     _execute_in_processes(shards, stop, make_worker, runtime, min(runtime.processes, len(shards)))
 
 
@@ -108,5 +108,5 @@ def _raise_first(errors: Any, exit_codes: Sequence[int | None]) -> None:
     except queue.Empty:
         raise TgoError(
             f"{len(failed)} of {len(exit_codes)} worker processes ended with exit codes {failed}: their traceback is "
-            "above; finished shards are kept, run the stage again to go on."
+            "above; finished shards are kept, run the stage again to continue."
         ) from None

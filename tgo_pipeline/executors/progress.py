@@ -16,7 +16,7 @@ def configure_logging() -> None:
 
 
 class Bar:
-    """A progress bar over `total` items (None: nobody knows how many), shown on a terminal only."""
+    """A progress bar over `total` items (None if not known), shown on a terminal only."""
 
     def __init__(self, description: str, total: int | None) -> None:
         self._bar = None

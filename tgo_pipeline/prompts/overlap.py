@@ -86,7 +86,7 @@ def _best(
 def _candidates(
     ranks: Sequence[int], sets: Sequence[list[int]], index: Index, threshold: float
 ) -> Iterator[int]:
-    """The sets that may be similar enough: both lists go on long enough behind the first shingle in common."""
+    """The sets that may be similar enough: both lists continue long enough behind the first shingle in common."""
     seen: set[int] = set()
     share = threshold / (1 + threshold)
     for position, rank in enumerate(_prefix(ranks, threshold)):

@@ -98,5 +98,5 @@ class HubRows:
                 ) from error
             reason = refusal(error, self.address.repository, "dataset", self.address.revision)
             raise TgoError(
-                f"{self.text} cannot be read: {reason}. What was written is kept; run again to go on."
+                f"{self.text} cannot be read: {reason}. What was written is kept; run again to continue."
             ) from error

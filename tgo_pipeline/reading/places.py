@@ -110,7 +110,7 @@ class Folder(Place):
 class Hub(Place):
     """A data set repository of the hub at one revision; nothing is kept on disk."""
 
-    hint = " What was written is kept; run again to go on."
+    hint = " What was written is kept; run again to continue."
 
     def __init__(self, repository: str, revision: str, only: str | None = None) -> None:
         self.repository = repository

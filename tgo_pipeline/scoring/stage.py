@@ -177,7 +177,7 @@ def _check_errors(scores: Path, shards: Sequence[Shard], failed: int, max_error_
         raise TgoError(
             f"{failed} of {rows} images could not be scored ({failed / rows:.1%}), more than score.max_error_rate "
             f"({max_error_rate:.1%}) allows; all scores are written. The first: {_first_error(scores, shards)}. "
-            "Fix the images, or raise max_error_rate to go on without them."
+            "Fix the images, or raise max_error_rate to continue without them."
         )
 
 

@@ -91,7 +91,7 @@ def tracked(params: Params) -> dict[str, Any]:
 
 
 def without_places(value: Any) -> Any:
-    """Plain data with every absolute path cut to its last name: where things lie here is nobody else's business."""
+    """Plain data with every absolute path cut to its last name: paths of this machine are private."""
     if isinstance(value, dict):
         return {key: without_places(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -210,7 +210,7 @@ def _require_ours(
 def _upload(api: HfApi, planned: Upload, missing: Sequence[File], stale: Sequence[str]) -> None:
     """Everything but the card, and the card after it: it describes what is complete by then.
 
-    The library leaves out what is there already, and goes on where an earlier call was broken off.
+    The library leaves out what is there already, and continues where an earlier call was broken off.
     """
     message = f"Upload {planned.kind} with tgo-pipeline"
     where: dict[str, Any] = {

@@ -92,7 +92,7 @@ def legend(results: EvaluationResults) -> str:
     said = [
         f"Difference: tuned − base over the same prompts, with its {level} interval; effect: the same in standard "
         "deviations of the base model's scores.",
-        f"Win rate: share of pairs that the tuned model wins, ties counting for nobody, with its {level} interval.",
+        f"Win rate: share of pairs that the tuned model wins, ties counting for neither, with its {level} interval.",
         "(target): what the labels were made of; (part of the target): one of the scores that it combines; (held out): "
         "seen by no earlier stage.",
     ]

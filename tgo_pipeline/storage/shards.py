@@ -119,7 +119,7 @@ def sync(path: Path) -> None:
 def lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
 
-    Where the file system has no locks the run goes on unprotected, and says so once.
+    Where the file system has no locks the run continues unprotected, and says so once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f".{folder.name}.lock"

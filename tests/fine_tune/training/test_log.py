@@ -1,4 +1,4 @@
-"""Metrics of a batch, and a log that goes on without repeating or losing a step."""
+"""Metrics of a batch, and a log that continues without repeating or losing a step."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _style(row: dict[str, Any], confidence: float) -> str:
 
 def _notes(excluded: int) -> list[str]:
     notes = [
-        "Effect: difference in standard deviations of the base model. A win is strict; ties count for nobody."
+        "Effect: difference in standard deviations of the base model. A win is strict; ties count for neither."
     ]
     if excluded:
         notes.append(f"Samples left out of the pairs because one side has no score: {excluded}.")

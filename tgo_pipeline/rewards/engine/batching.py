@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class BatchSize:
-    """The number of images per batch. A GPU starts with a few, to see what each takes, and goes on with what fits."""
+    """The number of images per batch. A GPU starts with a few, to see what each takes, and continues with what fits."""
 
     def __init__(self, fixed: int | None, devices: Collection[torch.device]) -> None:
         self._devices = [device for device in devices if device.type == "cuda"]

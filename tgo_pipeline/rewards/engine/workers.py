@@ -171,7 +171,7 @@ def _processes(workers: int) -> ProcessPoolExecutor:
 
 
 def _start_worker() -> None:
-    """One thread each; an interrupt is the parent's business; nobody stays when the parent is killed."""
+    """One thread each; an interrupt is the parent's business; no worker stays when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -18,7 +18,7 @@ PROMPTS = (
 )
 OUTPUT = (
     "The result has a row per image, in order: image, prompt, one column per reward, error. An image that cannot be "
-    "scored has empty scores and the reason. Make the same call again to go on after an interruption, to add a reward, "
+    "scored has empty scores and the reason. Repeat the call to continue after an interruption, to add a reward, "
     "or after images were added or changed: what is scored already is kept."
 )
 EXIT_CODES = """\b
@@ -26,5 +26,5 @@ Exit codes:
   0    every image is scored
   2    the input is wrong; one line says why
   3    finished, but some images could not be scored
-  130  interrupted; the same call goes on"""
+  130  interrupted; the same call continues"""
 SCORE = "\n\n".join((SUMMARY, EXAMPLES, INPUT, PROMPTS, OUTPUT, EXIT_CODES))

@@ -50,7 +50,7 @@ def held(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # it holds parts to go on from
+            with contextlib.suppress(OSError):  # it holds parts to continue from
                 folder.rmdir()
             (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
 
@@ -146,7 +146,7 @@ class Results:
     def rows(self, wanted: Mapping[str, str]) -> ScoredRows:
         """Every row that was scored before this call: those of OUT, and those of parts that the call has no more.
 
-        Parts of the call itself are left out. A call that goes on after a kill then finds the same rows as one that
+        Parts of the call itself are left out. A call that continues after a kill then finds the same rows as one that
         was never killed, scores the same rest in the same batches, and so comes to the same bits.
         """
         if self._rows is None:

@@ -1,4 +1,4 @@
-"""Score everything that a call names, part by part, and go on where an earlier call ended."""
+"""Score everything that a call names, part by part, and continue where an earlier call ended."""
 
 from __future__ import annotations
 
