@@ -15,6 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from fine_tune.objectives import make_objective
 from stages import run_stage
 from stages.commands.plan import make
 from stages.commands.status import table
@@ -22,9 +23,10 @@ from tests.plugins.packages import install
 from tests.rewards.tiny import picture, png
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import load_params
+from tgo_pipeline.params import FineTuneParams, load_params, parse
 from tgo_pipeline.params.presets import table as presets
 from tgo_pipeline.planning.gpus import device
+from tgo_pipeline.plugins.kinds import OBJECTIVE
 from tgo_pipeline.storage.tables import read_folder
 
 GUIDE = (Path(__file__).parents[2] / "docs/PLUGINS.md").read_text(encoding="utf-8")
@@ -149,16 +151,24 @@ def entry_points() -> dict[str, dict[str, str]]:
     return tomllib.loads(declared[1])["project"]["entry-points"]
 
 
+def test_an_objective_of_this_package_may_keep_its_options_in_its_own_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.setitem(OBJECTIVE.builtin, "hinge", "hinge:Hinge")  # type: ignore[arg-type]
+    params = parse(FineTuneParams, {"objective": "hinge", "options": {"margin": 2.0}})
+    assert make_objective(params).options.margin == 2
+    assert make_objective(parse(FineTuneParams, {"objective": "hinge"})).options.margin == 1
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"options": {"margin": -1}}, "fine_tune.options.margin is -1.0: it must be above 0"),
         ({"options": {"margin": "wide"}}, "fine_tune.options.margin is 'wide': it must be a number"),
         ({"objective": "red:red", "options": {}}, "it must be a subclass of fine_tune.objectives.Objective"),
-        (
-            {"objective": "tgo"},
-            "options is for an objective of your own: those of tgo are under its own name",
-        ),
+        ({"objective": "tgo"}, "options is not for tgo, whose options are under its own name"),
+        ({"objective": "dpo"}, "options is given, but Dpo has none: leave it out"),
         ({"policy": "hinge:Absent"}, "model family hinge:Absent: hinge has no 'Absent'"),
         ({"policy": "StableDiffusionPipelin"}, "unknown model family.*Did you mean StableDiffusionPipeline"),
     ],

@@ -176,17 +176,19 @@ class FineTuneParams:
         named(OBJECTIVE, objective=self.objective)
         if self.policy is not None:
             named(POLICY, policy=self.policy)
-        if self.objective in (*OBJECTIVE.builtin, *OBJECTIVE.also):
+        if self.objective in OBJECTIVE.also or hasattr(self, self.objective):
             if self.options:
-                raise TgoError(
-                    f"options is for an objective of your own: those of {self.objective} are under its own name."
-                )
+                raise TgoError(f"options is not for {self.objective}, whose options are under its own name.")
         elif not is_of_project(OBJECTIVE.reference(self.objective)):
-            objective_options(OBJECTIVE.find(self.objective), self.options, "options")
+            self._check_options("options")
+
+    def _check_options(self, where: str = "fine_tune.options") -> None:
+        if self.options or self.objective not in OBJECTIVE.builtin:
+            objective_options(OBJECTIVE.find(self.objective), self.options, where)
 
     def load_parts(self) -> None:
         """Import objective and family of one's own, and check the options. Raises `TgoError` if one cannot be used."""
-        if self.objective not in (*OBJECTIVE.builtin, *OBJECTIVE.also):
-            objective_options(OBJECTIVE.find(self.objective), self.options)
+        if self.objective not in OBJECTIVE.also:
+            self._check_options()
         if self.policy is not None:
             POLICY.find(self.policy)
