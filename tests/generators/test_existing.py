@@ -149,7 +149,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TgoError, match=r"no column 'caption'; its columns are: file_name, text"):
         _import(source, tmp_path / "out")
     (source / "metadata.csv").write_text("file_name,caption\n../secret.png,a cat\n")
-    with pytest.raises(TgoError, match="no file inside"):
+    with pytest.raises(TgoError, match="is not a file inside"):
         _import(source, tmp_path / "out")
     (source / "a.png").touch()
     (source / "metadata.csv").write_text("file_name,caption\na.png,a secret\n")

@@ -47,10 +47,10 @@ UP, DOWN, UNCLEAR = (0.1, 0.3), (-0.3, -0.1), (-0.1, 0.2)
     [
         (UP, UP, "TGO raised the target and, with it, the held-out oracle.", "exploited"),
         (UP, UNCLEAR, "The held-out oracle shows no clear change.", "exploited"),
-        (UP, DOWN, "The reward may have been exploited", "with it"),
+        (UP, DOWN, "The reward may have been exploited", ", with it,"),
         (UNCLEAR, UP, "too little to tell it from chance. The held-out oracle rose.", "raised"),
         (DOWN, DOWN, "TGO made the target worse. The held-out oracle fell.", "raised"),
-        (UP, None, "no held-out reward was evaluated", "with it"),
+        (UP, None, "no held-out reward was evaluated", ", with it,"),
         ((None, None), None, "too little to tell it from chance", "raised"),
     ],
 )

@@ -155,8 +155,8 @@ def test_pixels_may_be_grey_or_have_transparency(channels: tuple[int, ...]) -> N
         (torch.zeros(5, 4, 3, dtype=torch.uint8), r"shape \(5, 4, 3\).*tensors are \(3, height, width\)"),
         (np.zeros((3, 4, 4), np.uint8), None),
         (np.zeros((3, 4, 5), np.uint8), r"arrays are \(height, width, 3\)"),
-        (np.zeros((0, 4, 3), np.uint8), "no image"),
-        (np.zeros(4, np.uint8), "no image"),
+        (np.zeros((0, 4, 3), np.uint8), "is not an image"),
+        (np.zeros(4, np.uint8), "is not an image"),
     ],
 )
 def test_what_holds_no_picture_is_refused(image: object, message: str | None) -> None:
