@@ -5,8 +5,7 @@ Mirrors `Trainer.update`; tests hold it to what that function measures on real w
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +16,7 @@ from torch import Tensor
 from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives import make_objective
 from fine_tune.objectives.base import Batch, Objective
-from fine_tune.policies import policy_for
-from fine_tune.policies.base import Policy
-from fine_tune.policies.latent import LATENTS, Noised
-from fine_tune.policies.masked import POOLED, STATES, TOKENS, MaskedImages
 from fine_tune.training.forward import Forward
-from tgo_pipeline.generators.meissonic import micro_conditions
 from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.planning.families import Family
 from tgo_pipeline.planning.meter import Meter, backward, imagined, rounded
@@ -71,7 +65,9 @@ def _training(family: Family, encoded: Encoding, params: Params, processes: int)
     tuning, runtime = params.fine_tune, params.runtime
     objective = make_objective(tuning)
     meter = Meter(imagined=True)
-    policy = _policy(family, tuning, objective)
+    network = family.blueprint.build(family.component)
+    policy = family.policy(network, tuning, with_reference=objective.needs_reference)
+    policy.corrupt = family.corrupt
     if runtime.gradient_checkpointing:
         policy.save_memory()
     weights = meter.hold(policy.network)
@@ -116,44 +112,6 @@ def _optimizer_state(trained: Tensors, tuning: FineTuneParams) -> Tensors:
             state |= {f"exp_avg_sq_row.{name}": (shape[:-1], dtype)}
             state |= {f"exp_avg_sq_col.{name}": ((*shape[:-2], shape[-1]), dtype)}
     return state
-
-
-def _policy(family: Family, tuning: FineTuneParams, objective: Objective) -> Policy:
-    """The policy of the family on an imagined network, its corruptions drawn without looking at any number."""
-    chosen = policy_for(family.blueprint.kind, tuning.policy)
-    network = family.blueprint.build(family.component)
-    pipeline = SimpleNamespace(**{family.component: network}, scheduler=family.blueprint.scheduler())
-    policy = chosen.build(pipeline, tuning, seed=0, with_reference=objective.needs_reference)
-    masked = family.vae == "vqvae"
-    policy.corrupt = functools.partial(_masked if masked else _noised, family.component == "transformer")
-    return policy
-
-
-def _noised(
-    flow: bool, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], _: Sequence[int]
-) -> Noised:
-    latents = images[LATENTS]
-    noise = torch.randn_like(latents)
-    timesteps = torch.zeros(len(latents), dtype=torch.float32 if flow else torch.long)
-    extra = {name: rows for name, rows in images.items() if name != LATENTS}
-    target = noise - latents if flow else noise
-    return Noised(latents + noise, timesteps, target, torch.ones(len(latents)), {**conditions, **extra})
-
-
-def _masked(
-    _: bool, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], __: Sequence[int]
-) -> MaskedImages:
-    target = images[TOKENS].long()
-    mask = torch.zeros_like(target, dtype=torch.bool)
-    return MaskedImages(
-        tokens=target.masked_fill(mask, 0),
-        mask=mask,
-        target=target,
-        noise_level=torch.rand(len(target)),
-        states=conditions[STATES],
-        pooled=conditions[POOLED],
-        micro_conditions=micro_conditions(len(target), 0, 0, target.device),
-    )
 
 
 def _batch(encoded: Encoding, objective: Objective, rows: int, draws: int) -> TrainingBatch:

@@ -18,6 +18,7 @@ from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
     from fine_tune.footprint import Footprint
+    from tgo_pipeline.planning.blueprint import Blueprint
     from tgo_pipeline.planning.families import Family
     from tgo_pipeline.planning.sampling import Encoding, SamplingCost
     from tgo_pipeline.planning.scoring import Scoring
@@ -67,11 +68,27 @@ class Estimate:
         return self._of("test") if self.given_test is None else _usual(self.given_test)
 
     @cached_property
-    def family(self) -> Family:
+    def blueprint(self) -> Blueprint:
         from tgo_pipeline.planning.blueprint import read_blueprint
-        from tgo_pipeline.planning.families import family_of
 
-        return family_of(read_blueprint(self.params.model, self.params.revision), self.params.generate)
+        return read_blueprint(self.params.model, self.params.revision)
+
+    @cached_property
+    def family(self) -> Family:
+        """The one that is sampled: by the class of the pipeline; `fine_tune.policy` if that is not known."""
+        from fine_tune.policies import POLICY, family_of
+
+        tuning = self.params.fine_tune
+        if self.blueprint.kind in POLICY.names():
+            tuning = dataclasses.replace(tuning, policy=None)
+        return family_of(self.blueprint, self.params.generate, tuning)
+
+    @cached_property
+    def trained(self) -> Family:
+        """The one that is encoded for and trained: that of `fine_tune.policy`, if it is given."""
+        from fine_tune.policies import family_of
+
+        return family_of(self.blueprint, self.params.generate, self.params.fine_tune)
 
     @property
     def _batch(self) -> int:
@@ -98,7 +115,7 @@ class Estimate:
     def encoding(self) -> Encoding:
         from tgo_pipeline.planning.sampling import encoding
 
-        return encoding(self.family, self._batch)
+        return encoding(self.trained, self._batch)
 
     @property
     def drawn(self) -> bool:
@@ -154,7 +171,7 @@ class Estimate:
         from fine_tune.guidance_modules import modules
 
         runs = modules(self.params) or {"": self.params}
-        return {name: training(self.family, self.encoding, each, self.gpus) for name, each in runs.items()}
+        return {name: training(self.trained, self.encoding, each, self.gpus) for name, each in runs.items()}
 
 
 def _usual(count: int) -> list[Pair]:

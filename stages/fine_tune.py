@@ -104,7 +104,7 @@ def _sizes(run: Estimate, feet: list[Footprint]) -> dict[str, float]:
 
 
 def _result_files(run: Estimate) -> int:
-    return 1 if run.params.fine_tune.method == "lora" else len(run.family.blueprint.networks)
+    return 1 if run.params.fine_tune.method == "lora" else len(run.blueprint.networks)
 
 
 def _result_bytes(run: Estimate, foot: Footprint) -> int:
@@ -114,7 +114,7 @@ def _result_bytes(run: Estimate, foot: Footprint) -> int:
 
     if run.params.fine_tune.method == "lora":
         return disk.safetensors_bytes(foot.trained, {})
-    blueprint = run.family.blueprint
+    blueprint = run.blueprint
     with imagined():
         return sum(disk.network_bytes(blueprint.build(name)) for name in blueprint.networks)
 

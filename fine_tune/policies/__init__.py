@@ -9,6 +9,9 @@ from tgo_pipeline.plugins.kinds import POLICY
 
 if TYPE_CHECKING:
     from fine_tune.policies.base import Policy
+    from tgo_pipeline.params import FineTuneParams, GenerateParams
+    from tgo_pipeline.planning.blueprint import Blueprint
+    from tgo_pipeline.planning.families import Family
 
 POLICIES = POLICY.builtin
 """The families of this package by the class of their pipeline, as `module:object`."""
@@ -34,6 +37,17 @@ def policy_for(kind: str, chosen: str | None) -> type[Policy]:
             f"{', '.join(POLICY.names())}; or a family of your own as fine_tune.policy (docs/PLUGINS.md)."
         )
     return POLICY.load(chosen or kind, Policy)
+
+
+def family_of(blueprint: Blueprint, generate: GenerateParams, tuning: FineTuneParams) -> Family:
+    """How a plan imagines the policy of a pipeline. Raises `TgoError` if there is none, or it cannot be planned."""
+    policy = policy_for(blueprint.kind, tuning.policy)
+    if policy.family is None:
+        raise TgoError(
+            f"the model family {policy.__name__} does not say how it is planned: give the class a `family` "
+            "(docs/PLUGINS.md)."
+        )
+    return policy.family(policy, blueprint, generate, tuning)
 
 
 def policy_identity(model: str, revision: str | None, chosen: str | None) -> dict[str, Any]:

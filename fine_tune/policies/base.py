@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tgo_pipeline.params import FineTuneParams
+    from tgo_pipeline.planning.families import Family
 
 Corruption = TypeVar("Corruption")
 ENCODING_PARTS = ("vae", "vqvae", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -52,6 +53,9 @@ class Policy(abc.ABC, Generic[Corruption]):
     """The trained network's name in the pipeline."""
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Modules that an adapter is attached to when `fine_tune.lora.target_modules` is empty."""
+
+    family: ClassVar[type[Family] | None] = None
+    """How `tgo plan` imagines it; None where it cannot be planned."""
 
     network: nn.Module
     """The network being trained, adapters attached."""
@@ -83,9 +87,13 @@ class Policy(abc.ABC, Generic[Corruption]):
         Equal seeds give equal draws: this is how policy and reference, and the two images of a pair, share them.
         """
 
-    @abc.abstractmethod
     def predict(self, corruption: Corruption) -> Tensor:
         """What the active network says of a corruption, float32: noise, velocity, or logits of tokens."""
+        return self.forward(self._active, corruption).float()
+
+    @abc.abstractmethod
+    def forward(self, network: Any, corruption: Corruption) -> Tensor:
+        """What `network` says of a corruption, called as the family's pipeline calls it; also what a plan counts."""
 
     @abc.abstractmethod
     def log_likelihood(self, prediction: Tensor, corruption: Corruption) -> Tensor:

@@ -15,9 +15,18 @@ from PIL.Image import Image
 from torch import Tensor
 
 from fine_tune.policies.base import prepare_network
-from fine_tune.policies.latent import EMBEDDINGS, LATENTS, POOLED, LatentEncoder, LatentPolicy, Noised
+from fine_tune.policies.latent import (
+    EMBEDDINGS,
+    LATENTS,
+    POOLED,
+    LatentEncoder,
+    LatentFamily,
+    LatentPolicy,
+    Noised,
+)
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.planning.families import Conditions, Parts
 
 TIME_IDS = "time_ids"
 REFUSED = {
@@ -73,10 +82,40 @@ class DiffusionXLEncoder(LatentEncoder):
         return {EMBEDDINGS: embeddings.float().cpu(), POOLED: pooled.float().cpu()}
 
 
+class DiffusionFamily(LatentFamily):
+    """Stable Diffusion 1 and 2, imagined."""
+
+    velocity = False  # v-prediction costs the same
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        return {EMBEDDINGS: parts["text_encoder"](self._ids("tokenizer", rows))[0]}
+
+
+class DiffusionXLFamily(DiffusionFamily):
+    """SDXL, imagined; its unconditional input is zeros where its index says so."""
+
+    @property
+    def encodes_negative(self) -> bool:  # type: ignore[override]
+        return not self.blueprint.index.get("force_zeros_for_empty_prompt", True)
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        first = parts["text_encoder"](self._ids("tokenizer", rows), output_hidden_states=True)
+        second = parts["text_encoder_2"](self._ids("tokenizer_2", rows), output_hidden_states=True)
+        embeddings = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+        return {EMBEDDINGS: embeddings, POOLED: second[0]}
+
+    def feed(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Noised:
+        return super().feed(x, {TIME_IDS: torch.zeros(len(x), 6), **conditions})
+
+    def encode(self, parts: Parts, rows: int) -> Conditions:
+        return {**super().encode(parts, rows), TIME_IDS: torch.zeros(rows, 6)}
+
+
 class DiffusionPolicy(LatentPolicy):
     """Stable Diffusion 1 and 2; z_t = alpha_t z + sigma_t eps with t uniform over the training timesteps."""
 
     component = "unet"
+    family = DiffusionFamily
     pipeline_class = StableDiffusionPipeline
     addition: str | None = None
     """`addition_embed_type` of the U-Nets that fit."""
@@ -129,9 +168,9 @@ class DiffusionPolicy(LatentPolicy):
         extra = {name: rows for name, rows in images.items() if name != LATENTS}
         return Noised(noised, timesteps, target, weight, {**conditions, **extra})
 
-    def _forward(self, network: Any, noised: Noised) -> Tensor:
-        embeddings = noised.conditions[EMBEDDINGS]
-        return network(noised.latents, noised.timesteps, embeddings, return_dict=False)[0]
+    def forward(self, network: Any, corruption: Noised) -> Tensor:
+        embeddings = corruption.conditions[EMBEDDINGS]
+        return network(corruption.latents, corruption.timesteps, embeddings, return_dict=False)[0]
 
     def _adapter_layers(self) -> dict[str, Tensor]:
         return convert_state_dict_to_diffusers(super()._adapter_layers())
@@ -140,6 +179,7 @@ class DiffusionPolicy(LatentPolicy):
 class DiffusionXLPolicy(DiffusionPolicy):
     """Stable Diffusion XL: its U-Net also sees pooled embeddings and the sizes that an image was trained at."""
 
+    family = DiffusionXLFamily
     pipeline_class = StableDiffusionXLPipeline
     addition = "text_time"
 
@@ -147,12 +187,12 @@ class DiffusionXLPolicy(DiffusionPolicy):
     def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
         return DiffusionXLEncoder(pipeline, size)
 
-    def _forward(self, network: Any, noised: Noised) -> Tensor:
-        conditions = noised.conditions
+    def forward(self, network: Any, corruption: Noised) -> Tensor:
+        conditions = corruption.conditions
         added = {"text_embeds": conditions[POOLED], "time_ids": conditions[TIME_IDS]}
         return network(
-            noised.latents,
-            noised.timesteps,
+            corruption.latents,
+            corruption.timesteps,
             conditions[EMBEDDINGS],
             added_cond_kwargs=added,
             return_dict=False,

@@ -17,10 +17,24 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from fine_tune.policies.base import prepare_network
-from fine_tune.policies.latent import EMBEDDINGS, LATENTS, POOLED, LatentEncoder, LatentPolicy, Noised, rows
+from fine_tune.policies.latent import (
+    EMBEDDINGS,
+    LATENTS,
+    POOLED,
+    LatentEncoder,
+    LatentFamily,
+    LatentPolicy,
+    Noised,
+    rows,
+)
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.planning.families import Conditions, Parts
 
+SD3_T5_TOKENS, FLUX_T5_TOKENS = 256, 512
+"""The defaults of the pipelines (`max_sequence_length` for T5)."""
+FLUX_SIZE = 128
+"""`default_sample_size` of the FLUX pipeline: latent pixels of a side, whatever the model's configuration says."""
 FLUX_PATCH = 2
 """Side of the square of latent pixels that FLUX packs into one token; its config's `patch_size` is another."""
 
@@ -64,6 +78,44 @@ class FluxEncoder(LatentEncoder):
         device = self.pipeline.text_encoder.device
         embeddings, pooled, _ = self.pipeline.encode_prompt(list(prompts), device=device)
         return {EMBEDDINGS: embeddings.float().cpu(), POOLED: pooled.float().cpu()}
+
+
+class SD3Family(LatentFamily):
+    """SD3 and SD3.5, imagined: two encoders of CLIP and T5, or zeros in its place."""
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        pooled, states = [], []
+        for name, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+            output = parts[name](self._ids(tokenizer, rows), output_hidden_states=True)
+            pooled.append(output[0])
+            states.append(output.hidden_states[-2])
+        clip = torch.cat(states, dim=-1)
+        width = self.config["joint_attention_dim"]
+        clip = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
+        return {
+            EMBEDDINGS: torch.cat([clip, self._t5(parts, rows, width)], -2),
+            POOLED: torch.cat(pooled, -1),
+        }
+
+    def _t5(self, parts: Parts, rows: int, width: int) -> Tensor:
+        if "text_encoder_3" not in parts:
+            return torch.zeros(rows, SD3_T5_TOKENS, width)
+        return parts["text_encoder_3"](torch.zeros(rows, SD3_T5_TOKENS, dtype=torch.long))[0]
+
+
+class FluxFamily(LatentFamily):
+    """FLUX.1, imagined; guidance is a number that the network is told."""
+
+    def own_size(self) -> tuple[int, int]:
+        return FLUX_SIZE * self.scale, FLUX_SIZE * self.scale
+
+    def guided(self, guidance_scale: float) -> bool:
+        return False
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        pooled = parts["text_encoder"](self._ids("tokenizer", rows)).pooler_output
+        ids = torch.zeros(rows, FLUX_T5_TOKENS, dtype=torch.long)
+        return {EMBEDDINGS: parts["text_encoder_2"](ids)[0], POOLED: pooled}
 
 
 class FlowPolicy(LatentPolicy):
@@ -161,6 +213,7 @@ class FlowPolicy(LatentPolicy):
 class SD3Policy(FlowPolicy):
     """Stable Diffusion 3 and 3.5."""
 
+    family = SD3Family
     pipeline_class = StableDiffusion3Pipeline
 
     @classmethod
@@ -170,12 +223,12 @@ class SD3Policy(FlowPolicy):
     def _patch(self) -> int:
         return cast(SD3Transformer2DModel, self.network).config["patch_size"]
 
-    def _forward(self, network: Any, noised: Noised) -> Tensor:
+    def forward(self, network: Any, corruption: Noised) -> Tensor:
         return network(
-            hidden_states=noised.latents,
-            timestep=noised.timesteps,
-            encoder_hidden_states=noised.conditions[EMBEDDINGS],
-            pooled_projections=noised.conditions[POOLED],
+            hidden_states=corruption.latents,
+            timestep=corruption.timesteps,
+            encoder_hidden_states=corruption.conditions[EMBEDDINGS],
+            pooled_projections=corruption.conditions[POOLED],
             return_dict=False,
         )[0]
 
@@ -186,6 +239,7 @@ class FluxPolicy(FlowPolicy):
     A guidance-distilled model (dev) sees the guidance scale `fine_tune.embedded_guidance`, schnell sees none.
     """
 
+    family = FluxFamily
     pipeline_class = FluxPipeline
 
     @classmethod
@@ -195,18 +249,18 @@ class FluxPolicy(FlowPolicy):
     def _patch(self) -> int:
         return FLUX_PATCH
 
-    def _forward(self, network: Any, noised: Noised) -> Tensor:
-        count, channels, height, width = noised.latents.shape
-        embeddings, device = noised.conditions[EMBEDDINGS], noised.latents.device
+    def forward(self, network: Any, corruption: Noised) -> Tensor:
+        latents, embeddings = corruption.latents, corruption.conditions[EMBEDDINGS]
+        (count, channels, height, width), device = latents.shape, latents.device
         prediction = network(
-            hidden_states=FluxPipeline._pack_latents(noised.latents, count, channels, height, width),
-            timestep=noised.timesteps / 1000,
+            hidden_states=FluxPipeline._pack_latents(latents, count, channels, height, width),
+            timestep=corruption.timesteps / 1000,
             guidance=self._guidance(count, device),
-            pooled_projections=noised.conditions[POOLED],
+            pooled_projections=corruption.conditions[POOLED],
             encoder_hidden_states=embeddings,
             txt_ids=torch.zeros(embeddings.shape[1], 3, device=device),
             img_ids=FluxPipeline._prepare_latent_image_ids(
-                count, height // FLUX_PATCH, width // FLUX_PATCH, device, torch.float32
+                count, height // FLUX_PATCH, width // FLUX_PATCH, device, latents.dtype
             ),
             return_dict=False,
         )[0]

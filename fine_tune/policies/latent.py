@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from fine_tune.policies.base import Policy, adapter_metadata
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.planning.families import Family
 
 LATENTS, EMBEDDINGS, POOLED = "latents", "embeddings", "pooled"
 
@@ -83,18 +83,30 @@ def _normalise(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
     return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
 
 
+class LatentFamily(Family):
+    """Noised latents without content."""
+
+    velocity = True
+    """Whether the target is noise less latents and a timestep a fraction; else it is noise, and a whole number."""
+
+    def feed(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Noised:
+        timesteps = torch.zeros(len(x), dtype=None if self.velocity else torch.long)
+        return Noised(x, timesteps, x, timesteps, conditions)
+
+    def corrupt(self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Any) -> Noised:
+        latents = images[LATENTS]
+        noise = torch.randn_like(latents)
+        others = {name: rows for name, rows in images.items() if name != LATENTS}
+        target = noise - latents if self.velocity else noise
+        fed = self.feed(latents + noise, {**conditions, **others})
+        return replace(fed, target=target, weight=torch.ones(len(latents)))
+
+
 class LatentPolicy(Policy[Noised]):
     """log pi(z | prompt) ~ -MSE / T at one timestep and noise, the mean over all latent dimensions in float32."""
 
     pipeline_class: ClassVar[Any]
     """Its `load_lora_weights` reads the adapter."""
-
-    def predict(self, corruption: Noised) -> Tensor:
-        return self._forward(self._active, corruption).float()
-
-    @abc.abstractmethod
-    def _forward(self, network: Any, noised: Noised) -> Tensor:
-        """(B, C, ...) what `network` says, called as the family's pipeline calls it."""
 
     def log_likelihood(self, prediction: Tensor, corruption: Noised) -> Tensor:
         """(B,) -MSE / T of a prediction; with `loglik_space: x0` the MSE of the denoised prediction."""

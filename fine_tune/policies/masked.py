@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from fine_tune.policies.base import Policy, prepare_network
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import MeissonicPipeline, encode_prompt, micro_conditions
 from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.planning.families import CLIP_TOKENS, Conditions, Parts, TokenFamily
 
 TOKENS, SIZE, STATES, POOLED = "tokens", "size", "states", "pooled"
 INFERENCE_STEPS = 64
@@ -89,6 +89,43 @@ class MaskedEncoder:
         return image if image.size == self._size else ImageOps.fit(image, self._size, Resampling.LANCZOS)
 
 
+class MaskedFamily(TokenFamily):
+    """aMUSEd and what the others share with it, imagined."""
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        output = parts["text_encoder"](self._text_ids(rows), return_dict=True, output_hidden_states=True)
+        return {STATES: output.hidden_states[-2], POOLED: output.text_embeds}
+
+    def _text_ids(self, rows: int) -> Tensor:
+        return self._ids("tokenizer", rows)
+
+    def feed(self, x: Tensor, conditions: Mapping[str, Tensor]) -> MaskedImages:
+        pooled = conditions[POOLED]
+        level = pooled[:1, 0]  # one for all rows, as in sampling: any numbers will do
+        return MaskedImages(x, x, x, level, conditions[STATES], pooled, torch.zeros(len(x), 5))
+
+    def corrupt(
+        self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Any
+    ) -> MaskedImages:
+        target = images[TOKENS].long()
+        mask = torch.zeros_like(target, dtype=torch.bool)
+        tokens, level = target.masked_fill(mask, 0), torch.rand(len(target))
+        micro = micro_conditions(len(target), 0, 0, target.device)
+        return MaskedImages(tokens, mask, target, level, conditions[STATES], conditions[POOLED], micro)
+
+
+class MeissonicFamily(MaskedFamily):
+    """Meissonic and Monetico, imagined."""
+
+    def own_size(self) -> tuple[int, int]:
+        side = self.blueprint.index.get("sample_size") or (64 if self.config["downsample"] else 32)
+        return side * self.scale, side * self.scale
+
+    def _text_ids(self, rows: int) -> Tensor:
+        length = self.blueprint.configs["text_encoder"].get("max_position_embeddings", CLIP_TOKENS)
+        return torch.zeros(rows, length, dtype=torch.long)
+
+
 class MaskedPolicy(Policy[MaskedImages]):
     """log pi(tokens | prompt) ~ L / T, L the mean or sum over masked tokens of their log-probabilities.
 
@@ -97,6 +134,7 @@ class MaskedPolicy(Policy[MaskedImages]):
     """
 
     component = "transformer"
+    family = MaskedFamily
 
     def __init__(
         self, network: nn.Module, params: FineTuneParams, *, mask_token: int, frozen: nn.Module | None = None
@@ -138,10 +176,6 @@ class MaskedPolicy(Policy[MaskedImages]):
             micro_conditions=micro_conditions(len(target), width, height, target.device),
         )
 
-    def predict(self, corruption: MaskedImages) -> Tensor:
-        """(B, V, H, W) logits of the active network, float32."""
-        return self._logits(corruption).float()
-
     def log_likelihood(self, prediction: Tensor, corruption: MaskedImages) -> Tensor:
         """(B,) mean or sum (`logp_reduction`) over masked tokens of log p(token), divided by T."""
         log_p = -functional.cross_entropy(prediction.float(), corruption.target, reduction="none")
@@ -157,15 +191,12 @@ class MaskedPolicy(Policy[MaskedImages]):
         total = values.masked_fill(~corruption.mask, 0.0).sum((1, 2))
         return total if reduction == "sum" else total / corruption.mask.sum((1, 2))
 
-    @abc.abstractmethod
-    def _logits(self, corruption: MaskedImages) -> Tensor: ...
-
 
 class AmusedPolicy(MaskedPolicy):
     """aMUSEd (Patil et al. 2024, arXiv 2401.01808): no timestep, it sees how much is masked."""
 
-    def _logits(self, corruption: MaskedImages) -> Tensor:
-        return self._active(
+    def forward(self, network: Any, corruption: MaskedImages) -> Tensor:
+        return network(
             corruption.tokens,
             encoder_hidden_states=corruption.states,
             pooled_text_emb=corruption.pooled,
@@ -185,6 +216,8 @@ class MeissonicPolicy(MaskedPolicy):
     published training script gives (1000 times the masked share, far outside of the sampling's range).
     """
 
+    family = MeissonicFamily
+
     lora_targets: ClassVar[tuple[str, ...]] = (
         *MaskedPolicy.lora_targets,
         "add_q_proj",
@@ -193,8 +226,8 @@ class MeissonicPolicy(MaskedPolicy):
         "to_add_out",
     )
 
-    def _logits(self, corruption: MaskedImages) -> Tensor:
-        return self._active(
+    def forward(self, network: Any, corruption: MaskedImages) -> Tensor:
+        return network(
             corruption.tokens,
             encoder_hidden_states=corruption.states,
             pooled_projections=corruption.pooled,

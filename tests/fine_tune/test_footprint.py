@@ -13,7 +13,7 @@ import torch
 from fine_tune.data.batches import TrainingBatch
 from fine_tune.footprint import training
 from fine_tune.objectives import make_objective
-from fine_tune.policies import policy_class
+from fine_tune.policies import family_of, policy_class
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trainer import Trainer
@@ -25,7 +25,6 @@ from tgo_pipeline.params import FineTuneParams, GuardParams, Params, PromptsPara
 from tgo_pipeline.params.objectives import KtoParams
 from tgo_pipeline.planning.blueprint import read_blueprint
 from tgo_pipeline.planning.disk import safetensors_bytes
-from tgo_pipeline.planning.families import family_of
 from tgo_pipeline.planning.meter import Meter
 from tgo_pipeline.planning.sampling import Encoding, encoding
 
@@ -67,7 +66,7 @@ def _compare(model: str, tuning: FineTuneParams, runtime: RuntimeParams, folder:
         fine_tune=tuning,
         runtime=runtime,
     )
-    family = family_of(read_blueprint(model), params.generate)
+    family = family_of(read_blueprint(model), params.generate, tuning)
     encoded = encoding(family, 1)
     planned = training(family, encoded, params)
     measured, trainer = _measure(params, encoded)

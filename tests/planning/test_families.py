@@ -11,19 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
+from fine_tune.policies import family_of, policy_class
 from tests.tiny import tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.sample import Sampler
-from tgo_pipeline.params import GenerateParams
+from tgo_pipeline.params import FineTuneParams, GenerateParams
 from tgo_pipeline.planning.blueprint import Blueprint, read_blueprint
-from tgo_pipeline.planning.families import family_of
 from tgo_pipeline.planning.meter import Meter
 from tgo_pipeline.planning.sampling import drawing, encoding
 
 BATCH = 4
+TUNING = FineTuneParams()
 SIZE = GenerateParams(guidance_scale=2.0, steps=3, width=32, height=32)
 MODELS: dict[str, Callable[[Path], Path]] = {
     "sd": tiny_diffusion_pipeline,
@@ -41,7 +42,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None:
-    family = family_of(read_blueprint(model), SIZE)
+    family = family_of(read_blueprint(model), SIZE, TUNING)
     planned, cache = drawing(family, SIZE, BATCH), encoding(family, BATCH)
     pipeline = load_pipeline(model)
     meter = Meter()
@@ -56,7 +57,7 @@ def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None
 
 def test_half_precision_takes_half_the_memory_for_the_same_operations(model: str) -> None:
     halved = dataclasses.replace(SIZE, precision="bf16")
-    family = family_of(read_blueprint(model), halved)
+    family = family_of(read_blueprint(model), halved, TUNING)
     planned, full = drawing(family, halved, BATCH), drawing(family, SIZE, BATCH)
     pipeline = load_pipeline(model, precision="bf16")
     meter = Meter()
@@ -70,8 +71,6 @@ def test_half_precision_takes_half_the_memory_for_the_same_operations(model: str
 
 
 def _compare_cache(pipeline: Any, cache: Any) -> None:
-    from fine_tune.policies import policy_class
-
     encoder = policy_class(pipeline).encoder(pipeline, (SIZE.width, SIZE.height))
     for planned, cost, work in (
         (cache.image, cache.per_image, lambda: encoder.images([Image.new("RGB", (32, 32))] * BATCH)),
@@ -92,7 +91,7 @@ def test_guidance_by_modules_runs_the_network_once_more_for_each() -> None:
 
     guidance = GuidanceParams(kind="cpgd", positive="a", negative="b")
     plain = GenerateParams(steps=50)
-    family = family_of(read_blueprint("demo"), plain)
+    family = family_of(read_blueprint("demo"), plain, TUNING)
     alone = drawing(family, plain, 1)
     guided = drawing(family, GenerateParams(steps=50, guidance=guidance), 1)
     assert guided.flops_per_image == pytest.approx(3 * alone.flops_per_image, rel=0.02)
@@ -110,9 +109,9 @@ def test_a_scheduler_that_calls_the_network_more_often_is_asked(tmp_path: Path) 
         {**blueprint.configs, "scheduler": dict(PNDMScheduler(skip_prk_steps=True).config)},
         blueprint.index,
     )
-    assert family_of(changed, SIZE).calls(50) == 51
+    assert family_of(changed, SIZE, TUNING).calls(50) == 51
 
 
 def test_other_pipelines_are_refused_with_those_that_can_be_planned() -> None:
     with pytest.raises(TgoError, match=r"KandinskyPipeline.*StableDiffusionPipeline"):
-        family_of(Blueprint("m", "KandinskyPipeline", {}, {}), SIZE)
+        family_of(Blueprint("m", "KandinskyPipeline", {}, {}), SIZE, TUNING)

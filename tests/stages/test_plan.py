@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,30 @@ from typer.testing import CliRunner
 from benchmarks.plan_reality import ROOT, compare, small
 from stages.cli import app
 from stages.commands.plan import make
+from tests.plugins.packages import install
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GenerateParams, Params, ScoreParams, TargetParams, load_params
 from tgo_pipeline.params.recipes import recipes
 from tgo_pipeline.planning.gpus import Device, device, utilisation
+from tgo_pipeline.planning.plan import Plan
+
+FAMILIES = """
+from fine_tune.policies.diffusion import DiffusionFamily, DiffusionPolicy
+
+class Wide(DiffusionFamily):
+    def own_size(self):
+        return 64, 32
+
+class Twice(DiffusionPolicy):
+    family = Wide
+
+    def forward(self, network, corruption):
+        return super().forward(network, corruption) / 2 + super().forward(network, corruption) / 2
+
+class Unplanned(DiffusionPolicy):
+    family = None
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +81,32 @@ def test_what_does_not_fit_is_said_with_what_to_change(
     assert plan.total.hours == pytest.approx(sum(stage.hours for stage in plan.stages))
     generate = plan.stage("generate")
     assert generate.hours == pytest.approx(generate.flops / 2 / (1e12 * utilisation()["single"]) / 3600)
+
+
+def test_a_family_of_ones_own_is_planned_by_what_it_says(
+    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"tgo_pipeline.policies": {"TwicePipeline": "families:Twice"}}
+    monkeypatch.syspath_prepend(install(tmp_path / "packages", "families", {"families.py": FAMILIES}, names))
+    monkeypatch.chdir(tmp_path)
+
+    def planned(model: str, policy: str | None = None) -> Plan:
+        tuning = dataclasses.replace(tiny.fine_tune, policy=policy)
+        changed = dataclasses.replace(tiny, model=model, fine_tune=tuning)
+        return make(changed, device("H100"), prompts=8, test_prompts=4)
+
+    known, chosen = planned(tiny.model), planned(tiny.model, "families:Twice")
+    assert chosen.stage("generate") == known.stage("generate")
+    trained = [plan.stage("fine_tune").parts["training"] for plan in (known, chosen)]
+    assert trained[1] > 3.9 * trained[0]  # twice the calls on twice the pixels
+    own = Path(shutil.copytree(tiny.model, tmp_path / "own"))
+    index = json.loads((own / "model_index.json").read_text())
+    (own / "model_index.json").write_text(json.dumps({**index, "_class_name": "TwicePipeline"}))
+    drawn = planned(str(own)).stage("generate")
+    assert "of 64x32" in drawn.work
+    assert drawn.flops > 3 * known.stage("generate").flops
+    with pytest.raises(TgoError, match=r"Unplanned does not say how it is planned: .* `family`"):
+        planned(tiny.model, "families:Unplanned")
 
 
 def test_existing_images_need_a_number(tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,14 @@ def drawing(family: Family, generate: GenerateParams, batch: int) -> SamplingCos
     modules = 0 if guidance is None else (2 if guidance.kind == "cpgd" else 1)
     meter = Meter(imagined=True)
     dtype = DTYPES[generate.precision]
-    with torch.no_grad(), imagined(), _default(dtype):
-        parts = {name: network.to(dtype) for name, network in _networks(family).items()}
-        own = meter.hold(*parts.values())
-        text, step, decoding = _draw(family, parts, batch, family.guided(generate.guidance_scale), meter)
+    with torch.no_grad(), imagined():
+        parts = _networks(family)
+        policy = family.policy(parts[family.component])
+        with _default(dtype):
+            parts = {name: network.to(dtype) for name, network in parts.items()}
+            own = meter.hold(*parts.values())
+            guided = family.guided(generate.guidance_scale)
+            text, step, decoding = _draw(family, policy, parts, batch, guided, meter)
     added = modules * _bytes_of(parts[family.component])
     flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
     return SamplingCost(flops / batch, own + added, meter.peak_bytes + added)
@@ -62,7 +66,7 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _draw(
-    family: Family, parts: dict[str, Any], batch: int, guided: bool, meter: Meter
+    family: Family, policy: Any, parts: dict[str, Any], batch: int, guided: bool, meter: Meter
 ) -> tuple[float, float, float]:
     """Operations of the text encoders, of one step, and of decoding.
 
@@ -80,7 +84,7 @@ def _draw(
         marks.append(meter.flops)
         for _ in range(STEPS):
             rows = torch.cat([x, x]) if guided else x
-            prediction = family.call(parts[family.component], rows, conditions)
+            prediction = policy.forward(policy.network, family.feed(rows, conditions))
             if guided:
                 without, with_prompt = prediction.chunk(2)
                 prediction = without + 2.0 * (with_prompt - without)

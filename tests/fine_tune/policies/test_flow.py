@@ -144,7 +144,7 @@ def test_tokens_of_flux_are_squares_of_four_latent_pixels(flux: Path) -> None:
         marked[:, 8 + 3] = 0.0  # second row of eight tokens, fourth column
         return (marked,)
 
-    out = policy._forward(echo, noised)
+    out = policy.forward(echo, noised)
     expected = noised.latents.clone()
     expected[:, :, 2:4, 6:8] = 0.0
     assert torch.equal(out, expected)
