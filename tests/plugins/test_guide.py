@@ -107,8 +107,8 @@ def test_the_examples_run_from_the_folder_and_from_a_package(
     assert "prompts 1 0 0 " in said and "generate 3 0 0 " in said and "score 3 0 0 " in said
     assert "not checked: objective hinge:Hinge is code of this folder" in said
     plan = make(load_params(), device("cpu"))
-    (said,) = plan.warnings
-    assert "fine_tune is left out, not checked: model family huber:HuberPolicy" in said
+    left_out = "fine_tune is left out, not checked: model family huber:HuberPolicy"
+    assert any(left_out in line for line in plan.warnings)
     assert plan.stage("generate").flops > 0
     assert not {name.removesuffix(".py") for name in EXAMPLES} & set(sys.modules)
 
