@@ -51,7 +51,7 @@ def run(
     folder: Path,
     *command: str,
     ok: bool = True,
-    timeout_s: float = 300,
+    timeout_s: float = 900,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the project; with `ok`, a failure shows its whole output."""

@@ -80,7 +80,7 @@ def finished_project(folder: Path) -> Path:
     (folder / "own.py").write_text(OWN)
     run(folder, "git", "add", "own.py")
     run(folder, "git", "commit", "-q", "-m", "own reward")
-    run(folder, "dvc", "repro", timeout_s=900)
+    run(folder, "dvc", "repro")
     return folder
 
 

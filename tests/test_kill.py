@@ -31,7 +31,7 @@ def unbroken(generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill_stage(
-    folder: Path, stage: str, reached: Callable[[], bool], target: str, timeout_s: float = 240
+    folder: Path, stage: str, reached: Callable[[], bool], target: str, timeout_s: float = 900
 ) -> None:
     """Start `dvc repro`, and send SIGKILL to the process of `stage` as soon as `reached()`; it must still live."""
     dvc = subprocess.Popen(

@@ -80,7 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project after `dvc repro` on star ratings."""
     folder = copy_project(tmp_path_factory.mktemp("stars") / "project", **PARAMS)
     write_ratings(folder / "ratings")
-    run(folder, "dvc", "repro", timeout_s=900)
+    run(folder, "dvc", "repro")
     return folder
 
 
