@@ -37,7 +37,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--remote-debugging-pipe",
 )
-TIMEOUT_S = 60
+TIMEOUT_S = 180.0
 _AS_3_AND_4 = (  # the descriptors on which Chromium speaks; the two given ones may be 3 or 4 themselves
     "import fcntl, os, sys\n"
     "r, w = (fcntl.fcntl(int(d), fcntl.F_DUPFD, 10) for d in sys.argv[1:3])\n"
