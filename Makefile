@@ -20,7 +20,8 @@ demo: setup  ## run the whole pipeline on the embedded small world
 	@tgo evaluation
 	@echo "The report: $(CURDIR)/report.html"
 
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two processes of one thread each: threads of several processes on two cores would wait for each other in turns.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup  ## run the tests of every part, in minutes
 	$(PYTEST) -m "not long"

@@ -76,7 +76,11 @@ def run(what: str, *arguments: str, **environment: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "not long"]
     command += [*arguments, *NUMERIC]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={"OMP_NUM_THREADS": "1", **os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     last = ""
     for line in process.stdout or ():
