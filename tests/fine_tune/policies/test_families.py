@@ -289,11 +289,11 @@ def test_two_lines_of_the_library_load_the_result(family: Family, method: str, t
         pipeline.load_lora_weights(tmp_path / "tuned")
     network = getattr(pipeline, policy.component)
     with torch.no_grad():
-        torch.testing.assert_close(policy._forward(network, noised), policy.predict(noised))
+        torch.testing.assert_close(policy.forward(network, noised), policy.predict(noised))
     if method == "lora":
         network.disable_adapters()
         with torch.no_grad(), policy.reference():
-            assert_same_numbers(policy._forward(network, noised), policy.predict(noised))
+            assert_same_numbers(policy.forward(network, noised), policy.predict(noised))
 
 
 def test_an_adapter_is_loaded_onto_its_base_without_a_word(
@@ -309,7 +309,7 @@ def test_an_adapter_is_loaded_onto_its_base_without_a_word(
     logging.getLogger("diffusers").removeHandler(caplog.handler)
     assert caplog.messages == []
     with torch.no_grad():
-        torch.testing.assert_close(policy._forward(network, noised), policy.predict(noised))
+        torch.testing.assert_close(policy.forward(network, noised), policy.predict(noised))
 
 
 def test_sd3_saved_without_t5_is_loaded_again(tmp_path: Path) -> None:
