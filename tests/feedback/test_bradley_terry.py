@@ -46,7 +46,8 @@ def test_they_are_the_maximum_that_another_algorithm_finds(
     second = (first + np.array([step for _, step, _ in found])) % IMAGES
     choice = np.array([label for _, _, label in found])
     ours = strengths(first, second, choice, IMAGES, prior)
-    np.testing.assert_allclose(ours, minorised(first, second, choice, prior), atol=1e-5)
+    # ours ends at a gradient of 1e-6, and a strong image's prior curves by 0.02 here: 5e-5 of strength
+    np.testing.assert_allclose(ours, minorised(first, second, choice, prior), atol=1e-4)
 
 
 @pytest.mark.parametrize(("wins", "losses", "prior"), [(3, 1, 1.0), (7, 0, 2.0), (1, 0, 0.01)])
