@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.modules import project_folder
 from tgo_pipeline import images, prompts
 from tgo_pipeline.datasets import identity, is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
@@ -55,14 +56,11 @@ NAMES = ["a bear", "a bird", "a cat", "a dog", "a horse", "a mouse"]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with `mine.py` and images in it; the module is forgotten afterwards."""
-    (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "comics").mkdir()
     for name in NAMES:
         (tmp_path / f"comics/{name}.png").write_bytes(name.encode())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("mine", None)
+    with project_folder(tmp_path, monkeypatch, mine=MODULE):
+        yield tmp_path
 
 
 ADDRESS = "mine:Comics:comics"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.plugins.modules import project_folder
 from tests.storage.test_shards import Writer, plan
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import execute
@@ -34,11 +34,8 @@ number = 3
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with `machines.py` in it, which is forgotten afterwards."""
-    (tmp_path / "machines.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("machines", None)
+    with project_folder(tmp_path, monkeypatch, machines=MODULE):
+        yield tmp_path
 
 
 def run(folder: Path, executor: str) -> None:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.plugins.modules import project_folder
 from tgo_pipeline.plugins.folder import code_files
 from tgo_pipeline.rewards.custom import custom_fingerprint
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty project folder as the working folder; what tests import from it is forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("mine", "package_of_mine"):
-            del sys.modules[name]
+    with project_folder(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def names(reference: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.modules import project_folder
 from tests.plugins.packages import install
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import kinds
@@ -48,14 +49,8 @@ class Cat(Animal):
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with `mine.py` in it; its modules are forgotten afterwards."""
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
-    known = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - known:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with project_folder(tmp_path, monkeypatch, mine=MODULE):
+        yield tmp_path
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from stages import run_stage
+from tests.plugins.modules import project_folder
 from tests.plugins.packages import install
 from tests.rewards import tiny
 from tests.scoring.test_stage import write_generations
@@ -69,14 +70,8 @@ number = 3
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with `mine.py` in it; its modules are forgotten afterwards."""
-    (tmp_path / "mine.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
-    known = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - known:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with project_folder(tmp_path, monkeypatch, mine=MODULE):
+        yield tmp_path
 
 
 def test_a_function_of_the_current_folder() -> None:

@@ -14,6 +14,7 @@ import torch
 from fine_tune.job import _numbers
 from fine_tune.objectives import Batch, make_objective
 from tests.params.test_params import write
+from tests.plugins.modules import project_folder
 from tgo_pipeline.doctor.parameters import _own_parts
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.inputs import named_files
@@ -56,11 +57,8 @@ class Odd(Plain):
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with `losses.py` in it, which is forgotten afterwards."""
-    (tmp_path / "losses.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    sys.modules.pop("losses", None)
+    with project_folder(tmp_path, monkeypatch, losses=MODULE):
+        yield tmp_path
 
 
 def tuning(**values: Any) -> FineTuneParams:
