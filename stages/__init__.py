@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 
-from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.plugins.find import blamed
@@ -52,7 +51,7 @@ def run_command(name: str, work: Callable[[], None]) -> None:
         sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to continue.\n")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
-        said = error if isinstance(error, TgoError) else blamed(error)
+        said = blamed(error)
         if said is None:
             raise
         sys.stderr.write(f"tgo {name}: {said}\n")

@@ -76,7 +76,8 @@ class Estimate:
     @cached_property
     def family(self) -> Family:
         """The one that is sampled: by the class of the pipeline; `fine_tune.policy` if that is not known."""
-        from fine_tune.policies import POLICY, family_of
+        from fine_tune.policies import family_of
+        from tgo_pipeline.plugins.kinds import POLICY
 
         tuning = self.params.fine_tune
         if self.blueprint.kind in POLICY.names():

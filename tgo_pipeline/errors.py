@@ -8,6 +8,11 @@ class TgoError(Exception):
     """
 
 
+def in_one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, without its full stop; the name of its class if it says nothing."""
     lines = (line.strip().rstrip(".") for line in str(error).splitlines())

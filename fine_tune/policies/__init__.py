@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from tgo_pipeline.planning.blueprint import Blueprint
     from tgo_pipeline.planning.families import Family
 
-POLICIES = POLICY.builtin
-"""The families of this package by the class of their pipeline, as `module:object`."""
-
 
 def policy_class(pipeline: Any, chosen: str | None = None) -> type[Policy]:
     """The policy for a loaded pipeline. Raises `TgoError` for a family that cannot be fine-tuned."""

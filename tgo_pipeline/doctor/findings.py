@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.plugins.folder import NotChecked
 
 Level = Literal["ok", "note", "warn", "fail"]
@@ -56,7 +56,7 @@ def attempt(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Findin
         except TgoError as error:
             found.append(fail(subject, str(error)))
         except Exception as error:  # noqa: BLE001  # whatever breaks a check, the others are still made
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
             found.append(fail(subject, f"this check broke: {type(error).__name__}: {reason}"))
     return [*found, *(note(subject, message) for message in said)]
 

@@ -78,7 +78,7 @@ def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runt
         for _ in make_worker(runtime)(_take(tasks, ending)):
             pass
     except Exception as error:
-        said = error if isinstance(error, TgoError) else blamed(error)
+        said = blamed(error)
         if said is None:
             raise
         errors.put(str(said))

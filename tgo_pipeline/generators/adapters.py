@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, in_one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
         with without_notes():
             _load(pipeline, file, name)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise TgoError(f"the adapter {file} does not fit {type(network).__name__} ({reason}).") from error
     if name not in getattr(network, "peft_config", {}):
         raise TgoError(f"{file} holds no adapter for the {network_name(pipeline)} of this pipeline.")

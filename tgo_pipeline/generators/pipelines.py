@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.generators.location import LAYOUT, MEISSONIC, Location, locate
 from tgo_pipeline.hub.errors import refusal
 from tgo_pipeline.params.checks import Precision
@@ -87,7 +87,7 @@ def _without_safety_checker(index: Any) -> dict[str, Any]:
 
 def _explain(location: Location, error: Exception) -> str:
     if location.folder is not None:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        reason = in_one_line(error).rstrip(".") or type(error).__name__
         return f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
     at = f" at revision {location.revision}" if location.revision else ""
     reason = refusal(error, str(location.hub_id), revision=location.revision)

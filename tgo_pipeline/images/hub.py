@@ -9,7 +9,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.base import MODEL, Cursor, ImageSource, Row
 from tgo_pipeline.images.columns import IMAGE_OPTION, Columns
-from tgo_pipeline.images.tables import ID, UIDS
+from tgo_pipeline.images.tables import ID, UIDS, label_columns
 from tgo_pipeline.reading.hub_rows import HubRows
 
 STREAMED = ("hf://", "zip://", "tar://", "gzip://")
@@ -23,8 +23,7 @@ class HubImages(ImageSource):
         self._hub = HubRows(text)
         self._image = columns.image_in(text, self._hub.names)
         self._prompt = columns.prompt_in(text, self._hub.names)
-        named = dict.fromkeys((self._prompt, ID, *UIDS, MODEL))
-        labels = [name for name in named if name is not None and name in self._hub.names]
+        labels = label_columns(self._prompt, self._hub.names)
         everything = list(dict.fromkeys([self._image, *labels]))
         self._all = Cursor(lambda start: self._rows(start, everything))
         self._labels = Cursor(lambda start: self._rows(start, labels or everything))

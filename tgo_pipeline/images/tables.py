@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.images.base import (
     FILE_NAME,
     MODEL,
@@ -36,6 +36,11 @@ SAVED = "state.json"
 SAVED_SPLITS = "dataset_dict.json"
 
 
+def label_columns(prompt: str | None, names: Sequence[str]) -> list[str]:
+    """The columns of a table that say what an image is: its prompt, its names and the model that drew it."""
+    return [name for name in dict.fromkeys((prompt, ID, *UIDS, MODEL)) if name is not None and name in names]
+
+
 class ImageTable(ImageSource):
     """Rows of a columnar file: an image column of bytes, of Hugging Face's struct, or of paths."""
 
@@ -46,11 +51,10 @@ class ImageTable(ImageSource):
         self._image = columns.image_in(path, schema.names)
         self._prompt = columns.prompt_in(path, schema.names)
         _check_image_type(path, schema.field(self._image))
-        self.files = _is_text(schema.field(self._image).type)
+        self.files = parquet.is_text(schema.field(self._image).type)
         if self._prompt is not None:
             _check_text_type(path, schema.field(self._prompt))
-        named = (self._prompt, ID, *UIDS, MODEL)
-        labels = [name for name in dict.fromkeys(named) if name is not None and name in schema.names]
+        labels = label_columns(self._prompt, schema.names)
         everything = list(dict.fromkeys([self._image, *labels]))
         self._labels = Cursor(lambda start: self._rows(start, everything if self.files else labels))
         self._all = Cursor(lambda start: self._rows(start, everything))
@@ -93,7 +97,8 @@ class ImageTable(ImageSource):
                 yield self._row(number, record)
         except (pa.ArrowException, OSError) as error:
             raise TgoError(
-                f"{printable(self._path)} cannot be read as Parquet: it is damaged after row {start}: {_flat(error)}"
+                f"{printable(self._path)} cannot be read as Parquet: it is damaged after row {start}: "
+                f"{in_one_line(error)}"
             ) from error
 
     def _row(self, number: int, record: dict[str, Any]) -> Row:
@@ -136,7 +141,7 @@ class ParquetFile(ImageTable):
             with pq.ParquetFile(path) as file:
                 super().__init__(path, file.schema_arrow, file.metadata.num_rows, columns)
         except (pa.ArrowInvalid, OSError) as error:
-            raise TgoError(f"{printable(path)} cannot be read as Parquet: {_flat(error)}") from error
+            raise TgoError(f"{printable(path)} cannot be read as Parquet: {in_one_line(error)}") from error
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet as pq
@@ -159,7 +164,7 @@ class SavedDataset(ImageTable):
                 schema = reader.schema
         except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
             raise TgoError(
-                f"{printable(path)} is not a data set of `save_to_disk`: {_flat(error)}"
+                f"{printable(path)} is not a data set of `save_to_disk`: {in_one_line(error)}"
             ) from error
         super().__init__(path, schema, count, columns)
 
@@ -179,11 +184,6 @@ class SavedDataset(ImageTable):
         for file in self._files:
             with pa.ipc.open_stream(pa.memory_map(str(file))) as reader:
                 yield from reader
-
-
-def _flat(error: Exception) -> str:
-    """An error's text in one line."""
-    return " ".join(str(error).split())
 
 
 def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
@@ -206,7 +206,7 @@ def _check_image_type(path: str, field: pa.Field) -> None:
     kind = field.type
     if pa.types.is_struct(kind):
         kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or _is_text(kind)):
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or parquet.is_text(kind)):
         raise TgoError(
             f"{printable(path)}: column {field.name!r} is {field.type}, not images: it must hold bytes, paths, or a "
             f"struct with the field `bytes`; name another one ({IMAGE_OPTION})."
@@ -214,15 +214,8 @@ def _check_image_type(path: str, field: pa.Field) -> None:
 
 
 def _check_text_type(path: str, field: pa.Field) -> None:
-    if not _is_text(field.type):
+    if not parquet.is_text(field.type):
         raise TgoError(
             f"{printable(path)}: column {field.name!r} is {field.type}, not text: name the column of the prompts "
             f"({PROMPT_OPTION})."
         )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)

@@ -69,7 +69,12 @@ def described(error: BaseException) -> str:
 
 
 def blamed(error: Exception) -> TgoError | None:
-    """What to say of an error that went through a part of one's own: its innermost line; None if it did not."""
+    """What to say of an error that is no fault of this package: itself, or the innermost line of a part of one's own.
+
+    None for any other.
+    """
+    if isinstance(error, TgoError):
+        return error
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if what := _LOADED.get(frame.filename):
             return TgoError(f"{what}, {Path(frame.filename).name}, line {frame.lineno}: {described(error)}")

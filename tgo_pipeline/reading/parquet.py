@@ -42,6 +42,14 @@ def of_split(address: str, place: Place, split: str | None) -> list[str]:
     return chosen
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text, also as a dictionary."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
 def _split(name: str) -> str:
     path = PurePosixPath(name)
     match = _SHARD.fullmatch(path.stem)

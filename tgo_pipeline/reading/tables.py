@@ -95,10 +95,10 @@ class CsvTable(_File):
         with text.opened(self._place, self._name, newline="") as stream:
             header = stream.readline()
             tabs = self._name.lower().endswith(".tsv")
-            other = "\t" if tabs else max(DELIMITERS, key=header.count)
+            likely = "," if "," in header else max(DELIMITERS, key=header.count)
             reader = csv.reader(
                 itertools.chain([header], stream),
-                delimiter="," if "," in header and not tabs else other,
+                delimiter="\t" if tabs else likely,
                 quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
             )
             try:
@@ -235,10 +235,7 @@ def _require(where: str, columns: Sequence[str], found: Sequence[str]) -> None:
 
 
 def _require_text(where: str, field: pa.Field) -> None:
-    import pyarrow as pa
-
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not parquet.is_text(field.type):
         raise TgoError(f"{where}: column {field.name!r} is {field.type}, not text.")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from fine_tune.policies import POLICIES, policy_class
+from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS
 from fine_tune.policies.latent import LatentPolicy, Noised
 from tests.fine_tune import world
@@ -27,6 +27,7 @@ from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.sample import Sampler
+from tgo_pipeline.plugins.kinds import POLICY
 
 PROMPTS = ["a cat", "two dogs on a sofa", "a cat and a house", "rain"]
 SEEDS = [11, 12, 13, 14]
@@ -371,4 +372,4 @@ def test_other_pipelines_are_refused_with_the_classes_that_fit() -> None:
 
     with pytest.raises(TgoError, match="a StableDiffusionInpaintPipeline, which cannot") as raised:
         policy_class(StableDiffusionInpaintPipeline())
-    assert all(name in str(raised.value) for name in POLICIES)
+    assert all(name in str(raised.value) for name in POLICY.builtin)
