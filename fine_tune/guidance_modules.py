@@ -65,7 +65,7 @@ def describe(params: Params, mark: str) -> dict[str, object]:
 def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
     """Make the result of finished modules: a description beside them, or one merged model in their place."""
     from fine_tune.result import DESCRIPTION
-    from tgo_pipeline.storage.shards import atomic, atomic_folder
+    from tgo_pipeline.storage.writing import atomic, atomic_folder
 
     description = describe(params, mark)
     if not params.fine_tune.guidance.merge:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.shards import atomic_folder, lock, sweep_temporaries
+from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 if TYPE_CHECKING:
     from fine_tune.policies.base import Policy

@@ -21,7 +21,8 @@ from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trackers import Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.shards import Stop, sweep_temporaries
+from tgo_pipeline.storage.shards import Stop
+from tgo_pipeline.storage.writing import sweep_temporaries
 
 if TYPE_CHECKING:
     import numpy as np

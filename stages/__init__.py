@@ -14,8 +14,9 @@ import typer
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.plugins.find import blamed
-from tgo_pipeline.storage.shards import Interrupted, explain_full_disk
+from tgo_pipeline.storage.shards import Interrupted
 from tgo_pipeline.storage.workspace import HERE
+from tgo_pipeline.storage.writing import explain_full_disk
 
 Inputs = dict[str, dict[str, Any]]
 """Of one stage: the versions of its code by name, and what the files hold that the parameters name, by key."""

@@ -17,8 +17,8 @@ from stages import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import HERE, Workspace
+from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}

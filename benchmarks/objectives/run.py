@@ -344,8 +344,8 @@ def evaluate(job: Job, study: Study, model: str, samples: Path) -> list[dict]:
     from tgo_pipeline.evaluation import stage
     from tgo_pipeline.evaluation.statistics.compare import evaluation_table
     from tgo_pipeline.evaluation.statistics.scores import pair_scores, samples_table
-    from tgo_pipeline.storage.shards import atomic
     from tgo_pipeline.storage.tables import write_table
+    from tgo_pipeline.storage.writing import atomic
     from tgo_pipeline.thresholds.targets import read_scores
 
     params = job.params

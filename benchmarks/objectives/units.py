@@ -125,7 +125,7 @@ class Study:
         """
         kept = work / "params.yaml"
         if not kept.is_file():
-            from tgo_pipeline.storage.shards import atomic
+            from tgo_pipeline.storage.writing import atomic
 
             raw = with_settings(yaml.safe_load((ROOT / "params.yaml").read_text()), CONDITIONS)
             with atomic(kept) as temporary:
@@ -179,7 +179,7 @@ class Study:
 
     def write(self, result: Result) -> None:
         """Keep a result; its samples are there already."""
-        from tgo_pipeline.storage.shards import atomic
+        from tgo_pipeline.storage.writing import atomic
 
         content = dataclasses.asdict(result) | {"samples": result.samples.name}
         with atomic(self.result_path(result.unit)) as temporary:

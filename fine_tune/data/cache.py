@@ -20,7 +20,9 @@ from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import Shard, Status, atomic, lock, run_shards, state, stored_fingerprint
+from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.shards import Shard, Status, run_shards, state, stored_fingerprint
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image

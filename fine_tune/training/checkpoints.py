@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline.storage.shards import TEMPORARY, atomic_folder
+from tgo_pipeline.storage.writing import TEMPORARY, atomic_folder
 
 log = logging.getLogger("tgo")
 STATE, WEIGHTS, OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"

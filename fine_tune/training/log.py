@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.shards import TEMPORARY, atomic
+from tgo_pipeline.storage.writing import TEMPORARY, atomic
 
 if TYPE_CHECKING:
     from dvclive.live import Live

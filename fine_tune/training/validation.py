@@ -13,7 +13,7 @@ from fine_tune.training.log import picture
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 
 class Validation:

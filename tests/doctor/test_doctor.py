@@ -13,8 +13,9 @@ from tests.doctor.conftest import Doctor
 from tests.doctor.toy import write_params
 from tgo_pipeline.doctor import examine
 from tgo_pipeline.doctor.request import Needs
-from tgo_pipeline.storage.shards import TEMPORARY, lock
+from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.workspace import HERE
+from tgo_pipeline.storage.writing import TEMPORARY
 
 NOBODY_WRITES = Path("/proc/self/fdinfo")
 

@@ -24,7 +24,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.shards import lock
+from tgo_pipeline.storage.locks import lock
 
 Places = dict[str, Path]
 

@@ -18,9 +18,10 @@ import pytest
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.storage import shards
-from tgo_pipeline.storage.shards import Interrupted, Shard, Stop, atomic, run_shards
+from tgo_pipeline.storage import locks, shards
+from tgo_pipeline.storage.shards import Interrupted, Shard, Stop, run_shards
 from tgo_pipeline.storage.tables import read_folder, write_table
+from tgo_pipeline.storage.writing import TEMPORARY, atomic
 
 
 def plan(count: int, salt: str = "") -> list[Shard]:
@@ -73,7 +74,7 @@ def test_only_missing_and_stale_shards_are_written(tmp_path: Path):
 
 def test_shards_outside_the_plan_and_temporaries_are_removed(tmp_path: Path):
     run(tmp_path, plan(4))
-    (tmp_path / f"{shards.TEMPORARY}1-train.parquet").write_bytes(b"half")
+    (tmp_path / f"{TEMPORARY}1-train.parquet").write_bytes(b"half")
     run(tmp_path, plan(2))
     assert sorted(p.name for p in tmp_path.iterdir()) == [s.name for s in plan(2)]
 
@@ -133,7 +134,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path):
     script = f"""
         import sys, time
         from pathlib import Path
-        from tgo_pipeline.storage.shards import lock
+        from tgo_pipeline.storage.locks import lock
         with lock(Path({str(folder)!r})):
             print("held", flush=True)
             time.sleep(60)
@@ -166,7 +167,7 @@ def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refusing(number))
-    shards._warn_of_no_locks.cache_clear()
+    locks._warn_of_no_locks.cache_clear()
     with caplog.at_level(logging.WARNING, "tgo"):
         assert run(tmp_path / "a", plan(1)) == run(tmp_path / "b", plan(1)) == [plan(1)[0].name]
     (warning,) = caplog.messages

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tgo_pipeline.demo import world
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

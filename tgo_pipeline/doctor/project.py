@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
-from tgo_pipeline.storage.shards import TEMPORARY
 from tgo_pipeline.storage.workspace import HERE
+from tgo_pipeline.storage.writing import TEMPORARY
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check

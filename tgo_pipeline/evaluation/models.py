@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.paths import file_name
-from tgo_pipeline.storage.shards import SHARD_NAME, TEMPORARY, Shard, lock, status
+from tgo_pipeline.storage.shards import SHARD_NAME, Shard, status
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import TEMPORARY
 
 if TYPE_CHECKING:
     import polars as pl

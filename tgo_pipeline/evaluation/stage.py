@@ -28,8 +28,8 @@ from tgo_pipeline.evaluation.models import (
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,7 +17,7 @@ from tgo_pipeline.generators.adapters import network_name, read_adapter, write_a
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.location import TUNED, description
 from tgo_pipeline.generators.pipelines import quiet
-from tgo_pipeline.storage.shards import atomic_folder
+from tgo_pipeline.storage.writing import atomic_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,8 @@ from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.chunks import chunks
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import Shard, Status, atomic, run_shards
+from tgo_pipeline.storage.shards import Shard, Status, run_shards
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
-from tgo_pipeline.storage.shards import atomic, explain_full_disk, want_of_room
+from tgo_pipeline.storage.writing import atomic, explain_full_disk, want_of_room
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20

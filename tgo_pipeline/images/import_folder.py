@@ -18,7 +18,8 @@ from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
 from tgo_pipeline.storage.chunks import chunks
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from tgo_pipeline.prompts.normalise import normalise, prompt_id, set_hash
 from tgo_pipeline.prompts.overlap import near_duplicates
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa

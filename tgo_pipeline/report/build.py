@@ -23,8 +23,8 @@ from tgo_pipeline.report.gallery.gallery import prepare
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.run import describe, minute
 from tgo_pipeline.report.thumbnails import BUDGET_BYTES, Album
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 HERE = Path(__file__).parent / "page"

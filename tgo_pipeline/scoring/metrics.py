@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import polars as pl

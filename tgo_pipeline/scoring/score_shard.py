@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.scoring.columns import ColumnTask, score_table
-from tgo_pipeline.storage.shards import Shard, atomic
+from tgo_pipeline.storage.shards import Shard
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,8 +17,10 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import atomic_folder, lock, stored_fingerprint, sweep_temporaries
+from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.shards import stored_fingerprint
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 MARK = ".tgo-share"
 CARD = "README.md"

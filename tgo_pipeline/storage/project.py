@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import HERE
+from tgo_pipeline.storage.writing import atomic
 
 PIPELINE = HERE.pipeline
 FILES = {

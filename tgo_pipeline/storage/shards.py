@@ -1,4 +1,4 @@
-"""Folders of shards that survive any interruption: plan, fingerprint, lock, atomic write, resume, status.
+"""Folders of shards that survive any interruption: plan, fingerprint, resume, status.
 
 A stage states its plan as `Shard`s. `run_shards` takes the folder's lock, removes what is not planned, and calls a
 writer for every shard that is missing or stale. A shard exists only complete: it is written to a temporary name,
@@ -7,32 +7,21 @@ synced and renamed. SIGINT and SIGTERM end the run after the shard in work.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import functools
 import logging
-import os
 import re
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.writing import TEMPORARY
 
 log = logging.getLogger("tgo")
-TEMPORARY = ".tmp-"
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a used-up quota, and a file larger than the system allows."""
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-"""What `flock` answers while another process holds the file; EACCES on some network file systems."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What it answers where the file system, or its server, has no locks."""
 State = Literal["done", "stale", "to do"]
 
 
@@ -66,96 +55,6 @@ class Status:
 
 class Interrupted(Exception):
     """A signal asked the run to end; what was finished is kept."""
-
-
-@contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
-
-    Raises `TgoError` if the disk is full.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with explain_full_disk(path):
-            yield temporary
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn an error about a full disk into a `TgoError`; the caller removes what it has half-written."""
-    try:
-        yield
-    except Exception as error:
-        if not want_of_room(error):
-            raise
-        raise TgoError(
-            f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
-        ) from error
-
-
-def want_of_room(error: Exception) -> bool:
-    """Whether a disk is full: by the system's error number, or by its text, as safetensors passes on nothing else."""
-    return getattr(error, "errno", None) in NO_ROOM or any(
-        os.strerror(number) in str(error) for number in NO_ROOM
-    )
-
-
-def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
-
-    Where the file system has no locks the run continues unprotected, and says so once.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder.parent / f".{folder.name}.lock"
-    with file.open("a+") as stream:
-        if not _take(stream):
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
-            raise TgoError(
-                f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
-            )
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        yield
-
-
-def _take(file: TextIO) -> bool:
-    """Lock an open file if no other process holds it; whether none does. Raises `TgoError` where that fails."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in HELD:
-            return False
-        if error.errno not in NO_LOCKS:
-            raise TgoError(
-                f"{file.name} cannot be locked ({error.strerror}): check the disk it is on."
-            ) from error
-        _warn_of_no_locks(error.strerror)
-    return True
-
-
-@functools.cache  # once a process is enough
-def _warn_of_no_locks(reason: str) -> None:
-    log.warning(
-        "files cannot be locked here (%s): make sure that no other run writes to the same folders", reason
-    )
 
 
 class Stop:
@@ -270,41 +169,6 @@ def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
         if file.is_file() and file.name not in planned:
             log.info("removing %s: not in the plan", file)
             file.unlink()
-
-
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; on success sync all of it and replace `folder` with it, else remove it.
-
-    Raises `TgoError` if the disk is full.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
-    try:
-        with explain_full_disk(folder):
-            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
-            temporary.mkdir()
-            yield temporary
-            for path in (*temporary.rglob("*"), temporary):
-                sync(path)
-            _replace(temporary, folder)
-            sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    previous = temporary.with_name(f"{TEMPORARY}{os.getpid()}-previous-{folder.name}")
-    if folder.exists():
-        folder.rename(previous)
-    temporary.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def sweep_temporaries(folder: Path) -> None:
-    """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
-    for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def table_status(path: Path, expected: str | None = None) -> Status:

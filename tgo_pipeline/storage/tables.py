@@ -115,7 +115,7 @@ def write_table(
 
     `footer` are long texts for `read_footer`: a schema is stored twice, and every reader parses it. Image bytes get
     neither dictionary nor compression, row groups about 64 MB, page index and content-defined chunking, so that a
-    changed sample changes few stored bytes. Call it inside `shards.atomic`.
+    changed sample changes few stored bytes. Call it inside `writing.atomic`.
     """
     leaves = [leaf for field in table.schema for leaf in _leaves(field)]
     rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))

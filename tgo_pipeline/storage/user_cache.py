@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 REMEMBERED_FROM_BYTES = 4 << 20

@@ -21,8 +21,9 @@ import numpy as np
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 from tgo_pipeline.thresholds.targets import (
     mid_ranks,
     read_score_shard,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tgo_pipeline.storage.paths import file_name
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import altair as alt

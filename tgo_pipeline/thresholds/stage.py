@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 from tgo_pipeline.thresholds.groups import groups_fingerprint
 from tgo_pipeline.thresholds.targets import (
     finite,

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from fine_tune.training.checkpoints import Checkpoints, State, latest_step
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.shards import atomic_folder, sweep_temporaries
+from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
 """What safetensors says on a full tmpfs."""

@@ -21,8 +21,9 @@ from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.specs import Spec, canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
-from tgo_pipeline.storage.shards import Shard, Status, Stop, atomic, run_shards
+from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards
 from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import torch

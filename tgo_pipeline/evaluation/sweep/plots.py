@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.evaluation.statistics.diversity import CLIP, PIXELS
-from tgo_pipeline.storage.shards import atomic
+from tgo_pipeline.storage.writing import atomic
 from tgo_pipeline.thresholds.plots import write_charts
 
 if TYPE_CHECKING:

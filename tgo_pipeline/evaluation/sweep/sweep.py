@@ -24,9 +24,9 @@ from tgo_pipeline.evaluation.statistics.intervals import bootstrap_means
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import TARGET_COMBINATIONS, EvaluateParams, GuidanceParams, Params
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,9 +21,9 @@ from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 from tgo_pipeline.evaluation.tables.tables import SHEETS, TITLES
 from tgo_pipeline.rendering import latex, markdown
 from tgo_pipeline.rendering.table import Document, Sheet
-from tgo_pipeline.storage.shards import atomic
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.storage.writing import atomic
 
 SCHEMAS = {"evaluation": EVALUATION, "models": MODELS, "matrix": MATRIX, "hacking": HACKING}
 NOTHING = (

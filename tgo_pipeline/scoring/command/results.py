@@ -22,8 +22,9 @@ from tgo_pipeline.scoring.columns import score_table
 from tgo_pipeline.scoring.command.kept import UNKNOWN, Found, Keys, ScoredRows, as_keys, pack, unpack
 from tgo_pipeline.scoring.command.parts import Part
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
-from tgo_pipeline.storage.shards import atomic, lock
+from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.tables import read_footer, read_metadata, scores_schema, write_table
+from tgo_pipeline.storage.writing import atomic
 
 KIND = "tgo score"
 CALL = "call.json"

@@ -27,7 +27,8 @@ from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, Prompt
 from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
-from tgo_pipeline.storage.shards import Stop, explain_full_disk
+from tgo_pipeline.storage.shards import Stop
+from tgo_pipeline.storage.writing import explain_full_disk
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.engine.scorer import ScoredBatch

@@ -121,7 +121,7 @@ def planned_fingerprint(thresholds: str) -> str:
 
 def write_adequacy(rows: pa.Table, path: Path, thresholds: str) -> None:
     """Write the table; `thresholds` is the fingerprint of the thresholds table, so that both can be seen to fit."""
-    from tgo_pipeline.storage.shards import atomic
+    from tgo_pipeline.storage.writing import atomic
 
     with atomic(path) as temporary:
         write_table(rows, temporary, {"fingerprint": planned_fingerprint(thresholds)})

@@ -1,0 +1,64 @@
+"""One process at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from tgo_pipeline.errors import TgoError
+
+log = logging.getLogger("tgo")
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+"""What `flock` answers while another process holds the file; EACCES on some network file systems."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What it answers where the file system, or its server, has no locks."""
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
+
+    Where the file system has no locks the run continues unprotected, and says so once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.parent / f".{folder.name}.lock"
+    with file.open("a+") as stream:
+        if not _take(stream):
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise TgoError(
+                f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
+            )
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def _take(file: TextIO) -> bool:
+    """Lock an open file if no other process holds it; whether none does. Raises `TgoError` where that fails."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        if error.errno not in NO_LOCKS:
+            raise TgoError(
+                f"{file.name} cannot be locked ({error.strerror}): check the disk it is on."
+            ) from error
+        _warn_of_no_locks(error.strerror)
+    return True
+
+
+@functools.cache  # once a process is enough
+def _warn_of_no_locks(reason: str) -> None:
+    log.warning(
+        "files cannot be locked here (%s): make sure that no other run writes to the same folders", reason
+    )
