@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stages.begin import INTERRUPTED, UNSCORED, USER_ERROR  # isort: split
+
 import importlib
 import os
 import sys
@@ -11,19 +13,29 @@ from typing import Any
 
 import typer
 
+from stages.ending import ending
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
-from tgo_pipeline.plugins.find import blamed
-from tgo_pipeline.storage.shards import Interrupted
 from tgo_pipeline.storage.workspace import HERE
-from tgo_pipeline.storage.writing import explain_full_disk
+
+__all__ = [
+    "INTERRUPTED",
+    "PARAMS",
+    "PIPELINE",
+    "STAGES",
+    "UNSCORED",
+    "USER_ERROR",
+    "Inputs",
+    "main",
+    "run_command",
+    "run_stage",
+]
 
 Inputs = dict[str, dict[str, Any]]
 """Of one stage: the versions of its code by name, and what the files hold that the parameters name, by key."""
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
 PIPELINE = ("inputs", *STAGES)
 """The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
-USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 PARAMS = typer.Option(HERE.params, "--params", help="The parameter file.")
 """The option of every command that reads it."""
 
@@ -44,19 +56,9 @@ def run_command(name: str, work: Callable[[], None]) -> None:
     """Do the work of `tgo <name>`; ends the process with 2 for an error of the input, 130 after a signal."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    configure_logging()
-    try:
-        with explain_full_disk(Path.cwd()):  # for what a library writes by itself: logs, locks, plots
-            work()
-    except (Interrupted, KeyboardInterrupt):
-        sys.stderr.write(f"tgo {name}: interrupted; what was finished is kept, run it again to continue.\n")
-        raise SystemExit(INTERRUPTED) from None
-    except Exception as error:
-        said = blamed(error)
-        if said is None:
-            raise
-        sys.stderr.write(f"tgo {name}: {said}\n")
-        raise SystemExit(USER_ERROR) from None
+    with ending(f"tgo {name}"):
+        configure_logging()
+        work()
 
 
 def main(name: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from stages import USER_ERROR
 from stages.commands import (
     demo,
     doctor,
@@ -21,8 +22,9 @@ from stages.commands import (
     sweep,
     thresholds,
 )
+from stages.ending import guarded
 from tgo_pipeline import __version__
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rendering.terminal import prepare_streams, safe
 
 COMMANDS = (
     share.card,
@@ -40,14 +42,37 @@ COMMANDS = (
 """In the order of `tgo --help`. A command is a function with its options, in a file of its own."""
 GROUPS = {"demo": demo.app, "recipe": recipe.app}
 """Commands that have commands of their own."""
+CALL_ERROR: Any = typer.BadParameter.__mro__[2]
+"""What is raised for a call that cannot be understood: click's ClickException, which typer has in a copy of its own."""
+
+
+class _Group(TyperGroup):
+    """Errors of the call repeat what was typed: nothing in it may act on the terminal."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        return _harmless(lambda: super(_Group, self).make_context(*arguments, **options))
+
+    def invoke(self, ctx: Any) -> Any:
+        return _harmless(lambda: super(_Group, self).invoke(ctx))
+
+
+def _harmless(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except CALL_ERROR as error:
+        error.message = safe(error.message)
+        raise
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Align a text-to-image model with human preference, without paired data.",
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(guarded(command))
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 
@@ -69,11 +94,8 @@ def _main(
 
 def main() -> None:
     """Entry point: an error of the input is one line on standard error and exit code 2."""
-    try:
-        app()
-    except TgoError as error:
-        sys.stderr.write(f"tgo: {error}\n")
-        raise SystemExit(USER_ERROR) from None
+    prepare_streams()
+    app()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.shards import Shard, Status, run_shards, state, stored_fingerprint
 from tgo_pipeline.storage.writing import atomic
 
@@ -85,7 +86,7 @@ def plan(source: EncodingSource) -> list[Shard]:
 
 def generation_shards(folder: Path) -> list[Path]:
     """The training shards in order. Raises `TgoError` unless they are complete."""
-    files = sorted(file for file in folder.glob("*.parquet") if _SHARD.fullmatch(file.name))
+    files = [file for file in parquet_files(folder) if _SHARD.fullmatch(file.name)]
     if not files:
         raise TgoError(f"{folder} holds no generation shard: run the generate stage first.")
     count = len(files)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.paths import parquet_files
 
 NEGATIVE, POSITIVE = 0, 1
 BOTH = frozenset((NEGATIVE, POSITIVE))
@@ -93,7 +94,7 @@ def read_labels(folder: Path) -> Labels:
 
     from tgo_pipeline.storage.tables import LABELS, read_table
 
-    files = sorted(folder.glob("*.parquet"))
+    files = parquet_files(folder)
     if not files:
         raise TgoError(f"{folder} holds no label shard: run the label stage first.")
     parts = [read_table(file, LABELS, list(COLUMNS)) for file in files]

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import typer
 
+from stages.ending import guarded
+
 app = typer.Typer(no_args_is_help=True, help="The embedded small world.")
 
 
 @app.command("train")
+@guarded
 def train_demo(
     output: Path = typer.Option(Path("demo-weights"), help="The folder for the new weights."),
     seed: int = typer.Option(0, help="The seed of everything."),

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import typer
 
+from stages.ending import guarded
 from tgo_pipeline.storage.workspace import HERE
 
 app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, with the papers' settings.")
 
 
 @app.command("list")
+@guarded
 def list_recipes() -> None:
     """Print every recipe and what it is."""
     from tgo_pipeline.params.recipes import table
@@ -21,6 +23,7 @@ def list_recipes() -> None:
 
 
 @app.command("show")
+@guarded
 def show_recipe(name: str = typer.Argument(help="A name of `tgo recipe list`.")) -> None:
     """Print a recipe with the sources of its values."""
     from tgo_pipeline.params.recipes import recipe
@@ -29,6 +32,7 @@ def show_recipe(name: str = typer.Argument(help="A name of `tgo recipe list`."))
 
 
 @app.command("use")
+@guarded
 def use_recipe(
     name: str = typer.Argument(help="A name of `tgo recipe list`."),
     to: Path = typer.Option(HERE.params, metavar="FILE", help="The parameter file to write."),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from stages import INTERRUPTED, UNSCORED
+from stages import UNSCORED
 from tgo_pipeline.scoring.command.help import SCORE
 
 if TYPE_CHECKING:
@@ -77,17 +76,10 @@ def _score(call: Call) -> int:
     from tgo_pipeline.executors.progress import configure_logging
     from tgo_pipeline.rendering.terminal import show
     from tgo_pipeline.scoring.command import run, summary
-    from tgo_pipeline.storage.shards import Interrupted
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     configure_logging()
-    try:
-        outcome = run.score(call)
-    except (Interrupted, KeyboardInterrupt):
-        sys.stderr.write(
-            "tgo score: interrupted; what was finished is kept, make the same call to continue.\n"
-        )
-        return INTERRUPTED
+    outcome = run.score(call)
     scores = summary.summarise(call.out)
     show(summary.show(scores, outcome), summary.WIDE)
     return UNSCORED if scores.failed else 0

@@ -12,6 +12,7 @@ from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import models, modules, rewards
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
+from tgo_pipeline.storage.paths import parquet_files
 
 if TYPE_CHECKING:
     from tgo_pipeline.datasets import Dataset
@@ -223,7 +224,7 @@ def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
     from tgo_pipeline.storage.shards import SHARD_NAME
 
     subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()
-    shards = [file for file in sorted(folder.glob("*.parquet")) if SHARD_NAME.fullmatch(file.name)]
+    shards = [file for file in parquet_files(folder) if SHARD_NAME.fullmatch(file.name)]
     if not shards:
         yield fail(
             subject, f"{folder} holds no shards of scores: name the folder data/scores of the other run."

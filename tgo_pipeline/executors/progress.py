@@ -6,13 +6,23 @@ import logging
 import sys
 from types import TracebackType
 
+from tgo_pipeline.rendering.terminal import console, prepare_streams, safe
+
 
 def configure_logging() -> None:
     """Log this project's progress, and other libraries' warnings, to standard error with the time."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    prepare_streams()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Line("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("tgo").setLevel(logging.INFO)
+
+
+class _Line(logging.Formatter):
+    """A message in one line, on which nothing from outside acts."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # the name is that of logging
+        return safe(super().formatMessage(record))
 
 
 class Bar:
@@ -21,10 +31,9 @@ class Bar:
     def __init__(self, description: str, total: int | None) -> None:
         self._bar = None
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import Progress
 
-            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._bar = Progress(console=console(stderr=True), transient=True)
             self._task = self._bar.add_task(description, total=total)
 
     def __enter__(self) -> Bar:

@@ -17,7 +17,8 @@ from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
-from tgo_pipeline.storage.writing import atomic, explain_full_disk, want_of_room
+from tgo_pipeline.storage.disk import explain_disk, refused
+from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20
@@ -96,7 +97,7 @@ def _download(place: Repository, file: str) -> Path | None:
     if cached is not None:  # the hub said earlier that there is none
         return None
     require_route(hf_hub_url(place.repo, file, revision=place.revision))
-    with explain_full_disk(Path(file)):
+    with explain_disk(Path(file)):
         log.info("asking the model hub for %s of %s", file, place)
         return ask(place.repo, file, place.revision)
 
@@ -114,7 +115,7 @@ def ask(repository: str, file: str, revision: str | None = None) -> Path | None:
     except RemoteEntryNotFoundError:
         return None
     except (HTTPError, OSError, ValueError) as error:
-        if want_of_room(error):
+        if refused(error) is not None:
             raise
         raise Unavailable(refusal(error, repository, revision=revision)) from error
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.plugins import folder
+from tgo_pipeline.storage.disk import explanation
 
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _LOADED: dict[str, str] = {}
@@ -69,13 +70,13 @@ def described(error: BaseException) -> str:
 
 
 def blamed(error: Exception) -> TgoError | None:
-    """What to say of an error that is no fault of this package: itself, or the innermost line of a part of one's own.
+    """What to say of an error that is no fault of this package, in one line; None for any other.
 
-    None for any other.
+    It is a `TgoError` itself, comes from a part of one's own (its innermost line is named), or is a disk's refusal.
     """
     if isinstance(error, TgoError):
         return error
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if what := _LOADED.get(frame.filename):
             return TgoError(f"{what}, {Path(frame.filename).name}, line {frame.lineno}: {described(error)}")
-    return None
+    return explanation(error)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.storage import tables
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.thresholds.table import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def prompt_counts(path: Path) -> dict[str, int] | None:
 
 def shard_counts(folder: Path) -> tuple[int, int] | None:
     """(rows, failed samples) of all shards of a folder, from their metadata alone."""
-    shards = sorted(folder.glob("*.parquet"))
+    shards = parquet_files(folder)
     if not shards:
         return None
     rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
@@ -238,7 +239,7 @@ def scan_labels(folder: Path) -> pl.LazyFrame | None:
     """All label shards as one lazy frame. Raises `TgoError` if one of them is not a table of labels."""
     import polars as pl
 
-    shards = sorted(folder.glob("*.parquet"))
+    shards = parquet_files(folder)
     for shard in shards:
         tables.check_schema(pq.read_schema(shard), tables.LABELS, shard)
     return pl.scan_parquet(shards) if shards else None

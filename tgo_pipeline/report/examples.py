@@ -13,6 +13,7 @@ from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.report.collect import scan_labels
 from tgo_pipeline.report.thumbnails import Album, Thumbnail, read_images
 from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.tables import read_table
 from tgo_pipeline.storage.workspace import Workspace
 
@@ -81,7 +82,7 @@ class ExamplePairs:
 def examples(labels: Path, generations: Path, how_many: int, album: Album) -> Examples | None:
     """The best and worst by target score and the samples nearest tau, with their images."""
     frame = scan_labels(labels)
-    if frame is None or not any(generations.glob("*.parquet")):
+    if frame is None or not parquet_files(generations):
         return None
     import polars as pl
 

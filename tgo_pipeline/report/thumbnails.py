@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from tgo_pipeline.storage.paths import parquet_files
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -103,7 +105,7 @@ def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str,
     Reads the `sample_id` column of each shard and then only the row groups that hold a wanted sample, one at a time.
     """
     wanted = set(sample_ids)
-    for path in sorted(folder.glob("*.parquet")):
+    for path in parquet_files(folder):
         if not wanted:
             return
         with pq.ParquetFile(path) as file:

@@ -23,6 +23,7 @@ from tgo_pipeline.scoring.metrics import write_metrics
 from tgo_pipeline.scoring.score_shard import COLUMNS, ScoreShards
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def _plan(
 def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
     """The shards of a folder as (split, index, count). Raises `TgoError` unless every split has all of its own."""
     found: dict[Path, tuple[str, int, int]] = {}
-    for path in sorted(generations.glob("*.parquet")):
+    for path in parquet_files(generations):
         name = SHARD_NAME.fullmatch(path.name)
         if not name:
             raise TgoError(

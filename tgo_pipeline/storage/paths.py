@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 
 def file_name(text: str) -> str:
@@ -13,3 +14,8 @@ def file_name(text: str) -> str:
     if plain == text and not text.startswith("."):
         return text
     return f"{plain.lstrip('.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder in the order of their names, without hidden ones: those are not finished."""
+    return sorted(folder.glob("[!.]*.parquet"))

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.paths import parquet_files
+from tgo_pipeline.storage.sink import Sink
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,14 +122,17 @@ def write_table(
     leaves = [leaf for field in table.schema for leaf in _leaves(field)]
     rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))
     described = {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
-    with pq.ParquetWriter(
-        path,
-        table.schema.with_metadata(described),
-        use_dictionary=[leaf for leaf in leaves if leaf in _REPETITIVE],  # type: ignore[arg-type]
-        compression={leaf: "NONE" if leaf.endswith(".bytes") else "ZSTD" for leaf in leaves},  # type: ignore[arg-type]
-        write_page_index=True,
-        use_content_defined_chunking=True,
-    ) as writer:
+    with (
+        Sink(path) as sink,
+        pq.ParquetWriter(
+            sink,
+            table.schema.with_metadata(described),
+            use_dictionary=[leaf for leaf in leaves if leaf in _REPETITIVE],  # type: ignore[arg-type]
+            compression={leaf: "NONE" if leaf.endswith(".bytes") else "ZSTD" for leaf in leaves},  # type: ignore[arg-type]
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        ) as writer,
+    ):
         writer.write_table(table.replace_schema_metadata(described), row_group_size=rows)
         if footer:
             writer.add_key_value_metadata(dict(footer))
@@ -194,7 +199,7 @@ def read_folder(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFr
     """All shards of a folder in name order as one polars frame. Raises `TgoError` if there are none."""
     import polars as pl
 
-    files = sorted(folder.glob("[!.]*.parquet"))
+    files = parquet_files(folder)
     if not files:
         raise TgoError(f"{folder} holds no Parquet shard: run the stage that writes it first.")
     tables = [pl.from_arrow(read_table(file, columns=columns)) for file in files]

@@ -3,47 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.disk import explain_disk
 
 TEMPORARY = ".tmp-"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a used-up quota, and a file larger than the system allows."""
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
 
-    Raises `TgoError` if the disk is full.
+    Raises `TgoError` if the disk is full, or may not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with explain_full_disk(path):
+        with explain_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that may not be written has no temporary file either
+            temporary.unlink()
 
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder; on success sync all of it and replace `folder` with it, else remove it.
 
-    Raises `TgoError` if the disk is full.
+    Raises `TgoError` if the disk is full, or may not be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{TEMPORARY}{os.getpid()}-{folder.name}")
     try:
-        with explain_full_disk(folder):
+        with explain_disk(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
             temporary.mkdir()
             yield temporary
@@ -67,26 +65,6 @@ def sweep_temporaries(folder: Path) -> None:
     """Remove what an interrupted `atomic_folder(folder)` left beside it; call it while holding the lock."""
     for path in folder.parent.glob(f"{TEMPORARY}*-{folder.name}"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn an error about a full disk into a `TgoError`; the caller removes what it has half-written."""
-    try:
-        yield
-    except Exception as error:
-        if not want_of_room(error):
-            raise
-        raise TgoError(
-            f"the disk is full while writing {path}: nothing half-written is left; make room and run again."
-        ) from error
-
-
-def want_of_room(error: Exception) -> bool:
-    """Whether a disk is full: by the system's error number, or by its text, as safetensors passes on nothing else."""
-    return getattr(error, "errno", None) in NO_ROOM or any(
-        os.strerror(number) in str(error) for number in NO_ROOM
-    )
 
 
 def sync(path: Path) -> None:

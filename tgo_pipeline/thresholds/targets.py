@@ -15,6 +15,7 @@ import numpy as np
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.shards import SHARD_NAME
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def score_files(folder: Path) -> list[Path]:
     Raises `TgoError` if there are none, or fewer than their names say there should be: tau of a part of the scores
     would look like tau.
     """
-    files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+    files = parquet_files(folder)
     if not files:
         raise TgoError(
             f"{folder} holds no score shard (*.parquet): run the score stage, or name another folder."

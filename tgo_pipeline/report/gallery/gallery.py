@@ -12,6 +12,7 @@ from tgo_pipeline.rendering.text import decimals, script_json, visible
 from tgo_pipeline.report.gallery.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.gallery.selection import ranked_units
 from tgo_pipeline.report.thumbnails import Thumbnail, make_picture, stream_images
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
     None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
     """
     report = params.report
-    if not report.gallery or not any(workspace.generations.glob("*.parquet")):
+    if not report.gallery or not parquet_files(workspace.generations):
         return None
     found = candidates(params, workspace)
     if found is None or not found.rewards:

@@ -14,7 +14,7 @@ from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.report.collect import scan_labels
 from tgo_pipeline.storage import tables
-from tgo_pipeline.storage.paths import file_name
+from tgo_pipeline.storage.paths import file_name, parquet_files
 from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def model_folders(params: Params, workspace: Workspace) -> dict[str, Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+    return parquet_files(folder)
 
 
 def _reward_columns(shard: Path) -> list[str]:
@@ -159,7 +159,7 @@ def _with_target(
     if model in samples.columns:
         known = samples.filter(pl.col("reward") == target).select("sample_id", pl.col(model).alias(target))
         return frame.join(known, on="sample_id", how="left", maintain_order="left")
-    if not (workspace.thresholds.is_file() and any(workspace.scores.glob("*.parquet"))):
+    if not (workspace.thresholds.is_file() and parquet_files(workspace.scores)):
         return frame
     combined = Target.read(params, workspace).add_to(frame)
     return combined.with_columns(pl.col(target).fill_nan(None))

@@ -26,9 +26,9 @@ from tgo_pipeline.scoring.command.plan import CallPlan, images
 from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, PromptLookup, choose
 from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
+from tgo_pipeline.storage.disk import explain_disk
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Stop
-from tgo_pipeline.storage.writing import explain_full_disk
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.engine.scorer import ScoredBatch
@@ -69,7 +69,7 @@ def score(call: Call) -> Outcome:
             f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
             "beforehand: name its column with --prompt-column, or give one --prompt."
         )
-    with explain_full_disk(call.out), held(call.out), Stop() as stop:
+    with explain_disk(call.out), held(call.out), Stop() as stop:
         return _Run(call, sources, prompts, stop).run()
 
 

@@ -1,0 +1,64 @@
+"""The first moments and the last ones of a command, when a signal must not end in a traceback.
+
+`stages` imports this before all else. A signal that comes while modules are still imported ends a command at once:
+nothing was done yet. Afterwards it raises `KeyboardInterrupt`, so that half-written files are removed on the way out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+arrived: list[int] = []
+"""The signals that came since the command began."""
+
+
+def is_command() -> bool:
+    """Whether this process is `tgo` or `python -m stages.NAME`, and not a test, a script or a worker of theirs."""
+    if "multiprocessing.spawn" in sys.modules or "multiprocessing.forkserver" in sys.modules:
+        return False
+    if sys.argv[0] != "-m":
+        return os.path.basename(sys.argv[0]) in ("tgo", "tgo.exe")
+    words = sys.orig_argv
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return module.split(".")[0] == "stages"
+
+
+def end_at_once(number: int, _frame: FrameType | None) -> None:
+    """Leave without another step of Python: modules are being imported."""
+    os.write(2, b"tgo: interrupted before anything was done.\n")
+    os._exit(INTERRUPTED)
+
+
+def leave(number: int, _frame: FrameType | None) -> None:
+    """Leave without another step of Python: all is said, and the interpreter is closing."""
+    os._exit(INTERRUPTED)
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt` where the command is; once more where Python can only report it (`_again`)."""
+    arrived.append(number)
+    raise KeyboardInterrupt
+
+
+def on_signals(handler: object) -> list[object]:
+    """Let `handler` have the signals that end a command; the handlers before."""
+    return [signal.signal(number, handler) for number in SIGNALS]  # type: ignore[arg-type]
+
+
+def _again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Where Python swallows an interrupt (callbacks of weak references, as imports have them), send it again."""
+    if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        return
+    sys.__unraisablehook__(unraisable)
+
+
+if is_command():
+    on_signals(end_at_once)
+    sys.unraisablehook = _again
