@@ -20,4 +20,5 @@ def train_demo(
     """Train the small world's two base models and five reward models from nothing (an hour and a half on two cores)."""
     from tgo_pipeline.demo_training.train import train
 
+    output.mkdir(parents=True, exist_ok=True)  # a folder that may not be written is said now, not in an hour
     train(output, seed=seed)
