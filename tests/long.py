@@ -56,6 +56,7 @@ TESTS = (
     "tests/scoring/command/test_resume.py::test_a_killed_call_*",
     "tests/scoring/command/test_wrong_inputs.py::test_a_full_disk",
     "tests/scoring/test_stage.py::test_two_processes_*",
+    "tests/stages/test_ending.py::test_a_number_that_no_folder_*",
     "tests/stages/test_ending.py::test_a_folder_that_may_not_be_written_*",
     "tests/stages/test_ending.py::test_an_interrupted_stage_*",
     "tests/stages/test_ending.py::test_terminals_that_lack_letters[[]cp1252]",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from fine_tune.distributed import launch
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import Interrupted, Stop
 
@@ -122,9 +123,10 @@ class _LaunchedStop(Stop):
 def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
     """Meet the other processes of the launcher, if there are any; the group and this process's own runtime.
 
-    Raises `TgoError` for a device that several processes cannot share out.
+    Raises `TgoError` for variables of a launcher that make no sense, for processes that cannot meet, and for a device
+    that several processes cannot share out.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = launch.size()
     if size == 1:
         yield Group(), runtime
         return
@@ -134,7 +136,7 @@ def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
     runtime = _own_runtime(runtime)
     if is_first:
         backend = "gloo" if runtime.device == "cpu" else "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+        launch.meet(backend, LONGEST_WAIT)
     try:
         group = Group(distributed.get_rank(), size, os.environ.get("ACCELERATE_USE_FSDP") == "true")
         logging.getLogger("tgo").setLevel(logging.INFO if group.is_main else logging.WARNING)
@@ -150,7 +152,7 @@ def _own_runtime(runtime: RuntimeParams) -> RuntimeParams:
 
     from tgo_pipeline.executors.runtime import process_runtime
 
-    local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local, here = launch.number("LOCAL_RANK", 0), launch.number("LOCAL_WORLD_SIZE", 1)
     gpus = torch.cuda.device_count()
     if runtime.device not in ("auto", "cuda", "cpu"):
         raise TgoError(

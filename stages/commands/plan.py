@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from stages import PARAMS, STAGES
+from tgo_pipeline.storage.chunks import MOST_ROWS
 
 if TYPE_CHECKING:
     from stages.estimate import Estimate
@@ -28,9 +29,15 @@ def plan(
     ),
     gpus: int = typer.Option(1, min=1, metavar="N", help="How many of them."),
     prompts: int = typer.Option(
-        None, min=1, metavar="N", help="Training prompts to plan for, by default those there are."
+        None,
+        min=1,
+        max=MOST_ROWS,
+        metavar="N",
+        help="Training prompts to plan for, by default those there are.",
     ),
-    test_prompts: int = typer.Option(None, min=1, metavar="N", help="Test prompts to plan for, likewise."),
+    test_prompts: int = typer.Option(
+        None, min=1, max=MOST_ROWS, metavar="N", help="Test prompts to plan for, likewise."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
     """Say what a run will take before anything is spent: images, files, disk, operations, memory, hours."""

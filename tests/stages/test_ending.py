@@ -152,3 +152,19 @@ def test_nothing_that_is_typed_acts_on_the_terminal(project: Path) -> None:
         code, output, errors = run(project, *words)
         assert code == 2
         assert not {"\x1b", "\x07", "\u202e"} & set(output + errors)
+
+
+def test_a_number_that_no_folder_can_have_takes_no_time(project: Path) -> None:
+    assert run(project, "run", "prompts")[0] == 0
+    for key, value in (("generate", 100_000_000), ("evaluate", 10**12)):
+        text = PARAMS.replace("evaluate: {}", f"evaluate: {{images_per_prompt: {value}}}")
+        if key == "generate":
+            text = PARAMS.replace("images_per_prompt: 2", f"images_per_prompt: {value}")
+        (project / "params.yaml").write_text(text)
+        for words in ("status", "plan", f"run {key}"):
+            began = time.monotonic()
+            code, output, errors = run(project, *words.split(), COLUMNS="1000")
+            assert time.monotonic() - began < 60
+            assert "Traceback" not in errors and code in (0, 2), (words, errors)
+            if key == "generate" and words != "plan":
+                assert f"images_per_prompt is {value:,} with" in output + errors, (words, output, errors)

@@ -1,12 +1,15 @@
 """Shards keep order and keep the samples of a prompt together."""
 
+import itertools
 from collections import Counter
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgo_pipeline.storage.chunks import chunks
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.chunks import chunks, require_few
 
 
 class Sample(NamedTuple):
@@ -22,3 +25,11 @@ def test_chunks(counts: list[int], size: int) -> None:
     assert all(0 < len(part) <= size for part in parts)
     spread = Counter(prompt for part in parts for prompt in {row.prompt_id for row in part})
     assert all(spread[str(prompt)] == -(-count // size) for prompt, count in enumerate(counts))
+
+
+def test_more_than_a_folder_can_have_is_refused_before_it_is_made() -> None:
+    with pytest.raises(TgoError, match="images_per_prompt is 100,000,000 with 4 prompts"):
+        require_few(4, 100_000_000)
+    require_few(4, 2_500_000)
+    with pytest.raises(TgoError, match="which makes more than 99,999 shards"):
+        chunks((Sample(str(number), 0) for number in itertools.count()), 1)

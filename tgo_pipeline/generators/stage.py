@@ -16,7 +16,7 @@ from tgo_pipeline.generators.location import guided_fingerprint, model_fingerpri
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.chunks import chunks
+from tgo_pipeline.storage.chunks import chunks, require_few
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard, Status, run_shards
 from tgo_pipeline.storage.writing import atomic
@@ -50,7 +50,11 @@ class SamplingModel(NamedTuple):
 def rows(
     prompts: Sequence[tuple[str, str]], *, images_per_prompt: int, seed: int, purpose: str
 ) -> list[PlannedImage]:
-    """One row per image of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose)."""
+    """One row per image of each (prompt_id, prompt), with the seed derived from (seed, sample id, purpose).
+
+    Raises `TgoError` for more than a folder can have.
+    """
+    require_few(len(prompts), images_per_prompt)
     return [
         PlannedImage(sample_id, prompt_id, prompt, index, derive_seed(seed, sample_id, purpose))
         for prompt_id, prompt in prompts
