@@ -11,18 +11,16 @@ import logging
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from stages import STAGES
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.inputs.demanded import lacking, read_yaml
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
 from tgo_pipeline.storage.workspace import HERE, Workspace
 from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
-DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
-"""Of the parameters that are not sections."""
 HEADER = """\
 # Written by the stage `inputs` whenever DVC runs: versions of the code, and the files that params.yaml names with a
 # digest of what they hold. DVC runs a stage again when its entry changes. Do not edit.
@@ -50,22 +48,14 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 
 def _is_of_an_earlier_pipeline(lock: Path) -> bool:
     """Whether DVC has run stages here, and none of them was this one."""
-    known = _read(lock).get("stages") or {}
+    known = read_yaml(lock).get("stages") or {}
     return bool(known) and "inputs" not in known
 
 
 def _require_sections(workspace: Workspace) -> None:
     """DVC refuses to run a stage with a parameter that is not in the file; better now than after days of sampling."""
-    stages = _read(workspace.pipeline).get("stages") or {}
-    wanted = (name for stage in stages.values() for name in stage.get("params", ()) if isinstance(name, str))
-    given = _read(workspace.params)
-    missing = [name for name in dict.fromkeys(wanted) if name.split(".")[0] not in given]
-    if missing and given:
-        lines = ", ".join(f"`{name}: {DEFAULTS.get(name, '{}')}`" for name in missing)
-        raise TgoError(
-            f"{workspace.params} lacks {', '.join(missing)}, which {workspace.pipeline} names and DVC therefore wants "
-            f"to see there: write {lines} for the defaults."
-        )
+    if said := lacking(workspace):
+        raise TgoError(said)
 
 
 def _require_commit() -> None:
@@ -82,13 +72,6 @@ def _git(*arguments: str) -> bool:
     if shutil.which("git") is None:
         return False
     return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode == 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A YAML file; empty if there is none."""
-    import yaml
-
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
 
 
 if __name__ == "__main__":

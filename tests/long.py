@@ -45,6 +45,7 @@ TESTS = (
     "tests/params/test_recipes.py::test_a_recipe_runs_*",
     "tests/planning/test_families.py::test_half_precision_*",
     "tests/plugins/test_guide.py::test_the_examples_run_*",
+    "tests/plugins/test_looking.py::test_looking_*",
     "tests/report/test_explore.py::test_thousands_of_samples_*",
     "tests/report/test_screenshots.py::*",
     "tests/rewards/engine/test_batching.py::test_batches_are_halved_*",

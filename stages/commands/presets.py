@@ -6,6 +6,9 @@ from __future__ import annotations
 def presets() -> None:
     """Print the published values of every objective by model, and the paper or code that each is from."""
     from tgo_pipeline.params.presets import table
+    from tgo_pipeline.plugins.folder import looking
     from tgo_pipeline.rendering.terminal import show
 
-    show(table())
+    with looking():
+        shown = table()
+    show(shown)

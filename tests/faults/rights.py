@@ -44,3 +44,18 @@ def require_rights_to_drop(folder: Path) -> None:
         )
     if done.returncode == 0:
         pytest.skip("this process cannot give up its right to write everywhere")
+
+
+def drop_capabilities() -> None:
+    """The same for a process that goes on as it is. Raises `OSError` where that is forbidden."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(header, data):
+        raise OSError(ctypes.get_errno(), "capget")
+    for capability in DROPPED:
+        data[0] &= ~(1 << capability)  # effective
+        data[1] &= ~(1 << capability)  # permitted
+    if libc.capset(header, data):
+        raise OSError(ctypes.get_errno(), "capset")

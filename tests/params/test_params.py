@@ -44,6 +44,8 @@ def test_the_shipped_parameters_are_valid():
         ({"threshold/percentile": 1}, r"threshold\.percentile is 1: .*strictly between 0 and 1"),
         ({"threshold/percentile": -0.1}, r"strictly between 0 and 1"),
         ({"threshold/percentile": "half"}, r"threshold\.percentile is 'half': it must be a number"),
+        ({"threshold/percentile": 10**400}, r"threshold\.percentile is 10{400}: it must be a finite number"),
+        ({"model": 7, "seed": "x" * 100_000}, r"seed is 'x{600,1000} … x+'|model is 7"),
         ({"threshold/percentile": float("nan")}, r"threshold\.percentile is nan: it must be a finite number"),
         ({"threshold/source": "proxy"}, r"threshold\.proxy is empty although source is proxy"),
         ({"generate/steps": 12.5}, r"generate\.steps is 12\.5: it must be a whole number"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
+from tgo_pipeline.inputs.demanded import lacking
 from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.storage.writing import TEMPORARY
 
@@ -27,12 +28,12 @@ STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
 _TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")
 
 
-def checks(_: Request) -> Iterator[Check]:
+def checks(case: Request) -> Iterator[Check]:
     """Permission, git, DVC, locks and leftovers of the working folder."""
     yield "folder", _writable
     yield "git", _git
     yield "dvc", _dvc
-    yield str(DVC), _stages
+    yield str(DVC), lambda: _stages(case.path if case.params else None)
     yield "lock", _locks
     yield "leftovers", _leftovers
 
@@ -105,7 +106,7 @@ def _dvc() -> Iterator[Finding]:
         yield ok("dvc", f"initialised in {root}.")
 
 
-def _stages() -> Iterator[Finding]:
+def _stages(params: Path | None) -> Iterator[Finding]:
     import yaml
     from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
     from voluptuous import Invalid
@@ -129,6 +130,8 @@ def _stages() -> Iterator[Finding]:
         )
         return
     yield ok(str(DVC), f"{len(stages)} stages.")
+    if params is not None and (said := lacking(HERE.moved(params=params))):
+        yield warn(str(DVC), f"{said} `tgo run` needs none of it.")
 
 
 def _locks() -> Iterator[Finding]:

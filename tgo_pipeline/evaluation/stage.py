@@ -189,7 +189,7 @@ def _write_summaries(workspace: Workspace, results: pa.Table, shown: list[str]) 
     with atomic(workspace.metrics / "evaluate.json") as temporary:
         temporary.write_text(json.dumps(metrics(results, shown), indent=2) + "\n")
     with atomic(workspace.plots / "win_rates.csv") as temporary:
-        temporary.write_text(win_rates_csv(results))
+        temporary.write_text(win_rates_csv(results), encoding="utf-8")
 
 
 def _log_results(made: Mapping[str, pa.Table]) -> None:

@@ -53,6 +53,8 @@ __all__ = [
 ]
 EMBEDDED = ("demo", "demo-masked")
 """Models that ship with the package."""
+LONGEST = 2000
+"""Characters of an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,4 +117,9 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     except UnicodeDecodeError as error:
         raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
     except TgoError as error:
-        raise TgoError(f"{path}: {error}") from None
+        raise TgoError(f"{path}: {_shortened(str(error))}") from None
+
+
+def _shortened(message: str) -> str:
+    """A message without the middle of a value that goes on for pages."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"

@@ -111,12 +111,20 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
             except ValueError:
                 pass
         _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, value, "a number")
-        _expect(math.isfinite(float(value)), where, value, "a finite number")
+        _expect(_is_finite(value), where, value, "a finite number")
         return float(value)
     names = {int: "a whole number", bool: "true or false", str: "text"}
     right = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     _expect(right, where, value, names[hint])
     return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a float can hold a number; whole numbers may be larger than any."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _expect(condition: bool, where: str, value: Any, what: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.parsing import parse, read_data
+from tgo_pipeline.plugins.folder import NotChecked
 from tgo_pipeline.plugins.kinds import OBJECTIVE
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def table() -> Table:
 
 def _options(objective: str) -> str:
     """The options of an installed objective with their defaults, for the table."""
-    kind = getattr(OBJECTIVE.find(objective), "Options", None)
+    try:
+        kind = getattr(OBJECTIVE.find(objective), "Options", None)
+    except NotChecked as error:
+        return str(error)
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     return ", ".join(f"options.{each.name} {_default(each)}" for each in fields)
 

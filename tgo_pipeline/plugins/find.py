@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import logging
+import multiprocessing
 import re
 import sys
 import traceback
@@ -13,6 +16,7 @@ from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.plugins import folder
 from tgo_pipeline.storage.disk import explanation
 
+log = logging.getLogger("tgo")
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _LOADED: dict[str, str] = {}
 """The files of parts that were imported from outside this package, and what each part is called in messages."""
@@ -30,6 +34,8 @@ def load(what: str, reference: str) -> Any:
     """
     module, path = reference.split(":")
     folder.require_leave(what, reference)
+    if folder.is_of_project(reference):
+        _announce(what, module)
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     found = _import(what, module)
@@ -42,6 +48,14 @@ def load(what: str, reference: str) -> Any:
         if file := getattr(sys.modules.get(name), "__file__", None):
             _LOADED[file] = what
     return found
+
+
+@functools.cache  # once a process is enough
+def _announce(what: str, module: str) -> None:
+    """Name code of the project folder before it runs."""
+    if multiprocessing.parent_process() is None:
+        files = folder.code_files(f"{module}:")
+        log.info("%s: running code of this folder, %s", what, files[0] if files else module)
 
 
 def _import(what: str, module: str) -> Any:

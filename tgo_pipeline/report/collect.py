@@ -165,12 +165,12 @@ def _rows(path: Path, kind: type, schema: pa.Schema) -> Any:
 
 
 def score_histograms(plots: Path) -> dict[str, list[HistogramBin]] | None:
-    """The histogram of every reward that the threshold stage wrote to `scores.csv`."""
+    """The histogram of every reward that the threshold stage wrote to `scores.csv`, by its name in that file."""
     path = plots / "scores.csv"
     if not path.is_file():
         return None
     histograms: dict[str, list[HistogramBin]] = {}
-    with path.open(newline="") as stream:
+    with path.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             part = HistogramBin(float(row["bin_low"]), float(row["bin_high"]), int(float(row["count"])))
             histograms.setdefault(row["reward"], []).append(part)

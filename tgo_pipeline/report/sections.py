@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tgo_pipeline.params import Params
+from tgo_pipeline.rendering.sheets import cell
 from tgo_pipeline.report import collect, summary, training
 from tgo_pipeline.report.charts import sections as charts
 from tgo_pipeline.report.collect import EvaluationRow
@@ -78,9 +79,9 @@ def scores(params: Params, workspace: Workspace) -> ScoresSection | None:
     rows = sorted(rows, key=lambda row: row.reward != target)
     histograms = collect.score_histograms(workspace.plots) or {}
     drawn = {
-        row.reward: charts.score_histogram(histograms[row.reward], row)
+        row.reward: charts.score_histogram(histograms[cell(row.reward)], row)
         for row in rows
-        if row.reward in histograms
+        if cell(row.reward) in histograms
     }
     feedback = collect.feedback_counts(workspace.metrics, params.score.feedback)
     return ScoresSection(target, feedback, rows, drawn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tgo_pipeline.rendering.sheets import written
 from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.writing import atomic
 
@@ -46,13 +46,14 @@ def histogram(values: np.ndarray, tau: float, bins: int = BINS) -> list[Bin]:
 
 def write_csv(histograms: Mapping[str, Sequence[Bin]], taus: Mapping[str, float], path: Path) -> None:
     """All histograms as one long table for `dvc plots` and its template `threshold_histogram`."""
-    with atomic(path) as temporary, temporary.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["reward", "bin_low", "bin_high", "count", "positive", "tau"])
-        for reward, bars in histograms.items():
-            for bar in bars:
-                side = str(bar.positive).lower()
-                writer.writerow([reward, bar.low, bar.high, bar.count, side, taus[reward]])
+    rows = (
+        (reward, bar.low, bar.high, bar.count, str(bar.positive).lower(), taus[reward])
+        for reward, bars in histograms.items()
+        for bar in bars
+    )
+    columns = ("reward", "bin_low", "bin_high", "count", "positive", "tau")
+    with atomic(path) as temporary:
+        temporary.write_text(written(columns, rows, end="\r\n"), encoding="utf-8", newline="")
 
 
 def chart(row: Mapping[str, Any], bars: Iterable[Bin]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tgo_pipeline.evaluation.tables.export import SCHEMAS, export, source, text
 from tgo_pipeline.evaluation.tables.legend import facts_text
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.params.parsing import read_data
-from tgo_pipeline.rendering import latex, markdown
+from tgo_pipeline.rendering import latex, markdown, sheets
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 from tgo_pipeline.storage.workspace import Workspace
 
@@ -132,7 +132,7 @@ def test_csv_and_parquet_hold_every_row_with_all_digits(tables: Path, name: str)
             elif pa.types.is_floating(kinds[column]):
                 assert float(cell) == value
             else:
-                assert cell == str(value)
+                assert cell == str(sheets.cell(value))
     assert read_metadata(tables / f"{name}.parquet")["legend"] == LEGEND
     assert json.loads((tables / f"{name}.legend.json").read_text(encoding="utf-8")) == LEGEND
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +20,7 @@ from tgo_pipeline.evaluation.statistics.intervals import (
 from tgo_pipeline.evaluation.statistics.scores import ALL, PairedScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.rendering.sheets import written
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
 
@@ -200,8 +199,4 @@ def win_rates_csv(table: pa.Table) -> str:
         "effect",
         "is_target",
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.to_pylist())
-    return text.getvalue()
+    return written(keys, ([row[key] for key in keys] for row in table.to_pylist()))

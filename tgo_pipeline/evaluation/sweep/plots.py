@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.evaluation.statistics.diversity import CLIP, PIXELS
+from tgo_pipeline.rendering.sheets import written
 from tgo_pipeline.storage.writing import atomic
 from tgo_pipeline.thresholds.plots import write_charts
 
@@ -29,20 +28,13 @@ def write_plots(table: pa.Table, rewards: Sequence[str], plots: Path, confidence
     """`plots`/sweep.csv, and `strength` and `diversity` in `plots`/sweep as Vega-Lite and as SVG."""
     rows = table.to_pylist()
     with atomic(plots / "sweep.csv") as temporary:
-        temporary.write_text(_csv(rows))
+        content = written(list(rows[0]), (row.values() for row in rows), end="\r\n")
+        temporary.write_text(content, encoding="utf-8")
     charts = {
         "strength": strength_chart(rows, confidence),
         "diversity": diversity_chart(rows, rewards),
     }
     write_charts(charts, plots / "sweep")
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def strength_chart(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +17,7 @@ from tgo_pipeline.evaluation.statistics.means import MODELS
 from tgo_pipeline.evaluation.tables import published
 from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
 from tgo_pipeline.evaluation.tables.tables import SHEETS, TITLES
-from tgo_pipeline.rendering import latex, markdown
+from tgo_pipeline.rendering import latex, markdown, sheets
 from tgo_pipeline.rendering.table import Document, Sheet
 from tgo_pipeline.storage.tables import read_metadata, read_table, write_table
 from tgo_pipeline.storage.workspace import Workspace
@@ -42,13 +40,13 @@ def document(name: str, path: Path) -> Document:
     """What is shown of a table that the evaluation wrote. Raises `TgoError` if it is missing or of another schema."""
     rows = read_table(path, SCHEMAS[name]).to_pylist()
     metadata = read_metadata(path)
-    sheets = SHEETS[name](rows, metadata["confidence"])
-    if not sheets:
-        sheets = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]
+    shown = SHEETS[name](rows, metadata["confidence"])
+    if not shown:
+        shown = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]
     legend = metadata.get("legend", {})
     if metadata.get("published"):
-        sheets += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])
-    return Document(TITLES[name], sheets, _lines(legend))
+        shown += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])
+    return Document(TITLES[name], shown, _lines(legend))
 
 
 def _lines(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[tuple[str, str]]]:
@@ -77,11 +75,7 @@ def _latex(name: str, path: Path) -> str:
 def _csv(name: str, path: Path) -> str:
     """All rows and columns with all digits; null is empty."""
     table = read_table(path, SCHEMAS[name])
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, table.column_names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.to_pylist())
-    return stream.getvalue()
+    return sheets.written(table.column_names, (row.values() for row in table.to_pylist()))
 
 
 FORMATS: Mapping[str, Callable[[str, Path], str]] = {"md": _markdown, "tex": _latex, "csv": _csv}
