@@ -46,7 +46,7 @@ def write(
 
     `sampling` is how the objective wants its result to be sampled (`Objective.sampling`).
     """
-    from tgo_pipeline.generators.pipelines import quiet
+    from tgo_pipeline.generators.networks.notes import quiet
 
     description = {
         "base": params.model,

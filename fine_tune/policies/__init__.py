@@ -52,11 +52,11 @@ def policy_identity(model: str, revision: str | None, chosen: str | None) -> dic
 
     Of a model on the hub the class of the pipeline is not asked for: name its family in `fine_tune.policy`.
     """
-    from tgo_pipeline.generators.location import INDEX, locate, read_json
+    from tgo_pipeline.generators.location import locate, read_index
 
     installed = POLICY.installed()
     if chosen is None and installed and (folder := locate(model, revision).folder) is not None:
-        kind = read_json(folder / INDEX).get("_class_name")
+        kind = read_index(folder)["_class_name"]
         chosen = kind if kind in installed else None
     part = POLICY.identity(chosen) if chosen is not None else None
     return {} if part is None else {"own_family": part}

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.doctor.conftest import Doctor
-from tests.doctor.toy import PARAMS, write_model, write_params
+from tests.doctor.toy import PARAMS, UNET, VAE, write_model, write_params
 from tgo_pipeline.rewards.files.releases import LAION_AESTHETIC
 
 SHARD = "unet/diffusion_pytorch_model-00002-of-00002.safetensors"
+VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
 INDEX = "unet/diffusion_pytorch_model.safetensors.index.json"
 
 
@@ -29,8 +32,16 @@ def forget(index: Path) -> None:
     index.write_text(json.dumps(places))
 
 
-def only_variant(file: Path) -> None:
-    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+def another_variant(file: Path) -> None:
+    file.rename(file.with_name("diffusion_pytorch_model.ema.safetensors"))
+
+
+def change(file: Path, tensors: dict[str, Any]) -> None:
+    save_file({**load_file(file), **tensors}, file)
+
+
+def without(file: Path, name: str) -> None:
+    save_file({key: value for key, value in load_file(file).items() if key != name}, file)
 
 
 BROKEN: dict[str, tuple[str, Callable[[Path], Any], str]] = {
@@ -43,12 +54,53 @@ BROKEN: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"),
         "is a Git LFS pointer",
     ),
-    "config missing": ("vae/config.json", Path.unlink, "vae has no config.json"),
-    "weights missing": ("vae/diffusion_pytorch_model.safetensors", Path.unlink, "vae has no weights"),
-    "only a variant": (
-        "vae/diffusion_pytorch_model.safetensors",
-        only_variant,
-        "there is only diffusion_pytorch_model.fp16.safetensors",
+    "config missing": ("vae/config.json", Path.unlink, "vae/config.json cannot be read"),
+    "weights missing": (VAE_FILE, Path.unlink, "vae has no weights"),
+    "only another variant": (
+        VAE_FILE,
+        another_variant,
+        "there is only diffusion_pytorch_model.ema.safetensors",
+    ),
+    "tensor left out": (VAE_FILE, lambda file: without(file, "quant_conv.bias"), "it lacks quant_conv.bias"),
+    "tensor too many": (
+        VAE_FILE,
+        lambda file: change(file, {"more": np.zeros(3, np.float32)}),
+        "it has unknown more",
+    ),
+    "another shape": (
+        VAE_FILE,
+        lambda file: change(file, {"quant_conv.bias": np.zeros(3, np.float32)}),
+        "another shape for quant_conv.bias (3,) instead of (8,)",
+    ),
+    "whole numbers": (
+        VAE_FILE,
+        lambda file: change(file, {"quant_conv.bias": np.zeros(8, np.int64)}),
+        "no numbers of the kind of quant_conv.bias",
+    ),
+    "config of other sizes": (
+        "vae/config.json",
+        lambda file: file.write_text('{"block_out_channels": [8], "norm_num_groups": 2}'),
+        "another shape for",
+    ),
+    "config of a wrong type": (
+        "vae/config.json",
+        lambda file: file.write_text('{"block_out_channels": "wide"}'),
+        "vae/config.json describes no network that can be built",
+    ),
+    "config nested too deeply": (
+        "vae/config.json",
+        lambda file: file.write_text("[" * 100_000 + "]" * 100_000),
+        "vae/config.json cannot be read as JSON",
+    ),
+    "part of a wrong type": (
+        "model_index.json",
+        lambda file: file.write_text(file.read_text().replace('["diffusers", "AutoencoderKL"]', "null")),
+        "model_index.json: vae is None, not a library and a class",
+    ),
+    "index that leads elsewhere": (
+        INDEX,
+        lambda file: file.write_text(file.read_text().replace(Path(SHARD).name, "../x.safetensors")),
+        "is in '../x.safetensors', which is no file beside it",
     ),
     "no index": ("model_index.json", Path.unlink, "has no model_index.json"),
 }
@@ -59,10 +111,10 @@ def test_a_whole_model(doctor: Doctor, project: Path):
     write_params(project, model="sd")
     shown = doctor()
     assert shown.code == 0, shown.text
-    assert "ok model: sd: unet 30, vae 12." in shown.line
-    # float32: 30 trained numbers with gradient and two moments; two checkpoints of three numbers each, 42 in the result
-    assert "training take at least 0.48 kB" in shown.line
-    assert "take at least 0.888 kB" in shown.line
+    assert f"ok model: sd: unet {UNET:,}, vae {VAE:,}." in shown.line
+    # float32: trained numbers with gradient and two moments; two checkpoints of three numbers each, and the result
+    assert f"training take at least {4 * 4 * UNET / 1e3:.3g} kB" in shown.line
+    assert f"take at least {4 * (2 * 3 * UNET + UNET + VAE) / 1e3:.3g} kB" in shown.line
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -74,6 +126,22 @@ def test_a_model_that_is_not_whole(doctor: Doctor, project: Path, what: str):
     assert shown.code == 2
     assert message in shown.line
     assert shown.text.count(" fail ") == 1
+
+
+def test_a_model_that_is_read_with_a_note(doctor: Doctor, project: Path):
+    model = write_model(project / "sd")
+    file = model / VAE_FILE
+    save_file({f"module._orig_mod.{key}": value for key, value in load_file(file).items()}, file)
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    write_params(project, model="sd")
+    shown = doctor()
+    assert shown.code == 0, shown.text
+    assert "note model: sd/vae: there is only the variant fp16 of its weights" in shown.line
+    assert (
+        "sd/vae was saved from a wrapped network: its names are read without module., _orig_mod."
+        in shown.line
+    )
+    assert f"ok model: sd: unet {UNET:,}, vae {VAE:,}." in shown.line
 
 
 def test_a_model_that_is_no_folder(doctor: Doctor, project: Path):
@@ -201,7 +269,7 @@ def test_modules_of_a_guidance(doctor: Doctor, project: Path):
     shown = doctor()
     assert shown.code == 2
     assert (
-        "ok generate.guidance.positive: adapter/pytorch_lora_weights.safetensors: an adapter of 12"
+        f"ok generate.guidance.positive: adapter/pytorch_lora_weights.safetensors: an adapter of {VAE:,}"
         in shown.line
     )
     assert "is an adapter of another/model, not of demo" in shown.line

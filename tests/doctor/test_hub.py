@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from tests.doctor.conftest import Doctor
 from tests.doctor.hub_server import SHA, HubServer, Repo
-from tests.doctor.toy import ROOT, Shown, write_model, write_params
+from tests.doctor.toy import ROOT, UNET, VAE, Shown, write_model, write_params
 from tgo_pipeline.doctor.hub.findings import pipeline_files
 from tgo_pipeline.doctor.hub.urls import size_at
 from tgo_pipeline.hub.errors import Unavailable
@@ -159,7 +159,7 @@ def test_offline_everything_is_looked_for_in_the_cache(
     shown = doctor()
     assert shown.code == 2
     assert "note endpoint: HF_HUB_OFFLINE is set" in shown.line
-    assert "unet 30, vae 12." in shown.line
+    assert f"unet {UNET:,}, vae {VAE:,}." in shown.line
     assert "the cache has no config.json, model.safetensors or pytorch_model.bin" in shown.line
     assert f"fail prompts.train: org/pickapic@{SHA} is streamed from the hub: name a local copy" in shown.line
 

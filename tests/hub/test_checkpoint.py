@@ -12,7 +12,7 @@ from torch import nn
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import load_weights, read_weights, write_weights
-from tgo_pipeline.hub.integrity import refuse_imposter
+from tgo_pipeline.hub.weight_files import refuse_imposter
 
 STATE = {"a.weight": torch.ones(3, 2).half(), "a.bias": torch.zeros(3), "n": torch.tensor(5)}
 

@@ -11,6 +11,7 @@ from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import models, modules, rewards
+from tgo_pipeline.hub import weight_files
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 from tgo_pipeline.storage.paths import parquet_files
 
@@ -61,7 +62,7 @@ def _model(subject: str, model: str, revision: str | None) -> Iterator[Finding]:
     from tgo_pipeline.generators.location import described_guidance, locate
 
     if file := adapter_file(model):
-        yield ok(subject, f"{file}: an adapter of {weights.count(file):,} numbers.")
+        yield ok(subject, f"{file}: an adapter of {weight_files.count([file]):,} numbers.")
         return
     if described := described_guidance(model):
         base, pinned, guidance = described
@@ -74,7 +75,7 @@ def _model(subject: str, model: str, revision: str | None) -> Iterator[Finding]:
     if location.adapter is not None:
         yield from _adapter(subject, location.adapter)
     if location.folder is not None:
-        yield from pipeline(subject, location.folder)
+        yield from weights.pipeline(subject, location.folder)
 
 
 def _adapter(subject: str, folder: Path) -> Iterator[Finding]:
@@ -82,31 +83,7 @@ def _adapter(subject: str, folder: Path) -> Iterator[Finding]:
     if not files:
         yield fail(subject, f"{folder} holds no adapter, although its tgo.json says so: run fine_tune again.")
     for file in files:
-        yield ok(subject, f"{file}: an adapter of {weights.count(file):,} numbers.")
-
-
-def pipeline(subject: str, folder: Path) -> Iterator[Finding]:
-    """Whether every network of a pipeline folder is whole; one line if all are."""
-    from tgo_pipeline.errors import TgoError
-
-    counts: dict[str, int] = {}
-    broken = []
-    for name in weights.networks(folder):
-        try:
-            counts[name] = weights.numbers(folder / name)
-        except TgoError as error:
-            broken.append(fail(f"{subject}, {name}", str(error)))
-    yield from broken
-    if not broken:
-        parts = ", ".join(f"{name} {_short(number)}" for name, number in counts.items())
-        yield ok(subject, f"{folder}: {parts}.")
-
-
-def _short(number: int) -> str:
-    for unit, name in ((10**9, "billion"), (10**6, "million")):
-        if number >= unit:
-            return f"{number / unit:.3g} {name}"
-    return f"{number:,}"
+        yield ok(subject, f"{file}: an adapter of {weight_files.count([file]):,} numbers.")
 
 
 def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
@@ -124,7 +101,7 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
         yield ok(subject, "the demo's, which comes with this package.")
     elif spec.source is not None and not hub_place(name, spec.source):
         for file in _weight_files(name, spec.source):
-            weights.count(file)
+            weight_files.count([file])
         yield ok(subject, f"{spec.source} (fingerprint {identity}).")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +60,17 @@ def _pinned(revision: str | None) -> str:
 def _index(folder: Path | None, hub_id: str | None, revision: str | None) -> dict[str, Any]:
     from huggingface_hub import try_to_load_from_cache
 
-    from tgo_pipeline.generators.location import INDEX
+    from tgo_pipeline.generators.location import INDEX, read_index
 
     if folder is None:
         cached = try_to_load_from_cache(str(hub_id), INDEX, revision=revision)
         if not isinstance(cached, str):
             return {}
         folder = Path(cached).parent
-    return json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return read_index(folder)
 
 
 def _scheduler(index: dict[str, Any]) -> str | None:
-    part = index.get("scheduler")
-    return part[1] if isinstance(part, list) and len(part) == 2 else None
+    from tgo_pipeline.generators.location import components
+
+    return components(index).get("scheduler")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.generators.networks.notes import without_notes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,20 +68,6 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
     ) in weights:  # torch computes products with weights that want gradients in another way
         parameter.requires_grad_(wanted)
     _drop_from_text_encoders(pipeline, file, name)
-
-
-@contextlib.contextmanager
-def without_notes() -> Iterator[None]:
-    """Without what the libraries say of adapters that are as they should be: several of them, none for the text."""
-    loader = logging.getLogger("diffusers.loaders.lora_base")
-    level = loader.level
-    loader.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            yield
-    finally:
-        loader.setLevel(level)
 
 
 def _active_adapters(network: Any) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import adapter_file
+from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ def sampling_hints(model: str) -> dict[str, str]:
     """How a tuned model wants to be sampled (`prompt_prefix`, `negative_prompt`); empty for any other model."""
     if model in DEMOS:
         return {}
-    return dict(description(Path(model).expanduser()).get("sampling", {}))
+    folder = Path(model).expanduser()
+    hints = description(folder).get("sampling") or {}
+    if not isinstance(hints, dict) or not all(isinstance(text, str) for text in hints.values()):
+        raise TgoError(f"{folder / TUNED}: sampling is {hints!r}, not names and texts: run fine_tune again.")
+    return hints
 
 
 def _base(tuned: dict[str, Any], folder: Path) -> str:
@@ -107,27 +112,44 @@ def _base(tuned: dict[str, Any], folder: Path) -> str:
 def _complete(folder: Path) -> Path:
     if not (folder / INDEX).is_file():
         raise TgoError(f"{folder} has no {INDEX}, so it is not a pipeline folder. {LAYOUT}")
-    index = read_json(folder / INDEX)
-    missing = [name for name, part in index.items() if _is_component(part) and not (folder / name).is_dir()]
-    missing = [name for name in missing if name != "safety_checker"]
-    if missing:
+    lacking = [name for name in components(read_index(folder)) if not (folder / name).is_dir()]
+    if missing := [name for name in lacking if name != "safety_checker"]:
         raise TgoError(f"{folder} lacks the subfolders {', '.join(missing)} that its {INDEX} names. {LAYOUT}")
     return folder
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a pipeline folder. Raises `TgoError` that names the key which does not say what it should."""
+    index = read_json(folder / INDEX)
+    check_index(index, f"{folder / INDEX}")
+    for name, part in index.items():
+        if (folder / name).is_dir() and part not in ([None, None], False) and not _is_component(part):
+            raise TgoError(
+                f"{folder / INDEX}: {name} is {part!r}, not a library and a class such as ['diffusers', "
+                "'AutoencoderKL']: copy the model again."
+            )
+    return index
+
+
+def check_index(index: Mapping[str, Any], place: str) -> None:
+    """Raise `TgoError` unless an index names the class of its pipeline."""
+    kind = index.get("_class_name")
+    if not isinstance(kind, str):
+        raise TgoError(f"{place}: _class_name is {kind!r}, not the name of a pipeline's class. {LAYOUT}")
+
+
+def is_meissonic(index: Mapping[str, Any]) -> bool:
+    """Whether the index is that of a Meissonic model, published or written here."""
+    return index.get("_class_name") in MEISSONIC and "vqvae" in index
+
+
+def components(index: Mapping[str, Any]) -> dict[str, str]:
+    """The parts that an index names, and their classes."""
+    return {name: part[1] for name, part in index.items() if _is_component(part)}
+
+
 def _is_component(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 2 and None not in part
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder. Raises `TgoError` if the file holds none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
-    if not isinstance(content, dict):
-        raise TgoError(f"{path} holds a JSON {type(content).__name__}, not an object: copy the model again.")
-    return content
+    return isinstance(part, list) and len(part) == 2 and all(isinstance(each, str) for each in part)
 
 
 def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | None:

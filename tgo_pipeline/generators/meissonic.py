@@ -30,6 +30,7 @@ PARTS: dict[str, Any] = {
     "transformer": MeissonicTransformer2DModel,
     "scheduler": AmusedScheduler,
 }
+NETWORKS = {name: PARTS[name] for name in ("vqvae", "text_encoder", "transformer")}
 SCORE = 6
 """The aesthetic score that images are asked to have, the last of the micro-conditions."""
 
@@ -81,10 +82,9 @@ class MeissonicPipeline(DiffusionPipeline):
         for name, kind in PARTS.items():
             if name in parts:
                 continue
-            weights = name in ("vqvae", "text_encoder", "transformer")
             load = _transformer if name == "transformer" else kind.from_pretrained
             parts[name] = load(
-                pretrained_model_name_or_path, subfolder=name, **(options if weights else place)
+                pretrained_model_name_or_path, subfolder=name, **(options if name in NETWORKS else place)
             )
         return cls(**parts, sample_size=index.get("sample_size"))
 

@@ -16,7 +16,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import network_name, read_adapter, write_adapter
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.location import TUNED, description
-from tgo_pipeline.generators.pipelines import quiet
+from tgo_pipeline.generators.networks.notes import quiet
 from tgo_pipeline.storage.writing import atomic_folder
 
 if TYPE_CHECKING:

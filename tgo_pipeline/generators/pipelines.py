@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
-from tgo_pipeline.generators.location import LAYOUT, MEISSONIC, Location, locate
-from tgo_pipeline.hub.errors import refusal
+from tgo_pipeline.generators.location import LAYOUT, Location, is_meissonic, locate, read_index
+from tgo_pipeline.generators.networks.fetching import fetch_pipeline
+from tgo_pipeline.generators.networks.notes import quiet, without_notes
+from tgo_pipeline.generators.networks.parts import load_networks
 from tgo_pipeline.params.checks import Precision
 
 if TYPE_CHECKING:
@@ -39,62 +40,57 @@ def open_pipeline(
     if location.hub_id is not None:
         log.info("%s is not a folder here: taking it from the model hub or its local cache", location)
     with quiet():
-        pipeline = _open(location, without)
+        pipeline = _open(location, without, precision)
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
-    _cast(pipeline, precision)
+        _cast(pipeline, precision)
     if hasattr(pipeline, "watermark"):
         pipeline.watermark = None  # what SDXL writes into its images would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
-def _open(location: Location, without: Sequence[str]) -> DiffusionPipeline:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-    from safetensors import SafetensorError
-
+def _open(location: Location, without: Sequence[str], precision: Precision) -> DiffusionPipeline:
+    folder = location.folder or fetch_pipeline(location, without)
+    index = read_index(folder)
+    left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
+    networks = load_networks(folder, index, left_out.keys(), _dtype(precision))
     try:
-        index: Any = DiffusionPipeline.load_config(str(location), revision=location.revision)
-        return _pipeline_class(index).from_pretrained(
-            str(location),
-            revision=location.revision,
-            **(dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)),  # type: ignore[arg-type]
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise TgoError(_explain(location, error)) from error
+        return _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)  # type: ignore[arg-type]
+    except TgoError:
+        raise
+    except Exception as error:  # a damaged configuration makes the libraries fail anywhere
+        reason = f"{type(error).__name__}: {in_one_line(error).rstrip('.')}"
+        raise TgoError(
+            f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
+        ) from error
 
 
-def _left_out(index: Any, without: Sequence[str]) -> list[str]:
+def _left_out(index: Mapping[str, Any], without: Sequence[str]) -> list[str]:
     """Parts to pass as None: those of `without` that the pipeline has, and those that its folder was saved without."""
-    return [name for name, part in index.items() if name in without or part in ([None, None], (None, None))]
+    return [name for name, part in index.items() if name in without or part == [None, None]]
 
 
-def _pipeline_class(index: dict[str, Any]) -> type[DiffusionPipeline]:
+def _pipeline_class(index: Mapping[str, Any]) -> type[DiffusionPipeline]:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-    if index["_class_name"] in MEISSONIC and "vqvae" in index:
+    if is_meissonic(index):
         from tgo_pipeline.generators.meissonic import MeissonicPipeline
 
         return MeissonicPipeline
     return DiffusionPipeline
 
 
-def _without_safety_checker(index: Any) -> dict[str, Any]:
+def _without_safety_checker(index: Mapping[str, Any]) -> dict[str, Any]:
     if "safety_checker" not in index:
         return {}
     return {"safety_checker": None, "requires_safety_checker": False}
 
 
-def _explain(location: Location, error: Exception) -> str:
-    if location.folder is not None:
-        reason = in_one_line(error).rstrip(".") or type(error).__name__
-        return f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
-    at = f" at revision {location.revision}" if location.revision else ""
-    reason = refusal(error, str(location.hub_id), revision=location.revision)
-    return (
-        f"model is {location.hub_id!r}: there is no such folder here, and the model hub did not give it{at} "
-        f"({reason}). On a machine without network put the pipeline's files into a folder and name that. {LAYOUT}"
-    )
+def _dtype(precision: Precision) -> torch.dtype:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def _cast(pipeline: Any, precision: Precision) -> None:
@@ -108,13 +104,11 @@ def _cast(pipeline: Any, precision: Precision) -> None:
             f"precision is fp16, but {type(pipeline).__name__} has T5, which overflows in it: use bf16 or fp32."
         )
     for network in networks:
-        {"fp32": network.float, "bf16": network.bfloat16, "fp16": network.half}[precision]()
+        network.to(_dtype(precision))
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:
     from safetensors import SafetensorError
-
-    from tgo_pipeline.generators.adapters import without_notes
 
     try:
         with without_notes():
@@ -143,33 +137,3 @@ def fuse_adapter(pipeline: Any) -> None:
     else:
         pipeline.transformer.fuse_lora()
         pipeline.transformer.unload_lora()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide the libraries' progress bars of loading and saving, and notes that a user can do nothing about."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    bars = [each for each in (diffusers_log, transformers_log) if each.is_progress_bar_enabled()]
-    loggers = [
-        logging.getLogger(f"diffusers.{name}")
-        for name in ("pipelines.pipeline_utils", "models.modeling_utils")
-    ]
-    for each in bars:
-        each.disable_progress_bar()
-    for logger in loggers:
-        logger.addFilter(_is_of_use)
-    try:
-        yield
-    finally:
-        for each in bars:
-            each.enable_progress_bar()
-        for logger in loggers:
-            logger.removeFilter(_is_of_use)
-
-
-def _is_of_use(record: logging.LogRecord) -> bool:
-    """aMUSEd's pipeline is called deprecated at every load, its network warns of an empty list of modules."""
-    message = record.getMessage()
-    return "has been deprecated" not in message and "kept in float32: []" not in message

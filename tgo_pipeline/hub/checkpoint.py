@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
-from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.errors import TgoError, first_line, in_one_line
+from tgo_pipeline.hub import weight_files
+from tgo_pipeline.hub.json_files import read_json
 
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises `TgoError` if the file is not one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TgoError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise TgoError(f"{path} holds {type(value).__name__}, expected an object.")
-    return value
+__all__ = [
+    "described_by",
+    "load_weights",
+    "read_json",
+    "read_weights",
+    "unwrapped",
+    "write_json",
+    "write_weights",
+]
+log = logging.getLogger("tgo")
+WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
+"""What torch.compile, FSDP, activation checkpointing and peft put into the name of what they wrap, at any place."""
+PREFIXES = ("module.", "base_model.model.")
+"""What DistributedDataParallel and peft put before all names."""
+_INNER = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(WRAPPED)})\.")
 
 
 @contextlib.contextmanager
 def described_by(path: Path) -> Iterator[None]:
-    """Turn what libraries raise for sizes that make no network into a `TgoError` that names the configuration."""
+    """Turn what libraries raise for sizes that make no network into a `TgoError` that names the configuration.
+
+    Any error: what a library does with a number in place of a list, or a negative size, is not to be foreseen.
+    """
     try:
         yield
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, StrictDataclassError) as error:
-        reason = f"{type(error).__name__}: {error}"
+    except TgoError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
         raise TgoError(f"{path} describes no network that can be built ({reason}).") from error
 
 
@@ -46,12 +58,18 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file or a pickled state dict (tensors only), on the CPU, in the file's own types.
+    """Read a safetensors file, a pickled state dict (tensors only) or the shards of an index, on the CPU, types kept.
 
-    The file is mapped: a tensor takes no memory until it is used. A dict with `state_dict` inside is unwrapped.
-    Raises `TgoError` if the file is damaged or holds anything else.
+    Files are mapped: a tensor takes no memory until it is used. A dict with `state_dict` inside is unwrapped, and so
+    are the names of a wrapped network (`unwrapped`). Raises `TgoError` if a file is damaged or holds anything else.
     """
-    from safetensors import SafetensorError
+    state: dict[str, Tensor] = {}
+    for file in weight_files.shards(path):
+        state |= _read(file)
+    return unwrapped(state, path)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
@@ -59,23 +77,58 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which cannot be mapped
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if unsafe := re.search(r"Unsupported (?:global|class|operand).*", str(error)):
+    except Exception as error:  # a damaged file makes a reader fail anywhere
+        unsafe = re.search(r"Unsupported (?:global|class|operand).*", str(error))
+        if unsafe and isinstance(error, pickle.UnpicklingError):
             raise TgoError(
                 f"{path} holds more than tensors, which may run code when it is read ({unsafe[0].strip()}): ask its "
                 "authors for a plain state dict."
             ) from error
-        raise TgoError(_damaged(path, error)) from error
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise TgoError(_damaged(path, error)) from error
+        raise TgoError(
+            f"{path} cannot be read as weights ({first_line(error)}): download it again."
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
         raise TgoError(f"{path} is not a state dict: expected names and tensors.")
     return state
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} cannot be read as weights ({first_line(error)}): download it again."
+def _is_named_tensor(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def unwrapped(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of a network that was saved inside a wrapper (DDP, FSDP, torch.compile, peft) by its own names.
+
+    One line says what was left out of the names. Raises `TgoError` if two tensors then have one name.
+    """
+    names, left_out = _own_names(list(state))
+    if not left_out:
+        return dict(state)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TgoError(
+            f"{path} holds {twice} twice, with and without {' and '.join(left_out)}: save it again."
+        )
+    log.warning(
+        "%s was saved from a wrapped network: its names are read without %s", path, ", ".join(left_out)
+    )
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _own_names(names: list[str]) -> tuple[list[str], list[str]]:
+    """Names without those of wrappers, which may lie in one another, and what was left out, such as `module.`."""
+    left_out: dict[str, None] = {}
+    before: list[str] = []
+    while names != before:
+        before = names
+        for prefix in PREFIXES:
+            if names and all(name.startswith(prefix) for name in names):
+                names = [name.removeprefix(prefix) for name in names]
+                left_out[prefix] = None
+        left_out |= dict.fromkeys(each for name in names for each in _INNER.findall(name))
+        names = [_INNER.sub("", name) for name in names]
+    return names, list(left_out)
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -103,24 +156,46 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> 
     Raises `TgoError` naming missing, unknown or misshapen keys.
     """
     own = module.state_dict()
-    problems = {
-        "lacks": sorted(own.keys() - state.keys()),
-        "has unknown": sorted(state.keys() - own.keys()),
-        "has another shape for": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ],
-        "has no numbers of the kind of": [
+    common = [key for key in own if key in state]
+    refuse_misfit(
+        path,
+        lacks=own.keys() - state.keys(),
+        unknown=state.keys() - own.keys(),
+        misshapen={
+            key: (state[key].shape, own[key].shape) for key in common if state[key].shape != own[key].shape
+        },
+        other_kind=[
             f"{key} ({own[key].dtype})"
-            for key in own
-            if key in state and state[key].is_floating_point() != own[key].is_floating_point()
+            for key in common
+            if state[key].is_floating_point() != own[key].is_floating_point()
         ],
+    )
+    module.load_state_dict({key: state[key].to(own[key].dtype) for key in own}, assign=True)
+
+
+def refuse_misfit(
+    path: Path,
+    *,
+    lacks: Collection[str],
+    unknown: Collection[str],
+    misshapen: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+    other_kind: Collection[str],
+) -> None:
+    """Raise `TgoError` naming the keys of a weight file that do not fit its network, unless there are none.
+
+    `misshapen` has the shapes that were found and wanted; `other_kind` are whole numbers in place of fractions.
+    """
+    problems = {
+        "lacks": sorted(lacks),
+        "has unknown": sorted(unknown),
+        "has another shape for": [
+            f"{key} {tuple(found)} instead of {tuple(wanted)}" for key, (found, wanted) in misshapen.items()
+        ],
+        "has no numbers of the kind of": list(other_kind),
     }
     found = "; ".join(f"it {what} {_some(keys)}" for what, keys in problems.items() if keys)
     if found:
         raise TgoError(f"{path} does not fit the network that its configuration describes: {found}.")
-    module.load_state_dict({key: state[key].to(own[key].dtype) for key in own}, assign=True)
 
 
 def _some(keys: list[str], shown: int = 4) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Official
+from tgo_pipeline.hub.weight_files import refuse_imposter
 
 log = logging.getLogger("tgo")
-_SNIFFED_BYTES = 512
-"""Enough to recognise a Git LFS pointer or the beginning of a web page."""
 
 
 def check_weights(name: str, path: Path, known: Mapping[str, Official], others: Mapping[str, str]) -> None:
@@ -54,24 +53,6 @@ def check_download(path: Path, official: Official) -> None:
         f"{official.address} was downloaded, but its sha256 is {cache.sha256(path)} instead of {expected}: the file is "
         f"damaged or was changed, and is not used. Delete {path.resolve()} if it is there, and run again."
     )
-
-
-def refuse_imposter(path: Path) -> None:
-    """Raise `TgoError` for what often lies under the name of a weight file: nothing, a pointer, a web page."""
-    with path.open("rb") as stream:
-        start = stream.read(_SNIFFED_BYTES).lstrip()
-    if not start:
-        raise TgoError(f"{path} is empty: download it again.")
-    if start.startswith(b"version https://git-lfs.github.com/spec/"):
-        raise TgoError(
-            f"{path} is a Git LFS pointer of {path.stat().st_size} bytes, not the file itself: run `git lfs pull` "
-            "where it was cloned, or download the file."
-        )
-    if start[:200].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
-        raise TgoError(
-            f"{path} is a web page, not weights: the download was answered with a page (a login, an error, or the "
-            "page around the file). Download the file itself."
-        )
 
 
 def _stated(path: Path) -> str | None:

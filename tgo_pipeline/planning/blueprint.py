@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.location import INDEX, MEISSONIC, Location, locate
+from tgo_pipeline.generators.location import INDEX, Location, check_index, components, is_meissonic, locate
+from tgo_pipeline.hub.checkpoint import described_by
+from tgo_pipeline.hub.json_files import read_json
 
 CONFIGS = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
 """What a part's configuration file is called, by the beginning of the part's name; a network's is config.json."""
@@ -40,21 +41,24 @@ class Blueprint:
 
     def build(self, name: str) -> Any:
         """One of its networks in float32, without weights; call it inside `imagined()`."""
-        config, kind = dict(self.configs[name]), self.classes[name]
+        with described_by(self._file(name)):
+            return self._build(name, dict(self.configs[name]), self.classes[name]).to("meta").eval()
+
+    def _build(self, name: str, config: dict[str, Any], kind: str) -> Any:
         if name == "transformer" and self.kind == "MeissonicPipeline":
             from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
 
-            network: Any = MeissonicTransformer2DModel.from_config(config)
-        elif name.startswith("text_encoder"):
-            network = _text_encoder(kind, config)
-        else:
-            network = _diffusers(kind).from_config(config)
-        return network.to("meta").eval()
+            return MeissonicTransformer2DModel.from_config(config)
+        return (_text_encoder if name.startswith("text_encoder") else _of_diffusers)(kind, config)
 
     def scheduler(self) -> Any:
         """Its scheduler; it holds no weights, and computes with real numbers."""
-        with torch.device("cpu"):
-            return _diffusers(self.classes["scheduler"]).from_config(dict(self.configs["scheduler"]))
+        with torch.device("cpu"), described_by(self._file("scheduler")):
+            return _of_diffusers(self.classes["scheduler"], dict(self.configs["scheduler"]))
+
+    def _file(self, name: str) -> Path:
+        """Where the configuration of a part is, in words of the user."""
+        return (self.folder or Path(self.model)) / name / _config_file(name)
 
     def tokens(self, name: str, default: int) -> int:
         """How many tokens the tokenizer of this name cuts and pads a prompt to."""
@@ -72,12 +76,12 @@ def read_blueprint(model: str, revision: str | None = None) -> Blueprint:
     index = read(INDEX)
     if index is None:
         raise TgoError(f"{location} has no {INDEX}: it is not a pipeline of diffusers.")
-    kind = index["_class_name"]
-    parts = {name: part for name, part in index.items() if isinstance(part, list) and None not in part}
-    kind = "MeissonicPipeline" if kind in MEISSONIC and "vqvae" in parts else kind
+    check_index(index, f"{INDEX} of {location}")
+    parts = components(index)
+    kind = "MeissonicPipeline" if is_meissonic(index) else index["_class_name"]
     wanted = [name for name in parts if name in NETWORKS or name.startswith(tuple(CONFIGS))]
     configs = {name: read(f"{name}/{_config_file(name)}") or {} for name in wanted}
-    classes = {name: parts[name][1] for name in wanted}
+    classes = {name: parts[name] for name in wanted}
     return Blueprint(model, kind, classes, configs, index, location.folder)
 
 
@@ -88,7 +92,7 @@ def _config_file(name: str) -> str:
 def _folder_reader(folder: Path) -> Reader:
     def read(file: str) -> dict[str, Any] | None:
         path = folder / file
-        return _json(path) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     return read
 
@@ -102,23 +106,16 @@ def _hub_reader(location: Location) -> Reader:
             path = ask(str(location.hub_id), file, location.revision)
         except Unavailable as error:
             raise TgoError(f"{error}.") from error
-        return None if path is None else _json(path)
+        return None if path is None else read_json(path)
 
     return read
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TgoError(f"{path} cannot be read as JSON ({error}): copy the model again.") from error
-
-
-def _diffusers(kind: str) -> Any:
+def _of_diffusers(kind: str, config: dict[str, Any]) -> Any:
     import diffusers
 
     try:
-        return getattr(diffusers, kind)
+        return getattr(diffusers, kind).from_config(config)
     except AttributeError as error:
         raise TgoError(
             f"the installed diffusers has no class {kind}, which the model names: update it."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
@@ -88,7 +89,7 @@ def link_files(source: Path, target: Path, base_model: str | None = None) -> Non
 
 def _without_folders(path: Path, base_model: str | None) -> str | None:
     """The description as it is shared; None if it can stay as it is."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     named = {key: value for key, value in content.items() if key in PLACES and _is_folder(value)}
     if not named:
         return None

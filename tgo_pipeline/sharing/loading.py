@@ -124,13 +124,13 @@ def _is_pipeline_adapter(model: Path) -> bool:
 
 
 def _is_meissonic(model: Path) -> bool:
-    from tgo_pipeline.generators.location import MEISSONIC
+    from tgo_pipeline.generators.location import is_meissonic
 
-    index = index_of(model)
-    return index.get("_class_name") in MEISSONIC and "vqvae" in index
+    return is_meissonic(index_of(model))
 
 
 def index_of(model: Path) -> dict[str, Any]:
     """The `model_index.json` of a pipeline folder; empty if it is none."""
-    path = model / INDEX
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    from tgo_pipeline.generators.location import read_index
+
+    return read_index(model) if (model / INDEX).is_file() else {}

@@ -93,7 +93,7 @@ def _endpoint(reason: str | None) -> Iterator[Finding]:
 
 def _from_cache(source: NamedSource) -> Iterator[Finding]:
     """Whether a source can be had without the hub."""
-    from tgo_pipeline.doctor.files import pipeline
+    from tgo_pipeline.doctor.weights import pipeline
 
     subject = source.subject
     if source.address is not None:

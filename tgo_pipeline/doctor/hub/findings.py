@@ -113,7 +113,7 @@ def _compare(known: Official, stated: Any) -> None:
 
 
 def _pipeline(source: NamedSource, files: dict[str, Any]) -> Iterator[Finding]:
-    from tgo_pipeline.doctor.files import pipeline
+    from tgo_pipeline.doctor.weights import pipeline
 
     if INDEX not in files:
         yield fail(

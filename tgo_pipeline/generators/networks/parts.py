@@ -1,0 +1,162 @@
+"""The networks of a pipeline folder, each loaded as strictly as a reward: nothing is missing, nothing is left over.
+
+The libraries fill what a file lacks with random numbers and drop what they do not know. Here names and shapes have to
+be those of the network, after the conversions that the libraries themselves make for files of older releases.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tgo_pipeline.generators.location import components, is_meissonic
+from tgo_pipeline.hub import weight_files
+from tgo_pipeline.hub.json_files import read_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+log = logging.getLogger("tgo")
+CONFIG = "config.json"
+CHECKER = "safety_checker"
+IDS = "position_ids"
+"""Whole numbers that text encoders of older releases stored, which the library computes itself."""
+
+
+def network_classes(index: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a pipeline that have weights, and their classes, by its index; without the safety checker.
+
+    A class that neither library has (of a pipeline of one's own) is left to the pipeline.
+    """
+    found = {name: _network_class(kind) for name, kind in components(index).items() if name != CHECKER}
+    if is_meissonic(index):  # its published index names modules of a repository
+        from tgo_pipeline.generators.meissonic import NETWORKS
+
+        found |= {name: kind for name, kind in NETWORKS.items() if name in found}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _network_class(name: str) -> Any:
+    import diffusers
+    import transformers
+
+    for library, base in ((diffusers, diffusers.ModelMixin), (transformers, transformers.PreTrainedModel)):
+        kind = getattr(library, name, None)
+        if isinstance(kind, type) and issubclass(kind, base):
+            return kind
+    return None
+
+
+def load_networks(
+    folder: Path, index: Mapping[str, Any], without: Collection[str], dtype: torch.dtype
+) -> dict[str, Any]:
+    """The networks of a pipeline folder on the CPU, those of `diffusers` in `dtype`, but for those named in `without`.
+
+    Raises `TgoError` that names the part for weights that do not fit its configuration.
+    """
+    wanted = {name: kind for name, kind in network_classes(index).items() if name not in without}
+    return {
+        name: load_network(folder / name, kind, dtype)
+        for name, kind in wanted.items()
+        if "quantization_config" not in read_json(folder / name / CONFIG)  # the library's own names
+    }
+
+
+def load_network(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+    """One network with the weights of its folder."""
+    from tgo_pipeline.hub.checkpoint import read_weights, unwrapped
+
+    state: dict[str, Tensor] = {}
+    for file in _files(folder):
+        state |= read_weights(file)
+    return _network(folder, kind, unwrapped(state, folder), dtype, "cpu")
+
+
+def check_network(folder: Path, kind: Any) -> None:
+    """Raise `TgoError` unless names and shapes in the headers are those of the network; of a pickle, its own."""
+    import torch
+
+    from tgo_pipeline.generators.networks.notes import quiet
+    from tgo_pipeline.hub.checkpoint import unwrapped
+
+    if "quantization_config" in read_json(folder / CONFIG):
+        return
+    state = {name: weight for file in _files(folder) for name, weight in _imagined(file)}
+    with quiet():
+        _network(folder, kind, unwrapped(state, folder), torch.float32, "meta")
+
+
+def _files(folder: Path) -> list[Path]:
+    found = weight_files.find(folder)
+    if found.variant:
+        log.warning("%s: there is only the variant %s of its weights: using it", folder, found.variant)
+    return found.files
+
+
+def _imagined(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a weight file without their numbers."""
+    import torch
+
+    from tgo_pipeline.hub.checkpoint import read_weights
+
+    if file.suffix != ".safetensors":
+        yield from ((name, weight.to("meta")) for name, weight in read_weights(file).items())
+        return
+    for name, (shape, kind) in weight_files.header(file).items():
+        dtype = torch.float32 if kind.startswith(("F", "BF")) else torch.int64
+        yield name, torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _network(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torch.dtype, device: str) -> Any:
+    import diffusers
+
+    from tgo_pipeline.hub.checkpoint import described_by
+
+    with described_by(folder / CONFIG):
+        if issubclass(kind, diffusers.ModelMixin):
+            return _of_diffusers(folder, kind, state, dtype)
+        return _of_transformers(folder, kind, state, device)
+
+
+def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torch.dtype) -> Any:
+    import re
+
+    from accelerate import init_empty_weights
+
+    from tgo_pipeline.hub.checkpoint import load_weights
+
+    with init_empty_weights():
+        network = kind.from_config(read_json(folder / CONFIG))
+    network._fix_state_dict_keys_on_load(state)
+    ignored = kind._keys_to_ignore_on_load_unexpected or ()
+    known = {n: w for n, w in state.items() if not any(re.search(pattern, n) for pattern in ignored)}
+    load_weights(network.to(dtype), known, folder)
+    network.register_to_config(_name_or_path=str(folder))
+    return network.eval()
+
+
+def _of_transformers(folder: Path, kind: Any, state: dict[str, Tensor], device: str) -> Any:
+    """With the library's report, which has left out the names that it declares tied, or to be ignored."""
+    from tgo_pipeline.hub.checkpoint import refuse_misfit
+
+    config = kind.config_class.from_pretrained(folder)
+    network, report = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=state,
+        device_map={"": "meta"} if device == "meta" else None,
+        ignore_mismatched_sizes=True,  # they are in the report, and refused below
+        output_loading_info=True,
+    )
+    refuse_misfit(
+        folder,
+        lacks=report["missing_keys"],
+        unknown=report["unexpected_keys"],
+        misshapen={name: (found, wanted) for name, found, wanted in report["mismatched_keys"]},
+        other_kind=[n for n, w in state.items() if not w.is_floating_point() and not n.endswith(IDS)],
+    )
+    network.config._name_or_path = str(folder)
+    return network
