@@ -105,10 +105,12 @@ def test_a_transformer_of_another_kind_is_refused(tmp_path: Path) -> None:
     weights = load_file(file)
     weights["x_embedder.weight"] = weights.pop("embed.embeddings.weight")
     save_file(weights, file)
+    with pytest.raises(TgoError, match=r"it lacks embed\.embeddings\.weight; it has unknown x_embedder"):
+        load_pipeline(str(folder))
     with pytest.raises(
         TgoError, match=r"no Meissonic transformer: 2 of its weights.*embed\.embeddings\.weight"
     ):
-        load_pipeline(str(folder))
+        MeissonicPipeline.from_pretrained(folder)
 
 
 def test_guidance_moves_the_logits_away_from_the_negative_prompt(pipeline: Any) -> None:

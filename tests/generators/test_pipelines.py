@@ -66,7 +66,7 @@ def test_an_adapter_that_does_not_fit_or_stack_is_refused(
 ) -> None:
     broken = Path(shutil.copytree(adapter_folder, tmp_path / "broken"))
     (broken / "pytorch_lora_weights.safetensors").write_bytes(b"junk")
-    with pytest.raises(TgoError, match="does not fit"):
+    with pytest.raises(TgoError, match="is damaged or was not copied to its end"):
         load_pipeline(str(broken))
     (broken / "tgo.json").write_text(json.dumps({"method": "lora", "base": str(adapter_folder)}))
     with pytest.raises(TgoError, match="is an adapter itself"):

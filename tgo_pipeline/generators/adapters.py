@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.generators.networks.adapter_files import AdapterContent, read_adapter_file
 from tgo_pipeline.generators.networks.notes import without_notes
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The name that `diffusers` gives an adapter's file."""
+PEFT_WEIGHTS = "adapter_model.safetensors"
+"""The name that `peft` gives it."""
 
 
 def network_name(pipeline: Any) -> str:
@@ -38,6 +42,8 @@ def adapter_file(source: str | Path) -> Path | None:
         return None
     if (path / WEIGHTS).is_file():
         return path / WEIGHTS
+    if (path / PEFT_WEIGHTS).is_file():
+        return path / PEFT_WEIGHTS
     files = sorted(path.glob("*.safetensors"))
     return files[0] if len(files) == 1 else None
 
@@ -46,28 +52,106 @@ def attach(pipeline: Any, file: Path, name: str) -> None:
     """Load the adapter in `file` onto the pipeline's network as `name`; the adapters that were active stay so.
 
     The network without it answers as before, to the bit: the library's mark that its weights are not trained is undone.
-    A part of it for a text encoder is left out, which is announced. Raises `TgoError` if it does not fit.
+    A part of it for a text encoder is left out, which is announced. Raises `TgoError` if it does not fit, and leaves
+    the network as it was.
     """
-    from safetensors import SafetensorError
-
     network = getattr(pipeline, network_name(pipeline))
     active = _active_adapters(network)
     weights = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:
-        with without_notes():
-            _load(pipeline, file, name)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
-        reason = in_one_line(error)
+        content = load_adapter(pipeline, file, name)
+        network.set_adapter(active)
+    finally:
+        # torch computes products with weights that want gradients in another way
+        for parameter, wanted in weights:
+            parameter.requires_grad_(wanted)
+    for part in content.text_encoders():
+        log.warning("%s: its part for %s is not used: all networks get the same prompt", file, part)
+
+
+def load_adapter(pipeline: Any, file: Path, name: str) -> AdapterContent:
+    """Load the adapter in `file` onto the pipeline's network as `name`, active, and say what else the file holds.
+
+    Raises `TgoError` if any of it does not fit, and takes it off again.
+    """
+    component = network_name(pipeline)
+    network = getattr(pipeline, component)
+    try:
+        with fitting(file, network), without_notes():
+            content = read_adapter_file(pipeline, component, file)
+            if not content.names():
+                raise TgoError(f"{file} holds no adapter for the {component} of this pipeline.")
+            content.load(network, name)
+            _require_all(file, network, name, content)
+    except TgoError:
+        detach(network, name)
+        raise
+    return content
+
+
+@contextlib.contextmanager
+def fitting(file: Path, network: Any) -> Iterator[None]:
+    """Turn whatever the libraries raise for an adapter into a `TgoError` that names its file and the network."""
+    try:
+        yield
+    except TgoError:
+        raise
+    except Exception as error:  # a damaged file, or one of another network, makes them fail anywhere
+        reason = in_one_line(error) or type(error).__name__
         raise TgoError(f"the adapter {file} does not fit {type(network).__name__} ({reason}).") from error
-    if name not in getattr(network, "peft_config", {}):
-        raise TgoError(f"{file} holds no adapter for the {network_name(pipeline)} of this pipeline.")
-    network.set_adapter(active)
-    for (
-        parameter,
-        wanted,
-    ) in weights:  # torch computes products with weights that want gradients in another way
-        parameter.requires_grad_(wanted)
-    _drop_from_text_encoders(pipeline, file, name)
+
+
+def _require_all(file: Path, network: Any, name: str, content: AdapterContent) -> None:
+    """Raise `TgoError` unless the network holds all of the adapter: the library drops what it has no place for."""
+    from peft import get_peft_model_state_dict
+
+    from tgo_pipeline.hub.checkpoint import some
+
+    wanted = content.names()
+    lokr = any(".lokr_" in key for key in wanted)  # which the library splits for some networks
+    held = wanted if lokr else get_peft_model_state_dict(network, adapter_name=name).keys()
+    unknown = sorted((wanted - held) | set(content.strangers()))
+    lacking = sorted(held - wanted)
+    if unknown or lacking:
+        reason = f"it has no place for {some(unknown)}" if unknown else f"the file lacks {some(lacking)}"
+        raise TgoError(
+            f"the adapter {file} does not fit {type(network).__name__} ({reason}): name a whole adapter of this model."
+        )
+
+
+def detach(network: Any, name: str) -> None:
+    """Take an adapter off: names and tensors of the network are then what they were before it."""
+    active = [each for each in _active_adapters(network) if each != name]
+    if name in getattr(network, "peft_config", {}):
+        (getattr(network, "delete_adapters", None) or network.delete_adapter)(name)
+    kept = getattr(network, "peft_config", {})
+    _unwrap(network, kept)
+    if kept:
+        network.set_adapter(active)
+
+
+def fuse(network: Any) -> None:
+    """Make the active adapters of a network a part of its weights, and take all off."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+    _unwrap(network, ())
+
+
+def _unwrap(network: Any, kept: Collection[str]) -> None:
+    """Put back the modules that the library has wrapped, but for those that hold one of the adapters `kept`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    wrapped = [(name, part) for name, part in network.named_modules() if isinstance(part, BaseTunerLayer)]
+    for name, layer in wrapped:
+        if not layer._get_available_adapters() & set(kept):
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, layer.get_base_layer())
+    if not kept:
+        network.__dict__.pop("peft_config", None)
+        network.__dict__.pop("_hf_peft_config_loaded", None)
 
 
 def _active_adapters(network: Any) -> list[str]:
@@ -75,34 +159,6 @@ def _active_adapters(network: Any) -> list[str]:
         return []
     active = network.active_adapters()
     return [active] if isinstance(active, str) else list(active)
-
-
-def _load(pipeline: Any, file: Path, name: str) -> None:
-    """By the pipeline's own reader where it has one and the file names the pipeline's parts, else by the network's."""
-    component = network_name(pipeline)
-    network = getattr(pipeline, component)
-    first = _first_key(file).split(".")[0]
-    bare = first in dict(network.named_children())
-    if hasattr(pipeline, "load_lora_weights") and not bare:
-        pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
-        return
-    prefix = None if bare else component
-    network.load_lora_adapter(str(file.parent), weight_name=file.name, adapter_name=name, prefix=prefix)
-
-
-def _first_key(file: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as stream:
-        return next(iter(stream.keys()), "")
-
-
-def _drop_from_text_encoders(pipeline: Any, file: Path, name: str) -> None:
-    for part in ("text_encoder", "text_encoder_2", "text_encoder_3"):
-        encoder: Any = getattr(pipeline, part, None)
-        if name in getattr(encoder, "peft_config", {}):
-            encoder.delete_adapter(name)
-            log.warning("%s: its part for %s is not used: all networks get the same prompt", file, part)
 
 
 def read_adapter(network: Any, name: str) -> tuple[dict[str, Tensor], dict[str, float], dict[str, Any]]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.adapters import adapter_file, attach, network_name
+from tgo_pipeline.generators.adapters import adapter_file, attach, detach, network_name
 from tgo_pipeline.generators.location import (
     described_guidance,
     description,
@@ -66,14 +67,13 @@ def guided_pipeline(
     if isinstance(getattr(opened, component), GuidedNetwork):
         raise _guided_already("base")
     modules = {"positive": positive} | ({} if negative is None else {"negative": negative})
-    branches = [base_branch(opened)]
     for named in (base, *modules.values()):
         if isinstance(named, (str, Path)):
             require_plain_prompts(str(named))
     for role, module in modules.items():
         if isinstance(base, (str, Path)) and isinstance(module, (str, Path)):
             require_base(role, module, str(base), revision)
-        branches.append(module_branch(role, module, opened))
+    branches = [base_branch(opened), *_module_branches(modules, opened)]
     pipeline = copy.copy(opened)
     setattr(pipeline, component, GuidedNetwork(branches, guidance))
     pipeline.guidance = guidance  # type: ignore[attr-defined]
@@ -123,6 +123,19 @@ def base_branch(pipeline: Any) -> Branch:
     from tgo_pipeline.generators.guided_network import Branch
 
     return Branch(getattr(pipeline, network_name(pipeline)))
+
+
+def _module_branches(modules: Mapping[str, Model], pipeline: Any) -> list[Branch]:
+    """The modules as branches; if one of them does not fit, the base is left as it was."""
+    branches: list[Branch] = []
+    try:
+        for role, module in modules.items():
+            branches.append(module_branch(role, module, pipeline))
+    except TgoError:
+        for name in [branch.adapter for branch in branches if branch.adapter]:
+            detach(getattr(pipeline, network_name(pipeline)), name)
+        raise
+    return branches
 
 
 def module_branch(role: str, module: Model, pipeline: Any) -> Branch:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.adapters import adapter_file
+from tgo_pipeline.generators.adapters import PEFT_WEIGHTS, adapter_file
+from tgo_pipeline.generators.networks.adapter_files import PEFT_CONFIG
 from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
@@ -188,4 +189,9 @@ def guided_fingerprint(base: str, revision: str | None, guidance: GuidanceParams
 def module_fingerprint(module: str) -> str:
     """The content of an adapter's file, which belongs to no base by itself, or of a model."""
     file = adapter_file(module)
-    return content_fingerprint(file) if file else model_fingerprint(module)
+    if file is None:
+        return model_fingerprint(module)
+    scale = file.with_name(PEFT_CONFIG)
+    if file.name == PEFT_WEIGHTS and scale.is_file():
+        return fingerprint(weights=content_fingerprint(file), scale=content_fingerprint(scale))
+    return content_fingerprint(file)

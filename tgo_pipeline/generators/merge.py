@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.adapters import network_name, read_adapter, write_adapter
+from tgo_pipeline.generators.adapters import detach, fuse, network_name, read_adapter, write_adapter
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.location import TUNED, description
 from tgo_pipeline.generators.networks.notes import quiet
@@ -63,15 +63,18 @@ def merge(
         "objective": f"{network.guidance.kind}-merge",
         "strength": network.guidance.strength,
     }
-    with quiet(), atomic_folder(output) as temporary:
-        if all(branch.adapter for branch in network.branches[1:]):
-            described |= {"method": "lora", **_underlying(base)}
-            _write_adapter(temporary, pipeline, network)
-        else:
-            described |= {"method": "full"}
-            _write_pipeline(temporary, pipeline, network, keep=not isinstance(base, (str, Path)))
-        (temporary / TUNED).write_text(json.dumps(described, indent=2) + "\n")
-    _detach(network)
+    try:
+        with quiet(), atomic_folder(output) as temporary:
+            if all(branch.adapter for branch in network.branches[1:]):
+                described |= {"method": "lora", **_underlying(base)}
+                _write_adapter(temporary, pipeline, network)
+            else:
+                described |= {"method": "full"}
+                _write_pipeline(temporary, pipeline, network, keep=not isinstance(base, (str, Path)))
+            (temporary / TUNED).write_text(json.dumps(described, indent=2) + "\n")
+    finally:
+        for name in [branch.adapter for branch in network.branches if branch.adapter]:
+            detach(network.base, name)  # the base may be a pipeline of the caller's
     return output
 
 
@@ -90,14 +93,12 @@ def _underlying(base: Model) -> dict[str, Any]:
     return {name: tuned.get(name) for name in ("base", "revision")}
 
 
-def _detach(network: GuidedNetwork) -> None:
-    """Take the modules' adapters off the base, which may be a pipeline of the caller's."""
-    names = [branch.adapter for branch in network.branches if branch.adapter]
-    if names:
-        network.base.delete_adapters(names)  # type: ignore[operator]
-
-
 def _write_adapter(folder: Path, pipeline: Any, network: GuidedNetwork) -> None:
+    if tuned := [n for n, part in pipeline.components.items() if _has_adapter_of_text(n, part)]:
+        raise TgoError(
+            f"the base has an adapter on its {tuned[0]}, which a merged adapter cannot hold: fuse it into the base "
+            "first (`pipeline.fuse_lora()`, `save_pretrained`)."
+        )
     coefficients = network.guidance.coefficients()
     names = [(name, coefficients[0]) for name in network.resting]
     names += [
@@ -109,6 +110,10 @@ def _write_adapter(folder: Path, pipeline: Any, network: GuidedNetwork) -> None:
     terms = [Term(tensors, scales, c) for (tensors, scales, _), (_, c) in zip(adapters, names, strict=True)]
     config = adapters[0][2] if len(terms) == 1 else None
     write_adapter(folder, pipeline, combine(terms), config)
+
+
+def _has_adapter_of_text(name: str, part: Any) -> bool:
+    return name.startswith("text_encoder") and bool(getattr(part, "peft_config", None))
 
 
 def combine(terms: Sequence[Term]) -> dict[str, Tensor]:
@@ -145,19 +150,20 @@ def _write_pipeline(folder: Path, pipeline: Any, network: GuidedNetwork, *, keep
     for name, weight in weights.items():
         if weight.is_floating_point():
             weight.copy_(_moved(weight, [module[name] for module in modules], network.guidance.strength))
+    for name, part in pipeline.components.items():
+        setattr(pipeline, name, _plain(part, None))
     setattr(pipeline, network_name(pipeline), result)
     pipeline.save_pretrained(folder)
 
 
 def _plain(network: Any, adapter: str | None) -> Any:
     """The network with an adapter (None: its active ones) made part of its weights; itself if it has none."""
-    if not getattr(network, "_hf_peft_config_loaded", False):
+    if not getattr(network, "peft_config", None):
         return network
     fused = copy.deepcopy(network)
     if adapter is not None:
         fused.set_adapter([adapter])
-    fused.fuse_lora()
-    fused.unload_lora()
+    fuse(fused)
     return fused
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.generators.adapters import adapter_file, fitting, fuse, load_adapter
 from tgo_pipeline.generators.location import LAYOUT, Location, is_meissonic, locate, read_index
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 log = logging.getLogger("tgo")
+ADAPTER = "default_0"
+"""What an adapter of fine-tuning is called on its pipeline, as the library would call it."""
 
 
 def open_pipeline(
@@ -108,32 +111,24 @@ def _cast(pipeline: Any, precision: Precision) -> None:
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:
-    from safetensors import SafetensorError
-
-    try:
-        with without_notes():
-            if hasattr(pipeline, "load_lora_weights"):
-                pipeline.load_lora_weights(str(folder))
-            else:
-                pipeline.transformer.load_lora_adapter(str(folder), prefix=None, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
-        raise TgoError(
-            f"the adapter in {folder} does not fit {type(pipeline).__name__} ({error}): run fine_tune again."
-        ) from error
+    """Put a result of fine-tuning, and its parts for text encoders if it has some, onto the pipeline."""
+    file = adapter_file(folder)
+    if file is None:
+        raise TgoError(f"{folder} holds no adapter, although its tgo.json says so: run fine_tune again.")
+    content = load_adapter(pipeline, file, ADAPTER)
+    for part in content.text_encoders():
+        if (encoder := getattr(pipeline, part, None)) is not None:
+            with fitting(file, encoder), without_notes():
+                content.load_text(pipeline, part, ADAPTER)
 
 
 def has_adapter(pipeline: Any) -> bool:
     """Whether an adapter lies on top of the pipeline's weights."""
-    if hasattr(pipeline, "get_list_adapters"):
-        return bool(pipeline.get_list_adapters())
-    return hasattr(pipeline.transformer, "peft_config")
+    return any(getattr(part, "peft_config", None) for part in pipeline.components.values())
 
 
 def fuse_adapter(pipeline: Any) -> None:
     """Make the adapter on top of the pipeline's weights a part of them."""
-    if hasattr(pipeline, "fuse_lora"):
-        pipeline.fuse_lora()
-        pipeline.unload_lora_weights()
-    else:
-        pipeline.transformer.fuse_lora()
-        pipeline.transformer.unload_lora()
+    for part in pipeline.components.values():
+        if getattr(part, "peft_config", None):
+            fuse(part)

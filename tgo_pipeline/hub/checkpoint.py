@@ -17,17 +17,7 @@ from torch import Tensor, nn
 
 from tgo_pipeline.errors import TgoError, first_line, in_one_line
 from tgo_pipeline.hub import weight_files
-from tgo_pipeline.hub.json_files import read_json
 
-__all__ = [
-    "described_by",
-    "load_weights",
-    "read_json",
-    "read_weights",
-    "unwrapped",
-    "write_json",
-    "write_weights",
-]
 log = logging.getLogger("tgo")
 WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
 """What torch.compile, FSDP, activation checkpointing and peft put into the name of what they wrap, at any place."""
@@ -193,11 +183,12 @@ def refuse_misfit(
         ],
         "has no numbers of the kind of": list(other_kind),
     }
-    found = "; ".join(f"it {what} {_some(keys)}" for what, keys in problems.items() if keys)
+    found = "; ".join(f"it {what} {some(keys)}" for what, keys in problems.items() if keys)
     if found:
         raise TgoError(f"{path} does not fit the network that its configuration describes: {found}.")
 
 
-def _some(keys: list[str], shown: int = 4) -> str:
+def some(keys: list[str], shown: int = 4) -> str:
+    """The first of many names, and how many more there are."""
     more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
     return ", ".join(keys[:shown]) + more

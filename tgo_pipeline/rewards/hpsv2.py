@@ -19,11 +19,11 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import (
     described_by,
     load_weights,
-    read_json,
     read_weights,
     write_json,
     write_weights,
 )
+from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.attention import OpenClipAttention, class_token
