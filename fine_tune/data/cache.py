@@ -172,7 +172,7 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
 
 
 def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:
-    tensors = _in_batches(encoder.prompts, prompts, size)
+    tensors = _in_batches(encoder.prompts, prompts, size, PROMPTS)
     _write(path, tensors, {"fingerprint": shard.fingerprint, "prompts": json.dumps(prompts)})
 
 
@@ -195,16 +195,23 @@ def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size
         "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
         "prompts": json.dumps([prompt for _, prompt in rows]),
     }
-    _write(path, _in_batches(encoder.images, images, size), metadata)
+    _write(path, _in_batches(encoder.images, images, size, "images"), metadata)
 
 
 def _in_batches(
-    encode: Callable[[Sequence], dict[str, Tensor]], items: Sequence, size: int
+    encode: Callable[[Sequence], dict[str, Tensor]], items: Sequence, size: int, what: str
 ) -> dict[str, Tensor]:
     import torch
 
     parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
-    return {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    for name, values in tensors.items():
+        if not torch.isfinite(values).all():
+            raise TgoError(
+                f"the model encodes {what} to {name} with NaN or infinity, which nothing can be trained on: its "
+                f"{'text encoders are' if what == PROMPTS else 'VAE is'} damaged; copy the model again."
+            )
+    return tensors
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

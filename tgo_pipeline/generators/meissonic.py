@@ -22,6 +22,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.masked import PictureScheduler
 from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
+from tgo_pipeline.generators.networks.finite import require_numbers
 
 PARTS: dict[str, Any] = {
     "vqvae": VQModel,
@@ -86,7 +87,9 @@ class MeissonicPipeline(DiffusionPipeline):
             parts[name] = load(
                 pretrained_model_name_or_path, subfolder=name, **(options if name in NETWORKS else place)
             )
-        return cls(**parts, sample_size=index.get("sample_size"))
+        pipeline = cls(**parts, sample_size=index.get("sample_size"))
+        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipeline
 
     def encode_prompt(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The text encoder's last but one hidden states (B, L, D) and the pooled embeddings (B, P)."""
@@ -129,6 +132,7 @@ class MeissonicPipeline(DiffusionPipeline):
         scheduler.set_timesteps(num_inference_steps, temperature, self._execution_device)
         for timestep in self.progress_bar(scheduler.timesteps):  # type: ignore[operator]
             logits = self._logits(tokens, timestep, conditions, guidance_scale)
+            require_numbers(logits, "transformer", self.transformer, "filling in tokens")
             tokens = scheduler.step(logits, timestep, tokens, generator=generator).prev_sample
         images: Any = tokens if output_type == "latent" else self._decode(tokens, output_type)
         self.maybe_free_model_hooks()
@@ -141,6 +145,7 @@ class MeissonicPipeline(DiffusionPipeline):
         if negative is not None:
             prompts = [*([negative] * len(prompts) if isinstance(negative, str) else negative), *prompts]
         states, pooled = self.encode_prompt(prompts)
+        require_numbers(states, "text_encoder", self.text_encoder, "reading the prompts")
         micro = micro_conditions(len(states), width, height, states.device)
         return {"encoder_hidden_states": states, "pooled_projections": pooled, "micro_conds": micro}
 

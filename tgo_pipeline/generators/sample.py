@@ -59,13 +59,14 @@ class Sampler:
         import torch
 
         from tgo_pipeline.generators.masked import seeded_by_picture
+        from tgo_pipeline.generators.networks.finite import watched
 
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         texts = {"prompt": [self._hints.get("prompt_prefix", "") + prompt for prompt in prompts]}
         if negative := self._hints.get("negative_prompt"):
             texts["negative_prompt"] = [negative] * len(prompts)
         try:
-            with seeded_by_picture(self._pipeline):
+            with seeded_by_picture(self._pipeline), watched(self._pipeline):
                 return self._pipeline(**texts, generator=generators, **self._options).images
         except (TypeError, ValueError) as error:
             options = ", ".join(f"{name}={value}" for name, value in self._options.items())

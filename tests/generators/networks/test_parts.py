@@ -227,7 +227,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         lambda f: edit(f, num_train_timesteps="many"),
         "cannot be loaded as a pipeline",
     ),
-    "no tokenizer": ("tokenizer/tokenizer.json", lambda f: f.write_text("[]"), "cannot be loaded as a pipeline"),
+    "no tokenizer": (
+        "tokenizer/tokenizer.json",
+        lambda f: f.write_text("[]"),
+        "cannot be loaded as a pipeline",
+    ),
     "weights cut": (
         "vae/diffusion_pytorch_model.safetensors",
         lambda f: f.write_bytes(f.read_bytes()[:-9]),

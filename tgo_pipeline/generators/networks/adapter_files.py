@@ -116,7 +116,7 @@ def _by_pipeline(pipeline: Any, component: str, file: Path) -> AdapterContent:
 
     options: dict[str, Any] = {"return_alphas": True, "return_lora_metadata": True}
     if isinstance(pipeline, StableDiffusionXLLoraLoaderMixin):
-        options["unet_config"] = pipeline.unet.config
+        options["unet_config"] = getattr(pipeline, component).config
     state, *alphas, config = pipeline.lora_state_dict(str(file.parent), weight_name=file.name, **options)
     return AdapterContent(state, component, alphas[0] if alphas else None, config)
 

@@ -42,8 +42,9 @@ def network_classes(index: Mapping[str, Any]) -> dict[str, Any]:
 def _network_class(name: str) -> Any:
     import diffusers
     import transformers
+    from diffusers.models.modeling_utils import ModelMixin
 
-    for library, base in ((diffusers, diffusers.ModelMixin), (transformers, transformers.PreTrainedModel)):
+    for library, base in ((diffusers, ModelMixin), (transformers, transformers.PreTrainedModel)):
         kind = getattr(library, name, None)
         if isinstance(kind, type) and issubclass(kind, base):
             return kind
@@ -111,12 +112,12 @@ def _imagined(file: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _network(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torch.dtype, device: str) -> Any:
-    import diffusers
+    from diffusers.models.modeling_utils import ModelMixin
 
     from tgo_pipeline.hub.checkpoint import described_by
 
     with described_by(folder / CONFIG):
-        if issubclass(kind, diffusers.ModelMixin):
+        if issubclass(kind, ModelMixin):
             return _of_diffusers(folder, kind, state, dtype)
         return _of_transformers(folder, kind, state, device)
 
