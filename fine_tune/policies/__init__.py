@@ -56,7 +56,7 @@ def policy_identity(model: str, revision: str | None, chosen: str | None) -> dic
 
     installed = POLICY.installed()
     if chosen is None and installed and (folder := locate(model, revision).folder) is not None:
-        kind = read_index(folder)["_class_name"]
+        kind = read_index(folder).get("_class_name")
         chosen = kind if kind in installed else None
     part = POLICY.identity(chosen) if chosen is not None else None
     return {} if part is None else {"own_family": part}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tgo_pipeline.doctor.findings import Finding, fail, ok
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.location import components, read_index
+from tgo_pipeline.generators.location import INDEX, check_index, components, read_index
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.json_files import read_json
 
@@ -38,7 +38,9 @@ def pipeline(subject: str, folder: Path) -> Iterator[Finding]:
     """Whether every network of a pipeline folder is whole and fits its configuration; one line if all are."""
     from tgo_pipeline.generators.networks.parts import check_network, network_classes
 
-    kinds = network_classes(read_index(folder))
+    index = read_index(folder)
+    check_index(index, f"{folder / INDEX}")
+    kinds = network_classes(index)
     counts: dict[str, int] = {}
     broken = []
     for name in networks(folder):

@@ -122,7 +122,6 @@ def _complete(folder: Path) -> Path:
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of a pipeline folder. Raises `TgoError` that names the key which does not say what it should."""
     index = read_json(folder / INDEX)
-    check_index(index, f"{folder / INDEX}")
     for name, part in index.items():
         if (folder / name).is_dir() and part not in ([None, None], False) and not _is_component(part):
             raise TgoError(

@@ -145,7 +145,8 @@ class MeissonicPipeline(DiffusionPipeline):
         if negative is not None:
             prompts = [*([negative] * len(prompts) if isinstance(negative, str) else negative), *prompts]
         states, pooled = self.encode_prompt(prompts)
-        require_numbers(states, "text_encoder", self.text_encoder, "reading the prompts")
+        for said in (states, pooled):
+            require_numbers(said, "text_encoder", self.text_encoder, "reading the prompts")
         micro = micro_conditions(len(states), width, height, states.device)
         return {"encoder_hidden_states": states, "pooled_projections": pooled, "micro_conds": micro}
 

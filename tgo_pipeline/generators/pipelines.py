@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.generators.adapters import adapter_file, fitting, fuse, load_adapter
-from tgo_pipeline.generators.location import LAYOUT, Location, is_meissonic, locate, read_index
+from tgo_pipeline.generators.location import (
+    INDEX,
+    LAYOUT,
+    Location,
+    check_index,
+    is_meissonic,
+    locate,
+    read_index,
+)
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
 from tgo_pipeline.generators.networks.parts import load_networks
@@ -56,6 +64,7 @@ def open_pipeline(
 def _open(location: Location, without: Sequence[str], precision: Precision) -> DiffusionPipeline:
     folder = location.folder or fetch_pipeline(location, without)
     index = read_index(folder)
+    check_index(index, f"{folder / INDEX}")
     left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
     networks = load_networks(folder, index, left_out.keys(), _dtype(precision))
     try:
