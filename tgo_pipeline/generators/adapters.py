@@ -123,11 +123,9 @@ def detach(network: Any, name: str) -> None:
     """Take an adapter off: names and tensors of the network are then what they were before it."""
     active = [each for each in _active_adapters(network) if each != name]
     if name in getattr(network, "peft_config", {}):
+        network.set_adapter(active)  # or deleting it would make another one active
         (getattr(network, "delete_adapters", None) or network.delete_adapter)(name)
-    kept = getattr(network, "peft_config", {})
-    _unwrap(network, kept)
-    if kept:
-        network.set_adapter(active)
+    _unwrap(network, getattr(network, "peft_config", {}))
 
 
 def fuse(network: Any) -> None:
