@@ -28,6 +28,7 @@ TESTS = (
     "tests/demo_training/test_train.py::test_an_interrupted_training_*",
     "tests/demo_training/test_train.py::test_everything_loads_*",
     "tests/evaluation/sweep/test_sweep.py::test_a_new_strength_*",
+    "tests/faults/test_faults.py::*",
     "tests/fine_tune/distributed/test_parallel.py::*",
     "tests/fine_tune/test_every_objective.py::test_another_strength_*",
     "tests/fine_tune/test_every_objective.py::test_guidance_trains_its_modules[[]*-full]",

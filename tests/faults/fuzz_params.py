@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from tests.faults.children import warm
 from tests.faults.yaml_inputs import generate, seeds
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, load_params
@@ -196,6 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if options.deep:
+        warm()  # or the first import would meet the limit of memory
     return run(options)
 
 

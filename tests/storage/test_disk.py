@@ -18,6 +18,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.disk import explain_disk, explanation
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.sink import Sink
+from tgo_pipeline.storage.writing import atomic
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,14 @@ def test_what_a_kill_left_is_no_shard(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", ".tmp-7-c.parquet", ".a.parquet.xxh3", "d.txt"):
         (tmp_path / name).touch()
     assert [file.name for file in parquet_files(tmp_path)] == ["a.parquet", "b.parquet"]
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, alive = tmp_path / f".tmp-{ended.pid}-a.json", tmp_path / f".tmp-{os.getppid()}-b.json"
+    left.touch()
+    alive.touch()
+    with atomic(tmp_path / "a.json") as temporary:
+        temporary.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.json", alive.name])

@@ -51,7 +51,8 @@ def decimals(base_std: float) -> int:
 def measured(row: Mapping[str, Any], name: str, style: str) -> str:
     """A value of an evaluation row with its interval, `+0.12 [+0.08, +0.16]`; the value alone where there is none."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:{style}}" + ("" if low is None else f" [{low:{style}}, {high:{style}}]")
+    bounds = "" if low is None or high is None else f" [{low:{style}}, {high:{style}}]"
+    return number(row[name], style) + bounds
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ def check_schema(
             continue
         if field.name not in found.names:
             raise TgoError(f"{path} has no column {field.name!r}; its columns are {', '.join(found.names)}.")
+        if found.names.count(field.name) > 1:
+            raise TgoError(f"{path} has column {field.name!r} more than once: keep one of them.")
         if found.field(field.name).type != field.type:
             raise TgoError(
                 f"{path}: column {field.name!r} is {found.field(field.name).type}, expected {field.type}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         with explain_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(path.parent.absolute())
             yield temporary
             sync(temporary)
             temporary.replace(path)
@@ -51,6 +53,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@functools.cache  # a folder may hold many files, and what was left there was so before this process
+def _sweep_once(folder: Path) -> None:
+    """Remove what killed processes of this machine have left half-written."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        process = path.name.removeprefix(TEMPORARY).partition("-")[0]
+        if process.isdigit() and not _lives(int(process)) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _replace(temporary: Path, folder: Path) -> None:
