@@ -1,7 +1,7 @@
 """A hub on this machine that speaks the real one's protocol for files: real downloads and streams are tested with it.
 
 Large files are answered as the hub does: with their sha256 and a redirect to where the bytes are, in ranges on demand.
-Repositories of data sets also list their files.
+Repositories also list their files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 
 LARGE_BYTES = 1000
 
@@ -58,6 +58,7 @@ class HubServer:
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the hub's library take this server for the hub, and let it ask."""
         monkeypatch.setattr(constants, "ENDPOINT", self.endpoint)
+        monkeypatch.setattr(hf_api.api, "endpoint", self.endpoint)
         template = self.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -91,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         self.hub.requests.append(f"{self.command} {self.path}")
         path = unquote(urlsplit(self.path).path)
-        if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?(.*)", path):
+        if match := re.fullmatch(
+            r"/api/(?:datasets|models)/([^/]+/[^/]+)/(revision|tree)/([^/]+)/?(.*)", path
+        ):
             self._described(*match.groups())
             return
         self.path = self.path.removeprefix("/datasets")
@@ -133,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             known = any(key.startswith(f"{repository}/") for key in self.hub.files)
             self._refuse("RevisionNotFound" if known else "RepoNotFound")
         elif what == "revision":
-            self._json({"id": repository, "sha": revision, "private": False, "tags": [], "siblings": []})
+            listed = [{"rfilename": name} for name in names]
+            self._json({"id": repository, "sha": revision, "private": False, "tags": [], "siblings": listed})
         else:
             recursive = "recursive=true" in self.path.lower()
             self._json(self._tree(repository, revision, names, folder.strip("/"), recursive))

@@ -229,3 +229,14 @@ def test_a_pipeline_is_loaded_from_safetensors_without_variant():
         "text_encoder/model-00001-of-00002.safetensors",
         "vae/diffusion_pytorch_model.bin",
     ]
+
+
+def test_a_part_in_half_precision_alone_is_loaded_from_that():
+    names = [
+        "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+        "text_encoder/model.ema.safetensors",
+    ]
+    assert pipeline_files(names) == ["vae/diffusion_pytorch_model.bin", *names[:2]]

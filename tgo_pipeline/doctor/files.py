@@ -89,7 +89,7 @@ def _adapter(subject: str, folder: Path) -> Iterator[Finding]:
 def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     from tgo_pipeline.plugins.kinds import REWARD
     from tgo_pipeline.rewards import fingerprint
-    from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, hub_place
+    from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, hub_place, local_weight_files
     from tgo_pipeline.rewards.specs import canonical
 
     name = canonical(spec.reward)
@@ -100,22 +100,8 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     elif spec.source == DEMO or not LAYOUTS[name].weights:
         yield ok(subject, "the demo's, which comes with this package.")
     elif spec.source is not None and not hub_place(name, spec.source):
-        for file in _weight_files(name, spec.source):
-            weight_files.count([file])
+        weight_files.count(local_weight_files(name, spec.source))
         yield ok(subject, f"{spec.source} (fingerprint {identity}).")
-
-
-def _weight_files(name: str, source: str) -> list[Path]:
-    """Those of a local source that are there."""
-    from tgo_pipeline.rewards.files.layouts import LAYOUTS
-
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    layout = LAYOUTS[name]
-    own = next(path / file for file in layout.weights if (path / file).is_file())
-    tower = [path / file for file in layout.tower if file.endswith(".safetensors")]
-    return [own, *(file for file in tower if file.is_file())]
 
 
 def _prompts(subject: str, source: str, column: str) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.hub.json_files import read_json
 
+log = logging.getLogger("tgo")
 INDEX = ".index.json"
 """How the name of a file ends that says which shard holds which tensor."""
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -65,6 +67,21 @@ def _names(variant: str | None) -> Iterator[str]:
         yield from _forms(pickle, variant)
 
 
+def forms(names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
+    """Under which names the weights of a reward may lie, and the variant: as they are, in shards, in half precision."""
+    whole = [name for name in names if name.endswith((".safetensors", ".bin"))]
+    yield from ((name, None) for name in names)
+    yield from ((f"{name}{INDEX}", None) for name in whole)
+    for variant in VARIANTS:
+        yield from ((form, variant) for name in whole for form in _forms(name, variant))
+
+
+def say_variant(place: Path, variant: str | None) -> None:
+    """One line for weights that are in half precision because there are no others."""
+    if variant is not None:
+        log.warning("%s: there is only the variant %s of its weights: using it", place, variant)
+
+
 def _forms(name: str, variant: str | None) -> Iterator[str]:
     """The whole file, and the index of its shards."""
     stem, suffix = name.rsplit(".", 1)
@@ -78,14 +95,7 @@ def shards(path: Path) -> list[Path]:
     """The files that an index names, or the file itself. Raises `TgoError` for an index that does not fit its files."""
     if path.suffix != ".json":
         return [path]
-    places = read_json(path).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise TgoError(f"{path} has no weight_map: copy it again, complete.")
-    for tensor, name in places.items():
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
-            raise TgoError(
-                f"{path}: weight_map says that {tensor} is in {name!r}, which is no file beside it: copy it again."
-            )
+    places = _places(path)
     files = [path.parent / name for name in sorted(set(places.values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise TgoError(
@@ -94,6 +104,24 @@ def shards(path: Path) -> list[Path]:
     if lost := next(_lost(path.parent, places), None):
         raise TgoError(f"{path} says that {places[lost]} holds {lost}, which it does not: copy both again.")
     return files
+
+
+def named_shards(path: Path) -> list[str]:
+    """The names of the files that an index names; none for another file."""
+    return sorted(set(_places(path).values())) if path.suffix == ".json" else []
+
+
+def _places(index: Path) -> dict[str, str]:
+    """Tensor to file. Raises `TgoError` for an index that leads out of its folder, or is none."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise TgoError(f"{index} has no weight_map: copy it again, complete.")
+    for tensor, name in places.items():
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
+            raise TgoError(
+                f"{index}: weight_map says that {tensor} is in {name!r}, which is no file beside it: copy it again."
+            )
+    return places
 
 
 def _lost(folder: Path, places: Mapping[str, str]) -> Iterator[str]:

@@ -103,7 +103,7 @@ def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]
     build = REWARD.find(name)
     if not layout.weights:
         return build(), identity
-    identity["sha256"] = cache.sha256(files.weights)
+    identity["sha256"] = layouts.digest(files.weights)
     converted = cache.as_safetensors(files.weights)
     with cache.named_as(files.weights, converted):
         return build.load(name, dataclasses.replace(files, weights=converted), precision), identity

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.devices import resolve_device
+from tgo_pipeline.hub import weight_files
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import require, resolve_precision
 from tgo_pipeline.rewards.specs import Spec
@@ -33,23 +32,13 @@ def groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> l
     result: list[list[str]] = []
     left_bytes = 0.0
     for name, spec in rewards.items():
-        size_bytes = sum(map(numbers, require(spec))) * each_bytes
+        size_bytes = weight_files.count(require(spec)) * each_bytes
         if not result or size_bytes > left_bytes:
             result.append([])
             left_bytes = budget_bytes
         result[-1].append(name)
         left_bytes -= size_bytes
     return result
-
-
-def numbers(path: Path) -> int:
-    """How many numbers a weight file holds: read off a safetensors header; of a pickle at most one per two bytes."""
-    if path.suffix != ".safetensors":
-        return path.stat().st_size // 2
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    return sum(math.prod(tensor["shape"]) for key, tensor in header.items() if key != "__metadata__")
 
 
 def _budget_bytes(runtime: RuntimeParams, device: torch.device) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tgo_pipeline.doctor.findings import Finding, ok
 from tgo_pipeline.doctor.sources import NamedSource
 from tgo_pipeline.generators.location import INDEX
-from tgo_pipeline.hub import cache
+from tgo_pipeline.hub import cache, weight_files
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.integrity import check_download
 
@@ -40,7 +40,8 @@ def official(wanted: Official) -> Path | None:
 def missing(source: NamedSource) -> list[str]:
     """Files of a reward that are not in the cache; of weights any one will do."""
     lacking = [name for name, wanted in source.files.items() if official(wanted) is None]
-    if source.weights and not any(file(source.repository, name, source.revision) for name in source.weights):
+    forms = [form for form, _ in weight_files.forms(source.weights)]
+    if forms and not any(file(source.repository, form, source.revision) for form in forms):
         lacking.append(" or ".join(source.weights))
     return lacking
 

@@ -14,6 +14,7 @@ from tgo_pipeline.doctor.resources import gigabytes
 from tgo_pipeline.doctor.sources import NamedSource, moves
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import INDEX
+from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.errors import refusal
 from tgo_pipeline.params.recipes import PLACEHOLDER
 from tgo_pipeline.reading.hub_rows import is_hub_rows
@@ -85,7 +86,7 @@ def _reward(source: NamedSource, files: dict[str, Any]) -> Iterator[Finding]:
         return
     wanted = [each.file for each in source.files.values()]
     lacking = [name for name in wanted if name not in files]
-    if source.weights and not any(name in files for name in source.weights):
+    if source.weights and not _weights(source, files):
         lacking.append(" or ".join(source.weights))
     if lacking:
         yield fail(
@@ -139,8 +140,21 @@ def _needed(source: NamedSource, files: Mapping[str, Any]) -> list[str]:
     """The files of a repository that are read; of a reward's weights the first that there are."""
     if not source.files and not source.weights:
         return pipeline_files(list(files))
-    weights = [name for name in source.weights if name in files]
-    return [*(each.file for each in source.files.values()), *weights[:1]]
+    return [*(each.file for each in source.files.values()), *_weights(source, files)]
+
+
+def _weights(source: NamedSource, files: Mapping[str, Any]) -> list[str]:
+    """The first form of a reward's weights that a repository has; of shards the index, and what is called like them."""
+    form = next((form for form, _ in weight_files.forms(source.weights) if form in files), None)
+    if form is None:
+        return []
+    if not form.endswith(".json"):
+        return [form]
+    stem, suffix = form.split(".index.")[0].rsplit(".", 1)
+    return [
+        form,
+        *(name for name in files if name.startswith((f"{stem}-", f"{stem}.")) and name.endswith(suffix)),
+    ]
 
 
 def _size(files: Mapping[str, Any], names: Sequence[str]) -> int:
@@ -148,15 +162,24 @@ def _size(files: Mapping[str, Any], names: Sequence[str]) -> int:
 
 
 def pipeline_files(names: list[str]) -> list[str]:
-    """The weight files that a pipeline is loaded from: safetensors without variant, pickles where there are none."""
-    weights = [name for name in names if name.count("/") == 1 and _plain(name)]
-    safe = [name for name in weights if name.endswith(SUFFIX)]
-    with_safe = {name.split("/")[0] for name in safe}
-    pickles = [name for name in weights if name.endswith(PICKLE) and name.split("/")[0] not in with_safe]
-    return [name for name in (*safe, *pickles) if not name.startswith("safety_checker/")]
+    """The weight files that a pipeline is loaded from, part by part.
+
+    Safetensors before pickles, and weights in half precision where there are no others.
+    """
+    weights = [name for name in names if name.count("/") == 1 and not name.startswith("safety_checker/")]
+    chosen: dict[str, list[str]] = {}
+    for variant in (None, *weight_files.VARIANTS):
+        for suffix in (SUFFIX, PICKLE):
+            found = [name for name in weights if name.endswith(suffix) and _is_of(name, variant)]
+            new = {name.split("/")[0] for name in found} - chosen.keys()
+            for name in found:
+                if name.split("/")[0] in new:
+                    chosen.setdefault(name.split("/")[0], []).append(name)
+    return [name for part in chosen.values() for name in part]
 
 
-def _plain(name: str) -> bool:
-    """Whether a file is not a variant such as `.fp16.`, nor of another library."""
-    file = name.split("/")[1]
-    return file.startswith(("diffusion_pytorch_model", "model", "pytorch_model")) and file.count(".") == 1
+def _is_of(name: str, variant: str | None) -> bool:
+    """Whether a file is of a variant such as `fp16` (None: of none), and of a library that is used here."""
+    first, *middle, _ = name.split("/")[1].split(".")
+    known = first.startswith(("diffusion_pytorch_model", "model", "pytorch_model"))
+    return known and [each.split("-")[0] for each in middle] == ([variant] if variant else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,22 @@ def fetch_pipeline(location: Location, without: Sequence[str]) -> Path:
         folder = _download(location, without, None)
         index = read_index(folder)
         parts = [name for name in network_classes(index) if name not in without]
-        if any(not weight_files.are_in(folder / name) for name in parts):
-            folder = _download(location, without, weight_files.VARIANTS[0])
-        return folder
+        if _without_weights(folder, parts):
+            with contextlib.suppress(OSError, ValueError):  # nor has it these: said below
+                folder = _download(location, without, weight_files.VARIANTS[0])
     except (OSError, ValueError, RuntimeError) as error:
         raise TgoError(_explain(location, error)) from error
+    if lacking := _without_weights(folder, parts):
+        raise TgoError(
+            f"{location}: neither the model hub nor its cache here ({folder}) has the weights of "
+            f"{', '.join(lacking)}: check the network and the repository, or put the pipeline's files into a folder "
+            f"and name that. {LAYOUT}"
+        )
+    return folder
+
+
+def _without_weights(folder: Path, parts: Sequence[str]) -> list[str]:
+    return [name for name in parts if not weight_files.are_in(folder / name)]
 
 
 def _download(location: Location, without: Sequence[str], variant: str | None) -> Path:

@@ -6,7 +6,6 @@ be those of the network, after the conversions that the libraries themselves mak
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-log = logging.getLogger("tgo")
 CONFIG = "config.json"
 CHECKER = "safety_checker"
 IDS = "position_ids"
@@ -92,8 +90,7 @@ def check_network(folder: Path, kind: Any) -> None:
 
 def _files(folder: Path) -> list[Path]:
     found = weight_files.find(folder)
-    if found.variant:
-        log.warning("%s: there is only the variant %s of its weights: using it", folder, found.variant)
+    weight_files.say_variant(folder, found.variant)
     return found.files
 
 

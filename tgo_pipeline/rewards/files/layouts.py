@@ -5,14 +5,15 @@ Everything here is cheap and imports no network library: `tgo status` fingerprin
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.hub import cache, integrity
+from tgo_pipeline.hub import cache, integrity, weight_files
 from tgo_pipeline.hub import files as hub
 from tgo_pipeline.hub.address import MOVING, Official, Repository
 from tgo_pipeline.rewards.files import releases
@@ -142,11 +143,12 @@ class Files:
         return self.companions.get(name)
 
     def weight_files(self) -> list[Path]:
-        """Every file that holds weights: the reward's own, and those of a tower beside it."""
-        if not LAYOUTS[self.name].weights:
+        """Every file that holds weights: the reward's own, and those of a tower beside it; shards one by one."""
+        layout = LAYOUTS[self.name]
+        if not layout.weights:
             return []
-        kinds = {Path(file).suffix for file in LAYOUTS[self.name].weights}
-        return [self.weights, *(path for path in self.companions.values() if path.suffix in kinds)]
+        towers = [path for name, path in self.companions.items() if _is_weights(layout, name)]
+        return [file for path in (self.weights, *towers) for file in weight_files.shards(path)]
 
 
 def locate(name: str, source: str | None = None) -> Files:
@@ -197,7 +199,29 @@ def _contents(layout: Layout, files: Files) -> dict[str, str]:
         return {}
     named = {files.weights.name: files.weights, **layout.packaged, **files.companions}
     tower = {file: official.identity for file, official in _missing_tower(layout, files).items()}
-    return {**tower, **{file: cache.sha256(path) for file, path in named.items()}}
+    shards = {f"{name}: {file.name}": file for name, path in named.items() for file in _shards_of(path)}
+    return {**tower, **{file: cache.sha256(path) for file, path in (named | shards).items()}}
+
+
+def _shards_of(path: Path) -> list[Path]:
+    return weight_files.shards(path) if path.name.endswith(".json") and ".index." in path.name else []
+
+
+def digest(weights: Path) -> str:
+    """The sha256 of a weight file; of shards one of all of theirs."""
+    shards = [cache.sha256(file) for file in _shards_of(weights)]
+    return hashlib.sha256("".join(shards).encode()).hexdigest() if shards else cache.sha256(weights)
+
+
+def local_weight_files(name: str, source: str) -> list[Path]:
+    """The weight files of a reward in a local source; nothing is downloaded. Raises `TgoError` as `locate` does."""
+    name = canonical(name)
+    return _local(name, _layout(name), source).weight_files()
+
+
+def _is_weights(layout: Layout, name: str) -> bool:
+    """Whether a companion of a layout is a weight file."""
+    return name in layout.tower and name.endswith(".safetensors")
 
 
 def _layout(name: str) -> Layout:
@@ -213,12 +237,28 @@ def _official(name: str, layout: Layout) -> Files:
 
 
 def _from_hub(name: str, layout: Layout, place: Repository) -> Files:
-    weights = next((path for file in layout.weights if (path := hub.find(place, file))), None)
+    weights = _found_on_hub(place, layout.weights)
     if weights is None:
         raise TgoError(f"reward {name}: {place} holds no {' or '.join(layout.weights)}.")
-    found = {file: hub.find(place, file) for file in (*layout.required, *layout.optional)}
+    found = {
+        file: _found_on_hub(place, [file]) if _is_weights(layout, file) else hub.find(place, file)
+        for file in (*layout.required, *layout.optional)
+    }
     companions = {file: path for file, path in found.items() if path is not None}
     return _complete(layout, Files(name, weights, companions), str(place))
+
+
+def _found_on_hub(place: Repository, names: Iterable[str]) -> Path | None:
+    """Weights of a repository in the first form that it has; of shards the index, the shards beside it."""
+    for file, variant in weight_files.forms(names):
+        if (path := hub.find(place, file)) is None:
+            continue
+        weight_files.say_variant(Path(str(place)), variant)
+        folder = file.rpartition("/")[0]
+        for shard in weight_files.named_shards(path):
+            hub.find(place, f"{folder}/{shard}" if folder else shard)
+        return path
+    return None
 
 
 def _local(name: str, layout: Layout, source: str) -> Files:
@@ -227,9 +267,21 @@ def _local(name: str, layout: Layout, source: str) -> Files:
     weights = path if path.is_file() else _first(name, folder, layout)
     if source != DEMO:
         integrity.check_weights(name, weights, _known(layout), _others(name))
-    names = (*layout.required, *layout.optional)
-    companions = {file: folder / file for file in names if (folder / file).is_file()}
+    found = {
+        file: _found(folder, [file]) if _is_weights(layout, file) else folder / file
+        for file in (*layout.required, *layout.optional)
+    }
+    companions = {file: path for file, path in found.items() if path is not None and path.is_file()}
     return _complete(layout, Files(name, weights, companions), str(folder))
+
+
+def _found(folder: Path, names: Iterable[str]) -> Path | None:
+    """Weights in a folder in the first form that it has; of shards the index."""
+    for file, variant in weight_files.forms(names):
+        if (folder / file).is_file():
+            weight_files.say_variant(folder, variant)
+            return folder / file
+    return None
 
 
 def _complete(layout: Layout, files: Files, place: str) -> Files:
@@ -280,9 +332,8 @@ def _path(name: str, source: str) -> Path:
 
 
 def _first(name: str, folder: Path, layout: Layout) -> Path:
-    for file in layout.weights:
-        if (folder / file).is_file():
-            return folder / file
+    if path := _found(folder, layout.weights):
+        return path
     raise TgoError(
         f"reward {name}: {folder} holds no weights, {' or '.join(layout.weights)}. Files that belong there: {layout}."
     )
