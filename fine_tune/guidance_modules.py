@@ -13,6 +13,7 @@ from tgo_pipeline.params.objectives import SftParams
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import FineTuneParams, Params
+    from tgo_pipeline.storage.shards import Mark
 
 POSITIVE, NEGATIVE = "positive", "negative"
 
@@ -44,7 +45,7 @@ def folder_of(params: Params, name: str, output: Path, checkpoints: Path) -> Pat
     return checkpoints / "modules" / name if merged else output / name
 
 
-def describe(params: Params, mark: str) -> dict[str, object]:
+def describe(params: Params, mark: Mark) -> dict[str, object]:
     """What `tgo.json` of a result that is guided by modules says."""
     tuning = params.fine_tune
     return {
@@ -58,11 +59,11 @@ def describe(params: Params, mark: str) -> dict[str, object]:
         NEGATIVE: NEGATIVE if tuning.objective == "cpgd" else None,
         "steps": tuning.steps,
         "seed": params.seed,
-        "fingerprint": mark,
+        **mark.entries(),
     }
 
 
-def finish(params: Params, output: Path, checkpoints: Path, mark: str) -> None:
+def finish(params: Params, output: Path, checkpoints: Path, mark: Mark) -> None:
     """Make the result of finished modules: a description beside them, or one merged model in their place."""
     from fine_tune.result import DESCRIPTION
     from tgo_pipeline.storage.writing import atomic, atomic_folder

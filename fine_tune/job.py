@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_tune import result
-from fine_tune.data.cache import EncodingSource
+from fine_tune.data.cache import EncodingSource, generation_shards
 from fine_tune.data.cache import plan as plan_encoding
 from fine_tune.distributed.processes import Group
 from fine_tune.guidance_modules import folder_of, modules
@@ -17,8 +17,9 @@ from fine_tune.objectives import OBJECTIVES, make_objective, objective_class
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
 from tgo_pipeline.plugins.kinds import OBJECTIVE
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import Shard
+from tgo_pipeline.storage.shards import Mark, Shard
 from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Progress:
     done: bool
     step: int
     steps: int
+    stale: bool = False
+    """Whether there is a result, of another training."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,12 @@ class Job:
         return plan(self.params, self.workspace.generations)
 
     @property
-    def mark(self) -> str:
-        """Its fingerprint."""
+    def mark(self) -> Mark:
+        """What tells it from another training; the labels are in its fingerprint by what they hold."""
         anew = reestimate.mark(self.params, self.workspace.scores, self.workspace.thresholds)
         own = {} if anew is None else {"reestimate": anew}
-        return _fingerprint(self.params, self.labels, self.planned, **own)
+        content = _fingerprint(self.params, self.labels, self.planned, **own)
+        return Mark(content, _images(self.workspace.generations))
 
 
 def module_jobs(job: Job) -> list[Job]:
@@ -83,15 +87,23 @@ def module_jobs(job: Job) -> list[Job]:
     ]
 
 
-def guided_mark(job: Job) -> str:
-    parts = [each.mark for each in module_jobs(job)]
-    return fingerprint(version=VERSION, parts=parts, guidance=job.params.fine_tune.guidance)
+def guided_mark(job: Job) -> Mark:
+    """What tells a guidance from another one."""
+    marks = [each.mark for each in module_jobs(job)]
+    parts = [mark.fingerprint for mark in marks]
+    content = fingerprint(version=VERSION, parts=parts, guidance=job.params.fine_tune.guidance)
+    return Mark(content, marks[0].inputs)
+
+
+def _images(generations: Path) -> str:
+    """What the images hold that are trained on."""
+    return digests.of_all(generation_shards(generations))
 
 
 def is_done(job: Job) -> bool:
     from fine_tune.training.log import SUMMARY
 
-    return result.stored_fingerprint(job.output) == job.mark and (job.workspace.training / SUMMARY).is_file()
+    return job.mark.fits(result.stored(job.output)) and (job.workspace.training / SUMMARY).is_file()
 
 
 def plan(params: Params, generations: Path) -> list[Shard]:
@@ -107,14 +119,18 @@ def progress(params: Params, workspace: Workspace) -> Progress:
     if not modules(params):
         return _progress(job)
     each = [_progress(one) for one in module_jobs(job)]
-    done = result.stored_fingerprint(job.output) == guided_mark(job)
-    return Progress(done, sum(one.step for one in each), sum(one.steps for one in each))
+    there = result.stored(job.output)
+    done = guided_mark(job).fits(there)
+    steps = sum(one.steps for one in each)
+    return Progress(done, steps if done else sum(one.step for one in each), steps, bool(there) and not done)
 
 
 def _progress(job: Job) -> Progress:
     steps = job.params.fine_tune.steps
-    done = result.stored_fingerprint(job.output) == job.mark
-    return Progress(done, steps if done else latest_step(job.workspace.checkpoints, job.mark), steps)
+    there = result.stored(job.output)
+    done = job.mark.fits(there)
+    step = steps if done else latest_step(job.workspace.checkpoints, job.mark)
+    return Progress(done, step, steps, bool(there) and not done)
 
 
 def source(params: Params, generations: Path) -> EncodingSource:

@@ -15,6 +15,7 @@ from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 if TYPE_CHECKING:
     from fine_tune.policies.base import Policy
     from tgo_pipeline.params import Params
+    from tgo_pipeline.storage.shards import Mark
 
 DESCRIPTION = "tgo.json"
 
@@ -31,17 +32,16 @@ def hold(output: Path) -> Iterator[None]:
                 output.rmdir()
 
 
-def stored_fingerprint(output: Path) -> str | None:
-    """The fingerprint of the training whose result the folder is; None if it is not a complete result."""
+def stored(output: Path) -> dict[str, Any]:
+    """What a result says of itself; empty if the folder is not a complete result."""
     try:
-        return json.loads((output / DESCRIPTION).read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        described = json.loads((output / DESCRIPTION).read_text())
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
-def write(
-    output: Path, params: Params, policy: Policy, fingerprint: str, sampling: Mapping[str, str]
-) -> None:
+def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Mapping[str, str]) -> None:
     """Write the tuned model as a whole folder. Raises `TgoError` on a full disk, with nothing half-written.
 
     `sampling` is how the objective wants its result to be sampled (`Objective.sampling`).
@@ -56,7 +56,7 @@ def write(
         "steps": params.fine_tune.steps,
         "seed": params.seed,
         "sampling": dict(sampling),
-        "fingerprint": fingerprint,
+        **mark.entries(),
     }
     pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None
     with quiet(), atomic_folder(output) as temporary:

@@ -75,7 +75,7 @@ def run(params: Params, workspace: Workspace) -> None:
 def _run_modules(job: Job) -> None:
     params, output, group = job.params, job.output, job.group
     mark = guided_mark(job)
-    if group.on_main(lambda: result.stored_fingerprint(output)) == mark:
+    if group.on_main(lambda: mark.fits(result.stored(output))):
         log.info("%s: already the result of these parameters and labels, nothing to do", output)
         return
     for each in module_jobs(job):
@@ -229,7 +229,7 @@ def _log(job: Job, step: int) -> TrainingLog:
 
     config = {name: value for name, value in dataclasses.asdict(job.params).items() if name != "runtime"}
     name = job.params.fine_tune.objective.replace(":", ".")  # a colon is no part of a file's name everywhere
-    run = Run(f"{name}-{job.mark[:8]}", config, job.workspace.runs)
+    run = Run(f"{name}-{job.mark.fingerprint[:8]}", config, job.workspace.runs)
     names = job.params.runtime.trackers
     return TrainingLog(job.workspace.training, step, lambda written: open_trackers(names, run, step, written))
 

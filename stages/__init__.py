@@ -14,11 +14,13 @@ from typing import Any
 import typer
 
 from stages.ending import ending
+from stages.upstream import ALLOW, require_current
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.storage.workspace import HERE
 
 __all__ = [
+    "ALLOW_STALE",
     "INTERRUPTED",
     "PARAMS",
     "PIPELINE",
@@ -38,15 +40,25 @@ PIPELINE = ("inputs", *STAGES)
 """The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 PARAMS = typer.Option(HERE.params, "--params", help="The parameter file.")
 """The option of every command that reads it."""
+ALLOW_STALE = typer.Option(
+    False, "--allow-stale", help="Build on results of earlier stages that are not up to date."
+)
+"""The option of every command that runs a stage."""
 
 
-def run_stage(name: str, params: Path) -> None:
-    """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal."""
+def run_stage(name: str, params: Path, *, allow_stale: bool = False) -> None:
+    """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal.
+
+    It does not build on stale results of earlier stages, unless `allow_stale` or the environment says so.
+    """
+    if allow_stale:
+        os.environ[ALLOW] = "1"
 
     def work() -> None:
         loaded = load_params(params)
         if name in STAGES:  # an error in code of one's own is said before hours are spent on what comes first
             loaded.fine_tune.load_parts()
+            require_current(name, loaded)
         importlib.import_module(f"stages.{name}").run(loaded)
 
     run_command(name, work)
@@ -64,8 +76,8 @@ def run_command(name: str, work: Callable[[], None]) -> None:
 def main(name: str) -> None:
     """The command line of `python -m stages.<name>`."""
 
-    def command(params: Path = PARAMS) -> None:
-        run_stage(name, params)
+    def command(params: Path = PARAMS, allow_stale: bool = ALLOW_STALE) -> None:
+        run_stage(name, params, allow_stale=allow_stale)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=sys.modules["__main__"].__doc__)(command)

@@ -22,16 +22,21 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 
 
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
-    """How many shards of all models together are done, stale and to do."""
-    from tgo_pipeline.evaluation.stage import plan
-    from tgo_pipeline.storage.shards import Status, status
+    """How many shards of all models are done, stale and to do; with all done, whether the tables are theirs."""
+    from tgo_pipeline.evaluation.stage import plan, planned_mark
+    from tgo_pipeline.storage.shards import Status, status, table_status
 
     planned = plan(params, workspace)
     every = [status(folder, shards) for folder, shards in planned.items()]
     total = Status(
         *(sum(getattr(one, name) for one in every) for name in ("done", "stale", "to_do", "failed")),
     )
-    return total, f"shards of {workspace.evaluation_images}"
+    if total.stale or total.to_do:
+        return total, f"shards of {workspace.evaluation_images}"
+    compared = table_status(workspace.evaluation, planned_mark(params, workspace))
+    if compared.done:
+        return total, f"shards of {workspace.evaluation_images}"
+    return Status(0, compared.stale, compared.to_do, total.failed), f"{workspace.evaluation} alone"
 
 
 def estimate(run: Estimate) -> StagePlan:

@@ -29,7 +29,8 @@ def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     from tgo_pipeline.storage.shards import Status
 
     now = progress(params, workspace)
-    return Status(now.step, 0, now.steps - now.step, 0), f"steps of {workspace.model}"
+    left = now.steps - now.step
+    return Status(now.step, left * now.stale, left * (not now.stale), 0), f"steps of {workspace.model}"
 
 
 def estimate(run: Estimate) -> StagePlan:

@@ -24,11 +24,10 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """Whether the table is there, and that of the parameters."""
     from tgo_pipeline.prompts import planned_fingerprint
-    from tgo_pipeline.storage.shards import table_status
+    from tgo_pipeline.storage.shards import Mark, table_status
 
-    return table_status(workspace.prompts, planned_fingerprint(params.prompts, params.seed)), str(
-        workspace.prompts
-    )
+    mark = Mark(planned_fingerprint(params.prompts, params.seed))
+    return table_status(workspace.prompts, mark), str(workspace.prompts)
 
 
 def estimate(run: Estimate) -> StagePlan:

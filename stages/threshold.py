@@ -25,11 +25,11 @@ def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """Whether the thresholds table is up to date, and the adequacy table, which has a version of its own."""
     from tgo_pipeline.storage.shards import Status, table_status
     from tgo_pipeline.thresholds.adequacy import table as adequacy_table
-    from tgo_pipeline.thresholds.stage import planned_fingerprint
+    from tgo_pipeline.thresholds.stage import planned_mark
 
-    mark = planned_fingerprint(params, workspace)
+    mark = planned_mark(params, workspace)
     fitted = table_status(workspace.thresholds, mark)
-    if not fitted.done or table_status(workspace.adequacy, adequacy_table.planned_fingerprint(mark)).done:
+    if not fitted.done or table_status(workspace.adequacy, adequacy_table.planned_mark(mark)).done:
         return fitted, str(workspace.thresholds)
     return Status(0, 1, 0, 0), f"{workspace.adequacy} alone: tau and labels stay as they are"
 

@@ -47,6 +47,7 @@ TESTS = (
     "tests/planning/test_families.py::test_half_precision_*",
     "tests/plugins/test_guide.py::test_the_examples_run_*",
     "tests/plugins/test_looking.py::test_looking_*",
+    "tests/test_dvc.py::test_no_way_of_running_a_stage_builds_*",
     "tests/report/test_explore.py::test_thousands_of_samples_*",
     "tests/report/test_screenshots.py::*",
     "tests/rewards/engine/test_batching.py::test_batches_are_halved_*",

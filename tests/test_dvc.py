@@ -200,6 +200,37 @@ def test_every_way_of_running_a_stage_gives_the_same_table(project: Path, comman
     assert read_table(project / "data/thresholds.parquet") == before
 
 
+def test_no_way_of_running_a_stage_builds_on_what_is_stale(project: Path, tmp_path: Path):
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder, symlinks=True)
+    original = (folder / "params.yaml").read_text()
+    set_params(folder, {"generate": {"steps": 3}})
+    ways = (("tgo", "run", "score"), ("python", "-m", "stages.score"), ("dvc", "repro", "-f", "-s", "score"))
+    for way in ways:
+        done = run(folder, *way, ok=False)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        (said,) = [line for line in done.stderr.split("\n") if line.startswith("tgo score:")]
+        assert "the results of generate are not those of the parameters" in said and "12 stale" in said
+        assert "run `tgo run generate` first" in said
+    for way in (*ways[2:], ("tgo", "run", "score")):
+        assert "going on all the same" in run(folder, *way, variables={"TGO_ALLOW_STALE": "1"}).stderr
+    assert "going on all the same" in run(folder, "tgo", "run", "score", "--allow-stale").stderr
+    shown = " ".join(run(folder, "tgo", "status", variables={"COLUMNS": "400"}).stdout.split())
+    assert shown.count("built on results that are not up to date: generate") == len(STAGES) - 2
+    (folder / "params.yaml").write_text(original)
+    run(folder, "tgo", "run", "report")
+    shard = min((folder / "data/labels").glob("*.parquet"))
+    kept = shard.read_bytes()
+    shard.unlink()
+    done = run(folder, "tgo", "run", "report", ok=False)
+    assert done.returncode == 2 and "the results of label are not those" in done.stderr
+    shard.write_bytes(kept)
+    assert "0 are damaged" in run(folder, "tgo", "status", "--verify").stdout
+    shard.write_bytes(kept[:60] + bytes([kept[60] ^ 1]) + kept[61:])
+    done = run(folder, "tgo", "status", "--verify", ok=False)
+    assert done.returncode == 2 and f"data/labels/{shard.name} is damaged" in done.stderr
+
+
 def test_the_terminal_tables(project: Path):
     thresholds = run(project, "tgo", "thresholds").stdout
     evaluation = run(project, "tgo", "evaluation").stdout

@@ -18,7 +18,7 @@ from tgo_pipeline.storage.shards import Status, status
 from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.adequacy.table import ADEQUACY, write_adequacy
-from tgo_pipeline.thresholds.stage import planned_fingerprint
+from tgo_pipeline.thresholds.stage import planned_mark
 
 FINISHED = {"prompts": 1, "generate": 6, "score": 6, "label": 6, "fine_tune": 78}
 """What is done of each stage: tables, shards, or steps of training."""
@@ -42,8 +42,8 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
 
 def test_of_the_threshold_stage_the_adequacy_table_alone_is_stale(demo: Path) -> None:
     params = load_params(demo / "params.yaml")
-    mark = planned_fingerprint(params, HERE)
-    assert read_metadata(HERE.thresholds)["fingerprint"] == mark
+    mark = planned_mark(params, HERE)
+    assert read_metadata(HERE.thresholds)["fingerprint"] == mark.fingerprint
     shown = table(params)
     rows = {
         stage: rest for stage, *rest in zip(*(list(column.cells) for column in shown.columns), strict=True)

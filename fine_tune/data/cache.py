@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.paths import parquet_files
@@ -73,6 +74,7 @@ def plan(source: EncodingSource) -> list[Shard]:
             len(files),
             fingerprint(**common, size=source.size, generations=stored_fingerprint(file)),
             SUFFIX,
+            digests.of(file),
         )
         for index, file in enumerate(files)
     ]
@@ -107,7 +109,8 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
 
     distinct: set[str] = set()
     for file in generation_shards(generations):
-        distinct.update(read_table(file, columns=["prompt"])["prompt"].unique().to_pylist())
+        # The bytes are checked when the images are read: a plan, also that of `tgo status`, reads no whole shard.
+        distinct.update(read_table(file, columns=["prompt"], check=False)["prompt"].unique().to_pylist())
     prefixed = {prefix + prompt for prefix in prefixes for prompt in distinct}
     texts = ["", *sorted(prefixed - {""})]
     return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]
@@ -173,7 +176,7 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
 
 def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:
     tensors = _in_batches(encoder.prompts, prompts, size, PROMPTS)
-    _write(path, tensors, {"fingerprint": shard.fingerprint, "prompts": json.dumps(prompts)})
+    _write(path, tensors, shard.mark.entries() | {"prompts": json.dumps(prompts)})
 
 
 def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
@@ -191,7 +194,7 @@ def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size
             continue
         rows.append((row["sample_id"], row["prompt"]))
     metadata = {
-        "fingerprint": shard.fingerprint,
+        **shard.mark.entries(),
         "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
         "prompts": json.dumps([prompt for _, prompt in rows]),
     }

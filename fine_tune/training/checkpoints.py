@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tgo_pipeline.storage import digests
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.writing import TEMPORARY, atomic_folder
 
 log = logging.getLogger("tgo")
@@ -40,11 +42,11 @@ class State:
 
 
 class Checkpoints:
-    """A folder that holds the newest checkpoint of one training, told from others by its fingerprint."""
+    """A folder that holds the newest checkpoint of one training, told from others by its mark."""
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, mark: Mark) -> None:
         self._folder = folder
-        self._fingerprint = fingerprint
+        self._mark = mark
 
     def save(self, state: State) -> None:
         """Write a checkpoint, then remove the older ones. Raises `TgoError` on a full disk."""
@@ -57,7 +59,7 @@ class Checkpoints:
             if state.average:
                 write_tensors(state.average, temporary / AVERAGE, {})
             content = {
-                "fingerprint": self._fingerprint,
+                **self._mark.entries(),
                 "step": state.step,
                 "scaler": state.scaler,
                 "memory": state.memory,
@@ -74,6 +76,7 @@ class Checkpoints:
         path = self.sweep()
         if path is None:
             return None
+        digests.verify_folder(path)
         content = json.loads((path / STATE).read_text())
         weights, _ = read_tensors(path / WEIGHTS)
         optimizer, _ = read_tensors(path / OPTIMIZER)
@@ -86,7 +89,7 @@ class Checkpoints:
         for path in found:
             if path.name.startswith(TEMPORARY):
                 shutil.rmtree(path)
-            elif _fingerprint(path) != self._fingerprint:
+            elif not self._mark.fits(_described(path)):
                 log.info("discarding %s: it belongs to a training with other parameters or data", path)
                 shutil.rmtree(path)
         return max((path for path in found if path.exists()), key=_step, default=None)
@@ -99,9 +102,9 @@ class Checkpoints:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def latest_step(folder: Path, fingerprint: str) -> int:
+def latest_step(folder: Path, mark: Mark) -> int:
     """The step of a training's newest checkpoint, 0 if there is none; changes nothing."""
-    steps = (_step(path) for path in folder.glob("step-*") if _fingerprint(path) == fingerprint)
+    steps = (_step(path) for path in folder.glob("step-*") if mark.fits(_described(path)))
     return max(steps, default=0)
 
 
@@ -110,8 +113,9 @@ def _step(path: Path) -> int:
     return int(match[1]) if match else -1
 
 
-def _fingerprint(path: Path) -> str | None:
+def _described(path: Path) -> dict[str, Any]:
     try:
-        return json.loads((path / STATE).read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        described = json.loads((path / STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}

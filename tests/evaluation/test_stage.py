@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.evaluation.worlds import scores
 from tests.rewards import tiny as rewards
+from tests.rewriting import rewrite
 from tests.thresholds.shards import flat
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
@@ -223,7 +224,7 @@ def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: Worl
     table = read_table(path)
     records = table.to_pylist()
     records[1]["image"]["bytes"] = records[1]["image"]["bytes"][:50]
-    write_table(pa.Table.from_pylist(records, schema=table.schema), path, read_metadata(path))
+    rewrite(pa.Table.from_pylist(records, schema=table.schema), path, read_metadata(path))
     shutil.rmtree(world.root / "sides/tuned/scores")
     rows = world.evaluate()
     assert [row["n_excluded"] for row in rows if row["is_target"]] == [1, 1, 0]

@@ -27,6 +27,7 @@ from tgo_pipeline.planning.blueprint import read_blueprint
 from tgo_pipeline.planning.disk import safetensors_bytes
 from tgo_pipeline.planning.meter import Meter
 from tgo_pipeline.planning.sampling import Encoding, encoding
+from tgo_pipeline.storage.shards import Mark
 
 TUNING = FineTuneParams(steps=4, batch_size=4, guard=GuardParams(negative_error=None))
 ONE, PARTS = RuntimeParams(device="cpu"), RuntimeParams(device="cpu", micro_batch_size=2)
@@ -75,7 +76,7 @@ def _compare(model: str, tuning: FineTuneParams, runtime: RuntimeParams, folder:
         0.01 if tuning.precision == "fp32" else 0.5
     )  # a CPU rounds more than CUDA, whose rules are planned with
     assert planned.peak_bytes == pytest.approx(measured.peak_bytes, rel=sure)
-    Checkpoints(folder / "kept", "mark").save(trainer.state())
+    Checkpoints(folder / "kept", Mark("mark")).save(trainer.state())
     files = {
         "weights": planned.trained,
         "optimizer": planned.optimizer,

@@ -7,13 +7,11 @@ import pytest
 from tests.report.workspace import Workspace, write_workspace
 from tgo_pipeline.report.build import build
 
-NOW = 1_800_000_000.0
-
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     made = write_workspace(tmp_path_factory.mktemp("run"))
-    build(made.params, made.sources, now=NOW)
+    build(made.params, made.sources)
     return made
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.conftest import NOW
 from tests.report.workspace import REWARDS, Workspace
 from tgo_pipeline.report.adequacy import Adequacy, adequacy
 from tgo_pipeline.report.build import render
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.thresholds.adequacy.table import (
     AdequacyRow,
     by_reward,
@@ -52,7 +52,7 @@ def test_few_samples_behind_the_soft_baseline_are_warned_of(found: Adequacy, pag
 
 
 def _written(path: Path, *rows: AdequacyRow) -> Path:
-    write_adequacy(table([("mean_z", row) for row in rows]), path, "fingerprint")
+    write_adequacy(table([("mean_z", row) for row in rows]), path, Mark("fingerprint"))
     return path
 
 
@@ -66,7 +66,7 @@ def test_a_verdict_alone_is_a_section(workspace: Workspace, tmp_path: Path) -> N
     assert (made.verdict, made.facts, made.baselines, made.charts) == ("undecided", [], [], {})
     report = dataclasses.replace(workspace.params.report, gallery=0)
     params = dataclasses.replace(workspace.params, report=report)
-    page = render(params, workspace.sources.moved(adequacy=path), NOW)
+    page = render(params, workspace.sources.moved(adequacy=path))
     assert "Undecided: &lt;b&gt;constant&lt;/b&gt; scores." in page
 
 

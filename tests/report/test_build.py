@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from stages.report import run
-from tests.report.conftest import NOW
 from tests.report.document import Document
 from tests.report.workspace import HOSTILE, LONG, Workspace, parameters, write_evaluation, write_workspace
 from tgo_pipeline.errors import TgoError
@@ -72,7 +71,7 @@ def test_the_page_states_the_result_and_the_run(page: str) -> None:
 
 def _at_most(workspace: Workspace, megabytes: float) -> str:
     report = dataclasses.replace(workspace.params.report, max_mb=megabytes)
-    return render(dataclasses.replace(workspace.params, report=report), workspace.sources, NOW)
+    return render(dataclasses.replace(workspace.params, report=report), workspace.sources)
 
 
 def test_the_size_is_bounded_and_stated(workspace: Workspace, page: str) -> None:
@@ -92,14 +91,14 @@ def test_a_limit_that_nothing_fits_into_is_refused(workspace: Workspace) -> None
 
 def test_a_switched_off_gallery_says_so(workspace: Workspace) -> None:
     report = dataclasses.replace(workspace.params.report, gallery=0)
-    page = render(dataclasses.replace(workspace.params, report=report), workspace.sources, NOW)
+    page = render(dataclasses.replace(workspace.params, report=report), workspace.sources)
     assert "The gallery is switched off" in page
     assert 'id="gallery-data"' not in page
 
 
 def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> None:
     commit = re.compile(r"<dt>project</dt><dd>[^<]*")  # a commit may come in between
-    assert commit.sub("", render(workspace.params, workspace.sources, NOW)) == commit.sub("", page)
+    assert commit.sub("", render(workspace.params, workspace.sources)) == commit.sub("", page)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +127,12 @@ def test_a_section_without_its_input_says_so(
 ) -> None:
     sources = workspace.sources.moved(**dict.fromkeys(missing, tmp_path / "absent"))
     quick = dataclasses.replace(workspace.params.report, gallery=1)
-    page = render(dataclasses.replace(workspace.params, report=quick), sources, NOW)
+    page = render(dataclasses.replace(workspace.params, report=quick), sources)
     assert [said for said in missing.values() if said not in page] == []
 
 
 def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
-    text = render(parameters(), Places(tmp_path), NOW)
+    text = render(parameters(), Places(tmp_path))
     assert "This run has not been evaluated yet." in text
     assert text.count("not there yet") == 8
 
@@ -141,7 +140,7 @@ def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
 def test_a_run_that_did_not_help_is_reported_so(workspace: Workspace, tmp_path: Path) -> None:
     sources = workspace.sources.moved(evaluation=tmp_path / "evaluation.parquet", evaluation_images=tmp_path)
     write_evaluation(workspace.params, sources, workspace.test, np.random.default_rng(0), gain=-2.0)
-    lead = re.search(r'<p class="lead">(.*?)</p>', render(workspace.params, sources, NOW))
+    lead = re.search(r'<p class="lead">(.*?)</p>', render(workspace.params, sources))
     assert lead and lead[1] == "TGO made the target worse. The held-out oracle fell."
 
 
@@ -151,7 +150,7 @@ def test_a_target_that_people_gave_has_no_row_in_the_evaluation(tmp_path: Path) 
     rated = write_workspace(tmp_path, train_prompts=24, score=score, target={"reward": "stars"})
     counted = {"stars": {"n": 95, "null": 1, "mean": 3.25, "raters": 1234, "images_only_tied": 2}}
     (rated.sources.metrics / "score.json").write_text(json.dumps(counted))
-    page = render(rated.params, rated.sources, NOW)
+    page = render(rated.params, rated.sources)
     lead = re.search(r'<p class="lead">(.*?)</p>', page)
     assert lead and lead[1].startswith("The target is feedback, which new images have none of")
     assert "The held-out oracle rose." in lead[1]

@@ -16,6 +16,7 @@ import torch
 
 from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
+from tests.rewriting import rewrite, shown
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.scoring.score_shard import PARTIAL
@@ -80,7 +81,7 @@ def score(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return {name: (folder / name).read_bytes() for name in shown(folder)}
 
 
 def computed(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -131,12 +132,12 @@ def test_a_second_run_does_nothing(
 
 def mark(folder: Path, name: str, value: float) -> None:
     """Overwrite one column with a value that no network gives, leaving fingerprints as they are."""
-    for path in folder.iterdir():
+    for path in folder.glob("*.parquet"):
         table = pq.read_table(path)
         metadata = read_metadata(path)
         column = pa.array(np.full(table.num_rows, value, dtype=np.float32))
         table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        write_table(table, path, metadata)
+        rewrite(table, path, metadata)
 
 
 def test_adding_a_reward_computes_that_reward_alone(
@@ -314,7 +315,7 @@ def test_a_run_in_turn_that_ends_early_goes_on_with_what_is_left(
     kept = read_folder(scores)["hpsv2.1"].to_list()
     file = scores / shard(0)
     metadata = read_metadata(file)
-    write_table(pq.read_table(file), file, {**metadata, "fingerprint": PARTIAL})
+    rewrite(pq.read_table(file), file, {**metadata, "fingerprint": PARTIAL})
     caplog.clear()  # a stage that ran before in this process leaves its level behind
     caplog.set_level(logging.INFO, "tgo")
     score(generations, rewards, score_memory_gb=1e-6)
@@ -330,7 +331,7 @@ def test_too_many_errors_fail_after_everything_is_written(tmp_path: Path, weight
             TgoError, match=rf"2 of 12 images could not be scored \(16.7%\).*first: {BROKEN} in {shard(1)}"
         ):
             score(generations, sources(weights, "clip"), max_error_rate=0.1)
-        assert len(list((tmp_path / "scores").iterdir())) == SHARDS
+        assert len(shown(tmp_path / "scores")) == SHARDS
     assert score(generations, sources(weights, "clip"), max_error_rate=0.2).failed == 2
 
 

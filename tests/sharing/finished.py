@@ -14,11 +14,14 @@ import yaml
 from safetensors.numpy import save_file
 
 from tests.report.workspace import write_workspace
+from tests.rewriting import forget_digest
 from tgo_pipeline import demo
 from tgo_pipeline.generators.location import model_fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.thresholds.labels import label_folder
+from tgo_pipeline.thresholds.stage import fit_folder
 
 DESCRIBED = {
     "reward": "hpsv2.1",
@@ -34,6 +37,8 @@ def finish(folder: Path, method: str = "full", **sections: Any) -> Params:
     """Write the run into `folder` with its params.yaml, as `tgo card` finds it."""
     params = write_workspace(folder, train_prompts=12, **sections).params
     _describe_rewards(folder)
+    fit_folder(params, places(folder))
+    label_folder(params, places(folder))
     write_tuned(folder / "models/tuned", params, method)
     _write_legend(folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(asdict(params), sort_keys=False))
@@ -101,3 +106,4 @@ def _add_metadata(path: Path, **entries: Any) -> None:
         b"tgo": json.dumps({**read_metadata(path), **entries}).encode(),
     }
     pq.write_table(table.replace_schema_metadata(stored), path)
+    forget_digest(path)

@@ -18,6 +18,7 @@ def test_a_disk_that_fills_up_outside_an_atomic_write_is_an_error_of_the_input(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("stages.report.run", lambda params: FULL.write_text(params.model))
+    monkeypatch.setattr("stages.require_current", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
         run_stage("report", ROOT / "params.yaml")
     assert ended.value.code == USER_ERROR
@@ -29,7 +30,7 @@ def test_every_stage_of_the_pipeline_can_be_run_by_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ran: list[str] = []
-    monkeypatch.setattr("stages.commands.run.run_stage", lambda name, params: ran.append(name))
+    monkeypatch.setattr("stages.commands.run.run_stage", lambda name, params, **_: ran.append(name))
     for name in PIPELINE:
         monkeypatch.setattr("sys.argv", ["tgo", "run", name])
         with pytest.raises(SystemExit):

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tgo_pipeline.storage.digests import sidecar
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,7 @@ def test_dvc_names_no_other_places() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     named = {path for stage in stages.values() for path in _named(stage)}
     places = {getattr(HERE, name) for name in NAMES}
+    places |= {sidecar(place) for place in places}
     assert named
     assert [path for path in named if places.isdisjoint([path, *path.parents])] == []
 

@@ -19,7 +19,7 @@ from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.thresholds.baseline_table import read_baselines
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.labels import label_folder, plan
-from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
+from tgo_pipeline.thresholds.stage import fit_folder, planned_mark
 from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
 
 RNG = np.random.default_rng(1)
@@ -154,9 +154,7 @@ def test_another_rule_makes_thresholds_and_labels_stale_and_labels_follow_the_fi
     other = params(
         ["clip"], target={"reward": "clip"}, threshold={"bootstrap": 10, "baseline": "prompt_median"}
     )
-    assert (
-        planned_fingerprint(other, flat(tmp_path)) != read_metadata(flat(tmp_path).thresholds)["fingerprint"]
-    )
+    assert not planned_mark(other, flat(tmp_path)).fits(read_metadata(flat(tmp_path).thresholds))
     run(tmp_path, other)  # thresholds of another rule: theirs holds
     assert "was fitted with other parameters" in caplog.text
     assert read_folder(tmp_path / "labels").equals(before)

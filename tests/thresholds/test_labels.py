@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.rewriting import shown
 from tests.thresholds.shards import flat, params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
@@ -135,8 +136,8 @@ def run(root: Path, parameters: Params) -> Status:
 def test_every_score_shard_gets_a_label_shard(tmp_path: Path) -> None:
     done = run(tmp_path, prepare(tmp_path, label={"scale": "raw"}))
     assert done == Status(2, 0, 0, 2)
-    names = sorted(file.name for file in (tmp_path / "labels").iterdir())
-    assert names == sorted(file.name for file in (tmp_path / "scores").iterdir())
+    names = shown(tmp_path / "labels")
+    assert names == shown(tmp_path / "scores")
     frame = read_folder(tmp_path / "labels")
     known = [s for s in RAW if s is not None and not math.isnan(s)]
     assert read_table(tmp_path / "labels" / names[0]).schema.names == LABELS.names

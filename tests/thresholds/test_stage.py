@@ -17,7 +17,7 @@ from tests.thresholds.shards import flat, params, write_scores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.tables import read_metadata
-from tgo_pipeline.thresholds.stage import fit_folder, planned_fingerprint
+from tgo_pipeline.thresholds.stage import fit_folder, planned_mark
 from tgo_pipeline.thresholds.table import read_thresholds, taus, threshold_row
 
 RNG = np.random.default_rng(0)
@@ -59,8 +59,8 @@ def test_a_second_run_writes_the_same_and_other_scores_another_fingerprint(tmp_p
     assert after != before
     assert (
         after
-        == planned_fingerprint(small(), flat(tmp_path))
-        != planned_fingerprint(small(percentile=0.6), flat(tmp_path))
+        == planned_mark(small(), flat(tmp_path)).fingerprint
+        != planned_mark(small(percentile=0.6), flat(tmp_path)).fingerprint
     )
 
 
@@ -75,7 +75,7 @@ def test_the_table_that_says_done_is_written_last(tmp_path: Path) -> None:
 def test_other_labels_make_the_table_stale_whose_report_weighs_with_them(tmp_path: Path) -> None:
     write_scores(tmp_path / "scores", SCORES)
     heavier = params(["clip", "aesthetic"], threshold={"bootstrap": 20}, label={"c": 9.0})
-    assert planned_fingerprint(heavier, flat(tmp_path)) != planned_fingerprint(small(), flat(tmp_path))
+    assert planned_mark(heavier, flat(tmp_path)) != planned_mark(small(), flat(tmp_path))
 
 
 def test_tau_comes_from_the_proxy_set_and_says_so(tmp_path: Path) -> None:

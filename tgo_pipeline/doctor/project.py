@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +15,7 @@ from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.inputs.demanded import lacking
 from tgo_pipeline.storage.workspace import HERE
-from tgo_pipeline.storage.writing import TEMPORARY
+from tgo_pipeline.storage.writing import TEMPORARY, is_abandoned
 
 if TYPE_CHECKING:
     from tgo_pipeline.doctor.examine import Check
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 DVC, LOCK = HERE.pipeline, HERE.lock
 DVC_LOCK = Path(".dvc/tmp/lock")
 STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
-_TEMPORARY = re.compile(re.escape(TEMPORARY) + r"(?P<process>\d+)-")
 
 
 def checks(case: Request) -> Iterator[Check]:
@@ -162,7 +159,7 @@ def _held(file: Path) -> bool:
 def _leftovers() -> Iterator[Finding]:
     found = [path for folder in _outputs() for path in sorted(folder.rglob(f"{TEMPORARY}*"))]
     found += sorted(Path().glob(f"{TEMPORARY}*"))
-    left = [path for path in found if not _is_being_written(path)]
+    left = [path for path in found if is_abandoned(path)]
     if left:
         size = sum(file.stat().st_size for path in left for file in _files(path))
         yield note(
@@ -174,17 +171,3 @@ def _leftovers() -> Iterator[Finding]:
 
 def _files(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-
-
-def _is_being_written(path: Path) -> bool:
-    """Whether the process whose number a temporary carries still runs."""
-    match = _TEMPORARY.match(path.name)
-    if match is None:
-        return False
-    try:
-        os.kill(int(match["process"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.storage.digests import is_sidecar
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, status
@@ -206,7 +207,8 @@ def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
             plan_scores(side.generations, rewards, params.score.dtype) if complete else unknown
         )
         if has_diversity(params):
-            shards[side.diversity] = plan_diversity(drawn, clip_spec(list(resolve_all(rewards).values())))
+            clip = clip_spec(list(resolve_all(rewards).values()))
+            shards[side.diversity] = plan_diversity(side.generations, drawn, clip)
     return shards
 
 
@@ -229,7 +231,10 @@ def _is_side(folder: Path) -> bool:
     return (
         bool(shards)
         and {part.name for part in inside} <= set(PARTS)
-        and all(SHARD_NAME.fullmatch(file.name) or file.name.startswith(TEMPORARY) for file in shards)
+        and all(
+            SHARD_NAME.fullmatch(file.name) or file.name.startswith(TEMPORARY) or is_sidecar(file)
+            for file in shards
+        )
     )
 
 

@@ -28,6 +28,7 @@ from tgo_pipeline.evaluation.models import (
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic
 
@@ -80,7 +81,7 @@ def evaluate(params: Params, workspace: Workspace) -> None:
     joined = _join(target, chosen, test, rewards)
     made = _tables(params, joined, target, diversity)
     metadata = {
-        "fingerprint": _fingerprint(params, chosen, target, workspace.thresholds, diversity is not None),
+        **planned_mark(params, workspace).entries(),
         "confidence": params.evaluate.confidence,
         "aggregate": params.evaluate.aggregate,
         "published": params.evaluate.published,
@@ -161,16 +162,26 @@ def _tables(
     }
 
 
-def _fingerprint(
-    params: Params, chosen: Sequence[Side], target: Target | None, thresholds: Path, diverse: bool
-) -> str:
-    inputs = [side.scores for side in chosen] + [side.diversity for side in chosen if diverse]
-    return fingerprint(
+def planned_mark(params: Params, workspace: Workspace) -> Mark:
+    """What the tables of the models' present samples and scores carry in their metadata.
+
+    Raises `TgoError` if there are no thresholds, or not all models are sampled and scored.
+    """
+    inputs = [
+        path
+        for side in sides(params, workspace)
+        for path in (side.scores, *([side.diversity] if has_diversity(params) else []))
+    ]
+    target = None
+    if params.target_is_scored_anywhere:
+        target = [params.target.reward, params.target_rewards, content_fingerprint(workspace.thresholds)]
+    content = fingerprint(
         version=VERSION,
         evaluate=params.evaluate,
-        target=None if target is None else [target.name, target.rewards, content_fingerprint(thresholds)],
+        target=target,
         inputs=[content_fingerprint(path) for path in inputs],
     )
+    return Mark(content)
 
 
 def _write_tables(

@@ -22,6 +22,7 @@ from tgo_pipeline.generators.location import (
 )
 from tgo_pipeline.generators.pipelines import open_pipeline
 from tgo_pipeline.params.checks import Precision
+from tgo_pipeline.storage.digests import verify_folder
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def module_branch(role: str, module: Model, pipeline: Any) -> Branch:
 
     network = getattr(pipeline, network_name(pipeline))
     if isinstance(module, (str, Path)) and (file := adapter_file(module)):
+        verify_folder(file.parent)
         name = _free_name(network, role)
         attach(pipeline, file, name)
         return Branch(network, name)

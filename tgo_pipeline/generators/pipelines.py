@@ -22,6 +22,7 @@ from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
 from tgo_pipeline.generators.networks.parts import load_networks
 from tgo_pipeline.params.checks import Precision
+from tgo_pipeline.storage.digests import verify_folder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,8 @@ def open_pipeline(
     has T5, whose numbers are too large for fp16.
     """
     location = locate(model, revision)
+    for folder in filter(None, (location.folder, location.adapter)):
+        verify_folder(folder)
     if location.hub_id is not None:
         log.info("%s is not a folder here: taking it from the model hub or its local cache", location)
     with quiet():

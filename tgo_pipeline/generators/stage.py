@@ -151,7 +151,7 @@ def _make_worker(
         started_s = time.monotonic()
         table = _draw(parts[shard.index], source, sampler)
         with atomic(folder / shard.name) as temporary:
-            write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
+            write_table(table, temporary, shard.mark.entries() | {"failed": 0})
         log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
 
     return one_by_one(write)

@@ -149,7 +149,7 @@ def _write(path: Path, shard: Shard, items: Sequence[Item]) -> None:
     with atomic(path) as temporary:
         table = pa.Table.from_batches(_batches(items))
         failed = table["width"].null_count
-        write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": failed})
+        write_table(table, temporary, shard.mark.entries() | {"failed": failed})
     log.info("%s: %d images", shard.name, len(items))
     if failed:
         first = table["sample_id"].filter(table["width"].is_null())[0]

@@ -21,6 +21,7 @@ NAMES = {
     torch.bool: "BOOL",
 }
 FINGERPRINT = "0" * 16
+INPUTS = "0" * 32
 """As long as the real ones."""
 PARQUET_BYTES, COLUMN_BYTES = 8_192, 2_048
 """What a score or label shard has besides its rows, at most, in all and for each reward: schema, indexes, sources."""
@@ -54,7 +55,8 @@ def encoded_bytes(
             "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
             "prompts": json.dumps([text for _, text in rows]),
         }
-        total += safetensors_bytes(_of_rows(image, len(rows)), {"fingerprint": FINGERPRINT, **texts})
+        mark = {"fingerprint": FINGERPRINT, "inputs": INPUTS}
+        total += safetensors_bytes(_of_rows(image, len(rows)), mark | texts)
     for chunk in prompts:
         texts = {"prompts": json.dumps(list(chunk))}
         total += safetensors_bytes(_of_rows(prompt, len(chunk)), {"fingerprint": FINGERPRINT, **texts})

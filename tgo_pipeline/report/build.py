@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.examples import examples
 from tgo_pipeline.report.gallery.gallery import prepare
 from tgo_pipeline.report.models import models
-from tgo_pipeline.report.run import describe, minute
+from tgo_pipeline.report.run import describe
 from tgo_pipeline.report.thumbnails import BUDGET_BYTES, Album
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic
@@ -36,19 +35,20 @@ RESERVE_BYTES = 2048
 EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 
-def build(params: Params, workspace: Workspace, now: float | None = None) -> None:
+def build(params: Params, workspace: Workspace) -> None:
     """Write the report of a run; sections whose inputs are missing say which stage writes them.
 
-    `now` is the POSIX time that the page states as its own. Raises `TgoError` for a table of the wrong schema.
+    The page names no time and no folder: the same run gives the same bytes. Raises `TgoError` for a table of the wrong
+    schema.
     """
     output = workspace.report
-    page = render(params, workspace, time.time() if now is None else now)
+    page = render(params, workspace)
     with atomic(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     log.info("%s: %s", output, text.size(output.stat().st_size))
 
 
-def render(params: Params, workspace: Workspace, now: float) -> str:
+def render(params: Params, workspace: Workspace) -> str:
     """The page as text, at most `report.max_mb` megabytes of UTF-8: the gallery takes what the rest leaves.
 
     Raises `TgoError` if not even the rest fits.
@@ -57,7 +57,7 @@ def render(params: Params, workspace: Workspace, now: float) -> str:
     fixed = {"style": style(), "runtime": vega_runtime(), "script": script()}
     spare = limit - sum(len(part.encode()) for part in fixed.values())
     context = _sections(params, workspace, Album(budget=max(0, min(BUDGET_BYTES, spare // 2))))
-    context |= fixed | {"built": minute(now), "policy": content_policy(fixed["runtime"], fixed["script"])}
+    context |= fixed | {"policy": content_policy(fixed["runtime"], fixed["script"])}
     template = _environment().get_template("report.html.j2")
     exhibition = prepare(params, workspace)
 

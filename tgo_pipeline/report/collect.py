@@ -237,9 +237,7 @@ def feedback_counts(metrics: Path, columns: Iterable[str]) -> dict[str, dict[str
 
 def scan_labels(folder: Path) -> pl.LazyFrame | None:
     """All label shards as one lazy frame. Raises `TgoError` if one of them is not a table of labels."""
-    import polars as pl
-
     shards = parquet_files(folder)
     for shard in shards:
         tables.check_schema(pq.read_schema(shard), tables.LABELS, shard)
-    return pl.scan_parquet(shards) if shards else None
+    return tables.scan(shards) if shards else None

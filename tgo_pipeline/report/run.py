@@ -6,7 +6,6 @@ import dataclasses
 import platform
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from tgo_pipeline import __version__
 from tgo_pipeline.params import FineTuneParams, Params, ThresholdParams
 from tgo_pipeline.rendering.text import count
 from tgo_pipeline.report.collect import prompt_counts, shard_counts
+from tgo_pipeline.storage import digests
+from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.workspace import Workspace
 
 PACKAGES = (
@@ -27,17 +28,19 @@ PACKAGES = (
     "open_clip_torch",
     "pyarrow",
 )
+SHOWN_DIGITS = 8
+"""Of a digest: enough to tell runs apart by eye."""
 _DISTANCES = {"global": "|s − τ|", "prompt_quantile": "|q − τ_q|"}
 """What a weight grows with, for thresholds that are not a baseline b in units of the score."""
 
 
 @dataclass(frozen=True)
 class StageFact:
-    """A stage, what it left behind, and when its newest file was written (UTC); no time if there is none."""
+    """A stage, what it left behind, and the beginning of a digest of that; no digest if there is nothing."""
 
     stage: str
     left: str
-    written: str | None
+    digest: str | None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _stages(workspace: Workspace) -> list[StageFact]:
         _fact("score", _rows(workspace.scores, "scored images"), workspace.scores),
         _fact("threshold", "a threshold per reward", workspace.thresholds),
         _fact("label", _rows(workspace.labels, "labels"), workspace.labels),
-        _fact("fine_tune", "metrics of the training", workspace.training),
+        _fact("fine_tune", "metrics of the training", workspace.training / "metrics.json"),
         _fact("evaluate", "base against tuned", workspace.evaluation),
     ]
 
@@ -123,14 +126,10 @@ def _rows(folder: Path, what: str) -> str:
 
 
 def _fact(stage: str, left: str, path: Path) -> StageFact:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    times = [file.stat().st_mtime for file in files if file.is_file()]
-    return StageFact(stage, left, minute(max(times))) if times else StageFact(stage, "nothing yet", None)
-
-
-def minute(timestamp: float) -> str:
-    """A POSIX time as date and minute in UTC."""
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M")
+    files = parquet_files(path) if path.is_dir() else [path]
+    if not any(file.is_file() for file in files):
+        return StageFact(stage, "nothing yet", None)
+    return StageFact(stage, left, digests.of_all(files)[:SHOWN_DIGITS])
 
 
 def _versions() -> list[tuple[str, str]]:

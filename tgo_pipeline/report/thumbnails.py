@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from tgo_pipeline.storage.paths import parquet_files
+from tgo_pipeline.storage.tables import open_parquet
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
     from PIL.Image import Image
 
 LARGEST_SIDE = 256
@@ -108,7 +108,7 @@ def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str,
     for path in parquet_files(folder):
         if not wanted:
             return
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             for group in range(file.num_row_groups):
                 for row in _wanted_rows(file, group, wanted):
                     wanted.discard(row["sample_id"])

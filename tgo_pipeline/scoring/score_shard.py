@@ -47,7 +47,7 @@ class ScoreShards:
         if prompts.null_count:
             sample = samples["sample_id"][prompts.is_null().to_pylist().index(True)]
             raise TgoError(f"sample {sample} has no prompt: give every image of {self.generations} one.")
-        kept, described = _still_valid(self.scores / shard.name, self.columns[shard])
+        kept, described = _still_valid(self.scores / shard.name, self.columns[shard], shard)
         missing = [name for name in names if name not in kept]
         labels = {name: samples[name] for name in COLUMNS[:2]}
         return ShardTask(missing, shard, self.generations / shard.name, labels, kept, described)
@@ -70,8 +70,9 @@ class ScoreShards:
             return task.shard  # another group of rewards, or the feedback, has what it lacks
         table = self._table(task, have, given or {})
         failed = table.num_rows - table["error"].null_count
+        mark = task.shard.mark.entries() | ({} if len(have) == len(wanted) else {"fingerprint": PARTIAL})
         metadata = {
-            "fingerprint": task.shard.fingerprint if len(have) == len(wanted) else PARTIAL,
+            **mark,
             "failed": failed,
             "columns": {name: wanted[name] for name in have},
             "rewards": {name: (described if name in task.missing else task.described)[name] for name in have},
@@ -116,16 +117,16 @@ class ShardTask(ColumnTask):
 
     def rows(self) -> Iterator[tuple[bytes | None, str]]:
         """Every image, a few in memory at a time, with its prompt."""
-        import pyarrow.parquet as pq
+        from tgo_pipeline.storage.tables import open_parquet
 
-        with pq.ParquetFile(self._generations) as file:
+        with open_parquet(self._generations) as file:
             for part in file.iter_batches(READ_ROWS, columns=["image", "prompt"]):
                 for row in part.to_pylist():
                     yield row["image"] and row["image"]["bytes"], row["prompt"]
 
 
 def _still_valid(
-    path: Path, wanted: Mapping[str, str]
+    path: Path, wanted: Mapping[str, str], shard: Shard
 ) -> tuple[dict[str, pa.ChunkedArray], dict[str, dict[str, Any]]]:
     """The columns of an existing score shard whose fingerprints are the wanted ones, with its errors; and what
     rewards they are of. A shard that cannot be read counts as none: it is written again.
@@ -136,6 +137,11 @@ def _still_valid(
         return {}, {}
     try:
         metadata = read_metadata(path)
+        if metadata.get("inputs") not in (
+            None,
+            shard.inputs,
+        ):  # the images are others than those that were scored
+            return {}, {}
         stored, described = metadata.get("columns", {}), metadata.get("rewards", {})
         valid = [
             name for name, content in wanted.items() if stored.get(name) == content and name in described

@@ -21,6 +21,7 @@ from tgo_pipeline.scoring.columns import ColumnScorer
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.scoring.metrics import write_metrics
 from tgo_pipeline.scoring.score_shard import COLUMNS, ScoreShards
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.paths import parquet_files
@@ -132,7 +133,8 @@ def _plan(
             name: fingerprint_of(version=VERSION, generations=source, **content)
             for name, content in contents.items()
         }
-        shard = Shard(split, index, count, fingerprint_of(columns=list(columns.items())))
+        content = fingerprint_of(columns=list(columns.items()))
+        shard = Shard(split, index, count, content, inputs=digests.of(path))
         planned[shard] = columns
     return planned
 

@@ -109,11 +109,11 @@ def _require_same_labels(params: Params, workspace: Workspace) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
     from tgo_pipeline.storage.shards import status
     from tgo_pipeline.thresholds.labels import plan
-    from tgo_pipeline.thresholds.stage import planned_fingerprint
+    from tgo_pipeline.thresholds.stage import planned_mark
 
-    fitted = read_metadata(workspace.thresholds).get("fingerprint")
+    fitted = read_metadata(workspace.thresholds)
     now = status(workspace.labels, plan(params, workspace))
-    if now.stale or now.to_do or fitted != planned_fingerprint(params, workspace):
+    if now.stale or now.to_do or not planned_mark(params, workspace).fits(fitted):
         raise TgoError(
             f"{workspace.labels} was made with other scores or parameters than those of now: give those that it was "
             "made with (--params), or run the threshold and label stages again."

@@ -57,7 +57,7 @@ def new_folder(folder: Path, kind: str, state: str) -> Iterator[Path]:
     _require_ours(folder)
     with lock(folder):
         sweep_temporaries(folder)
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, checked=False) as temporary:
             yield temporary
             (temporary / MARK).write_text(json.dumps({"kind": kind, "state": state}) + "\n")
 

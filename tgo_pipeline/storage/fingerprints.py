@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.digests import is_sidecar
 from tgo_pipeline.storage.user_cache import sha256
 
 
@@ -31,7 +32,9 @@ def content_fingerprint(path: Path) -> str:
     """
     if not path.exists():
         raise TgoError(f"{path} does not exist.")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = (
+        sorted(p for p in path.rglob("*") if p.is_file() and not is_sidecar(p)) if path.is_dir() else [path]
+    )
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(path) if path.is_dir() else file.name).encode() + b"\0")

@@ -22,24 +22,48 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, leave_file: bool = True) -> Iterator[None]:
     """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
 
+    The file that is locked, `.NAME.lock` beside the folder, stays there, or goes at the end if not `leave_file`.
     Where the file system has no locks the run continues unprotected, and says so once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f".{folder.name}.lock"
-    with file.open("a+") as stream:
-        if not _take(stream):
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
-            raise TgoError(
-                f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
-            )
+    with _locked(file, folder) as stream:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not leave_file:
+                file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(file: Path, folder: Path) -> Iterator[TextIO]:
+    """An open file that this process has locked, and that is still the one of its name.
+
+    Between opening and locking, its holder may have removed it: then another process can lock a new one of the name.
+    """
+    while True:
+        with file.open("a+") as stream:
+            if not _take(stream):
+                stream.seek(0)
+                holder = stream.read().strip() or "unknown"
+                raise TgoError(
+                    f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
+                )
+            if _is_there(stream, file):
+                yield stream
+                return
+
+
+def _is_there(stream: TextIO, file: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(stream.fileno()), file.stat())
+    return False
 
 
 def _take(file: TextIO) -> bool:

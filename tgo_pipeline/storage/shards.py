@@ -11,14 +11,15 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.digests import sidecar
 from tgo_pipeline.storage.locks import lock
-from tgo_pipeline.storage.writing import TEMPORARY
+from tgo_pipeline.storage.writing import TEMPORARY, adopt
 
 log = logging.getLogger("tgo")
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
@@ -26,14 +27,43 @@ State = Literal["done", "stale", "to do"]
 
 
 @dataclass(frozen=True)
+class Mark:
+    """What a result was made from: it is written into the result, and a result with another one is stale.
+
+    `fingerprint` is of parameters and of what the inputs were made from; `inputs` is a digest of what the inputs hold
+    (`digests`), since the same parameters may give other numbers on another machine. It is compared where both are
+    known: a result from before there were digests has none, and neither have inputs that are not there.
+    """
+
+    fingerprint: str
+    inputs: str | None = None
+
+    def fits(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a result that stored this was made from the same."""
+        known = None not in (stored.get("inputs"), self.inputs)
+        return stored.get("fingerprint") == self.fingerprint and (
+            not known or stored["inputs"] == self.inputs
+        )
+
+    def entries(self) -> dict[str, str]:
+        """What a result stores of it."""
+        return {"fingerprint": self.fingerprint} | ({} if self.inputs is None else {"inputs": self.inputs})
+
+
+@dataclass(frozen=True)
 class Shard:
-    """One planned file of a folder; `fingerprint` is what its content depends on."""
+    """One planned file of a folder, with its `Mark`."""
 
     split: str
     index: int
     count: int
     fingerprint: str
     suffix: str = ".parquet"
+    inputs: str | None = None
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.fingerprint, self.inputs)
 
     @property
     def name(self) -> str:
@@ -86,21 +116,26 @@ class Stop:
             raise Interrupted
 
 
-def stored_fingerprint(path: Path) -> str | None:
-    """The fingerprint in a shard's metadata; None if the file is missing or unreadable, and so must be written."""
+def stored_metadata(path: Path) -> dict[str, Any]:
+    """What a shard says of itself; empty if the file is missing or unreadable, and so must be written."""
     from tgo_pipeline.storage.tables import read_metadata
 
     if not path.is_file():
-        return None
+        return {}
     if path.suffix == ".safetensors":
-        return _safetensors_metadata(path).get("fingerprint")
+        return _safetensors_metadata(path)
     try:
-        return read_metadata(path).get("fingerprint")
+        return read_metadata(path)
     except TgoError:
-        return None
+        return {}
 
 
-def _safetensors_metadata(path: Path) -> dict[str, str]:
+def stored_fingerprint(path: Path) -> str | None:
+    """The fingerprint in a shard's metadata; None if there is none."""
+    return stored_metadata(path).get("fingerprint")
+
+
+def _safetensors_metadata(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -111,20 +146,18 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 def state(folder: Path, shard: Shard) -> State:
-    """Whether the shard's file is there with the planned fingerprint, with another one, or not at all."""
+    """Whether the shard's file is there with the planned mark, with another one, or not at all."""
     path = folder / shard.name
     if not path.is_file():
         return "to do"
-    return "done" if stored_fingerprint(path) == shard.fingerprint else "stale"
+    return "done" if shard.mark.fits(stored_metadata(path)) else "stale"
 
 
 def status(folder: Path, plan: Sequence[Shard]) -> Status:
     """Count the states of a plan, and the failed samples (`failed` in the metadata) of its finished shards."""
-    from tgo_pipeline.storage.tables import read_metadata
-
     states = [state(folder, shard) for shard in plan]
     finished = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "done"]
-    failed = sum(int(read_metadata(path).get("failed", 0)) for path in finished if path.suffix == ".parquet")
+    failed = sum(int(stored_metadata(path).get("failed", 0)) for path in finished)
     return Status(states.count("done"), states.count("stale"), states.count("to do"), failed)
 
 
@@ -148,6 +181,7 @@ def run_shards(
         if waiting:
             work(waiting, stop)
             _require_written(folder, waiting)
+        _note_digests(folder, plan)
         _sweep(folder, plan)
         return status(folder, plan)
 
@@ -162,20 +196,27 @@ def _require_written(folder: Path, waiting: Sequence[Shard]) -> None:
         )
 
 
+def _note_digests(folder: Path, plan: Sequence[Shard]) -> None:
+    """Give shards the sidecar that they lack: a kill came before it, or they are from before there were any."""
+    lacking = [path for shard in plan if not sidecar(path := folder / shard.name).exists()]
+    if lacking:
+        log.info("%s: noting the digests of %d shards that had none", folder, len(lacking))
+    for path in lacking:
+        adopt(path)
+
+
 def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
     """Remove what is not in the plan."""
-    planned = {shard.name for shard in plan}
+    planned = {name for shard in plan for name in (shard.name, sidecar(Path(shard.name)).name)}
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in planned:
             log.info("removing %s: not in the plan", file)
             file.unlink()
 
 
-def table_status(path: Path, expected: str | None = None) -> Status:
-    """The status of a stage of one file: stale where its stored fingerprint is not the expected one."""
-    from tgo_pipeline.storage.tables import read_metadata
-
+def table_status(path: Path, mark: Mark | None = None) -> Status:
+    """The status of a stage of one file: stale where its stored mark is not the given one."""
     if not path.is_file():
         return Status(0, 0, 1, 0)
-    stale = expected is not None and read_metadata(path).get("fingerprint") != expected
+    stale = mark is not None and not mark.fits(stored_metadata(path))
     return Status(int(not stale), int(stale), 0, 0)

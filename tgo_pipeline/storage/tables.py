@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.sink import Sink
 
@@ -159,11 +161,16 @@ def read_footer(path: Path, name: str) -> str | None:
     return None if text is None else text.decode()
 
 
-def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet file, checked against `schema` (names and types) when one is given.
+def read_table(
+    path: Path, schema: pa.Schema | None = None, columns: Sequence[str] | None = None, *, check: bool = True
+) -> pa.Table:
+    """Read one Parquet file, checked against its digest, and against `schema` (names and types) when one is given.
 
-    Raises `TgoError` that names the file and the column that is missing or of another type.
+    `check` may be False where a plan is made of a small column of large files, which a stage reads again to run it.
+    Raises `TgoError` that names the file, and the column that is missing or of another type.
     """
+    if check:
+        digests.verify(path)
     try:
         found = pq.read_schema(path)
         if schema is not None:
@@ -178,6 +185,23 @@ def read_table(path: Path, schema: pa.Schema | None = None, columns: Sequence[st
         raise TgoError(
             f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
         ) from error
+
+
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to be read in parts, checked against its digest. Raises `TgoError` if it is another file."""
+    digests.verify(path)
+    with pq.ParquetFile(path) as file:
+        yield file
+
+
+def scan(paths: Sequence[Path]) -> pl.LazyFrame:
+    """Several Parquet files as one lazy frame, checked against their digests, which polars does not do of its own."""
+    import polars as pl
+
+    for path in paths:
+        digests.verify(path)
+    return pl.scan_parquet(list(paths))
 
 
 def check_schema(

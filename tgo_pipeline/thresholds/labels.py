@@ -20,6 +20,7 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, ThresholdParams
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards
 from tgo_pipeline.storage.workspace import Workspace
@@ -169,14 +170,21 @@ def plan(params: Params, workspace: Workspace) -> list[Shard]:
         target_rewards=params.target_rewards,
         label=params.label,
     )
-    return [_shard(file, content) for file in files]
+    read = [*files, thresholds, *_proxy_files(params, workspace)]
+    return [_shard(file, content, digests.of_all(read)) for file in files]
 
 
-def _shard(file: Path, content: str) -> Shard:
+def _proxy_files(params: Params, workspace: Workspace) -> list[Path]:
+    """The scores that tau and the units come from, where they are not those that are labelled."""
+    folder = reference_folder(params.threshold, workspace.scores)
+    return [] if folder == workspace.scores else score_files(folder)
+
+
+def _shard(file: Path, content: str, inputs: str) -> Shard:
     shard = SHARD_NAME.fullmatch(file.name)
     if shard is None:
         raise TgoError(f"{file} is not named like a shard (train-00000-of-00001.parquet): move it elsewhere.")
-    return Shard(shard["split"], int(shard["index"]), int(shard["count"]), content)
+    return Shard(shard["split"], int(shard["index"]), int(shard["count"]), content, inputs=inputs)
 
 
 def label_folder(params: Params, workspace: Workspace) -> Status:
@@ -314,7 +322,7 @@ def _write_shards(
         table = _label_table(samples, data_set, rows)
         failed = samples.num_rows - table.num_rows
         with atomic(workspace.labels / shard.name) as temporary:
-            write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": failed})
+            write_table(table, temporary, shard.mark.entries() | {"failed": failed})
         log.info("%s: %d labels, %d samples without a target score", shard.name, table.num_rows, failed)
         stop.check()
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params, ThresholdParams
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic
 from tgo_pipeline.thresholds.groups import groups_fingerprint
@@ -16,6 +18,7 @@ from tgo_pipeline.thresholds.targets import (
     finite,
     read_scores,
     reference_folder,
+    score_files,
     scores_fingerprint,
     target_scores,
 )
@@ -66,9 +69,9 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
         scores_fingerprint=scores_fingerprint(folder),
     )
     per_prompt = _baselines(params, frame, table, workspace)
-    mark = {"fingerprint": planned_fingerprint(params, workspace)}
+    mark = planned_mark(params, workspace)
     with atomic(workspace.baselines) as temporary:
-        write_table(per_prompt, temporary, mark)
+        write_table(per_prompt, temporary, mark.entries())
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
         log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
@@ -78,14 +81,14 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
         table.to_pylist(),
         path=workspace.adequacy,
         plots=workspace.plots / "adequacy",
-        fingerprint=mark["fingerprint"],
+        mark=mark,
     )
     numbers = {name: _metrics(row) | verdicts[name] for name, row in rows.items()}
     with atomic(workspace.metrics / "threshold.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     _plot(params, frame, rows, workspace.plots)
     with atomic(workspace.thresholds) as temporary:  # last: with it the stage counts as done
-        write_table(table, temporary, mark)
+        write_table(table, temporary, mark.entries())
 
 
 def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, workspace: Workspace) -> pa.Table:
@@ -111,11 +114,12 @@ def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, workspace: 
     )
 
 
-def planned_fingerprint(params: Params, workspace: Workspace) -> str:
+def planned_mark(params: Params, workspace: Workspace) -> Mark:
     """What the table of these scores and parameters would carry in its metadata; another one makes it stale."""
-    return fingerprint(
+    folder = reference_folder(params.threshold, workspace.scores)
+    content = fingerprint(
         version=VERSION,
-        scores=scores_fingerprint(reference_folder(params.threshold, workspace.scores)),
+        scores=scores_fingerprint(folder),
         rewards=sorted(params.score.columns),
         threshold=params.threshold,
         target=params.target,
@@ -124,6 +128,7 @@ def planned_fingerprint(params: Params, workspace: Workspace) -> str:
         groups=groups_fingerprint(params.threshold, workspace.prompts),
         label=params.label,
     )
+    return Mark(content, digests.of_all(score_files(folder)))
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:

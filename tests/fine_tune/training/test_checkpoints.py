@@ -10,7 +10,9 @@ import torch
 from safetensors import SafetensorError
 
 from fine_tune.training.checkpoints import Checkpoints, State, latest_step
+from tests.rewriting import shown
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -22,26 +24,26 @@ def state(step: int) -> State:
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
-    Checkpoints(tmp_path / "c", "mark").save(state(7))
-    loaded = Checkpoints(tmp_path / "c", "mark").load()
+    Checkpoints(tmp_path / "c", Mark("mark")).save(state(7))
+    loaded = Checkpoints(tmp_path / "c", Mark("mark")).load()
     assert loaded is not None
     assert loaded.step == 7 and loaded.scaler == {"scale": 2.0}
     assert loaded.weights["w"].tolist() == [7.0] * 3 and loaded.optimizer["exp_avg.w"].tolist() == [1.0] * 3
 
 
 def test_only_the_newest_is_kept(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, "mark")
+    checkpoints = Checkpoints(tmp_path, Mark("mark"))
     for step in (2, 4, 100000):
         checkpoints.save(state(step))
         assert [path.name for path in tmp_path.iterdir()] == [f"step-{step:05d}"]
     loaded = checkpoints.load()
-    assert loaded is not None and loaded.step == latest_step(tmp_path, "mark") == 100000
+    assert loaded is not None and loaded.step == latest_step(tmp_path, Mark("mark")) == 100000
     checkpoints.clear()
     assert not tmp_path.exists()
 
 
 def test_the_newest_complete_one_is_loaded(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, "mark")
+    checkpoints = Checkpoints(tmp_path, Mark("mark"))
     checkpoints.save(state(2))
     (tmp_path / "step-00004").mkdir()  # no state: not written here
     (tmp_path / ".tmp-1-step-00006").mkdir()
@@ -53,24 +55,24 @@ def test_the_newest_complete_one_is_loaded(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_discarded_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Checkpoints(tmp_path, "mark").save(state(2))
-    assert latest_step(tmp_path, "other") == 0
+    Checkpoints(tmp_path, Mark("mark")).save(state(2))
+    assert latest_step(tmp_path, Mark("other")) == 0
     with caplog.at_level(logging.INFO, "tgo"):
-        assert Checkpoints(tmp_path, "other").load() is None
+        assert Checkpoints(tmp_path, Mark("other")).load() is None
     assert "discarding" in caplog.text and "other parameters" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
 def test_without_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
-    assert Checkpoints(tmp_path / "none", "mark").load() is None
-    assert latest_step(tmp_path / "none", "mark") == 0
+    assert Checkpoints(tmp_path / "none", Mark("mark")).load() is None
+    assert latest_step(tmp_path / "none", Mark("mark")) == 0
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with atomic_folder(tmp_path / "out") as temporary:
             (temporary / content).write_text(content)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert shown(tmp_path / "out") == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -80,7 +82,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "out") as temporary:
         (temporary / "half").write_text("")
         raise ZeroDivisionError
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+    assert shown(tmp_path / "out") == ["kept"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -107,7 +109,7 @@ def test_leftovers_are_swept(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(tmp_path, "mark")
+    checkpoints = Checkpoints(tmp_path, Mark("mark"))
     checkpoints.save(state(2))
 
     def full(*_: object) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.rewriting import forget_digest
 from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
 from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.scoring.command.results import KEYS, LABELS
@@ -264,6 +265,7 @@ def test_a_table_of_an_older_version_is_built_upon(
     counting()
     before = scores()
     as_an_older_version_wrote(tmp_path / "scores.parquet")
+    forget_digest(tmp_path / "scores.parquet")
     assert "nothing to do" in tgo(*CALL, rewards=BOTH).out
     write_prompts(tmp_path, pictures, _03="another fox")
     assert "1 done, 1 to do (64 images)" in tgo(*CALL, rewards=BOTH).log
@@ -285,7 +287,9 @@ def test_rows_that_something_else_moved_are_not_kept(
     write_prompts(tmp_path, pictures, _03="another fox")
     done = tgo(*CALL, rewards=BOTH)
     assert done.code == 2
-    assert "the rows of scores.parquet were changed by something else: start over" in done.line
+    assert (
+        "the rows of scores.parquet were changed by something else, or are damaged: start over" in done.line
+    )
 
 
 def test_the_columns_of_the_table_are_what_they_were(tgo: Tgo, tmp_path: Path, pictures: list[Path]) -> None:

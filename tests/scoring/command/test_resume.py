@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.rewriting import shown
 from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
 from tests.scoring.command.process import start
 from tests.scoring.command.test_inputs import write_csv
@@ -211,7 +212,7 @@ def test_another_input_is_refused_unless_told_to_start_over(tgo: Tgo, tmp_path: 
     done = tgo("pictures", "--prompt", "a fox", rewards=AESTHETIC)
     assert "scores.parquet also holds the scores of clip" in done.line
     assert (tmp_path / "scores.parquet").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["others", "pictures", "scores.parquet"]
+    assert shown(tmp_path) == ["others", "pictures", "scores.parquet"]
     assert tgo("others", "--prompt", "a dog", "--overwrite", rewards=AESTHETIC).code == 0
     assert scores().columns == ["image", "prompt", "aesthetic", "error"]
     assert len(scores()) == 3

@@ -13,6 +13,7 @@ import pytest
 
 from tests.thresholds.shards import flat, params, score_frame, write_scores
 from tests.thresholds.worlds import flips, gaussian
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
 from tgo_pipeline.thresholds.adequacy.table import (
@@ -21,7 +22,7 @@ from tgo_pipeline.thresholds.adequacy.table import (
     AdequacyRow,
     Statistics,
     by_reward,
-    planned_fingerprint,
+    planned_mark,
     read_adequacy,
 )
 from tgo_pipeline.thresholds.fit import fit
@@ -248,8 +249,9 @@ def test_the_stage_writes_the_table_beside_the_thresholds_with_plots_and_metrics
     chosen = params(["clip"], target={"reward": "clip"}, threshold={"bootstrap": 20})
     fit_folder(chosen, flat(tmp_path))
     table = read_adequacy(tmp_path / "adequacy.parquet")
-    mark = read_metadata(tmp_path / "thresholds.parquet")["fingerprint"]
-    assert read_metadata(tmp_path / "adequacy.parquet")["fingerprint"] == planned_fingerprint(mark)
+    stored = read_metadata(tmp_path / "thresholds.parquet")
+    mark = planned_mark(Mark(stored["fingerprint"], stored["inputs"]))
+    assert read_metadata(tmp_path / "adequacy.parquet") == mark.entries()
     numbers = json.loads((tmp_path / "threshold.json").read_text())["clip"]
     assert numbers["verdict"] == "inadequate" and numbers["heterogeneity"] == pytest.approx(
         flips(0.4), abs=0.05

@@ -17,6 +17,7 @@ from stages.cli import app
 from tests.thresholds.shards import params, score_frame
 from tests.thresholds.worlds import gaussian
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.thresholds.adequacy.plots import chart, write
 from tgo_pipeline.thresholds.adequacy.report import adequacy
 from tgo_pipeline.thresholds.adequacy.table import Statistics, by_reward, read_adequacy, write_adequacy
@@ -42,7 +43,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     rows.append({"reward": "none", "tau": None, "note": "no tau: 0 finite scores, at least 2 are needed"})
     path = tmp_path_factory.mktemp("adequacy") / "adequacy.parquet"
-    write_adequacy(adequacy(score_frame(scores, 6), rows, chosen), path, "f")
+    write_adequacy(adequacy(score_frame(scores, 6), rows, chosen), path, Mark("f"))
     return path
 
 

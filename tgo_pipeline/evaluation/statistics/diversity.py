@@ -20,6 +20,7 @@ from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.specs import Spec, canonical
+from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards
 from tgo_pipeline.storage.tables import with_features
@@ -51,14 +52,18 @@ def clip_spec(rewards: Sequence[Spec]) -> Spec | None:
     return next((spec for spec in rewards if canonical(spec.reward) == CLIP_REWARD), None)
 
 
-def plan_diversity(plan: Sequence[Shard], clip: Spec | None) -> list[Shard]:
-    """The shards that `diversity_folder` writes for the generation shards `plan`; hashes weights, loads nothing."""
+def plan_diversity(generations: Path, plan: Sequence[Shard], clip: Spec | None) -> list[Shard]:
+    """The shards that `diversity_folder` writes for `plan`, the shards of `generations`; loads no model."""
     tower = fingerprint(clip) if clip is not None else None
     return [
         Shard(
-            s.split, s.index, s.count, fingerprint_of(version=VERSION, generations=s.fingerprint, clip=tower)
+            shard.split,
+            shard.index,
+            shard.count,
+            fingerprint_of(version=VERSION, generations=shard.fingerprint, clip=tower),
+            inputs=digests.of(path) if (path := generations / shard.name).is_file() else None,
         )
-        for s in plan
+        for shard in plan
     ]
 
 
@@ -72,7 +77,7 @@ def diversity_folder(
     and null for a prompt with less than two images that can be decoded (`n`). Raises `TgoError` for a prompt with a
     single image.
     """
-    shards = plan_diversity(plan, clip)
+    shards = plan_diversity(generations, plan, clip)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
@@ -92,18 +97,16 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
 
         rows = [_measure(name, images, tower) for name, images in _pictures(generations / shard.name)]
         with atomic(folder / shard.name) as temporary:
-            write_table(
-                pa.Table.from_pylist(rows, schema=DIVERSITY), temporary, {"fingerprint": shard.fingerprint}
-            )
+            write_table(pa.Table.from_pylist(rows, schema=DIVERSITY), temporary, shard.mark.entries())
 
     return one_by_one(write)
 
 
 def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
     """Each prompt of a shard with the bytes of its images; one prompt is in memory at a time."""
-    import pyarrow.parquet as pq
+    from tgo_pipeline.storage.tables import open_parquet
 
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         rows = (
             row for part in file.iter_batches(1, columns=["prompt_id", "image"]) for row in part.to_pylist()
         )

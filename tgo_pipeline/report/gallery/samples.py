@@ -82,7 +82,7 @@ def _scores(shards: Sequence[Path]) -> pl.LazyFrame:
     import polars as pl
 
     columns = ["sample_id", "prompt_id", *_reward_columns(shards[0]), "error"]
-    scores = pl.scan_parquet(list(shards)).select(columns)
+    scores = tables.scan(shards).select(columns)
     finite = [
         pl.when(pl.col(name).is_finite()).then(pl.col(name).cast(pl.Float64)).alias(name)
         for name in columns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,10 @@ from tgo_pipeline.scoring.command.kept import UNKNOWN, Found, Keys, ScoredRows, 
 from tgo_pipeline.scoring.command.parts import Part
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.locks import lock
-from tgo_pipeline.storage.tables import read_footer, read_metadata, scores_schema, write_table
-from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.storage.tables import read_footer, read_metadata, read_table, scores_schema, write_table
+from tgo_pipeline.storage.writing import atomic, remove_folder, sweep
 
+log = logging.getLogger("tgo")
 KIND = "tgo score"
 CALL = "call.json"
 KEYS = "tgo_row_keys"
@@ -47,13 +48,13 @@ def held(out: Path) -> Iterator[None]:
     folder = parts_folder(out)
     if (folder.is_dir() and any(folder.glob("[!.]*")) and not (folder / CALL).is_file()) or folder.is_file():
         raise TgoError(f"{folder} is in the way, and not from `{KIND}`: move it, or name another --out.")
-    with lock(folder):
+    with lock(folder, leave_file=False):
+        sweep(folder.parent)
         try:
             yield
         finally:
             with contextlib.suppress(OSError):  # it holds parts to continue from
                 folder.rmdir()
-            (folder.parent / f".{folder.name}.lock").unlink(missing_ok=True)
 
 
 class PartPlace(NamedTuple):
@@ -84,7 +85,7 @@ class Results:
         self._current: Collection[str] = ()
         self._rows: ScoredRows | None = None
         if overwrite:
-            shutil.rmtree(self._folder)
+            remove_folder(self._folder)
             self._folder.mkdir()
 
     def check_columns(self, wanted: Collection[str]) -> None:
@@ -116,11 +117,15 @@ class Results:
     def _in_parts(self, path: Path, wanted: Mapping[str, str]) -> Found | None:
         if not path.is_file():
             return None
-        metadata = read_metadata(path)
-        rewards = _valid(metadata["rewards"], wanted)
-        if not rewards:
+        try:
+            metadata = read_metadata(path)
+            rewards = _valid(metadata["rewards"], wanted)
+            if not rewards:
+                return None
+            table = _with_rewards(read_table(path), rewards)
+        except TgoError as error:
+            log.warning("scoring a part again: %s", error)
             return None
-        table = _with_rewards(pq.read_table(path), rewards)
         return Found(table, rewards, metadata["last"], unpack(read_footer(path, KEYS)))
 
     def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
@@ -174,7 +179,10 @@ class Results:
 
     def _out_table(self) -> pa.Table:
         if self._table is None:
-            table, written = pq.read_table(self._out), self._finished.get(LABELS)
+            try:
+                table, written = read_table(self._out), self._finished.get(LABELS)
+            except TgoError as error:
+                raise self.changed() from error
             if written is not None and written != _labels_of(table):
                 raise self.changed()
             self._table = table
@@ -183,7 +191,7 @@ class Results:
     def changed(self) -> TgoError:
         """The error that OUT has other rows than were written."""
         return TgoError(
-            f"the rows of {self._out} were changed by something else: start over with --overwrite."
+            f"the rows of {self._out} were changed by something else, or are damaged: start over with --overwrite."
         )
 
     def write(
@@ -206,7 +214,7 @@ class Results:
         changed = not same or list(stored.items()) != list(wanted.items())
         if changed:
             self._merge(parts, wanted)
-        shutil.rmtree(self._folder)
+        remove_folder(self._folder)
         return changed
 
     def _merge(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> None:

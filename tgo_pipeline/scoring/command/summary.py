@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tgo_pipeline.rewards.files.layouts import DEMO
 from tgo_pipeline.scoring.command.plan import images
-from tgo_pipeline.storage.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata, read_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -56,10 +55,10 @@ class Summary:
 def summarise(out: Path) -> Summary:
     """Read what `tgo score` wrote."""
     rewards = read_metadata(out)["rewards"]
-    table = pq.read_table(out, columns=[*rewards, "error"])
+    table = read_table(out, columns=[*rewards, "error"])
     failed = np.flatnonzero(np.asarray(table["error"].is_valid()))
     first = failed[:FAILURES]
-    images = pq.read_table(out, columns=["image"])["image"].take(first).to_pylist()
+    images = read_table(out, columns=["image"])["image"].take(first).to_pylist()
     reasons = table["error"].take(first).to_pylist()
     columns = [
         Column(name, table[name].drop_null().to_numpy(), table[name].null_count, about)

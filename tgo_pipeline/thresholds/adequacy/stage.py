@@ -12,6 +12,8 @@ from tgo_pipeline.params import Params
 if TYPE_CHECKING:
     import polars as pl
 
+    from tgo_pipeline.storage.shards import Mark
+
 log = logging.getLogger("tgo")
 
 
@@ -22,7 +24,7 @@ def write_report(
     *,
     path: Path,
     plots: Path,
-    fingerprint: str,
+    mark: Mark,
 ) -> dict[str, dict[str, Any]]:
     """Judge every row of the thresholds table on the scores `frame` that it was fitted on; write the table to `path`
     and `plots/<reward>.{vl.json,svg}`. Returns the metrics by reward."""
@@ -31,7 +33,7 @@ def write_report(
     from tgo_pipeline.thresholds.adequacy.table import by_reward, read_adequacy, write_adequacy
 
     table = adequacy(frame, rows, params)
-    write_adequacy(table, path, fingerprint)
+    write_adequacy(table, path, mark)
     found = by_reward(read_adequacy(path))
     adequacy_plots.write(found, plots)
     for reward, statistics in found.items():

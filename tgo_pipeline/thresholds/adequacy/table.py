@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.tables import read_table, with_features, write_table
 
 if TYPE_CHECKING:
@@ -114,17 +115,17 @@ def table(rows: Iterable[tuple[str, AdequacyRow]]) -> pa.Table:
     return pa.Table.from_pylist([{"reward": reward, **asdict(row)} for reward, row in rows], schema=ADEQUACY)
 
 
-def planned_fingerprint(thresholds: str) -> str:
-    """What the table carries in its metadata, given the fingerprint of the thresholds table that it is about."""
-    return fingerprint(version=VERSION, thresholds=thresholds)
+def planned_mark(thresholds: Mark) -> Mark:
+    """What the table carries in its metadata, given the mark of the thresholds table that it is about."""
+    return Mark(fingerprint(version=VERSION, thresholds=thresholds.fingerprint), thresholds.inputs)
 
 
-def write_adequacy(rows: pa.Table, path: Path, thresholds: str) -> None:
-    """Write the table; `thresholds` is the fingerprint of the thresholds table, so that both can be seen to fit."""
+def write_adequacy(rows: pa.Table, path: Path, thresholds: Mark) -> None:
+    """Write the table; `thresholds` is the mark of the thresholds table, so that both can be seen to fit."""
     from tgo_pipeline.storage.writing import atomic
 
     with atomic(path) as temporary:
-        write_table(rows, temporary, {"fingerprint": planned_fingerprint(thresholds)})
+        write_table(rows, temporary, planned_mark(thresholds).entries())
 
 
 def read_adequacy(path: Path) -> pl.DataFrame:

@@ -1,0 +1,64 @@
+"""Whether the results that a stage builds on are those of the parameters; if not, it stops with one line.
+
+`--allow-stale`, or `TGO_ALLOW_STALE=1` for `dvc repro` and everything that a command starts, goes on with them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params import Params
+from tgo_pipeline.storage.workspace import HERE, Workspace
+
+if TYPE_CHECKING:
+    from tgo_pipeline.storage.shards import Status
+
+log = logging.getLogger("tgo")
+ALLOW = "TGO_ALLOW_STALE"
+
+
+def require_current(stage: str, params: Params, workspace: Workspace = HERE) -> None:
+    """Raise `TgoError` if a stage before this one is half done, or what it wrote is not what it would write now."""
+    for earlier in before(stage):
+        said = outdated(earlier, params, workspace)
+        if said is None:
+            continue
+        if os.environ.get(ALLOW, "0") not in ("", "0"):
+            log.warning("%s; going on all the same, as %s says", said, ALLOW)
+            continue
+        raise TgoError(
+            f"{said}: run `tgo run {earlier}` first, or go on with what there is (--allow-stale, or {ALLOW}=1)."
+        )
+
+
+def before(stage: str) -> tuple[str, ...]:
+    """The stages that come before one, each of which it builds on."""
+    from stages import STAGES
+
+    return STAGES[: STAGES.index(stage)]
+
+
+def is_outdated(now: Status) -> bool:
+    """Whether there are results, and not those that there would be now, or not all of them."""
+    return bool(now.stale or (now.done and now.to_do))
+
+
+def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | None:
+    """In what way the results of a stage are not those of the parameters; None if they are, or if there are none.
+
+    Nothing can be said, either, of results whose own inputs are missing: what is missing says whoever reads it.
+    """
+    from tgo_pipeline.plugins.folder import looking
+
+    try:
+        with looking():
+            now, what = importlib.import_module(f"stages.{stage}").shards(params, workspace)
+    except TgoError:
+        return None
+    if not is_outdated(now):
+        return None
+    return f"the results of {stage} are not those of the parameters and inputs of now ({now}; {what})"
