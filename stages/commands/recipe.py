@@ -40,10 +40,11 @@ def use_recipe(
 ) -> None:
     """Write a recipe as the parameter file, and say what is to be filled in."""
     from tgo_pipeline.params.recipes import PLACEHOLDER, use
+    from tgo_pipeline.rendering.terminal import safe
     from tgo_pipeline.storage.project import make_project
 
     lines = use(name, to, replace=force).to_fill()
-    typer.echo(f"{to} is written. Replace {PLACEHOLDER} by the commits that you pin:")
+    typer.echo(f"{safe(str(to))} is written. Replace {PLACEHOLDER} by the commits that you pin:")
     for number, line in lines:
         typer.echo(f"  line {number}: {line}")
     if make_project(to.parent):

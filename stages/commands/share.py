@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from stages import PARAMS, run_command
+from tgo_pipeline.rendering.terminal import safe
 from tgo_pipeline.storage.workspace import HERE
 
 REPO = "ORG/NAME"
@@ -89,4 +90,4 @@ def push(
     lines: list[str] = []
     run_command("push", lambda: lines.extend(commands.push(call)))
     for line in lines:
-        typer.echo(line)
+        typer.echo(safe(line))

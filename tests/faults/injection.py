@@ -42,8 +42,8 @@ NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|-?inf|-")
 TEX = re.compile(r".{0,40}\\(input|write18|include|immediate|openin|def)\b.{0,40}")
 MARKDOWN = {
     "HTML": r"<(script|img|svg|iframe|b class|i class|base|meta|form|a href)\b",
-    "a javascript: link": r"\]\(javascript:",
-    "an image from elsewhere": r"(?<!\\)!\[[^\]]*\]\(http",
+    "a javascript: link": r"(?<!\\)\]\(javascript:",
+    "an image from elsewhere": r"(?<!\\)!\[[^\]]*(?<!\\)\]\(http",
     "an address that becomes a link": r"(?<![&#\w])https?://127",
     "control characters": CONTROL.pattern,
 }
@@ -79,7 +79,7 @@ COMMANDS = (
 FILES = (
     "\x1b[31mred.png",
     "a\nb.png",
-    "[/x].png",
+    "[red]x.png",
     "\x1b]0;t\x07.png",
     "\u202egnp.exe.png",
     "<script>.png",

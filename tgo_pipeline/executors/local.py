@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import queue
@@ -55,8 +56,9 @@ def _execute_in_processes(
         )
         for rank in range(processes)
     ]
-    for worker in workers:
-        worker.start()
+    with _interrupts_are_for_this_process():
+        for worker in workers:
+            worker.start()
     try:
         while any(worker.is_alive() for worker in workers):
             for worker in workers:
@@ -69,6 +71,16 @@ def _execute_in_processes(
         raise
     stop.check()
     _raise_first(errors, [worker.exitcode for worker in workers])
+
+
+@contextlib.contextmanager
+def _interrupts_are_for_this_process() -> Iterator[None]:
+    """Processes that are started meanwhile never hear of Ctrl-C, not even while they import; this one decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
