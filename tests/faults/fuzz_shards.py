@@ -33,6 +33,7 @@ from tests.faults.table_inputs import COMMANDS, TEXT_JUNK, changed_table, mangle
 from tests.faults.trials import Trials
 from tests.faults.weight_inputs import pickles as pickle_files
 from tests.faults.weight_inputs import safetensors_lies
+from tests.rewriting import forget_digest
 from tgo_pipeline import demo
 
 GROUPS = ("images", "parquet", "tables", "texts", "weights", "pickles", "models")
@@ -99,6 +100,7 @@ class Inputs:
         while True:
             name, path = self._table()
             path.write_bytes(mangle(self._numbers, path.read_bytes()))
+            self._maybe_forget(path)
             yield self._read(name, "damaged")
 
     def tables(self) -> Iterator[Case]:
@@ -110,7 +112,13 @@ class Inputs:
             except pa.ArrowInvalid:  # a null where the schema forbids it
                 self._copy.restore()
                 continue
+            self._maybe_forget(path)
             yield self._read(name, what)
+
+    def _maybe_forget(self, path: Path) -> None:
+        """Mostly without its digest, which would be refused before the table is read."""
+        if self._numbers.random() < 0.8:
+            forget_digest(path)
 
     def _table(self) -> tuple[str, Path]:
         name = self._numbers.choice([one for one in COMMANDS if (self._folder / one).exists()])

@@ -34,6 +34,7 @@ from tests.faults.children import fork, wait, warm
 from tests.faults.hostile import CONTROL, EXERCISE, HTML, NAMES, PAYLOADS
 from tests.faults.workspaces import STAGES
 from tests.report.browser import Browser, find_browser
+from tests.rewriting import forget_digest
 from tgo_pipeline.demo import world
 
 PARTS = ("report", "exports", "terminal")
@@ -217,6 +218,7 @@ def _spoil(folder: Path) -> None:
         row["image"] = {"bytes": HTML.encode(), "path": HTML}
     rows[3]["image"] = {"bytes": b"P6\n1 1\n" + HTML.encode(), "path": "\x1b[31mx"}
     pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    forget_digest(path)
 
 
 def _looked(page: Path) -> list[tuple[str, object]]:

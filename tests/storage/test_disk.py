@@ -18,7 +18,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.disk import explain_disk, explanation
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.sink import Sink
-from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.storage.writing import atomic, sweep
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_full_disk_between_two_chunks_of_images_ends_no_process(tmp_path: Path
 from pathlib import Path
 import numpy as np, pyarrow as pa
 from tgo_pipeline.storage.tables import GENERATIONS, write_table
-from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.storage.writing import atomic, sweep
 numbers = np.random.default_rng(0)
 rows = [{{"sample_id": str(i), "image": {{"bytes": numbers.bytes(120_000), "path": None}}}} for i in range(30)]
 with atomic(Path({str(tmp_path / "train-00000-of-00001.parquet")!r})) as temporary:
@@ -96,9 +96,11 @@ def test_what_a_kill_left_is_no_shard(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left, alive = tmp_path / f".tmp-{ended.pid}-a.json", tmp_path / f".tmp-{os.getppid()}-b.json"
+    with atomic(tmp_path / "b.json") as own:
+        own.touch()
+    name = own.name.replace(str(os.getpid()), "{}")
+    left, alive = tmp_path / name.format(ended.pid), tmp_path / name.format(os.getppid())
     left.touch()
     alive.touch()
-    with atomic(tmp_path / "a.json") as temporary:
-        temporary.touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.json", alive.name])
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["b.json", alive.name])
