@@ -181,11 +181,11 @@ def _usual(count: int) -> list[Pair]:
 
 
 def _rows_of_existing(params: Params, workspace: Workspace) -> int:
-    import pyarrow.parquet as pq
+    from tgo_pipeline.storage.tables import row_count
 
     files = list(workspace.generations.glob("train-*.parquet"))
     if files:
-        return sum(pq.read_metadata(file).num_rows for file in files)
+        return sum(row_count(file) for file in files)
     raise TgoError(
         f"generate.images is {params.generate.images} and says by itself how many images it has only while they are "
         "taken: set generate.limit, say how many with --prompts, or run the generate stage first."

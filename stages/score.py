@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
@@ -71,7 +72,7 @@ def inputs(params: Params) -> Inputs:
     from tgo_pipeline.inputs import named_files
     from tgo_pipeline.scoring.stage import VERSION
 
-    versions = {"score": VERSION}
+    versions: dict[str, Any] = {"score": VERSION, **IMAGES.identity}
     if params.score.feedback:
         from tgo_pipeline.feedback import columns
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("tgo_pipeline", "fine_tune", "stages")
 LAYERS = (
     "tgo_pipeline",  # errors, seeds, devices
+    "tgo_pipeline/formats",
     "tgo_pipeline/rendering",
     "tgo_pipeline/storage",
     "tgo_pipeline/demo",

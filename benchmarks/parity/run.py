@@ -97,7 +97,7 @@ def ours(name: str, checkpoints: Checkpoints, samples: Samples) -> Ours:
     """The same questions to this project, on a user's path: official files in, `score` of encoded images out."""
     from tgo_pipeline.rewards import load_reward
     from tgo_pipeline.rewards.base import NetworkReward
-    from tgo_pipeline.rewards.engine.images import to_rgb
+    from tgo_pipeline.rewards.engine.decode import to_rgb
 
     with _conversions(checkpoints.folder):
         reward = load_reward(name, str(checkpoints.source(name)), "cpu")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tgo_pipeline.rewards.engine.images import to_rgb
+from tgo_pipeline.rewards.engine.decode import to_rgb
 
 SIZES: dict[str, tuple[int, int]] = {
     "square": (512, 512),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
+from tgo_pipeline.formats.limits import IMAGES as LIMITS
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
@@ -38,6 +40,8 @@ VERSION = 2
 SUFFIX = ".safetensors"
 PROMPTS_PER_SHARD = 128
 """One prompt of FLUX takes 8 MB, and a shard is in memory at once."""
+ROWS_AT_ONCE = 16
+"""Rows with images in memory at once."""
 IMAGES, PROMPTS = "train", "prompts"
 _SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
 
@@ -72,7 +76,7 @@ def plan(source: EncodingSource) -> list[Shard]:
             IMAGES,
             index,
             len(files),
-            fingerprint(**common, size=source.size, generations=stored_fingerprint(file)),
+            fingerprint(**common, size=source.size, generations=stored_fingerprint(file), **LIMITS.identity),
             SUFFIX,
             digests.of(file),
         )
@@ -180,33 +184,43 @@ def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: En
 
 
 def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
-    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
-    from tgo_pipeline.storage.tables import GENERATIONS, read_table
-
-    table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
-    images: list[Image] = []
     rows: list[tuple[str, str]] = []
-    for row in table.to_pylist():
-        try:
-            images.append(decode((row["image"] or {}).get("bytes")))
-        except UnreadableImage as error:  # it has no score and so no label either
-            log.warning("%s: %s", row["sample_id"], error)
-            continue
-        rows.append((row["sample_id"], row["prompt"]))
+    images = _decoded(source, rows)
+    parts = [encoder.images(some) for some in iter(lambda: list(itertools.islice(images, size)), [])]
     metadata = {
         **shard.mark.entries(),
         "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
         "prompts": json.dumps([prompt for _, prompt in rows]),
     }
-    _write(path, _in_batches(encoder.images, images, size, "images"), metadata)
+    _write(path, _joined(parts, "images"), metadata)
+
+
+def _decoded(source: Path, rows: list[tuple[str, str]]) -> Iterator[Image]:
+    """The images of a shard, a few in memory at a time; `rows` gets sample and prompt of each."""
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
+    from tgo_pipeline.storage.tables import GENERATIONS, read_table
+
+    table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            try:
+                image = decode((row["image"] or {}).get("bytes"))
+            except UnreadableImage as error:  # it has no score and so no label either
+                log.warning("%s: %s", row["sample_id"], error)
+                continue
+            rows.append((row["sample_id"], row["prompt"]))
+            yield image
 
 
 def _in_batches(
     encode: Callable[[Sequence], dict[str, Tensor]], items: Sequence, size: int, what: str
 ) -> dict[str, Tensor]:
+    return _joined([encode(items[start : start + size]) for start in range(0, len(items), size)], what)
+
+
+def _joined(parts: Sequence[dict[str, Tensor]], what: str) -> dict[str, Tensor]:
     import torch
 
-    parts = [encode(items[start : start + size]) for start in range(0, len(items), size)]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
     for name, values in tensors.items():
         if not torch.isfinite(values).all():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from stages import UNSCORED
+from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.scoring.command.help import SCORE
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def score(
     workers: int = typer.Option(
         None, min=0, metavar="N", help="Processes that decode images, if not one per core beside a GPU."
     ),
+    max_image_megapixels: float = typer.Option(
+        MEGAPIXELS, metavar="N", help="Images of more million pixels are not read."
+    ),
+    image_memory_gb: float = typer.Option(
+        MEMORY_GB, metavar="N", help="What images that are decoded at a time may take."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start over, and replace what is at --out."),
 ) -> None:
     from tgo_pipeline.scoring.command.options import Call
@@ -66,6 +73,8 @@ def score(
         dtype=dtype,
         batch_size=batch_size,
         workers=workers,
+        max_image_megapixels=max_image_megapixels,
+        image_memory_gb=image_memory_gb,
         overwrite=overwrite,
     )
     raise typer.Exit(_score(call))

@@ -120,3 +120,20 @@ def test_one_file_and_the_other_names_of_a_split(tmp_path: Path, root: Path) -> 
     (tmp_path / "default" / "train").mkdir(parents=True)
     pq.write_table(pickapic(), tmp_path / "default" / "train" / "0000.parquet")
     assert len(rows(open_dataset(f"pickapic:{tmp_path}/default/train").prompts(), PROMPT_ROWS)) == 5
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("label_0", [True] * 5, "double"),
+        ("user_id", [7.0] * 5, "string"),
+        ("has_label", [1] * 5, "bool"),
+        ("image_0_uid", [True] * 5, "string"),
+    ],
+)
+def test_types_that_do_not_fit_are_refused(tmp_path: Path, column: str, values: list, kind: str) -> None:
+    table = pickapic()
+    table = table.set_column(table.schema.get_field_index(column), column, pa.array(values))
+    source = f"pickapic:{write_pickapic(tmp_path / 'set', table)}/train"
+    with pytest.raises(TgoError, match=rf"column '{column}' is .*, which cannot be read as {kind}"):
+        list(open_dataset(source).comparisons())

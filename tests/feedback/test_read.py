@@ -158,6 +158,44 @@ def test_a_nested_column_is_refused(tmp_path: Path) -> None:
         read(params(source))
 
 
+@pytest.mark.parametrize(
+    ("columns", "kind", "message"),
+    [
+        ({"file_name": ["a"], "rating": [True]}, "rating", "column 'rating' is true and false, not numbers"),
+        (
+            {"image_0_uid": ["a"], "image_1_uid": ["b"], "label_0": [True]},
+            "pair",
+            "'label_0' is true.*write 1 and 0",
+        ),
+        ({"file_name": [1.0], "rating": [4]}, "rating", "column 'file_name' is double, which names nothing"),
+        (
+            {"image_0_uid": [1], "image_1_uid": [2.0], "label_0": [1]},
+            "pair",
+            "'image_1_uid' is double, which names",
+        ),
+        ({"file_name": [True], "rating": [4]}, "rating", "column 'file_name' is bool, which names nothing"),
+        ({"file_name": ["a"], "rating": ["good"]}, "rating", "row 1: 'rating' is 'good', not a number"),
+        (
+            {"file_name": ["a"], "rating": [b"4"]},
+            "rating",
+            "column 'rating' is Binary, neither text nor number",
+        ),
+    ],
+)
+def test_types_that_do_not_fit_are_refused(
+    tmp_path: Path, columns: dict[str, list[Any]], kind: str, message: str
+) -> None:
+    with pytest.raises(TgoError, match=message):
+        read(params(write(tmp_path / "f.parquet", columns), kind))
+
+
+def test_a_name_of_json_is_text_or_a_whole_number(tmp_path: Path) -> None:
+    for value in (1.5, True, ["a"], {"path": "a"}):
+        (tmp_path / "r.jsonl").write_text(json.dumps({"file_name": value, "rating": 1}))
+        with pytest.raises(TgoError, match=r"line 1: 'file_name' is .*, which is no name"):
+            read(params(str(tmp_path / "r.jsonl")))
+
+
 def test_a_missing_file_is_named_before_anything_is_read(tmp_path: Path) -> None:
     for work in (identity, lambda source: read(params(source))):
         with pytest.raises(TgoError, match=r"nothing\.csv does not exist"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -52,12 +53,108 @@ def test_a_tsv_keeps_its_quotes(tmp_path: Path) -> None:
     assert list(open_table(tmp_path / "t.tsv").rows(["prompt"])) == [('"quoted" words',)]
 
 
-def test_short_rows_lack_values_and_long_ones_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("prompt,kind\na cat\na dog,x,,\n")
-    assert list(open_table(tmp_path / "t.csv").rows(["prompt", "kind"])) == [("a cat", None), ("a dog", "x")]
-    (tmp_path / "t.csv").write_text("prompt\na cat, sitting\n")
-    with pytest.raises(TgoError, match=r"line 2: not as many values as columns \(2 and 1\); quote values"):
-        list(open_table(tmp_path / "t.csv").rows(["prompt"]))
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "t.csv",
+            "prompt,kind\na cat, sitting,x\n",
+            r"line 2: not as many values as columns \(3 and 2\); quote values",
+        ),
+        ("t.csv", "prompt,kind\na cat,x\na dog\n", r"line 3: not as many values as columns \(1 and 2\)"),
+        ("t.csv", "prompt,kind\na cat,\nred,y\nfur\n", r"line 4: .*\(1 and 2\)"),
+        ("t.csv", 'prompt,kind\n"a cat,x\na dog,y\n', r"line 2: not CSV \(unexpected end of data\)"),
+        (
+            "t.csv",
+            'prompt,kind\na cat,x\n"a dog,y\na "fox",z\n',
+            "line 3: not CSV .*expected after",
+        ),
+        ("t.csv", 'prompt,kind\n"two\nlines",x\n"a" cat,y\n', "line 4: not CSV"),
+        ("t.csv", "prompt,kind,prompt\na,x,b\n", r"t\.csv has the column 'prompt' twice"),
+        ("t.tsv", "prompt\tkind\na\tx\ty\n", r"line 2: .*\(3 and 2\)"),
+        ("t.tsv", "prompt\tkind\tprompt\na\tx\ty\n", "has the column 'prompt' twice"),
+        (
+            "t.jsonl",
+            '{"prompt": "a", "kind": "x", "prompt": "b"}\n',
+            "line 1: the key 'prompt' is there twice",
+        ),
+        ("t.jsonl", '{"prompt": "a", "kind": {"a": 1, "a": 2}}\n', "line 1: the key 'a' is there twice"),
+        ("t.jsonl", '{"prompt": "a", "kind": ' + "[" * 99999 + "\n", "line 1: not JSON .*nested too deep"),
+        ("t.jsonl", '{"prompt": "a", "kind": ' + "9" * 5000 + "}\n", "line 1: not JSON .*4300 digits"),
+    ],
+)
+def test_what_has_two_meanings_is_refused_with_its_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    table = open_table(tmp_path / name)
+    for read in (
+        lambda: list(table.rows(["prompt"], ["kind"])),
+        lambda: list(table.batches(["prompt", "kind"])),
+    ):
+        with pytest.raises(TgoError, match=message):
+            read()
+
+
+def test_empty_values_may_follow_and_unused_columns_may_be_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt,kind,note,note\na cat,,,\na dog,x,,,,\n")
+    assert list(open_table(tmp_path / "t.csv").rows(["prompt", "kind"])) == [("a cat", ""), ("a dog", "x")]
+
+
+def test_a_parquet_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    texts = pa.array(["a", "b"])
+    pq.write_table(pa.Table.from_arrays([texts, texts], names=["prompt", "prompt"]), tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    for read in (lambda: list(table.rows(["prompt"])), lambda: list(table.batches(["prompt"]))):
+        with pytest.raises(TgoError, match="has the column 'prompt' twice"):
+            read()
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [True, False], [["a"], ["b"]], [b"a", b"b"]])
+def test_names_are_text_or_whole_numbers(tmp_path: Path, values: list) -> None:
+    pq.write_table(pa.table({"prompt": ["a", "b"], "model": values}), tmp_path / "t.parquet")
+    table = open_table(tmp_path / "t.parquet")
+    for read in (
+        lambda: list(table.rows(["prompt"], ["model"])),
+        lambda: list(table.batches(["model"], ["model"])),
+    ):
+        with pytest.raises(
+            TgoError, match=r"t\.parquet: column 'model' is .*, which names nothing: write text"
+        ):
+            read()
+    if not isinstance(values[0], bytes):
+        lines = [json.dumps({"prompt": "a", "model": value}) for value in values]
+        (tmp_path / "t.jsonl").write_text("\n".join(lines))
+        with pytest.raises(TgoError, match=r"t\.jsonl, line 1: 'model' is .*, which is no name"):
+            list(open_table(tmp_path / "t.jsonl").rows(["prompt"], ["model"]))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_of_any_arrow_type_is_text(tmp_path: Path, kind: pa.DataType) -> None:
+    texts = pa.array(["a", None, "b"]).cast(kind)
+    pq.write_table(
+        pa.table({"prompt": texts, "id": pa.array([0, None, 2], pa.int32())}), tmp_path / "t.parquet"
+    )
+    assert list(open_table(tmp_path / "t.parquet").rows(["prompt"], ["id"])) == [
+        ("a", "0"),
+        (None, None),
+        ("b", "2"),
+    ]
+
+
+def test_a_prompt_of_json_is_text(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a"}\n{"prompt": true}\n')
+    with pytest.raises(TgoError, match="line 2: 'prompt' is True, not text"):
+        list(open_table(tmp_path / "t.jsonl").rows(["prompt"]))
+
+
+def test_text_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    texts = pa.array([b"\xff\xfe", b"a"]).view(pa.string())
+    pq.write_table(pa.table({"prompt": texts}), tmp_path / "t.parquet")
+    with pytest.raises(TgoError, match=r"t\.parquet cannot be read as Parquet: .*utf-8"):
+        list(open_table(tmp_path / "t.parquet").rows(["prompt"]))
 
 
 def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.rewards import golden
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.base import NetworkReward
-from tgo_pipeline.rewards.engine.images import to_rgb
+from tgo_pipeline.rewards.engine.decode import to_rgb
 
 pytestmark = pytest.mark.skipif(not golden.FOLDER.is_dir(), reason=golden.REASON)
 

@@ -136,7 +136,7 @@ def test_the_lines_on_the_card_load_the_model_and_draw(run: Run, tmp_path: Path)
 
 def test_the_grid_has_the_base_above_the_tuned_model(shared: Path, run: Run) -> None:
     from tgo_pipeline.report.thumbnails import read_images
-    from tgo_pipeline.rewards.engine.images import decode
+    from tgo_pipeline.rewards.engine.decode import decode
 
     grid = before_after(run.places, run.params.seed)
     assert grid is not None

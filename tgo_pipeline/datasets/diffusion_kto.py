@@ -58,7 +58,7 @@ class DiffusionKTO(ImageFiles):
         return found[0]
 
     def _table(self) -> Iterator[Record]:
-        return CsvTable(self.place, self._file, whole=True).rows(COLUMNS)
+        return CsvTable(self.place, self._file).rows(COLUMNS)
 
     def _value(self, label: str | None) -> float:
         if label not in VALUES:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.datasets.base import Dataset
 from tgo_pipeline.datasets.schemas import IMAGE_ROWS, LISTING
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.spelling import slashes
 from tgo_pipeline.reading.deduplicate import first
 from tgo_pipeline.reading.places import Folder
 
@@ -85,7 +86,7 @@ def _read(folder: Folder, below: str, uid: str) -> dict[str, Any] | None:
 
 
 def _inside(name: Any) -> str:
-    path = PurePosixPath(name) if isinstance(name, str) and name else None
+    path = PurePosixPath(slashes(name)) if isinstance(name, str) and name else None
     if path is None or path.is_absolute() or ".." in path.parts:
         raise TgoError(f"{name!r} names no image file below the folder of the data set.")
     return name

@@ -105,4 +105,4 @@ def _one_of(dataset: Dataset, *patterns: str) -> str:
 def _table(dataset: Dataset, name: str, columns: Sequence[str]) -> Iterator[Record]:
     if name.endswith(".parquet"):
         return ParquetTable(dataset.place, name).rows(columns)
-    return CsvTable(dataset.place, name, whole=True).rows(columns)
+    return CsvTable(dataset.place, name).rows(columns)

@@ -23,7 +23,7 @@ def identity(source: str) -> str:
     if is_hub_rows(source):
         return fingerprint(hub=list(parse(source)))
     path = Path(source).expanduser()
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         forms = f" Name a file, {FORM}, or a public data set {datasets.known()}." if ":" in source else ""
         raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).{forms}")
     return content_fingerprint(path)

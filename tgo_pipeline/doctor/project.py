@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
+from tgo_pipeline.formats.files import read_text
 from tgo_pipeline.inputs.demanded import lacking
 from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.storage.writing import TEMPORARY, is_abandoned
@@ -104,7 +107,6 @@ def _dvc() -> Iterator[Finding]:
 
 
 def _stages(params: Path | None) -> Iterator[Finding]:
-    import yaml
     from dvc.schema import COMPILED_MULTI_STAGE_SCHEMA
     from voluptuous import Invalid
 
@@ -114,8 +116,8 @@ def _stages(params: Path | None) -> Iterator[Finding]:
         )
         return
     try:
-        content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml.safe_load(DVC.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, Invalid, UnicodeDecodeError) as error:
+        content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml_text.loads(read_text(DVC)))
+    except (TgoError, Invalid, OSError, UnicodeDecodeError) as error:
         yield fail(str(DVC), f"cannot be used by DVC: {error}. Fix it, or `git checkout {DVC}`.")
         return
     stages = content.get("stages", {})

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
+from tgo_pipeline.formats.files import read_text
 from tgo_pipeline.params import Params, RuntimeParams, load_params, parse
 
 
@@ -43,11 +45,9 @@ class Request:
 
 def _runtime(path: Path) -> RuntimeParams:
     """The section `runtime` of a file whose other sections are broken, if that one can be used."""
-    import yaml
-
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml_text.loads(read_text(path))
         section = raw.get("runtime", {}) if isinstance(raw, Mapping) else {}
         return parse(RuntimeParams, section)
-    except (TgoError, OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
+    except (TgoError, OSError, ValueError, AttributeError, TypeError):
         return RuntimeParams()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.devices import resolve_device
+from tgo_pipeline.formats.limits import IMAGES
 
 if TYPE_CHECKING:
     import torch
@@ -13,8 +14,13 @@ if TYPE_CHECKING:
 
 
 def prepare_torch(runtime: RuntimeParams) -> torch.device:
-    """Apply the thread count, flush denormal numbers (they slow tiny networks on a CPU), return the device."""
+    """Apply the thread count and this process's share of the memory for images, return the device.
+
+    Denormal numbers are flushed: they slow tiny networks on a CPU.
+    """
     import torch
+
+    IMAGES.set(runtime.max_image_megapixels, runtime.image_memory_gb / runtime.processes)
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)

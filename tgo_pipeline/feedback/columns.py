@@ -74,15 +74,13 @@ def join(feedback: Mapping[str, FeedbackParams], files: Sequence[Path]) -> Feedb
 
 def _keys(file: Path) -> pl.DataFrame:
     """File name, `sample_id` and `image_uid` of a shard; other tools' shards may have no `image_uid`."""
-    import pyarrow.parquet as pq
+    from tgo_pipeline.storage.tables import read_schema, read_table
 
-    from tgo_pipeline.storage.tables import read_table
-
-    there = [name for name in KEYS if name in pq.read_schema(file).names]
+    there = [name for name in KEYS if name in read_schema(file).names]
     frame = pl.DataFrame(read_table(file, columns=there)).select(pl.col(there).cast(pl.String))
     if "image_uid" not in there:
         frame = frame.with_columns(pl.lit(None, pl.String).alias("image_uid"))
-    return frame.with_columns(pl.lit(file.name).alias("file"))
+    return frame.with_columns(pl.col("image_uid").str.normalize("NFC"), pl.lit(file.name).alias("file"))
 
 
 def _match(samples: pl.DataFrame, found: ImageScores) -> tuple[pl.Series, int]:

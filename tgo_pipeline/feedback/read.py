@@ -24,6 +24,8 @@ UP = ("up", "true", "yes", "like", "liked", "thumbs_up", "+1", "1", "1.0")
 DOWN = ("down", "false", "no", "dislike", "disliked", "thumbs_down", "-1", "0", "-1.0", "0.0")
 """What a thumb may be, in any case of letters. 0 and -1 in one column are refused: one of them would be neither."""
 RATINGS = ("image", "value", "rater")
+NAMES = ("image", "first", "second", "rater")
+"""Roles whose columns name something."""
 COMPARISONS = ("first", "second", "choice", "rater")
 SIDES = {"image_0_uid": "first", "image_1_uid": "second", "label_0": "choice", "label_1": "against"}
 """The columns of a data set's comparisons, and what they are called here."""
@@ -37,9 +39,10 @@ def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
     """
     rows = _rows(params).with_row_index("row", offset=1)
     value = "choice" if params.kind == "pair" else "value"
-    names = [name for name in ("first", "second", "image", "rater") if name in rows.columns]
+    names = [name for name in NAMES if name in rows.columns]
     rows = rows.with_columns(
-        _number(rows, value, params), *(_text(rows[name], params, name) for name in names)
+        _number(rows, value, params),
+        *(_text(rows[name], params, name).str.normalize("NFC") for name in names),
     )
     said = rows.filter(pl.col(value).is_not_null())
     if said.is_empty():
@@ -101,7 +104,8 @@ def _from_table(source: str, columns: dict[str, str]) -> pl.DataFrame:
     table = open_table(source)
     table.require(list(columns.values()))
     wanted = list(dict.fromkeys(columns.values()))
-    frames = [pl.DataFrame(batch) for batch in table.batches(wanted)]
+    names = [columns[name] for name in NAMES if name in columns]
+    frames = [pl.DataFrame(batch) for batch in table.batches(wanted, names)]
     frame = (
         pl.concat(frames, rechunk=True) if frames else pl.DataFrame(schema=dict.fromkeys(wanted, pl.String))
     )
@@ -113,8 +117,13 @@ def _number(rows: pl.DataFrame, name: str, params: FeedbackParams) -> pl.Series:
     column = rows[name]
     if params.kind == "thumb":
         return _thumb(rows, params)
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+    if column.dtype.is_numeric():
         return column.cast(pl.Float64).fill_nan(None)
+    if column.dtype == pl.Boolean:
+        advice = "write 1 and 0" if params.kind == "pair" else "read the column as a thumb (`kind: thumb`)"
+        raise TgoError(
+            f"{params.source}: column {_column(params, name)!r} is true and false, not numbers: {advice}."
+        )
     text = _text(column, params, name).str.strip_chars()
     number = text.cast(pl.Float64, strict=False)
     wrong = rows.filter(text.is_not_null() & number.is_null())

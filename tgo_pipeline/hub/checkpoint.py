@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tgo_pipeline.errors import TgoError, first_line, in_one_line
+from tgo_pipeline.formats.files import require_regular
 from tgo_pipeline.hub import weight_files
 
 log = logging.getLogger("tgo")
@@ -63,6 +64,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             return load_file(path)
         mapped = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which cannot be mapped

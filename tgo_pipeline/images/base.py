@@ -24,7 +24,8 @@ class Row(NamedTuple):
     """One image.
 
     `image` is its name in the output of `tgo score`, `names` are further names under which a table of prompts may hold
-    it, `uid` is what the source calls it (None: nothing), `model` drew it, and `path` is stored beside its bytes.
+    it, `uid` is what the source calls it (None: nothing), `model` drew it, and `path` is stored beside its bytes. Where
+    no prompt is given, `captioned` says that a table lists the image with an empty one: a gap of that row alone.
     """
 
     place: int
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     uid: str | None = None
     model: str | None = None
     path: str | None = None
+    captioned: bool = False
 
 
 class ImageSource(ABC):

@@ -59,4 +59,5 @@ class DatasetImages(ImageSource):
                 uid=uid,
                 model=record["model"],
                 path=image.get("path"),
+                captioned=True,
             )

@@ -14,6 +14,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import spelling
+from tgo_pipeline.formats.spelling import on_disk, slashes
 from tgo_pipeline.images.base import (
     FILE_NAME,
     METADATA,
@@ -35,6 +37,8 @@ _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .ti
 EXTENSIONS = frozenset(_KINDS.split())
 """What counts as an image in a folder, in any case; files named one by one are always taken."""
 CAPTION = ".txt"
+CAPTION_CHARACTERS = 1_000_000
+"""A longer text beside an image is not its caption."""
 KINDS = 5
 """Extensions that the log names of what is left out."""
 PROBED = 100
@@ -45,7 +49,7 @@ class ListedImages(ImageSource):
     """Image files by path (None where a table names none), with their own prompts where there are some.
 
     `names` are what their folder or table calls them. That is what they are called altogether if it is `unique`: the
-    names of files in several folders are not.
+    names of files in several folders are not. `captioned` are the places of those that a table of prompts lists.
     """
 
     files = True
@@ -58,9 +62,10 @@ class ListedImages(ImageSource):
         models: Sequence[str | None] | None = None,
         *,
         unique: bool = True,
+        captioned: Collection[int] = (),
     ) -> None:
         self._paths, self._names, self._prompts, self._models = paths, names, prompts, models
-        self._unique = unique
+        self._unique, self._captioned = unique, captioned
 
     @property
     def count(self) -> int:
@@ -78,6 +83,7 @@ class ListedImages(ImageSource):
                 (name,),
                 uid=name if self._unique else image,
                 model=self._models[place] if self._models else None,
+                captioned=place in self._captioned,
             )
 
     labels = rows
@@ -109,8 +115,9 @@ def folder_images(folder: str, files: Iterable[str], columns: Columns) -> Listed
         return None
     _report_left_out(folder, paths, others)
     paths.sort()
-    prompts = _prompts(paths, metadata.values(), columns)
-    return ListedImages(paths, [os.path.relpath(path, folder) for path in paths], prompts)
+    prompts, captioned = _prompts(paths, metadata.values(), columns)
+    names = [os.path.relpath(path, folder) for path in paths]
+    return ListedImages(paths, names, prompts, captioned=captioned)
 
 
 def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -> None:
@@ -129,8 +136,9 @@ def named_images(paths: Sequence[str], columns: Columns) -> ListedImages:
     """Images named one by one, with the prompts beside them."""
     folders = dict.fromkeys(os.path.dirname(path) for path in paths)
     metadata = filter(None, map(metadata_of, folders))
-    prompts = _prompts(paths, metadata, columns, whole=False)
-    return ListedImages(paths, [os.path.basename(path) for path in paths], prompts, unique=False)
+    prompts, captioned = _prompts(paths, metadata, columns, whole=False)
+    names = [os.path.basename(path) for path in paths]
+    return ListedImages(paths, names, prompts, unique=False, captioned=captioned)
 
 
 def metadata_of(folder: str) -> str | None:
@@ -152,7 +160,7 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
     if columns.importing:
         for name in names:
             require_inside(path, name)
-    paths = [os.path.join(folder, name) if name else None for name in names]
+    paths = [on_disk(folder, name) if name else None for name in names]
     require_some(path, image, names[:PROBED])
     captions = _captions(paths) if prompt is None and columns.prompts else None
     return ListedImages(
@@ -160,12 +168,13 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
         [name or f"{path}:{row}" for row, name in enumerate(names)],
         captions if prompt is None else [record[1] for record in records],
         [record[-1] for record in records],
+        captioned=() if prompt is None else range(len(records)),
     )
 
 
 def require_inside(table: str, name: str | None) -> None:
     """Raise `TgoError` unless a name is that of a file inside the folder of the table that names it."""
-    if not name or os.path.isabs(name) or ".." in PurePath(name).parts:
+    if not name or os.path.isabs(name) or ".." in PurePath(slashes(name)).parts:
         folder = os.path.dirname(os.path.abspath(table))
         raise TgoError(f"{printable(table)}: {name!r} is not a file inside {printable(folder)}.")
 
@@ -173,7 +182,7 @@ def require_inside(table: str, name: str | None) -> None:
 def require_some(table: str, column: str, names: Sequence[str | None]) -> None:
     """Raise `TgoError` if a table names files, and none of them is there."""
     folder = os.path.dirname(table)
-    looked = [os.path.join(folder, name) for name in names if name]
+    looked = [on_disk(folder, name) for name in names if name]
     if looked and not any(map(os.path.lexists, looked)):
         raise TgoError(
             f"{printable(table)}: none of its files is there (looked for {printable(looked[0])} and others): {column} "
@@ -214,25 +223,33 @@ def walk(folder: str, skip: Collection[str] = ()) -> Iterator[str]:
 
 def _prompts(
     paths: Sequence[str], metadata: Iterable[str], columns: Columns, *, whole: bool = True
-) -> list[str | None] | None:
-    """What is said of images beside them; None if nothing is. `whole`: the images are all there are."""
+) -> tuple[list[str | None] | None, Collection[int]]:
+    """What is said of images beside them, None if nothing is, and the places of those that metadata lists.
+
+    `whole`: the images are all there are.
+    """
     if not columns.prompts:
-        return None
+        return None, ()
     found: dict[str, str | None] = {}
     for file in metadata:
         table = open_table(Path(file))
         prompt = columns.prompt_in(file, table.names)
         if prompt is not None:
             folder = os.path.dirname(file)
-            for name, said in table.rows([FILE_NAME, prompt]):
-                found[os.path.normpath(os.path.join(folder, name or ""))] = said
-    unused = found.keys() - {os.path.normpath(path) for path in paths}
+            for row, (name, said) in enumerate(table.rows([FILE_NAME, prompt]), start=1):
+                if found.setdefault(spelling.key(os.path.join(folder, name or "")), said) != said:
+                    raise TgoError(
+                        f"{printable(file)}, row {row}: {name!r} has another prompt in an earlier row: keep one of "
+                        "them."
+                    )
+    keys = [spelling.key(path) for path in paths]
+    unused = found.keys() - set(keys)
     if unused and whole:
         log.warning(
             "%s of %s rows of metadata name no image in the folder, such as %s",
             *(f"{len(unused):,}", f"{len(found):,}", printable(min(unused))),
         )
-    return _captions(paths, found)
+    return _captions(paths, found), {place for place, name in enumerate(keys) if name in found}
 
 
 def _captions(
@@ -241,8 +258,7 @@ def _captions(
     """The prompt of each image that metadata has `found`, else that of the `.txt` file beside it; None without any."""
     known = found or {}
     prompts = [
-        known[name] if path and (name := os.path.normpath(path)) in known else _caption(path)
-        for path in paths
+        known[name] if path and (name := spelling.key(path)) in known else _caption(path) for path in paths
     ]
     return prompts if found or any(prompt is not None for prompt in prompts) else None
 
@@ -252,4 +268,10 @@ def _caption(path: str | None) -> str | None:
     if file is None or not file.is_file():
         return None
     with text.opened(Folder(file.parent), file.name) as stream:
-        return stream.read().strip()
+        said = stream.read(CAPTION_CHARACTERS + 1)
+    if len(said) > CAPTION_CHARACTERS:
+        raise TgoError(
+            f"{printable(str(file))} is longer than {CAPTION_CHARACTERS:,} characters, so it is no caption of "
+            f"{printable(os.path.basename(path or ''))}: move it away, or shorten it."
+        )
+    return said.strip()

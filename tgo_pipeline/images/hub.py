@@ -9,8 +9,9 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.base import MODEL, Cursor, ImageSource, Row
 from tgo_pipeline.images.columns import IMAGE_OPTION, Columns
-from tgo_pipeline.images.tables import ID, UIDS, label_columns
+from tgo_pipeline.images.tables import ID, UIDS, given, label_columns
 from tgo_pipeline.reading.hub_rows import HubRows
+from tgo_pipeline.reading.tables import as_name
 
 STREAMED = ("hf://", "zip://", "tar://", "gzip://")
 """How the paths of images begin that `datasets` streams from files and archives of a repository."""
@@ -50,19 +51,20 @@ class HubImages(ImageSource):
 
     def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
         for number, record in enumerate(self._hub.records(start, columns), start):
-            name = str(record.get(ID) or f"{self._hub.text}:{number}")
+            where = f"{self._hub.text}, row {number}"
+            name = given(as_name(where, ID, record.get(ID))) or f"{self._hub.text}:{number}"
             path, data = self._content(number, record.get(self._image))
-            uid = next((str(record[key]) for key in UIDS if record.get(key)), name)
-            model = record.get(MODEL)
+            uids = (given(as_name(where, key, record.get(key))) for key in UIDS if key != self._image)
             yield Row(
                 number,
                 name,
                 data,
                 record[self._prompt] if self._prompt else None,
                 (path,) if path else (),
-                uid=uid,
-                model=None if model is None else str(model),
+                uid=next(filter(None, uids), name),
+                model=as_name(where, MODEL, record.get(MODEL)),
                 path=path,
+                captioned=self._prompt is not None,
             )
 
     def _content(self, number: int, value: Any) -> tuple[str | None, bytes | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 from collections import Counter
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline import images
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.images.base import ImageSource, Row, listing, states
+from tgo_pipeline.formats.files import read_bytes
+from tgo_pipeline.formats.limits import IMAGES
+from tgo_pipeline.images.base import ImageSource, Row, listing, printable, states
 from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
@@ -193,18 +194,17 @@ def _image(item: Item) -> tuple[bytes | None, str | None]:
     if not isinstance(row.content, Path):
         return row.content, row.path
     try:
-        return row.content.read_bytes(), row.content.name
-    except OSError as error:
-        log.warning("%s", error)
+        return read_bytes(row.content, IMAGES.file_bytes), row.content.name
+    except (OSError, ValueError) as error:  # a path with a NUL is no path
+        log.warning("%s: %s", printable(str(row.content)), getattr(error, "strerror", None) or error)
         return None, row.content.name
 
 
 def _size(data: bytes) -> tuple[int, int] | tuple[None, None]:
-    """Width and height in pixels by the image's header."""
-    from PIL import Image
+    """Width and height in pixels as rewards and training see the image, by its header."""
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, header_size
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return header_size(data)
+    except UnreadableImage:
         return None, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.formats.files import require_regular
+from tgo_pipeline.formats.json_text import read_object
+from tgo_pipeline.formats.parquet_files import explained
+from tgo_pipeline.formats.spelling import on_disk
 from tgo_pipeline.images.base import (
     FILE_NAME,
     MODEL,
@@ -21,11 +25,13 @@ from tgo_pipeline.images.base import (
     printable,
 )
 from tgo_pipeline.images.columns import IMAGE_OPTION, PROMPT_OPTION, Columns
-from tgo_pipeline.images.files import PROBED, require_inside, require_some
+from tgo_pipeline.images.files import EXTENSIONS, PROBED, kind, require_inside, require_some
 from tgo_pipeline.reading import parquet
+from tgo_pipeline.reading.tables import str_or_none
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 ID = "sample_id"
 """The column by which this project's tables name an image; rows of other tables are named FILE:ROW."""
@@ -41,6 +47,11 @@ def label_columns(prompt: str | None, names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys((prompt, ID, *UIDS, MODEL)) if name is not None and name in names]
 
 
+def given(name: Any) -> str | None:
+    """A name as text; None for none, or an empty one. 0 is a name."""
+    return None if name is None or name == "" else str(name)
+
+
 class ImageTable(ImageSource):
     """Rows of a columnar file: an image column of bytes, of Hugging Face's struct, or of paths."""
 
@@ -50,11 +61,14 @@ class ImageTable(ImageSource):
         self._importing = columns.importing
         self._image = columns.image_in(path, schema.names)
         self._prompt = columns.prompt_in(path, schema.names)
+        parquet.require_once(printable(path), self._image, schema.names)
         _check_image_type(path, schema.field(self._image))
-        self.files = parquet.is_text(schema.field(self._image).type)
-        if self._prompt is not None:
-            _check_text_type(path, schema.field(self._prompt))
+        self._of_paths = parquet.is_text(schema.field(self._image).type)
+        self.files = self._of_paths or self._holds_no_bytes(schema.field(self._image))
         labels = label_columns(self._prompt, schema.names)
+        if not self._of_paths:
+            labels = [name for name in labels if name != self._image]
+        _check_labels(path, schema, self._prompt, labels)
         everything = list(dict.fromkeys([self._image, *labels]))
         self._labels = Cursor(lambda start: self._rows(start, everything if self.files else labels))
         self._all = Cursor(lambda start: self._rows(start, everything))
@@ -88,34 +102,42 @@ class ImageTable(ImageSource):
         rows = self._named.take(start, stop)
         return [*own, [date(str(row.content)) if isinstance(row.content, Path) else None for row in rows]]
 
-    def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
-        import pyarrow as pa
+    @abstractmethod
+    def _holds_no_bytes(self, field: pa.Field) -> bool:
+        """Whether the image column, a struct, has paths alone: what `Dataset.to_parquet` writes of files."""
 
+    def _rows(self, start: int, columns: Sequence[str]) -> Iterator[Row]:
         records = self._records(start, columns) if columns else iter([{}] * (self._count - start))
-        try:
-            for number, record in enumerate(records, start):
-                yield self._row(number, record)
-        except (pa.ArrowException, OSError) as error:
-            raise TgoError(
-                f"{printable(self._path)} cannot be read as Parquet: it is damaged after row {start}: "
-                f"{in_one_line(error)}"
-            ) from error
+        for number in itertools.count(start):
+            try:
+                record = next(records, None)
+            except TgoError:
+                raise
+            except Exception as error:
+                raise TgoError(
+                    f"{printable(self._path)} cannot be read as Parquet: it is damaged after row {start}: "
+                    f"{in_one_line(error)}"
+                ) from error
+            if record is None:
+                return
+            yield self._row(number, record)
 
     def _row(self, number: int, record: dict[str, Any]) -> Row:
         path, content = self._content(record.get(self._image))
-        name = str(record.get(ID) or f"{printable(self._path)}:{number}")
+        name = given(record.get(ID))
         prompt = record[self._prompt] if self._prompt else None
-        uids = [str(uid) for uid in (path if self.files else None, *map(record.get, UIDS)) if uid is not None]
-        model = record.get(MODEL)
+        own = path if self._of_paths else None
+        uids = map(given, (own, *map(record.get, UIDS)))
         return Row(
             number,
-            name,
+            f"{printable(self._path)}:{number}" if name is None else name,
             content,
             prompt,
             (path,) if path else (),
-            uid=next(filter(None, uids), None),
-            model=None if model is None else str(model),
+            uid=next((uid for uid in uids if uid is not None), None),
+            model=str_or_none(record.get(MODEL)),
             path=path,
+            captioned=self._prompt is not None,
         )
 
     def _content(self, value: Any) -> tuple[str | None, Path | bytes | None]:
@@ -123,49 +145,66 @@ class ImageTable(ImageSource):
         path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
         if isinstance(path, bytes):
             return None, path
-        if self._importing and (self.files or (data is None and path)):
-            require_inside(self._path, path)
+        if self._importing and (self._of_paths or (data is None and path)):
+            self._require_image(path)
         if data is None and path:
-            return path, Path(self._path).parent / path
+            return path, Path(on_disk(Path(self._path).parent, path))
         return path, data
+
+    def _require_image(self, path: str | None) -> None:
+        """Raise `TgoError` for a path that is not to be taken; absolute ones are what `datasets` writes."""
+        if path and not self._of_paths and os.path.isabs(path) and kind(path) in EXTENSIONS:
+            return
+        require_inside(self._path, path)
 
 
 class ParquetFile(ImageTable):
     """One Parquet file, read a few rows at a time."""
 
     def __init__(self, path: str, columns: Columns) -> None:
-        import pyarrow as pa
+        with self._opened(path) as file:
+            schema, self._metadata = file.schema_arrow, file.metadata
+        super().__init__(path, schema, self._metadata.num_rows, columns)
+
+    def _opened(self, path: str) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
-        try:
-            with pq.ParquetFile(path) as file:
-                super().__init__(path, file.schema_arrow, file.metadata.num_rows, columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TgoError(f"{printable(path)} cannot be read as Parquet: {in_one_line(error)}") from error
+        with explained(printable(path)):
+            require_regular(path)
+            return pq.ParquetFile(path)
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self._path) as file:
+        with self._opened(self._path) as file:
             yield from parquet.rows_from(file, start, columns)
+
+    def _holds_no_bytes(self, field: pa.Field) -> bool:
+        if not has_bytes(field.type):
+            return True
+        with explained(printable(self._path)):
+            groups = map(self._metadata.row_group, range(self._metadata.num_row_groups))
+            chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+            mine = [chunk for chunk in chunks if chunk.path_in_schema == f"{field.name}.bytes"]
+            return bool(mine) and all(
+                chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values for chunk in mine
+            )
 
 
 class SavedDataset(ImageTable):
     """A folder written by `datasets.Dataset.save_to_disk`: Arrow streams, mapped into memory."""
 
     def __init__(self, path: str, columns: Columns) -> None:
-        import pyarrow as pa
-
         try:
-            listed = json.loads((Path(path) / SAVED).read_text(encoding="utf-8"))["_data_files"]
+            listed = read_object(Path(path) / SAVED)["_data_files"]
             self._files = [Path(path) / file["filename"] for file in listed]
-            count = sum(batch.num_rows for batch in self._record_batches())
-            with pa.ipc.open_stream(pa.memory_map(str(self._files[0]))) as reader:
-                schema = reader.schema
-        except (pa.ArrowInvalid, OSError, ValueError, LookupError) as error:
+            batches = list(self._record_batches())  # mapped, not read
+            schema = batches[0].schema if batches else self._schema()
+        except TgoError:
+            raise
+        except Exception as error:
             raise TgoError(
                 f"{printable(path)} is not a data set of `save_to_disk`: {in_one_line(error)}"
             ) from error
+        count = sum(batch.num_rows for batch in batches)
         super().__init__(path, schema, count, columns)
 
     def states(self, rows: Sequence[Row]) -> list[Any]:
@@ -182,8 +221,25 @@ class SavedDataset(ImageTable):
         import pyarrow as pa
 
         for file in self._files:
+            require_regular(file)
             with pa.ipc.open_stream(pa.memory_map(str(file))) as reader:
                 yield from reader
+
+    def _schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        with pa.ipc.open_stream(pa.memory_map(str(self._files[0]))) as reader:
+            return reader.schema
+
+    def _holds_no_bytes(self, field: pa.Field) -> bool:
+        if not has_bytes(field.type):
+            return True
+        columns = [batch[field.name] for batch in self._record_batches()]
+        return bool(columns) and all(
+            column.field("bytes").null_count == len(column)
+            for column in columns
+            if parquet.is_struct(column.type)
+        )
 
 
 def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
@@ -193,29 +249,45 @@ def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
     """
     splits = Path(path) / SAVED_SPLITS
     if splits.is_file():
-        names = json.loads(splits.read_text(encoding="utf-8")).get("splits", [])
+        names = read_object(splits).get("splits", [])
         raise TgoError(
             f"{path} holds the splits {', '.join(names)}: name one, as {os.path.join(path, names[0])}."
         )
     return SavedDataset(path, columns) if (Path(path) / SAVED).is_file() else None
 
 
-def _check_image_type(path: str, field: pa.Field) -> None:
-    import pyarrow as pa
+def has_bytes(kind: pa.DataType) -> bool:
+    """Whether an image column holds bytes, by itself or in a struct."""
+    if not parquet.is_struct(kind):
+        return parquet.is_bytes(kind)
+    place = kind.get_field_index("bytes")
+    return place >= 0 and parquet.is_bytes(kind.field(place).type)
 
-    kind = field.type
-    if pa.types.is_struct(kind):
-        kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or parquet.is_text(kind)):
+
+def _has_paths(kind: pa.DataType) -> bool:
+    """Whether an image column holds paths alone; a field `bytes` without any value has no type."""
+    if not parquet.is_struct(kind):
+        return parquet.is_text(kind)
+    path, data = kind.get_field_index("path"), kind.get_field_index("bytes")
+    empty = data < 0 or parquet.is_null(kind.field(data).type)
+    return empty and path >= 0 and parquet.is_text(kind.field(path).type)
+
+
+def _check_image_type(path: str, field: pa.Field) -> None:
+    if not (has_bytes(field.type) or _has_paths(field.type)):
         raise TgoError(
             f"{printable(path)}: column {field.name!r} is {field.type}, not images: it must hold bytes, paths, or a "
             f"struct with the field `bytes`; name another one ({IMAGE_OPTION})."
         )
 
 
-def _check_text_type(path: str, field: pa.Field) -> None:
-    if not parquet.is_text(field.type):
-        raise TgoError(
-            f"{printable(path)}: column {field.name!r} is {field.type}, not text: name the column of the prompts "
-            f"({PROMPT_OPTION})."
-        )
+def _check_labels(path: str, schema: pa.Schema, prompt: str | None, labels: Sequence[str]) -> None:
+    for name in labels:
+        parquet.require_once(printable(path), name, schema.names)
+        if name != prompt:
+            parquet.require_name(printable(path), schema.field(name))
+        elif not (parquet.is_text(schema.field(name).type) or parquet.is_null(schema.field(name).type)):
+            raise TgoError(
+                f"{printable(path)}: column {name!r} is {schema.field(name).type}, not text: name the column of the "
+                f"prompts ({PROMPT_OPTION})."
+            )

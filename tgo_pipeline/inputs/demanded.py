@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
+from tgo_pipeline.formats.files import read_text
 from tgo_pipeline.storage.workspace import Workspace
 
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
@@ -27,7 +30,13 @@ def lacking(workspace: Workspace) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file; empty if there is none."""
-    import yaml
-
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    """A YAML file; empty if there is none. Raises `TgoError` if it holds no mapping."""
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml_text.loads(read_text(path)) or {}
+    except (TgoError, OSError, UnicodeDecodeError) as error:
+        raise TgoError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise TgoError(f"{path} holds {type(content).__name__}, not a mapping.")
+    return content

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
+from tgo_pipeline.formats.files import read_text
+from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import presets
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.params.fine_tune import FineTuneParams, LoraParams
 from tgo_pipeline.params.objectives import GuardParams
-from tgo_pipeline.params.parsing import parse, read_yaml
+from tgo_pipeline.params.parsing import parse
 from tgo_pipeline.params.sections import (
     RESERVED,
     TARGET_COMBINATIONS,
@@ -107,17 +110,22 @@ class Params:
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a parameter file. Raises `TgoError` naming the file and the offending key."""
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise TgoError(f"{path} does not exist: run from the project's root, or name a parameter file.")
     try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
+        raw = yaml_text.loads(read_text(path))
         if not isinstance(raw, Mapping):
             raise TgoError(f"it holds {type(raw).__name__}, not a mapping of sections to keys.")
-        return parse(Params, presets.apply(raw))
+        params = parse(Params, presets.apply(raw))
+    except OSError as error:
+        raise TgoError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise TgoError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8.") from error
     except TgoError as error:
         raise TgoError(f"{path}: {_shortened(str(error))}") from None
+    # every decoder of the process keeps to them, and fingerprints tell whether they are as usual
+    IMAGES.set(params.runtime.max_image_megapixels, params.runtime.image_memory_gb)
+    return params
 
 
 def _shortened(message: str) -> str:

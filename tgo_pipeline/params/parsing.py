@@ -12,40 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
 
 T = TypeVar("T")
-
-
-def read_yaml(text: str, *, fast: bool = False) -> Any:
-    """What a YAML text holds. Raises `TgoError` if it is none, or if a mapping has a key twice: the last would win.
-
-    `fast` takes the parser in C, if there is one, whose errors say less.
-    """
-    import yaml
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if fast else yaml.SafeLoader
-
-    class Strict(loader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-            seen: set[str] = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in seen:
-                    raise TgoError(
-                        f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one of them."
-                    )
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    try:
-        return yaml.load(text, Strict)  # a safe loader
-    except yaml.YAMLError as error:
-        raise TgoError(f"it is not YAML: {error}") from error
 
 
 def read_data(path: Path, kind: type[T]) -> T:
     """A data file of this package as dataclass `kind`. Raises `TgoError` that names the file, and the key in it."""
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"), fast=True)
+        content = yaml_text.loads(path.read_text(encoding="utf-8"), fast=True)
         _expect(isinstance(content, Mapping), "it", content, "a mapping")
         return parse(kind, content)
     except OSError as error:
@@ -113,7 +88,7 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
         _expect(isinstance(value, (int, float)) and not isinstance(value, bool), where, value, "a number")
         _expect(_is_finite(value), where, value, "a finite number")
         return float(value)
-    names = {int: "a whole number", bool: "true or false", str: "text"}
+    names = {int: "a whole number", bool: "true or false", str: "text; put it in quotes if it is a name"}
     right = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     _expect(right, where, value, names[hint])
     return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
 from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
@@ -88,11 +89,10 @@ def use(name: str, to: Path, *, replace: bool) -> Recipe:
 
 def table() -> Table:
     """Name, model, objective and summary of every recipe."""
-    import yaml
     from rich import box
     from rich.table import Table
 
     shown = Table("recipe", "model", "what it is", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     for each in recipes().values():
-        shown.add_row(each.name, yaml.safe_load(each.text)["model"], each.summary)
+        shown.add_row(each.name, yaml_text.loads(each.text)["model"], each.summary)
     return shown

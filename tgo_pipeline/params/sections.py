@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.params.checks import Precision, fraction, named, not_negative, positive
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.plugins.kinds import EXECUTOR
@@ -289,8 +290,9 @@ class RuntimeParams:
 
     `workers` are processes that decode images for scoring (by default one per core on a GPU, threads on a CPU);
     `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile.
-    `trackers` follow a training in addition to dvclive, which always does. `executor` runs shards: `local`, on this
-    machine, or one of your own (docs/PLUGINS.md).
+    An image of more than `max_image_megapixels` million pixels is not read, and those that are decoded at a time take
+    at most about `image_memory_gb`, all processes together. `trackers` follow a training in addition to dvclive, which
+    always does. `executor` runs shards: `local`, on this machine, or one of your own (docs/PLUGINS.md).
     """
 
     device: str = "auto"
@@ -301,6 +303,8 @@ class RuntimeParams:
     score_batch_size: int | None = None
     score_memory_gb: float | None = None
     workers: int | None = None
+    max_image_megapixels: float = MEGAPIXELS
+    image_memory_gb: float = MEMORY_GB
     compile: bool = False
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
@@ -316,4 +320,6 @@ class RuntimeParams:
             score_batch_size=self.score_batch_size,
             score_memory_gb=self.score_memory_gb,
             micro_batch_size=self.micro_batch_size,
+            max_image_megapixels=self.max_image_megapixels,
+            image_memory_gb=self.image_memory_gb,
         )

@@ -64,7 +64,7 @@ def read(source: str, column: str) -> list[str]:
     path = Path(source).expanduser()
     if path.suffix.lower() == ".txt":
         with text.opened(Folder(path.parent), path.name) as stream:
-            return [line.rstrip("\n") for line in stream]
+            return [line.rstrip("\n") for line in text.lines(stream, source)]
     return [raw or "" for (raw,) in open_table(source).rows([column])]
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.formats.parquet_files import each, explained
 from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
@@ -42,12 +43,65 @@ def of_split(address: str, place: Place, split: str | None) -> list[str]:
     return chosen
 
 
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """What the values of a dictionary are, or of any other column."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds text, also as a dictionary."""
     import pyarrow as pa
 
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = _plain(kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds bytes, also as a dictionary."""
+    import pyarrow as pa
+
+    kind = _plain(kind)
+    variable = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    return variable or (pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind))
+
+
+def is_struct(kind: pa.DataType) -> bool:
+    """Whether a column holds several values in each row under names."""
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind)
+
+
+def is_null(kind: pa.DataType) -> bool:
+    """Whether a column has no value at all, so that it has no type."""
+    import pyarrow as pa
+
+    return pa.types.is_null(kind)
+
+
+def require_name(where: str, field: pa.Field) -> None:
+    """Raise `TgoError` unless a column can name things: text or whole numbers, or nothing at all."""
+    import pyarrow as pa
+
+    kind = _plain(field.type)
+    if not (is_text(kind) or pa.types.is_integer(kind) or is_null(kind)):
+        raise TgoError(
+            f"{where}: column {field.name!r} is {field.type}, which names nothing: write text, or whole numbers."
+        )
+
+
+def require_once(where: str, column: str, found: Sequence[str]) -> None:
+    """Raise `TgoError` if a column is there twice: nothing says which of them is meant."""
+    if list(found).count(column) > 1:
+        raise TgoError(f"{where} has the column {column!r} twice: keep one of them, or rename the other.")
+
+
+def pylist(column: pa.Array | pa.ChunkedArray, where: str) -> list[Any]:
+    """The values of a column as Python objects. Raises `TgoError` where text is not UTF-8."""
+    with explained(where):
+        return column.to_pylist()
 
 
 def _split(name: str) -> str:
@@ -63,13 +117,16 @@ def opened(place: Place, name: str) -> Iterator[pq.ParquetFile]:
     import pyarrow.parquet as pq
 
     with place.open_arrow(name) as stream:
-        try:
-            with pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+        with explained(place.where(name), place.hint, place.own_errors):
+            file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            file.schema_arrow  # noqa: B018  # damaged, it is found out here
+        with file:
+            try:
                 yield file
-        except (pa.ArrowException, OSError) as error:
-            raise TgoError(
-                f"{place.where(name)} cannot be read as Parquet: {first_line(error)}.{place.hint}"
-            ) from error
+            except pa.ArrowException as error:
+                raise TgoError(
+                    f"{place.where(name)} cannot be read as Parquet: {first_line(error)}.{place.hint}"
+                ) from error
 
 
 def require(where: str, wanted: Sequence[str], found: Sequence[str]) -> None:
@@ -81,6 +138,7 @@ def require(where: str, wanted: Sequence[str], found: Sequence[str]) -> None:
                 f"{where} has no column {column!r}; its columns are: {names}. If the data set has changed its schema, "
                 "pin the revision that had it."
             )
+        require_once(where, column, found)
 
 
 def columns(place: Place, name: str, wanted: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -88,19 +146,40 @@ def columns(place: Place, name: str, wanted: Sequence[str], rows: int) -> Iterat
     with opened(place, name) as file:
         require(place.where(name), wanted, file.schema_arrow.names)
         for group in range(file.num_row_groups):
-            yield from stream(file, wanted, rows, group)
+            yield from each(
+                stream(file, wanted, rows, group), place.where(name), place.hint, place.own_errors
+            )
 
 
 def cast(address: str, batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
-    """A column as another type. Raises `TgoError` with the column and what it is if it cannot be one."""
+    """A column as another type. Raises `TgoError` with the column and what it is if it cannot be one.
+
+    A name may be a whole number and a number may be written as text, but true is not 1, and 1.0 is not the name 1.
+    """
     import pyarrow as pa
 
+    found = batch.schema.field(name).type
+    refusal = f"{address}: column {name!r} is {found}, which cannot be read as {kind}"
+    if not _fits(_plain(found), kind):
+        raise TgoError(f"{refusal}.")
     try:
         return batch[name].cast(kind)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TgoError(
-            f"{address}: column {name!r} is {batch[name].type}, which cannot be read as {kind}: {error}."
-        ) from error
+        raise TgoError(f"{refusal}: {first_line(error)}.") from error
+
+
+def _fits(found: pa.DataType, kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_null(found) or found == kind:
+        return True
+    if pa.types.is_string(kind):
+        return is_text(found) or pa.types.is_integer(found)
+    if pa.types.is_floating(kind):
+        return is_text(found) or any(
+            known(found) for known in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+        )
+    return False
 
 
 def stream(file: pq.ParquetFile, wanted: Sequence[str], rows: int, group: int) -> Iterator[pa.RecordBatch]:
@@ -122,7 +201,9 @@ def records(
         with opened(place, name) as file:
             if start < file.metadata.num_rows:
                 require(place.where(name), wanted, file.schema_arrow.names)
-                yield from rows_from(file, start, wanted)
+                yield from each(
+                    rows_from(file, start, wanted), place.where(name), place.hint, place.own_errors
+                )
             start = max(0, start - file.metadata.num_rows)
 
 

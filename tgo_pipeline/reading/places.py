@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.files import open_regular, read_bytes
+from tgo_pipeline.formats.spelling import on_disk
 from tgo_pipeline.hub.errors import Unavailable, refusal
 from tgo_pipeline.hub.files import require_route
 
@@ -28,6 +31,11 @@ class Place(ABC):
     only: str | None
     hint = ""
     """What to do when reading breaks off."""
+
+    @property
+    def own_errors(self) -> tuple[type[Exception], ...]:
+        """What a stream raises that says nothing of what the file holds."""
+        return ()
 
     @abstractmethod
     def find(self, *patterns: str) -> list[str]:
@@ -70,7 +78,7 @@ class Folder(Place):
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         try:
-            stream = (self.root / name).open("rb")
+            stream = open_regular(on_disk(self.root, name))
         except FileNotFoundError as error:
             raise TgoError(f"{self.where(name)} does not exist (looked in {Path.cwd()}).") from error
         except OSError as error:
@@ -83,13 +91,13 @@ class Folder(Place):
         """Without Python between: its buffers would be one more copy of every page."""
         import pyarrow as pa
 
-        with self.open(name), pa.OSFile(str(self.root / name)) as stream:
+        with self.open(name), pa.OSFile(on_disk(self.root, name)) as stream:
             yield stream
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if it is missing. Raises `TgoError` if it cannot be read."""
         try:
-            return (self.root / name).read_bytes()
+            return read_bytes(on_disk(self.root, name))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
@@ -101,7 +109,7 @@ class Folder(Place):
     def date(self, name: str) -> tuple[int, int] | None:
         """Size in bytes and date of change (nanoseconds) of a file; None if it is missing."""
         try:
-            stat = (self.root / name).stat()
+            stat = os.stat(on_disk(self.root, name))
         except OSError:
             return None
         return stat.st_size, stat.st_mtime_ns
@@ -151,13 +159,17 @@ class Hub(Place):
 
         return f"datasets/{self.repository}@{quote(self.revision, safe='')}/{name}"
 
+    @property
+    def own_errors(self) -> tuple[type[Exception], ...]:
+        from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
+
+        return FileNotFoundError, Unavailable, HTTPError, ConnectionError, TimeoutError
+
     @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:
         """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`."""
-        from huggingface_hub.errors import HTTPError  # type: ignore[reportPrivateImportUsage]
-
         try:
             yield
-        except (FileNotFoundError, Unavailable, HTTPError, ConnectionError, TimeoutError) as error:
+        except self.own_errors as error:
             reason = refusal(error, self.repository, "dataset", self.revision)
             raise TgoError(f"{self.where(name)} cannot be read: {reason}.{self.hint}") from error

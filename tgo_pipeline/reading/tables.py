@@ -1,14 +1,14 @@
 """The one reader of tables: csv, tsv, jsonl and Parquet files, and data sets of the hub, as streams of rows.
 
 `open_table("ratings.csv").rows(["file_name", "prompt"], ["rater"])` gives text, `batches` values as they are stored.
-A csv may have a byte order mark, and semicolons, tabs or bars instead of commas.
+A csv may have a byte order mark, and semicolons, tabs or bars instead of commas. What a program could have meant in two
+ways (a column or a key that is there twice, a row with too few or too many values, an open quote) is refused.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import json_text
 from tgo_pipeline.reading import parquet, text
 from tgo_pipeline.reading.hub_rows import HubRows, is_hub_rows
 from tgo_pipeline.reading.places import Folder, Place
@@ -41,14 +42,17 @@ class Table(ABC):
 
     @abstractmethod
     def rows(self, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Record]:
-        """The named columns, which must be text, then the optional ones as text, null where there are none."""
+        """The named columns, which must be text, then the optional ones: names, null without a value."""
 
     @abstractmethod
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The named columns as they are stored: text of csv and JSON, any type of Parquet."""
+    def batches(self, columns: Sequence[str], names: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """The named columns as they are stored: text of csv and JSON, any type of Parquet.
+
+        Those that are `names` of something must hold text or whole numbers: 1.0 is not the name 1.
+        """
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raise `TgoError` naming the first column that is not there."""
+        """Raise `TgoError` naming the first column that is not there, or is there twice."""
         _require(self.where, columns, self.names)
 
 
@@ -61,13 +65,8 @@ class _File(Table):
 class CsvTable(_File):
     """A csv or tsv file with a header. A tsv is split at tabs alone: its quotes are text, as PartiPrompts needs.
 
-    A row that ends early lacks its last values, unless rows must be `whole`; one with more values than columns is
-    refused.
+    A row has as many values as the header has columns; empty ones may follow.
     """
-
-    def __init__(self, place: Place, name: str, *, whole: bool = False) -> None:
-        super().__init__(place, name)
-        self._whole = whole
 
     @cached_property
     def names(self) -> list[str]:
@@ -80,31 +79,41 @@ class CsvTable(_File):
         places = {name: place for place, name in enumerate(names)}
         wanted = [places.get(name, len(names)) for name in (*columns, *optional)]
         for number, row in lines:
-            if any(row[len(names) :]) or (self._whole and len(row) < len(names)):
+            if len(row) < len(names) or any(row[len(names) :]):
                 raise TgoError(
                     f"{self.where}, line {number}: not as many values as columns ({len(row)} and {len(names)}); quote "
-                    "values that hold the delimiter."
+                    "values that hold the delimiter or a line break, and write one for each column, if only an empty "
+                    "one."
                 )
-            yield tuple(row[place] if place < len(row) else None for place in wanted)
+            yield tuple(row[place] if place < len(names) else None for place in wanted)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, columns: Sequence[str], names: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         return _pack(self.rows(columns), columns)
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
-        """The header and every row that is not empty, with the number of the line where it ends."""
+        """The header and every row that is not empty, with the number of the line where it begins."""
         with text.opened(self._place, self._name, newline="") as stream:
-            header = stream.readline()
+            lines = text.lines(stream, self.where)
+            header = next(lines, "")
             tabs = self._name.lower().endswith(".tsv")
             likely = "," if "," in header else max(DELIMITERS, key=header.count)
             reader = csv.reader(
-                itertools.chain([header], stream),
+                itertools.chain([header], lines),
                 delimiter="\t" if tabs else likely,
                 quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+                strict=True,  # else an open quote swallows the rest of the file
             )
+            begin = 1
             try:
-                yield from ((reader.line_num, row) for row in reader if row)
+                for row in reader:
+                    if row:
+                        yield begin, row
+                    begin = reader.line_num + 1
             except csv.Error as error:
-                raise TgoError(f"{self.where}, line {max(1, reader.line_num)}: not CSV ({error}).") from error
+                raise TgoError(
+                    f"{self.where}, line {begin}: not CSV ({error}); a value that begins with a quote ends with one, "
+                    'and holds it as "".'
+                ) from error
 
 
 class _Records(Table):
@@ -118,11 +127,25 @@ class _Records(Table):
         wanted = [*columns, *optional]
         for where, record in self._records(wanted):
             _require(where, columns, list(record))
-            values = (*map(record.get, columns), *(_as_text(record.get(name)) for name in optional))
+            values = (
+                *map(record.get, columns),
+                *(as_name(where, name, record.get(name)) for name in optional),
+            )
             yield _checked(where, wanted, values)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return _pack(self.rows((), columns), columns)
+    def batches(self, columns: Sequence[str], names: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        rows = (
+            _checked(
+                where,
+                columns,
+                tuple(
+                    (as_name if name in names else _as_text)(where, name, record.get(name))
+                    for name in columns
+                ),
+            )
+            for where, record in self._records(columns)
+        )
+        return _pack(rows, columns)
 
 
 class JsonTable(_Records, _File):
@@ -134,7 +157,7 @@ class JsonTable(_Records, _File):
 
     def _records(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         with text.opened(self._place, self._name) as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(text.lines(stream, self.where), start=1):
                 if line.strip():
                     where = f"{self.where}, line {number}"
                     yield where, _json_object(where, line)
@@ -172,18 +195,23 @@ class ParquetTable(_File):
     def rows(self, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Record]:
         self.require(columns)
         there = [name for name in dict.fromkeys((*columns, *optional)) if name in self.names]
-        for batch in self.batches(there):
+        for batch in self.batches(there, [name for name in optional if name in there]):
             for name in columns:
                 _require_text(self.where, batch.schema.field(name))
-            texts = [batch[name].to_pylist() for name in columns]
+            texts = [parquet.pylist(batch[name], self.where) for name in columns]
             more = [
-                map(_as_text, batch[name].to_pylist()) if name in there else [None] * batch.num_rows
+                map(str_or_none, parquet.pylist(batch[name], self.where))
+                if name in there
+                else [None] * batch.num_rows
                 for name in optional
             ]
             yield from zip(*texts, *more, strict=True)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return parquet.columns(self._place, self._name, columns, ROWS)
+    def batches(self, columns: Sequence[str], names: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        for batch in parquet.columns(self._place, self._name, columns, ROWS):
+            for name in names:
+                parquet.require_name(self.where, batch.schema.field(name))
+            yield batch
 
 
 _FILES: dict[str, type[_File]] = {
@@ -232,10 +260,11 @@ def _require(where: str, columns: Sequence[str], found: Sequence[str]) -> None:
         if column not in found:
             names = ", ".join(map(str, found)) or "none"
             raise TgoError(f"{where} has no column {column!r}; its columns are: {names}.")
+        parquet.require_once(where, column, found)
 
 
 def _require_text(where: str, field: pa.Field) -> None:
-    if not parquet.is_text(field.type):
+    if not (parquet.is_text(field.type) or parquet.is_null(field.type)):
         raise TgoError(f"{where}: column {field.name!r} is {field.type}, not text.")
 
 
@@ -251,15 +280,29 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _as_text(value: Any) -> str | None:
+def _as_text(where: str, column: str, value: Any) -> str | None:
+    """A value of JSON as a csv would have it."""
+    if isinstance(value, (dict, list)):
+        raise TgoError(f"{where}: {column!r} is a JSON {type(value).__name__}, neither text nor number.")
+    return None if value is None else str(value)
+
+
+def as_name(where: str, column: str, value: Any) -> str | None:
+    """A name: text, or a whole number."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
+        raise TgoError(
+            f"{where}: {column!r} is {value!r:.80}, which is no name: write text, or a whole number."
+        )
+    return str_or_none(value)
+
+
+def str_or_none(value: Any) -> str | None:
+    """A value as text; null stays null."""
     return None if value is None else str(value)
 
 
 def _json_object(where: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise TgoError(f"{where}: not JSON ({error}).") from error
+    record = json_text.loads(line, where)
     if not isinstance(record, dict):
         raise TgoError(
             f"{where}: holds a JSON {type(record).__name__}, not an object with a key for each column."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from json import JSONDecodeError
 from typing import Any, TextIO, cast
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.json_text import DECODER, reason
 from tgo_pipeline.reading.parquet import require
 from tgo_pipeline.reading.places import Place
 
@@ -17,7 +18,7 @@ PIECE_BYTES = 4 * 1024**2
 PROBED_BYTES = 4096
 """Where a binary file shows by its null bytes."""
 RECORD_CHARACTERS = 64 * 1024**2
-"""A longer record of a JSON file is taken for damage."""
+"""A longer record of a JSON file, or line of a table, is taken for damage."""
 _SPACE = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*,?\s*")
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -44,6 +45,16 @@ def opened(place: Place, name: str, newline: str | None = None) -> Iterator[Text
             ) from error
 
 
+def lines(stream: TextIO, where: str) -> Iterator[str]:
+    """The lines of a file. Raises `TgoError` for one that is too long to be a row: it would be held as a whole."""
+    for number, line in enumerate(iter(lambda: stream.readline(RECORD_CHARACTERS), ""), start=1):
+        if len(line) == RECORD_CHARACTERS:
+            raise TgoError(
+                f"{where}, line {number}: is longer than {RECORD_CHARACTERS:,} characters, so it is no table of rows."
+            )
+        yield line
+
+
 def records(place: Place, name: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON array, or of JSON lines, each with the named keys; raises as `opened` does."""
     for number, value in enumerate(values(place, name)):
@@ -64,13 +75,14 @@ def values(place: Place, name: str) -> Iterator[Any]:
             yield from _values(iter(lambda: stream.read(PIECE_BYTES), ""))
         except UnicodeDecodeError:
             raise
-        except ValueError as error:
-            raise TgoError(f"{place.where(name)} is not JSON, or not all of it is there: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise TgoError(
+                f"{place.where(name)} is not JSON, or not all of it is there: {reason(error)}."
+            ) from error
 
 
 def _values(pieces: Iterator[str]) -> Iterator[Any]:
     """Decode value by value; raises `ValueError` if the text ends within one, or an array has no end."""
-    decoder = json.JSONDecoder()
     held = next(pieces, "")
     position = _end(_SPACE, held, 0)
     array = held.startswith("[", position)
@@ -80,8 +92,8 @@ def _values(pieces: Iterator[str]) -> Iterator[Any]:
         if array and held.startswith("]", position):
             return
         try:
-            value, end = decoder.raw_decode(held, position)
-        except json.JSONDecodeError as error:
+            value, end = DECODER.raw_decode(held, position)
+        except JSONDecodeError as error:
             piece = next(pieces, None)
             if piece is None and not array and position == len(held):
                 return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tgo_pipeline.evaluation.statistics.compare import EVALUATION
+from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.rendering.text import decimals
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.paths import parquet_files
@@ -143,7 +142,7 @@ def shard_counts(folder: Path) -> tuple[int, int] | None:
     shards = parquet_files(folder)
     if not shards:
         return None
-    rows = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    rows = sum(tables.row_count(shard) for shard in shards)
     return rows, sum(int(tables.read_metadata(shard).get("failed", 0)) for shard in shards)
 
 
@@ -231,7 +230,7 @@ def feedback_counts(metrics: Path, columns: Iterable[str]) -> dict[str, dict[str
     path = metrics / "score.json"
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
+    content = read_object(path, "run the score stage again")
     return {name: content[name] for name in columns if name in content}
 
 
@@ -239,5 +238,5 @@ def scan_labels(folder: Path) -> pl.LazyFrame | None:
     """All label shards as one lazy frame. Raises `TgoError` if one of them is not a table of labels."""
     shards = parquet_files(folder)
     for shard in shards:
-        tables.check_schema(pq.read_schema(shard), tables.LABELS, shard)
+        tables.check_schema(tables.read_schema(shard), tables.LABELS, shard)
     return tables.scan(shards) if shards else None

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.formats.parquet_files import each
 from tgo_pipeline.storage.paths import parquet_files
-from tgo_pipeline.storage.tables import open_parquet
+from tgo_pipeline.storage.tables import RERUN, open_parquet
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -42,7 +43,7 @@ class Thumbnail:
 
 def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
     """Decode and re-encode one image; what cannot be decoded becomes an image with a reason."""
-    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     if not data:
         return Thumbnail(None, reason="no image is stored")
@@ -110,7 +111,7 @@ def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str,
             return
         with open_parquet(path) as file:
             for group in range(file.num_row_groups):
-                for row in _wanted_rows(file, group, wanted):
+                for row in each(_wanted_rows(file, group, wanted), path, RERUN):
                     wanted.discard(row["sample_id"])
                     yield row
 

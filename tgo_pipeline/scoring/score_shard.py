@@ -117,12 +117,10 @@ class ShardTask(ColumnTask):
 
     def rows(self) -> Iterator[tuple[bytes | None, str]]:
         """Every image, a few in memory at a time, with its prompt."""
-        from tgo_pipeline.storage.tables import open_parquet
+        from tgo_pipeline.storage.tables import stream_rows
 
-        with open_parquet(self._generations) as file:
-            for part in file.iter_batches(READ_ROWS, columns=["image", "prompt"]):
-                for row in part.to_pylist():
-                    yield row["image"] and row["image"]["bytes"], row["prompt"]
+        for row in stream_rows(self._generations, ["image", "prompt"], READ_ROWS):
+            yield row["image"] and row["image"]["bytes"], row["prompt"]
 
 
 def _still_valid(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import Worker, execute
+from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
@@ -124,7 +125,10 @@ def _plan(
     from tgo_pipeline.feedback import columns as given
 
     files = _complete(generations)
-    contents = {name: {"reward": fingerprint(spec), "dtype": dtype} for name, spec in rewards.items()}
+    contents = {
+        name: {"reward": fingerprint(spec), "dtype": dtype, **IMAGES.identity}
+        for name, spec in rewards.items()
+    }
     contents |= {name: {"feedback": given.fingerprint(params)} for name, params in feedback.items()}
     planned = {}
     for path, (split, index, count) in files.items():
@@ -163,19 +167,17 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
 
 def _source_fingerprint(path: Path) -> str:
     """What the scores of a shard depend on: its stored fingerprint, or the file itself if another tool wrote it."""
-    import pyarrow.parquet as pq
-
-    from tgo_pipeline.storage.tables import GENERATIONS, check_schema, read_metadata
+    from tgo_pipeline.storage.tables import GENERATIONS, check_schema, read_metadata, read_schema
 
     stored = read_metadata(path).get("fingerprint")
-    check_schema(pq.read_schema(path), GENERATIONS, path, COLUMNS)
+    check_schema(read_schema(path), GENERATIONS, path, COLUMNS)
     return stored or content_fingerprint(path)
 
 
 def _check_errors(scores: Path, shards: Sequence[Shard], failed: int, max_error_rate: float) -> None:
-    import pyarrow.parquet as pq
+    from tgo_pipeline.storage.tables import row_count
 
-    rows = sum(pq.read_metadata(scores / shard.name).num_rows for shard in shards)
+    rows = sum(row_count(scores / shard.name) for shard in shards)
     if failed > max_error_rate * rows:
         raise TgoError(
             f"{failed} of {rows} images could not be scored ({failed / rows:.1%}), more than score.max_error_rate "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import json_text
 from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.shards import SHARD_NAME
+from tgo_pipeline.storage.tables import read_schema
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def read_configuration(name: str, folder: Path) -> Configuration:
     features: dict[str, Any] = {}
     splits: dict[str, Split] = {}
     for path in files:
+        found = _features(path)  # it is Parquet
         metadata = pq.read_metadata(path)
-        found = _features(path)
         if features and found != features:
             raise TgoError(
                 f"{path} has other columns than {files[0].name}: run the stage that writes {folder} again."
@@ -103,10 +104,10 @@ def _split(path: Path) -> str:
 
 def _features(path: Path) -> dict[str, Any]:
     """The features that the file's schema carries for `datasets`."""
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = read_schema(path).metadata or {}
     try:
-        return json.loads(metadata[b"huggingface"])["info"]["features"]
-    except KeyError as error:
+        return json_text.loads(metadata[b"huggingface"], path)["info"]["features"]
+    except (KeyError, TypeError) as error:
         raise TgoError(
             f"{path} says nothing of its features, so this project did not write it: run its stage again."
         ) from error

@@ -56,7 +56,7 @@ def _first_samples(side: Path) -> set[str]:
 
 def _decode(data: bytes | None) -> Image.Image | None:
     """An image at the size of the grid; small ones are enlarged in whole steps, with their pixels to be seen."""
-    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     if not data:
         return None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import yaml_text
+from tgo_pipeline.formats.files import read_text
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import Params
@@ -106,13 +108,12 @@ def _card(model: str, revision: str | None) -> Path | None:
 
 def front_matter(card: Path) -> dict[str, Any]:
     """The front matter of a card, empty if it has none. Raises `TgoError` if it is broken."""
-    import yaml
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     try:
-        block = REGEX_YAML_BLOCK.search(card.read_text(encoding="utf-8"))
-        fields = yaml.safe_load(block.group(2)) if block else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        block = REGEX_YAML_BLOCK.search(read_text(card))
+        fields = yaml_text.loads(block.group(2)) if block else {}
+    except (OSError, UnicodeDecodeError, TgoError) as error:
         raise TgoError(
             f"the licence cannot be read from {card} ({error}): correct it, or give --license."
         ) from error

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import json_text
+from tgo_pipeline.formats.parquet_files import each, explained
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.sink import Sink
@@ -23,6 +25,21 @@ ROW_GROUP_BYTES = 64 * 1024**2
 """What a reader holds at once: Arrow decodes whole pages, so memory follows the largest row group (docs/LOG.md)."""
 LABEL_NAMES = ("negative", "positive")
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+RERUN = " If this project wrote it, delete it and run its stage again."
+_METADATA = {
+    "fingerprint": str,
+    "failed": int,
+    "columns": dict,
+    "rewards": dict,
+    "parts": list,
+    "inputs": dict,
+    "part_rows": int,
+    "confidence": (int, float),
+    "excluded": int,
+    "legend": dict,
+    "test": dict,
+}
+"""What is said of a table under the key `tgo`, and as which JSON type."""
 _REPETITIVE = {
     "prompt_id",
     "prompt",
@@ -144,21 +161,46 @@ def _leaves(field: pa.Field) -> list[str]:
     return [f"{field.name}.bytes", f"{field.name}.path"] if field.type == IMAGE else [field.name]
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON under the schema key `tgo`; empty if the file has none. Raises `TgoError` if it is no Parquet."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TgoError(
-            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
-        ) from error
-    return json.loads(metadata.get(b"tgo", b"{}"))
+def read_metadata(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """The JSON under the schema key `tgo`; empty if the file has none.
+
+    Raises `TgoError` if it is no Parquet, the JSON is not as this project writes it, or lacks one of the keys `needs`.
+    """
+    with explained(path, RERUN):
+        found = (pq.read_schema(path).metadata or {}).get(b"tgo", b"{}")
+    where = f"{path}, metadata `tgo`"
+    value = json_text.loads(found, where)
+    wrong = None if isinstance(value, dict) else "it is no JSON object"
+    for key, kind in _METADATA.items() if wrong is None else ():
+        if not isinstance(value.get(key), (kind, type(None))):
+            wrong = f"{key} is a JSON {type(value[key]).__name__}"
+    if wrong is None and any(not isinstance(about, dict) for about in (value.get("rewards") or {}).values()):
+        wrong = "rewards holds other things than objects"
+    lacking = [key for key in needs if wrong is None and key not in value]
+    if lacking:
+        wrong = f"it has no {lacking[0]}"
+    if wrong is not None:
+        raise TgoError(f"{where}: {wrong}, so this project did not write it.{RERUN}")
+    return value
 
 
 def read_footer(path: Path, name: str) -> str | None:
     """A text that `write_table` put into the footer; None if the file has none of that name."""
-    text = (pq.read_metadata(path).metadata or {}).get(name.encode())
-    return None if text is None else text.decode()
+    with explained(path, RERUN):
+        text = (pq.read_metadata(path).metadata or {}).get(name.encode())
+        return None if text is None else text.decode()
+
+
+def row_count(path: Path) -> int:
+    """How many rows a Parquet file has. Raises `TgoError` if it is none."""
+    with explained(path, RERUN):
+        return pq.read_metadata(path).num_rows
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The schema of a Parquet file. Raises `TgoError` if it is none."""
+    with explained(path, RERUN):
+        return pq.read_schema(path)
 
 
 def read_table(
@@ -169,29 +211,39 @@ def read_table(
     `check` may be False where a plan is made of a small column of large files, which a stage reads again to run it.
     Raises `TgoError` that names the file, and the column that is missing or of another type.
     """
+    if not path.exists():
+        raise TgoError(f"{path} does not exist: run the stage that writes it first.")
     if check:
         digests.verify(path)
-    try:
-        found = pq.read_schema(path)
-        if schema is not None:
-            check_schema(found, schema, path, columns)
-        for name in columns or []:
-            if name not in found.names:
-                raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
-        return pq.read_table(path, columns=list(columns) if columns else None)
-    except FileNotFoundError as error:
-        raise TgoError(f"{path} does not exist: run the stage that writes it first.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TgoError(
-            f"{path} cannot be read as Parquet ({error}): delete it and run its stage again."
-        ) from error
+    found = read_schema(path)
+    if schema is not None:
+        check_schema(found, schema, path, columns)
+    for name in columns or []:
+        if name not in found.names:
+            raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
+    with explained(path, RERUN):
+        table = pq.read_table(path, columns=list(columns) if columns else None)
+        table.validate(full=True)  # text that is not UTF-8 would be found out anywhere later
+    return table
+
+
+def stream_rows(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file with these columns, `rows` in memory at a time. Raises `TgoError` as `read_table`."""
+    with open_parquet(path) as file:
+        batches = each(file.iter_batches(rows, columns=list(columns)), path, RERUN)
+        for batch in batches:
+            with explained(path, RERUN):
+                records = batch.to_pylist()
+            yield from records
 
 
 @contextlib.contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to be read in parts, checked against its digest. Raises `TgoError` if it is another file."""
+    """A Parquet file to be read in parts, checked against its digest. Raises `TgoError` if it is another one."""
     digests.verify(path)
-    with pq.ParquetFile(path) as file:
+    with explained(path, RERUN):
+        file = pq.ParquetFile(path)
+    with file:
         yield file
 
 

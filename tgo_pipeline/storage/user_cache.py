@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.files import NotAFile, require_regular
 from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
@@ -72,8 +73,15 @@ def is_writable() -> bool:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file. That of a large one is remembered until its size, time or inode changes."""
+    """The sha256 of a file. That of a large one is remembered until its size, time or inode changes.
+
+    Raises `TgoError` for a pipe or a device, which may have no end.
+    """
     path = path.resolve()
+    try:
+        require_regular(path)
+    except NotAFile as error:
+        raise TgoError(f"{path} cannot be read: {error.strerror}.") from error
     stat = path.stat()
     if stat.st_size < REMEMBERED_FROM_BYTES:
         return _hash(path)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.engine.images import UnreadableImage, check_input, decode, open_image, to_rgb
+from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode, to_rgb
+from tgo_pipeline.rewards.engine.images import check_input, open_image
 
 
 def encoded(image: Image.Image, **options: object) -> bytes:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import Worker, execute, one_by_one
+from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
 from tgo_pipeline.rewards.specs import Spec, canonical
@@ -60,7 +61,7 @@ def plan_diversity(generations: Path, plan: Sequence[Shard], clip: Spec | None) 
             shard.split,
             shard.index,
             shard.count,
-            fingerprint_of(version=VERSION, generations=shard.fingerprint, clip=tower),
+            fingerprint_of(version=VERSION, generations=shard.fingerprint, clip=tower, **IMAGES.identity),
             inputs=digests.of(path) if (path := generations / shard.name).is_file() else None,
         )
         for shard in plan
@@ -104,14 +105,11 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
 
 def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
     """Each prompt of a shard with the bytes of its images; one prompt is in memory at a time."""
-    from tgo_pipeline.storage.tables import open_parquet
+    from tgo_pipeline.storage.tables import stream_rows
 
-    with open_parquet(path) as file:
-        rows = (
-            row for part in file.iter_batches(1, columns=["prompt_id", "image"]) for row in part.to_pylist()
-        )
-        for name, group in itertools.groupby(rows, key=lambda row: row["prompt_id"]):
-            yield name, [row["image"] and row["image"]["bytes"] for row in group]
+    rows = stream_rows(path, ["prompt_id", "image"], 1)
+    for name, group in itertools.groupby(rows, key=lambda row: row["prompt_id"]):
+        yield name, [row["image"] and row["image"]["bytes"] for row in group]
 
 
 def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:
@@ -130,7 +128,7 @@ def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | Non
 
 def _decoded(pictures: Sequence[bytes | None]) -> list[Image]:
     """The images that can be decoded; scoring says of the others why they cannot."""
-    from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     images = []
     for picture in pictures:

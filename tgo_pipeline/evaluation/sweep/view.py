@@ -23,7 +23,7 @@ def show(path: Path) -> Table:
 
     rows = read_table(path, SWEEP).to_pylist()
     strengths = list(dict.fromkeys(row["strength"] for row in rows))
-    confidence = read_metadata(path)["confidence"]
+    confidence = read_metadata(path, ("confidence",))["confidence"]
     table = Table(title=f"Difference to strength 0 [{confidence:.0%}]", title_justify="left")
     for name in ("measure", "mean at 0", *(f"{strength:g}" for strength in strengths[1:])):
         table.add_column(name, justify="left" if name == "measure" else "right")

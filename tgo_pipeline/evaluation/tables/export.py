@@ -39,7 +39,7 @@ def source(name: str, table: Path, folder: Path) -> Path:
 def document(name: str, path: Path) -> Document:
     """What is shown of a table that the evaluation wrote. Raises `TgoError` if it is missing or of another schema."""
     rows = read_table(path, SCHEMAS[name]).to_pylist()
-    metadata = read_metadata(path)
+    metadata = read_metadata(path, ("confidence",))
     shown = SHEETS[name](rows, metadata["confidence"])
     if not shown:
         shown = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]
@@ -90,7 +90,7 @@ def export(workspace: Workspace) -> None:
         path = source(name, workspace.evaluation, workspace.evaluation_images)
         for form in FORMATS:
             _write(output / f"{name}.{form}", text(name, path, form))
-        metadata = read_metadata(path)
+        metadata = read_metadata(path, ("legend",))
         _write(output / f"{name}.legend.json", _json(metadata["legend"]))
         with atomic(output / f"{name}.parquet") as temporary:
             write_table(_plain(read_table(path)), temporary, metadata)

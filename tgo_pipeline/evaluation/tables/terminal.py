@@ -66,7 +66,7 @@ def show(path: Path) -> Group:
     from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
     rows = read_table(path, EVALUATION).to_pylist()
-    metadata = read_metadata(path)
+    metadata = read_metadata(path, ("confidence", "excluded"))
     names = dict.fromkeys(row["test_set"] for row in rows)
     tables = [
         _set_table(name, [r for r in rows if r["test_set"] == name], metadata["confidence"]) for name in names

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
@@ -73,7 +72,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _reward_columns(shard: Path) -> list[str]:
-    schema = pq.read_schema(shard)
+    schema = tables.read_schema(shard)
     tables.check_schema(schema, tables.scores_schema([]), shard)
     return [field.name for field in schema if pa.types.is_floating(field.type)]
 
@@ -97,7 +96,7 @@ def _training(workspace: Workspace, target: str, gallery: int) -> tuple[pl.DataF
     shards = _shards(workspace.scores)
     if not shards:
         return None
-    total = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    total = sum(tables.row_count(shard) for shard in shards)
     scores, labels = _scores(shards), scan_labels(workspace.labels)
     if total > CANDIDATES:
         scores = _thinned(scores, labels, total, gallery)

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.engine.images import ImageInput, UnreadableImage, open_image
+from tgo_pipeline.formats.limits import IMAGES
+from tgo_pipeline.rewards.engine.decode import UnreadableImage
+from tgo_pipeline.rewards.engine.images import ImageInput, opened
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 CHUNK = 16
@@ -73,13 +75,13 @@ def prepare_chunk(images: Sequence[ImageInput], preparations: Sequence[Any]) -> 
 
 
 def _prepare(image: ImageInput, preparations: Sequence[Any]) -> dict[Any, Any]:
-    picture = open_image(image)
     done: dict[Any, Any] = {}
-    for wanted in preparations:
-        like = wanted.shared(*picture.size) if isinstance(wanted, ShortestSideCrop) else wanted
-        if like not in done:
-            done[like] = like(picture)
-        done[wanted] = done[like]
+    with opened(image) as picture:
+        for wanted in preparations:
+            like = wanted.shared(*picture.size) if isinstance(wanted, ShortestSideCrop) else wanted
+            if like not in done:
+                done[like] = like(picture)
+            done[wanted] = done[like]
     return done
 
 
@@ -167,11 +169,14 @@ def _processes(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    limits = (IMAGES.megapixels, IMAGES.memory_gb / workers)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=limits)
 
 
-def _start_worker() -> None:
-    """One thread each; an interrupt is the parent's business; no worker stays when the parent is killed."""
+def _start_worker(megapixels: float, memory_gb: float) -> None:
+    """One thread each, and its share of the memory for images; an interrupt is the parent's business; no worker stays
+    when the parent is killed."""
+    IMAGES.set(megapixels, memory_gb)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -14,7 +14,7 @@ INPUT = (
 PROMPTS = (
     "Prompts come from --prompts, --prompt, a column of the table, a metadata.csv, .jsonl or .parquet with "
     "file_name and prompt in the folder, or a .txt file beside each image. An image without one is an error, unless "
-    "the reward needs none (aesthetic)."
+    "the reward needs none (aesthetic); one that a table lists with an empty (null) prompt has the reason in its row."
 )
 OUTPUT = (
     "The result has a row per image, in order: image, prompt, one column per reward, error. An image that cannot be "

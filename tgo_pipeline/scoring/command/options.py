@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.hub.address import PREFIX
 from tgo_pipeline.rewards.specs import Spec, parse
 
@@ -29,6 +30,8 @@ class Call:
     dtype: str = "auto"
     batch_size: int | None = None
     workers: int | None = None
+    max_image_megapixels: float = MEGAPIXELS
+    image_memory_gb: float = MEMORY_GB
     overwrite: bool = False
 
     def inputs(self) -> dict[str, Any]:

@@ -50,14 +50,16 @@ class Part:
 
 @dataclass
 class Unprompted:
-    """Images without a prompt: how many, and some of them."""
+    """Images without a prompt: how many, some of them, and how many are listed with an empty one."""
 
     count: int = 0
+    left_open: int = 0
     examples: list[str] = field(default_factory=list)
 
-    def add(self, image: str) -> None:
+    def add(self, image: str, *, left_open: bool) -> None:
         """Count one, and keep its name if it is among the first."""
         self.count += 1
+        self.left_open += left_open
         if self.count <= EXAMPLES:
             self.examples.append(image if self.count < EXAMPLES else "...")
 
@@ -80,7 +82,7 @@ def _listed(
         prompt = prompts.of(number, row)
         rows.append((row.image, prompt))
         if prompt is None:
-            unprompted.add(row.image)
+            unprompted.add(row.image, left_open=prompts.leaves_open(row))
     content = fingerprint(version=VERSION, key=source.key(start, stop), rows=rows)
     return Part(source, prompts, start, stop, first, content)
 

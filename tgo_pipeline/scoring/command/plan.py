@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import ImageSource
@@ -34,7 +35,6 @@ class CallPlan:
     ) -> None:
         self._sources, self._prompts, self._results = sources, prompts, results
         self._specs, self._wanted = specs, wanted
-        self._needing: list[str] | None = None
         self._listed: dict[int, list[Part]] = {}
         self.streaming = False
         """Whether there is more to do than can be known before a stream is read."""
@@ -63,18 +63,21 @@ class CallPlan:
                     source, source.count, self._prompts, size, first, unprompted
                 )
                 first += source.count
-        if unprompted.count:
+        if unprompted.count > unprompted.left_open or unprompted.count == first > 0:
             self.check_unneeded(f"{unprompted.count:,} of {first:,} images have", unprompted.examples)
         if len(self._listed) == len(self._sources):
             self._prompts.finish(first)
 
+    @cached_property
+    def needing(self) -> list[str]:
+        """The rewards that look at the prompt."""
+        return [name for name, spec in self._specs.items() if _needs_prompt(spec)]
+
     def check_unneeded(self, which: str, examples: Sequence[str]) -> None:
         """Raise `TgoError`, with the images that have no prompt, unless no reward looks at it."""
-        if self._needing is None:
-            self._needing = [name for name, spec in self._specs.items() if _needs_prompt(spec)]
-        if self._needing:
+        if self.needing:
             raise TgoError(
-                f"{which} no prompt, which {', '.join(self._needing)} needs: {', '.join(examples)}; "
+                f"{which} no prompt, which {', '.join(self.needing)} needs: {', '.join(examples)}; "
                 f"{self._prompts.advice}."
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import spelling
 from tgo_pipeline.images.base import FILE_NAME, Row
 from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_ADVICE, PROMPT_COLUMNS, Columns, listed
 from tgo_pipeline.images.tables import ID
@@ -29,6 +30,10 @@ class PromptLookup(ABC):
     def of(self, number: int, row: Row) -> str | None:
         """The prompt of a row; `number` counts rows over all sources. None if it has none."""
 
+    def leaves_open(self, row: Row) -> bool:
+        """Whether a row that has no prompt is listed with an empty one: it then costs that row alone."""
+        return False
+
     def key(self) -> Any:
         """A JSON value that is another one when an image that was not seen yet may get another prompt."""
         return None
@@ -45,6 +50,9 @@ class OwnPrompts(PromptLookup):
 
     def of(self, number: int, row: Row) -> str | None:
         return row.prompt
+
+    def leaves_open(self, row: Row) -> bool:
+        return row.captioned
 
 
 class OnePrompt(PromptLookup):
@@ -104,12 +112,19 @@ class PromptTable(PromptLookup):
         )
 
     def of(self, number: int, row: Row) -> str | None:
-        for name in (row.image, *row.names, os.path.relpath(row.image, self._path.parent)):
-            key = os.path.normpath(name)
-            if key in self._prompts:
-                self._used.add(key)
-                return self._prompts[key]
-        return None
+        key = self._key_of(row)
+        if key is None:
+            return None
+        self._used.add(key)
+        return self._prompts[key]
+
+    def leaves_open(self, row: Row) -> bool:
+        return self._key_of(row) is not None
+
+    def _key_of(self, row: Row) -> str | None:
+        """The name under which the table has an image."""
+        names = (row.image, *row.names, os.path.relpath(row.image, self._path.parent))
+        return next((key for key in map(spelling.key, names) if key in self._prompts), None)
 
     def key(self) -> Any:
         return content_fingerprint(self._path)
@@ -127,7 +142,7 @@ def _mapping(path: Path, records: Iterable[Record]) -> dict[str, str | None]:
     """Names to prompts. Raises `TgoError` if one name has two different prompts."""
     found: dict[str, str | None] = {}
     for number, (name, text) in enumerate(records, start=1):
-        key = os.path.normpath(name or "")
+        key = spelling.key(name or "")
         if found.setdefault(key, text) != text:
             raise TgoError(
                 f"{path}, row {number}: {name!r} has another prompt in an earlier row: keep one of them."

@@ -15,15 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.scoring.columns import score_table
 from tgo_pipeline.scoring.command.kept import UNKNOWN, Found, Keys, ScoredRows, as_keys, pack, unpack
 from tgo_pipeline.scoring.command.parts import Part
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.locks import lock
-from tgo_pipeline.storage.tables import read_footer, read_metadata, read_table, scores_schema, write_table
+from tgo_pipeline.storage.tables import (
+    read_footer,
+    read_metadata,
+    read_table,
+    row_count,
+    scores_schema,
+    write_table,
+)
 from tgo_pipeline.storage.writing import atomic, remove_folder, sweep
 
 log = logging.getLogger("tgo")
@@ -80,7 +87,7 @@ class Results:
             _check_same(earlier.get("inputs", inputs), inputs, where, out)
         self.part_rows: int = {"part_rows": part_rows, **self._finished, **begun}["part_rows"]
         self._places = _places(self._finished.get("parts", []))
-        self._keys = unpack(read_footer(out, KEYS)) if self._finished else None
+        self._keys = _stored_keys(out) if self._finished else None
         self._table: pa.Table | None = None
         self._current: Collection[str] = ()
         self._rows: ScoredRows | None = None
@@ -119,14 +126,14 @@ class Results:
             return None
         try:
             metadata = read_metadata(path)
-            rewards = _valid(metadata["rewards"], wanted)
-            if not rewards:
+            rewards = _valid(metadata.get("rewards", {}), wanted)
+            if not rewards or "last" not in metadata:
                 return None
-            table = _with_rewards(read_table(path), rewards)
+            table, keys = _with_rewards(read_table(path), rewards), _stored_keys(path)
         except TgoError as error:
             log.warning("scoring a part again: %s", error)
             return None
-        return Found(table, rewards, metadata["last"], unpack(read_footer(path, KEYS)))
+        return Found(table, rewards, metadata["last"], keys)
 
     def _in_out(self, fingerprint: str, wanted: Mapping[str, str]) -> Found | None:
         place = self._places.get(fingerprint)
@@ -242,6 +249,17 @@ class Results:
         return self._folder / f"{fingerprint}.parquet"
 
 
+def _stored_keys(path: Path) -> Keys | None:
+    """The keys of the rows of a table; None where an older version wrote it. Raises `TgoError` if they are damaged."""
+    try:
+        keys = unpack(read_footer(path, KEYS))
+    except ValueError as error:
+        raise TgoError(f"{path}: its {KEYS} are damaged ({error}): start over with --overwrite.") from error
+    if keys is not None and len(keys) != row_count(path):
+        raise TgoError(f"{path} has {len(keys)} {KEYS} for other rows: start over with --overwrite.")
+    return keys
+
+
 def _keys_of(part: Part, found: Found) -> Keys:
     """The keys of a part's rows, as far as they can be known without reading images."""
     if found.keys is not None:
@@ -251,7 +269,7 @@ def _keys_of(part: Part, found: Found) -> Keys:
 
 def _valid(stored: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
     """Those stored rewards whose fingerprint is the wanted one."""
-    return {name: reward for name, reward in stored.items() if reward["fingerprint"] == wanted.get(name)}
+    return {name: reward for name, reward in stored.items() if reward.get("fingerprint") == wanted.get(name)}
 
 
 def _with_rewards(table: pa.Table, rewards: Collection[str]) -> pa.Table:
@@ -269,17 +287,17 @@ def _labels_of(table: pa.Table) -> str:
 def _begun(folder: Path) -> dict[str, Any]:
     """The unfinished call that left its parts; empty if there is none."""
     call = folder / CALL
-    return json.loads(call.read_text(encoding="utf-8")) if call.is_file() else {}
+    return read_object(call, f"remove {folder}") if call.is_file() else {}
 
 
 def _finished(out: Path) -> dict[str, Any]:
     """What a finished OUT says of itself; empty if there is none. Raises `TgoError` if it is something else."""
     if not out.exists():
         return {}
-    with contextlib.suppress(TgoError):
+    with contextlib.suppress(TgoError, TypeError, ValueError):
         metadata = read_metadata(out)
         rows = sum(rows for _, rows, _ in metadata.get("parts", []))
-        if metadata.get("kind") == KIND and rows == pq.read_metadata(out).num_rows:
+        if metadata.get("kind") == KIND and rows == row_count(out):
             return metadata
     raise TgoError(
         f"{out} exists and is not as `{KIND}` writes it: name another --out, or replace it with --overwrite."

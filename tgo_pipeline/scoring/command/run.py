@@ -14,6 +14,7 @@ import numpy as np
 from tgo_pipeline.devices import resolve_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import Bar
+from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.images import Columns, ImageSource
 from tgo_pipeline.images import open as open_images
 from tgo_pipeline.params import RuntimeParams
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 ON_CPU, ON_GPU = 64, 1024
 """Images of a part, which is what a kill costs at most: minutes on a CPU, seconds on a GPU."""
+NO_PROMPT = "it has no prompt"
 
 
 @dataclass
@@ -80,12 +82,17 @@ class _Run:
         self._call, self._stop = call, stop
         self._specs = call.specs()
         self._runtime = RuntimeParams(
-            device=call.device, score_batch_size=call.batch_size, workers=call.workers
+            device=call.device,
+            score_batch_size=call.batch_size,
+            workers=call.workers,
+            max_image_megapixels=call.max_image_megapixels,
+            image_memory_gb=call.image_memory_gb,
         )
+        IMAGES.set(call.max_image_megapixels, call.image_memory_gb)
         device = resolve_device(call.device)
         dtype = resolve_precision(call.dtype, device)
         self.wanted = {
-            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype)
+            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype, **IMAGES.identity)
             for column, spec in self._specs.items()
         }
         part_rows = max(ON_GPU if device.type == "cuda" else ON_CPU, call.batch_size or 1)
@@ -148,12 +155,15 @@ class _PartTask(ColumnTask):
         self._scored = run.results.rows(run.wanted)
         self._labels: dict[str, list[str | None]] = {"image": [], "prompt": []}
         self._keys: list[int] = []
+        self._without_prompt: list[int] = []
         self._last = False
 
     def rows(self) -> Iterator[tuple[Path | bytes | None, str] | None]:
         """The rows that lack one of the rewards; they get all that the part lacks, and keep what they have."""
         for row, prompt in self._part.rows():
-            if prompt is None:
+            if prompt is None and self._part.prompts.leaves_open(row):
+                self._without_prompt.append(len(self._keys))
+            elif prompt is None:
                 self._run.plan.check_unneeded("an image has", [row.image])
             self._labels["image"].append(row.image)
             self._labels["prompt"].append(prompt)
@@ -177,8 +187,21 @@ class _PartTask(ColumnTask):
         columns: dict[str, Any] = {name: found.table[name] for name in kept} if found else {}
         for name in self.missing:  # a score that was there is never replaced
             known = self._scored.know(keys, [name])
-            columns[name] = np.where(known, self._scored.scores(keys, name), self.scores(name))
+            columns[name] = np.where(known, self._scored.scores(keys, name), self._new_scores(name))
         stored = found.table["error"].to_pylist() if found else [None] * len(keys)
         errors = map(join_reasons, stored, self._scored.errors(keys), self.errors())
         table = score_table(self._labels, columns, errors)
         run.results.write(part.fingerprint, table, {**kept, **rewards}, keys=keys, last=self._last)
+
+    def _new_scores(self, name: str) -> np.ndarray:
+        scores = self.scores(name)
+        if self._without_prompt and name in self._run.plan.needing:
+            scores[self._without_prompt] = np.nan
+        return scores
+
+    def errors(self) -> list[str | None]:
+        errors = super().errors()
+        if self._without_prompt and any(name in self._run.plan.needing for name in self.missing):
+            for place in self._without_prompt:
+                errors[place] = join_reasons(errors[place], NO_PROMPT)
+        return errors

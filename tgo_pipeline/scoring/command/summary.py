@@ -54,7 +54,7 @@ class Summary:
 
 def summarise(out: Path) -> Summary:
     """Read what `tgo score` wrote."""
-    rewards = read_metadata(out)["rewards"]
+    rewards = read_metadata(out, ("rewards",))["rewards"]
     table = read_table(out, columns=[*rewards, "error"])
     failed = np.flatnonzero(np.asarray(table["error"].is_valid()))
     first = failed[:FAILURES]
