@@ -32,7 +32,7 @@ _METADATA = {
     "columns": dict,
     "rewards": dict,
     "parts": list,
-    "inputs": dict,
+    "inputs": (dict, str),
     "part_rows": int,
     "confidence": (int, float),
     "excluded": int,
