@@ -38,13 +38,16 @@ def policy_for(kind: str, chosen: str | None) -> type[Policy]:
 
 def family_of(blueprint: Blueprint, generate: GenerateParams, tuning: FineTuneParams) -> Family:
     """How a plan imagines the policy of a pipeline. Raises `TgoError` if there is none, or it cannot be planned."""
+    from tgo_pipeline.hub.checkpoint import described_by
+
     policy = policy_for(blueprint.kind, tuning.policy)
     if policy.family is None:
         raise TgoError(
             f"the model family {policy.__name__} does not say how it is planned: give the class a `family` "
             "(docs/PLUGINS.md)."
         )
-    return policy.family(policy, blueprint, generate, tuning)
+    with described_by(blueprint.place):  # an index of another pipeline, a configuration without a size
+        return policy.family(policy, blueprint, generate, tuning)
 
 
 def policy_identity(model: str, revision: str | None, chosen: str | None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 log = logging.getLogger("tgo")
+TEXT = ("text_encoder", "tokenizer")
 ADAPTER = "default_0"
 """What an adapter of fine-tuning is called on its pipeline, as the library would call it."""
 
@@ -71,7 +72,7 @@ def _open(location: Location, without: Sequence[str], precision: Precision) -> D
     left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
     networks = load_networks(folder, index, left_out.keys(), _dtype(precision))
     try:
-        return _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)  # type: ignore[arg-type]
+        pipeline: Any = _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)
     except TgoError:
         raise
     except Exception as error:  # a damaged configuration makes the libraries fail anywhere
@@ -79,6 +80,18 @@ def _open(location: Location, without: Sequence[str], precision: Precision) -> D
         raise TgoError(
             f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
         ) from error
+    _require_named(pipeline, index, without, folder)
+    return pipeline
+
+
+def _require_named(pipeline: Any, index: Mapping[str, Any], without: Sequence[str], folder: Path) -> None:
+    """Raise `TgoError` for a text encoder that the class of the pipeline has and the index does not name at all."""
+    absent = [name for name, part in pipeline.components.items() if part is None and name not in index]
+    if lacking := [name for name in absent if name.startswith(TEXT) and name not in without]:
+        raise TgoError(
+            f"{folder / INDEX} names no {' and no '.join(lacking)}, which a {type(pipeline).__name__} has: it is the "
+            "index of another model, or the folder is not complete; copy the model again."
+        )
 
 
 def _left_out(index: Mapping[str, Any], without: Sequence[str]) -> list[str]:

@@ -35,6 +35,11 @@ class Blueprint:
     """Where the files are; None for a model on the hub."""
 
     @property
+    def place(self) -> Path:
+        """Where its files are, for errors to name."""
+        return self.folder or Path(self.model)
+
+    @property
     def networks(self) -> list[str]:
         """The names of its networks."""
         return [name for name in NETWORKS if name in self.classes]
@@ -58,7 +63,7 @@ class Blueprint:
 
     def _file(self, name: str) -> Path:
         """Where the configuration of a part is, in words of the user."""
-        return (self.folder or Path(self.model)) / name / _config_file(name)
+        return self.place / name / _config_file(name)
 
     def tokens(self, name: str, default: int) -> int:
         """How many tokens the tokenizer of this name cuts and pads a prompt to."""

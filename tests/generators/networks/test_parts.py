@@ -195,6 +195,11 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "index is deep": ("model_index.json", lambda f: f.write_text("[" * 99_999), "cannot be read as JSON"),
     "index without class": ("model_index.json", lambda f: edit(f, _class_name=3), "_class_name is 3"),
     "index of another class": ("model_index.json", lambda f: edit(f, _class_name="Nix"), "as a pipeline"),
+    "index of a larger family": (
+        "model_index.json",
+        lambda f: edit(f, _class_name="StableDiffusionXLPipeline"),
+        "model_index.json names no text_encoder_2 and no tokenizer_2",
+    ),
     "part is a number": ("model_index.json", lambda f: edit(f, vae=7), "vae is 7, not a library and a class"),
     "part of numbers": ("model_index.json", lambda f: edit(f, vae=["diffusers", 1]), "vae is"),
     "part of an unknown class": (
