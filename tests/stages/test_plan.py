@@ -132,7 +132,7 @@ def test_the_command_prints_a_table_or_json(
     assert "16 images of 32x32" in shown.output
     assert "NVIDIA A100 data sheet" in shown.output
     told = json.loads(
-        CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4", "--json"]).output
+        CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4", "--json"]).stdout
     )
     assert [stage["stage"] for stage in told["stages"]][:2] == ["prompts", "generate"]
     assert told["total"]["flops"] == pytest.approx(sum(stage["flops"] for stage in told["stages"]))
