@@ -83,7 +83,7 @@ class Inputs:
 
     def _decoded(self, images: list[bytes]) -> Callable[[], None]:
         from tgo_pipeline.images.import_folder import _size
-        from tgo_pipeline.rewards.engine.images import UnreadableImage, decode
+        from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
         def call() -> None:
             for data in images:

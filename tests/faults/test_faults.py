@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults import disk, fuzz_params, fuzz_shards, injection, kills
-from tgo_pipeline.params import parsing
 from tgo_pipeline.storage import writing
 
 
@@ -80,8 +79,7 @@ def test_an_error_that_is_none_of_the_input_is_found(
     def broken(text: str, **_: object) -> object:
         raise KeyError(text[:3])
 
-    monkeypatch.setattr("tgo_pipeline.params.read_yaml", broken)
-    assert parsing.read_yaml is not broken
+    monkeypatch.setattr("tgo_pipeline.params.yaml_text.loads", broken)
     assert fuzz_params.main(["--inputs", "20", "--deep", "0"]) == 1
     assert summary(capfd)["findings"] == 1
 
