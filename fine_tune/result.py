@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.reproducible import make_reproducible
 from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Ma
     pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None
     with quiet(), atomic_folder(output) as temporary:
         policy.save(temporary, pipeline)
+        make_reproducible(temporary)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 

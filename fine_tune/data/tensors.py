@@ -11,11 +11,13 @@ from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage import digests
+from tgo_pipeline.storage.reproducible import order_metadata
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write to exactly `path`; call it inside an atomic write."""
     save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata))
+    order_metadata(path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

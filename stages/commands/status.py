@@ -35,8 +35,8 @@ def status(
 
 def _verify() -> None:
     """Say what the files of the project hold. Raises `TgoError` if one is damaged."""
+    from tgo_pipeline.doctor.audit import audit
     from tgo_pipeline.rendering import text
-    from tgo_pipeline.storage.audit import audit
     from tgo_pipeline.storage.workspace import HERE
 
     found = audit(HERE)

@@ -97,8 +97,7 @@ def test_a_switched_off_gallery_says_so(workspace: Workspace) -> None:
 
 
 def test_the_same_run_gives_the_same_page(workspace: Workspace, page: str) -> None:
-    commit = re.compile(r"<dt>project</dt><dd>[^<]*")  # a commit may come in between
-    assert commit.sub("", render(workspace.params, workspace.sources)) == commit.sub("", page)
+    assert render(workspace.params, workspace.sources) == page
 
 
 @pytest.mark.parametrize(

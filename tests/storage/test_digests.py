@@ -16,9 +16,9 @@ import xxhash
 
 from fine_tune.data.tensors import read_tensors, write_tensors
 from tests.rewriting import forget_digest, rewrite
+from tgo_pipeline.doctor.audit import audit
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage import digests
-from tgo_pipeline.storage.audit import audit
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.shards import Mark, Shard, run_shards
 from tgo_pipeline.storage.tables import open_parquet, read_folder, read_table, scan

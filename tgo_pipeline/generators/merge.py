@@ -17,6 +17,7 @@ from tgo_pipeline.generators.adapters import detach, fuse, network_name, read_ad
 from tgo_pipeline.generators.guidance import guided_pipeline
 from tgo_pipeline.generators.location import TUNED, description
 from tgo_pipeline.generators.networks.notes import quiet
+from tgo_pipeline.storage.reproducible import make_reproducible
 from tgo_pipeline.storage.writing import atomic_folder
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def merge(
             else:
                 described |= {"method": "full"}
                 _write_pipeline(temporary, pipeline, network, keep=not isinstance(base, (str, Path)))
+            make_reproducible(temporary)
             (temporary / TUNED).write_text(json.dumps(described, indent=2) + "\n")
     finally:
         for name in [branch.adapter for branch in network.branches if branch.adapter]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.evaluation.statistics.compare import EVALUATION
@@ -177,52 +179,47 @@ def score_histograms(plots: Path) -> dict[str, list[HistogramBin]] | None:
 
 
 def label_summary(folder: Path) -> LabelSummary | None:
-    """Balance and weights of all label shards, streamed."""
-    frame = scan_labels(folder)
-    if frame is None:
-        return None
-    import polars as pl
+    """Balance and weights of all label shards, one in memory at a time.
 
-    positive, weight = pl.col("label") == 1, pl.col("weight")
-    facts = (
-        frame.select(
-            reward=pl.col("reward").first(),
-            n=pl.len(),
-            positive=positive.sum(),
-            positive_weight=weight.filter(positive).sum(),
-            total=weight.sum(),
-            squares=(weight * weight).sum(),
-            low=weight.min(),
-            high=weight.max(),
+    The sums are taken in one order: those of several threads differ in their last digits from run to run.
+    """
+    shards = parquet_files(folder)
+    parts = [tables.read_table(shard, tables.LABELS, ["reward", "label", "weight"]) for shard in shards]
+    parts = [part for part in parts if part.num_rows]
+    if not parts:
+        return None
+    weights = [part["weight"].to_numpy() for part in parts]
+    positive = [part["label"].to_numpy() == 1 for part in parts]
+    n, total = sum(map(len, weights)), math.fsum(weight.sum() for weight in weights)
+    low, high = min(weight.min() for weight in weights), max(weight.max() for weight in weights)
+    chosen = math.fsum(weight[side].sum() for weight, side in zip(weights, positive, strict=True))
+    sides = {
+        name: np.concatenate(
+            [weight[side == (name == "positive")] for weight, side in zip(weights, positive, strict=True)]
         )
-        .collect(engine="streaming")
-        .row(0, named=True)
-    )
-    if not facts["n"]:
-        return None
+        for name in tables.LABEL_NAMES
+    }
     return LabelSummary(
-        reward=facts["reward"],
-        n=facts["n"],
-        positive=facts["positive"],
-        positive_weight_share=facts["positive_weight"] / facts["total"],
-        mean_weight=facts["total"] / facts["n"],
-        max_weight=facts["high"],
-        effective_size=facts["total"] ** 2 / facts["squares"],
-        histogram=_weight_histogram(frame, facts["low"], facts["high"]),
+        reward=parts[0]["reward"][0].as_py(),
+        n=n,
+        positive=sum(int(side.sum()) for side in positive),
+        positive_weight_share=chosen / total,
+        mean_weight=total / n,
+        max_weight=float(high),
+        effective_size=total**2 / math.fsum((weight * weight).sum() for weight in weights),
+        histogram={name: _histogram(values, float(low), float(high)) for name, values in sides.items()},
     )
 
 
-def _weight_histogram(frame: pl.LazyFrame, low: float, high: float) -> dict[str, list[HistogramBin]]:
-    import polars as pl
-
+def _histogram(values: np.ndarray, low: float, high: float) -> list[HistogramBin]:
+    """The bars of the weights of one side that hold any; all sides have the same edges."""
     width = (high - low) / WEIGHT_BINS or 1.0
-    place = ((pl.col("weight") - low) / width).floor().clip(0, WEIGHT_BINS - 1).cast(pl.Int64)
-    counts = frame.group_by("label", place.alias("bin")).len().sort("bin").collect(engine="streaming")
-    histogram: dict[str, list[HistogramBin]] = {name: [] for name in tables.LABEL_NAMES}
-    for label, place_, n in counts.iter_rows():
-        part = HistogramBin(low + place_ * width, low + (place_ + 1) * width, n)
-        histogram[tables.LABEL_NAMES[label]].append(part)
-    return histogram
+    places = np.floor((values - low) / width).clip(0, WEIGHT_BINS - 1).astype(int)
+    counts = np.bincount(places, minlength=WEIGHT_BINS)
+    return [
+        HistogramBin(low + place * width, low + (place + 1) * width, int(counts[place]))
+        for place in np.flatnonzero(counts).tolist()
+    ]
 
 
 def feedback_counts(metrics: Path, columns: Iterable[str]) -> dict[str, dict[str, float]]:

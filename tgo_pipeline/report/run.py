@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import subprocess
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -136,7 +135,7 @@ def _versions() -> list[tuple[str, str]]:
     installed = [(name, _version(name)) for name in PACKAGES]
     machine = f"{platform.system()} {platform.machine()}"
     return [
-        ("project", _project_version()),
+        ("tgo-pipeline", __version__),
         ("python", platform.python_version()),
         *installed,
         ("system", machine),
@@ -148,15 +147,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _project_version() -> str:
-    """The commit of the working tree, marked if it has changes; the package's version outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return __version__
 
 
 def _parameters(params: Params) -> str:

@@ -19,8 +19,8 @@ from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.disk import explain_disk
 
 TEMPORARY = ".tmp-"
-WRITER = re.compile(re.escape(TEMPORARY) + r"(?P<host>[A-Za-z0-9]+)-(?P<process>\d+)-")
-"""How the name of a temporary begins."""
+WRITER = re.compile(re.escape(TEMPORARY) + r"((?P<host>[A-Za-z0-9]+)-)?(?P<process>\d+)-")
+"""How the name of a temporary begins; earlier versions left the machine out."""
 MOST_HOST = 40
 """Characters of the machine's name in one: a file's name may have 255 bytes, and a reward's name is in some."""
 ABANDONED_S = 24 * 3600
@@ -92,7 +92,7 @@ def adopt_folder(folder: Path) -> None:
 def is_abandoned(temporary: Path) -> bool:
     """Whether the process that wrote a temporary file or folder has ended, or a day has passed on another machine."""
     found = WRITER.match(temporary.name)
-    if found is None or found["host"] != _host():
+    if found is None or found["host"] not in (None, _host()):
         with contextlib.suppress(OSError):
             return time.time() - temporary.stat().st_mtime > ABANDONED_S
         return False

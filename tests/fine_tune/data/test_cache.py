@@ -105,8 +105,8 @@ def test_only_what_changed_is_encoded_again(source: Path, model: Path, tmp_path:
     assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == written
     (tmp_path / "prompts-00000-of-00001.safetensors").write_bytes(b"cut short")
     encode(tmp_path, origin)
-    changed = [file.name for file in tmp_path.iterdir() if file.stat().st_mtime_ns != written[file.name]]
-    assert changed == ["prompts-00000-of-00001.safetensors"]
+    changed = {file.name for file in tmp_path.iterdir() if file.stat().st_mtime_ns != written[file.name]}
+    assert changed == {"prompts-00000-of-00001.safetensors", ".prompts-00000-of-00001.safetensors.xxh3"}
 
 
 def test_missing_and_incomplete_generations_are_errors(tmp_path: Path, model: Path) -> None:

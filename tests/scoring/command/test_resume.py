@@ -225,7 +225,7 @@ def test_an_interrupted_start_over_goes_on_without_starting_over_again(
     tgo("others", "--prompt", "a fox")
     done = tgo(*CALL, "--overwrite", rewards=interrupting)
     assert done.code == 130
-    assert "interrupted; what was finished is kept, make the same call to continue" in done.err
+    assert "interrupted; what was finished is kept, run it again to continue" in done.err
     assert len(scores()) == 3, "the old table stays until the new one is there"
     assert "scores.parquet.parts holds scores of another input" in tgo("others", "--prompt", "a fox").line
     done = tgo(*CALL, rewards=interrupting)
