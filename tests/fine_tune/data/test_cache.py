@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fine_tune.data.cache import PROMPTS_PER_SHARD, EncodingSource, encode_folder, plan, prompt_chunks
 from fine_tune.data.tensors import read_tensors, write_tensors
@@ -128,3 +130,26 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"no")
     with pytest.raises(TgoError, match=r"x.safetensors"):
         read_tensors(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "reason"),
+    [
+        ("vae", "quant_conv.bias", "encodes images to latents with NaN or infinity.* VAE is damaged"),
+        (
+            "text_encoder",
+            "final_layer_norm.bias",
+            "encodes prompts to embeddings with NaN .* text encoders are",
+        ),
+    ],
+)
+def test_what_is_encoded_to_no_numbers_is_refused(
+    part: str, name: str, reason: str, source: Path, model: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(model, tmp_path / "model"))
+    (file,) = (broken / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors[name][0] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(TgoError, match=reason):
+        encode(tmp_path / "encoded", source_of(source, broken))
