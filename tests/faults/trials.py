@@ -21,7 +21,6 @@ class Trials:
         self.work = work.resolve()
         self.work.mkdir(parents=True, exist_ok=True)
         self.random = random.Random(seed)
-        self.end = time.monotonic() + 60 * minutes
         self.log = self.work / "children.log"
         self.log.touch()
         self.trials = self.kills = 0
@@ -29,6 +28,7 @@ class Trials:
         self.duration: dict[str, float] = {}
         warm()
         self._make_truth()
+        self.end = time.monotonic() + 60 * minutes
 
     def _make_truth(self) -> None:
         """Run every stage unbroken, and once more: what differs then differs without any fault."""
