@@ -76,10 +76,10 @@ def test_parameter_files(capfd: pytest.CaptureFixture[str]) -> None:
 def test_an_error_that_is_none_of_the_input_is_found(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(text: str, **_: object) -> object:
-        raise KeyError(text[:3])
+    def broken(*_: object) -> object:
+        raise KeyError("broken")
 
-    monkeypatch.setattr("tgo_pipeline.params.yaml_text.loads", broken)
+    monkeypatch.setattr("tgo_pipeline.params.parse", broken)
     assert fuzz_params.main(["--inputs", "20", "--deep", "0"]) == 1
     assert summary(capfd)["findings"] == 1
 

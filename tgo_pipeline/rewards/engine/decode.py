@@ -91,7 +91,11 @@ def check_size(width: int, height: int) -> None:
 def _open(data: bytes) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and IMAGES.pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = IMAGES.pixels  # else Pillow refuses what the user has allowed
-    return Image.open(io.BytesIO(data))
+    image = Image.open(io.BytesIO(data))
+    if image.format == "EPS":
+        image.close()
+        raise UnreadableImage("it is PostScript, which would be run as a program: save it as PNG or JPEG")
+    return image
 
 
 def _orientation(image: Image.Image, data: bytes) -> int | None:
