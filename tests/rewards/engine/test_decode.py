@@ -397,3 +397,11 @@ def test_images_in_flight_stay_within_the_memory(limits: ImageLimits) -> None:
     assert (inside, most) == (0, 2)
     with limits.reserved(1000):  # one always fits
         pass
+
+
+def test_postscript_is_not_run() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "EPS")
+    for call in (decode, header_size):
+        with pytest.raises(UnreadableImage, match="PostScript"):
+            call(stream.getvalue())
