@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import disk, fuzz_params, fuzz_shards, injection, kills
-from tgo_pipeline.storage import writing
+from tests.faults import disk, flips, fuzz_params, fuzz_shards, injection, kills
+from tgo_pipeline.storage import digests, writing
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +96,11 @@ def test_inputs(group: str, work: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_injections(work: Path) -> None:
     assert injection.main(["--work", str(work / "injection")]) == 0
+
+
+def test_flips(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    call = ["--done", str(work / "runs/truth"), "--flips", "200", "--seed", "1"]
+    assert flips.main(call) == 0
+    assert summary(capfd)["refused"] == 200
+    monkeypatch.setattr(digests, "verify", lambda path: None)
+    assert flips.main(call) == 1, "without digests some flips are read"
