@@ -200,7 +200,8 @@ def _fine_tune(project: Path) -> Numbers:
     near |= {f"encoded {name} log std": float(np.log(value.std())) for name, value in encoded.items()}
     shapes = {name: list(value.shape) for name, value in encoded.items()}
     tuned = project / "models/tuned"
-    files = sorted(str(path.relative_to(tuned)) for path in tuned.rglob("*") if path.is_file())
+    shown = (path for path in tuned.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = sorted(str(path.relative_to(tuned)) for path in shown)
     return {"exact": {"encoded": shapes, "files": files}, "near": near}
 
 
