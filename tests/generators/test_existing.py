@@ -126,15 +126,15 @@ def test_a_missing_file_keeps_its_row(tmp_path: Path) -> None:
 def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     source, out = _folder_csv(tmp_path / "source"), tmp_path / "out"
     _import(source, out)
-    before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    before = {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
     _import(source, out)
-    assert {file.name: file.stat().st_mtime_ns for file in out.iterdir()} == before
+    assert {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")} == before
     changed = source / "pictures" / "7.bin"
     changed.write_bytes(IMAGES[1])
     os.utime(changed, ns=(1, 1))
     plan = existing.plan(params=_params(source), split="train", excluded=EXCLUDED)
     _import(source, out)
-    after = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+    after = {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
     assert {name for name in after if after[name] != before[name]} == {plan[1].name}
 
 

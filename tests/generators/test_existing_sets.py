@@ -31,7 +31,7 @@ def _import(images: Path | str, output: Path, **more):
 
 
 def _rows(output: Path) -> list[dict]:
-    for file in output.iterdir():
+    for file in output.glob("*.parquet"):
         read_table(file, GENERATIONS)
     return read_folder(output).to_dicts()
 
@@ -67,7 +67,7 @@ def test_only_missing_shards_are_read_and_are_the_same_bytes(tmp_path: Path) -> 
     address = f"pickapic:{write_pickapic(tmp_path / 'set')}/train"
     _import(address, tmp_path / "out")
     whole = _hashes(tmp_path / "out")
-    dates = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    dates = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.parquet")}
     for index in (0, 2):
         (tmp_path / "out" / f"train-{index:05d}-of-00004.parquet").unlink()
     _import(address, tmp_path / "out")
@@ -130,10 +130,10 @@ def test_files_of_a_set_are_read_again_when_they_change(tmp_path: Path) -> None:
     address = f"hpdv3:{root}/train"
     assert _import(address, tmp_path / "out").failed == 1
     assert [row["model"] for row in _rows(tmp_path / "out")] == ["sdxl", "flux", "real_images", "sd3", "sdxl"]
-    dates = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    dates = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.parquet")}
     (root / "images/1.jpg").write_bytes(jpeg(1))
     assert _import(address, tmp_path / "out").failed == 0
-    after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.parquet")}
     assert [name for name in sorted(after) if after[name] != dates[name]] == ["train-00000-of-00003.parquet"]
 
 

@@ -39,7 +39,7 @@ def job(pipeline_folder: Path) -> dict:
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.glob("*.parquet")}
 
 
 def test_rows_shards_and_resume(job: dict, tmp_path: Path) -> None:
