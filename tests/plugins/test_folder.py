@@ -10,7 +10,7 @@ import pytest
 
 from tests.plugins.modules import project_folder
 from tgo_pipeline.plugins.folder import code_files
-from tgo_pipeline.rewards.custom import custom_fingerprint
+from tgo_pipeline.rewards.custom_identity import custom_fingerprint
 
 
 @pytest.fixture(autouse=True)

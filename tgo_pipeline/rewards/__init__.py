@@ -73,7 +73,7 @@ def fingerprint(name_or_spec: str | Spec, source: str | None = None) -> str:
     name = specs.canonical(spec.reward)
     if name in REWARDS:
         return layouts.fingerprint(name, spec.source)
-    from tgo_pipeline.rewards.custom import custom_fingerprint
+    from tgo_pipeline.rewards.custom_identity import custom_fingerprint
 
     return custom_fingerprint(REWARD.reference(name), spec.source)
 

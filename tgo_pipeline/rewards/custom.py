@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.hub import cache
-from tgo_pipeline.plugins import find, folder
+from tgo_pipeline.plugins import find
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.batching import is_out_of_memory
-from tgo_pipeline.storage.fingerprints import content_fingerprint
-from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
 """RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""
@@ -93,28 +89,6 @@ def load_custom(name: str, reference: str, source: str | None, device: torch.dev
             f"reward {name}: {reference}({source!r}, {str(device)!r}) raised {find.described(error)}"
         ) from error
     return built if isinstance(built, Reward) else FunctionReward(name, _callable(name, reference, built))
-
-
-def custom_fingerprint(reference: str, source: str | None) -> str:
-    """What the scores depend on: the files that define the object, its `version` if it has one, and the source.
-
-    The object is not imported: commands that only look compare it too.
-    """
-    codes = folder.code_hashes(reference)
-    return fingerprint_of(
-        reward=reference,
-        version=folder.stated_version(reference),
-        code=sorted({codes[0], codes[-1]} if codes else ()),
-        source=_source_fingerprint(source),
-    )
-
-
-def _source_fingerprint(source: str | None) -> str | None:
-    """The content of a source that is a file or a folder here, else its name."""
-    path = Path(source).expanduser() if source else None
-    if path is None or not path.exists():
-        return source
-    return cache.sha256(path) if path.is_file() else content_fingerprint(path)
 
 
 def _callable(name: str, reference: str, found: Any) -> RewardFunction:
