@@ -43,8 +43,11 @@ def before(stage: str) -> tuple[str, ...]:
 
 
 def is_outdated(now: Status) -> bool:
-    """Whether there are results, and not those that there would be now, or not all of them."""
-    return bool(now.stale or (now.done and now.to_do))
+    """Whether there are results, and not those that there would be now, or not all of them.
+
+    Tables of other tools are taken as they are: whoever reads them checks their columns.
+    """
+    return now.stale > now.foreign or bool(now.done and now.to_do)
 
 
 def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | None:

@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from stages import label, threshold
 from stages.commands.status import table
 from stages.upstream import ALLOW, before, outdated, require_current
-from tests.rewriting import rewrite
+from tests.rewriting import forget_digest, rewrite
 from tests.thresholds.shards import params, score_table
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
@@ -89,6 +90,12 @@ def test_a_missing_shard_stops_what_comes_after_it(chosen: Params) -> None:
 def test_results_whose_inputs_are_not_there_are_taken_as_they_are(chosen: Params) -> None:
     assert outdated("prompts", chosen) is None and outdated("generate", chosen) is None
     assert outdated("score", chosen) is None, "the images were scored elsewhere"
+
+
+def test_a_table_of_another_tool_is_taken_as_it_is(chosen: Params) -> None:
+    pq.write_table(pq.read_table(HERE.thresholds).replace_schema_metadata(), HERE.thresholds)
+    forget_digest(HERE.thresholds)
+    require_current("label", chosen)
 
 
 def test_status_tells_what_a_result_is_built_on(chosen: Params) -> None:

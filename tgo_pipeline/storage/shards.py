@@ -78,6 +78,8 @@ class Status:
     stale: int
     to_do: int
     failed: int
+    foreign: int = 0
+    """Of the stale ones, those that say nothing of what they were made from, as those of other tools."""
 
     def __str__(self) -> str:
         return f"{self.done} done, {self.stale} stale, {self.to_do} to do, {self.failed} failed samples"
@@ -158,7 +160,9 @@ def status(folder: Path, plan: Sequence[Shard]) -> Status:
     states = [state(folder, shard) for shard in plan]
     finished = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "done"]
     failed = sum(int(stored_metadata(path).get("failed", 0)) for path in finished)
-    return Status(states.count("done"), states.count("stale"), states.count("to do"), failed)
+    stale = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "stale"]
+    foreign = sum("fingerprint" not in stored_metadata(path) for path in stale)
+    return Status(states.count("done"), len(stale), states.count("to do"), failed, foreign)
 
 
 def run_shards(
@@ -218,5 +222,6 @@ def table_status(path: Path, mark: Mark | None = None) -> Status:
     """The status of a stage of one file: stale where its stored mark is not the given one."""
     if not path.is_file():
         return Status(0, 0, 1, 0)
-    stale = mark is not None and not mark.fits(stored_metadata(path))
-    return Status(int(not stale), int(stale), 0, 0)
+    stored = stored_metadata(path)
+    stale = mark is not None and not mark.fits(stored)
+    return Status(int(not stale), int(stale), 0, 0, int(stale and "fingerprint" not in stored))
