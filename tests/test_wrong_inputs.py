@@ -62,6 +62,8 @@ def test_a_parquet_file_of_the_wrong_schema(project: Path):
     line = refused(project, "prompts")
     assert "wrong.parquet" in line and "text" in line and "prompt" in line
     pq.write_table(pa.table({"sample_id": ["s"]}), project / "data/prompts.parquet")
+    assert "if it was changed on purpose, remove .prompts.parquet.xxh3" in refused(project, "generate")
+    (project / "data/.prompts.parquet.xxh3").unlink()
     assert "prompts.parquet has no column 'prompt_id'" in refused(project, "generate")
 
 
