@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.reproducible import make_reproducible
+from tgo_pipeline.storage.shards import stored_metadata
 from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
 if TYPE_CHECKING:
@@ -35,11 +36,7 @@ def hold(output: Path) -> Iterator[None]:
 
 def stored(output: Path) -> dict[str, Any]:
     """What a result says of itself; empty if the folder is not a complete result."""
-    try:
-        described = json.loads((output / DESCRIPTION).read_text())
-    except (OSError, ValueError):
-        return {}
-    return described if isinstance(described, dict) else {}
+    return stored_metadata(output / DESCRIPTION)
 
 
 def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from stages.ending import ending
-from stages.upstream import ALLOW, require_current
+from stages.upstream import ALLOW, PIPELINE, STAGES, require_current
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params
 from tgo_pipeline.storage.workspace import HERE
@@ -35,9 +35,6 @@ __all__ = [
 
 Inputs = dict[str, dict[str, Any]]
 """Of one stage: the versions of its code by name, and what the files hold that the parameters name, by key."""
-STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
-PIPELINE = ("inputs", *STAGES)
-"""The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 PARAMS = typer.Option(HERE.params, "--params", help="The parameter file.")
 """The option of every command that reads it."""
 ALLOW_STALE = typer.Option(

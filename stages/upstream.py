@@ -1,4 +1,4 @@
-"""Whether the results that a stage builds on are those of the parameters; if not, it stops with one line.
+"""The order of the stages, and whether the results that one builds on are those of the parameters; if not, it stops.
 
 `--allow-stale`, or `TGO_ALLOW_STALE=1` for `dvc repro` and everything that a command starts, goes on with them.
 """
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tgo_pipeline.storage.shards import Status
 
 log = logging.getLogger("tgo")
+STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
+PIPELINE = ("inputs", *STAGES)
+"""The stages of dvc.yaml: the first one notes for DVC what the others depend on, and has nothing to show by itself."""
 ALLOW = "TGO_ALLOW_STALE"
 
 
@@ -37,8 +40,6 @@ def require_current(stage: str, params: Params, workspace: Workspace = HERE) -> 
 
 def before(stage: str) -> tuple[str, ...]:
     """The stages that come before one, each of which it builds on."""
-    from stages import STAGES
-
     return STAGES[: STAGES.index(stage)]
 
 

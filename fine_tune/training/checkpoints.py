@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.storage import digests
-from tgo_pipeline.storage.shards import Mark
+from tgo_pipeline.storage.shards import Mark, stored_metadata
 from tgo_pipeline.storage.writing import TEMPORARY, atomic_folder
 
 log = logging.getLogger("tgo")
@@ -89,7 +89,7 @@ class Checkpoints:
         for path in found:
             if path.name.startswith(TEMPORARY):
                 shutil.rmtree(path)
-            elif not self._mark.fits(_described(path)):
+            elif not self._mark.fits(stored_metadata(path / STATE)):
                 log.info("discarding %s: it belongs to a training with other parameters or data", path)
                 shutil.rmtree(path)
         return max((path for path in found if path.exists()), key=_step, default=None)
@@ -104,18 +104,10 @@ class Checkpoints:
 
 def latest_step(folder: Path, mark: Mark) -> int:
     """The step of a training's newest checkpoint, 0 if there is none; changes nothing."""
-    steps = (_step(path) for path in folder.glob("step-*") if mark.fits(_described(path)))
+    steps = (_step(path) for path in folder.glob("step-*") if mark.fits(stored_metadata(path / STATE)))
     return max(steps, default=0)
 
 
 def _step(path: Path) -> int:
     match = _STEP.fullmatch(path.name)
     return int(match[1]) if match else -1
-
-
-def _described(path: Path) -> dict[str, Any]:
-    try:
-        described = json.loads((path / STATE).read_text())
-    except (OSError, ValueError):
-        return {}
-    return described if isinstance(described, dict) else {}

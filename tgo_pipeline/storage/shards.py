@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.storage.digests import sidecar
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.writing import TEMPORARY, adopt
@@ -119,7 +120,10 @@ class Stop:
 
 
 def stored_metadata(path: Path) -> dict[str, Any]:
-    """What a shard says of itself; empty if the file is missing or unreadable, and so must be written."""
+    """What a shard says of itself, or the description of a folder (.json); empty if it is missing or unreadable.
+
+    What says nothing of itself is written again.
+    """
     from tgo_pipeline.storage.tables import read_metadata
 
     if not path.is_file():
@@ -127,7 +131,7 @@ def stored_metadata(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _safetensors_metadata(path)
     try:
-        return read_metadata(path)
+        return read_object(path) if path.suffix == ".json" else read_metadata(path)
     except TgoError:
         return {}
 
@@ -149,20 +153,25 @@ def _safetensors_metadata(path: Path) -> dict[str, Any]:
 
 def state(folder: Path, shard: Shard) -> State:
     """Whether the shard's file is there with the planned mark, with another one, or not at all."""
+    return _found(folder, shard)[0]
+
+
+def _found(folder: Path, shard: Shard) -> tuple[State, dict[str, Any]]:
+    """The state of a shard with what its file says of itself, read once."""
     path = folder / shard.name
     if not path.is_file():
-        return "to do"
-    return "done" if shard.mark.fits(stored_metadata(path)) else "stale"
+        return "to do", {}
+    stored = stored_metadata(path)
+    return ("done" if shard.mark.fits(stored) else "stale"), stored
 
 
 def status(folder: Path, plan: Sequence[Shard]) -> Status:
     """Count the states of a plan, and the failed samples (`failed` in the metadata) of its finished shards."""
-    states = [state(folder, shard) for shard in plan]
-    finished = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "done"]
-    failed = sum(int(stored_metadata(path).get("failed", 0)) for path in finished)
-    stale = [folder / s.name for s, now in zip(plan, states, strict=True) if now == "stale"]
-    foreign = sum("fingerprint" not in stored_metadata(path) for path in stale)
-    return Status(states.count("done"), len(stale), states.count("to do"), failed, foreign)
+    found = [_found(folder, shard) for shard in plan]
+    states = [now for now, _ in found]
+    failed = sum(int(stored.get("failed", 0)) for now, stored in found if now == "done")
+    foreign = sum(now == "stale" and "fingerprint" not in stored for now, stored in found)
+    return Status(states.count("done"), states.count("stale"), states.count("to do"), failed, foreign)
 
 
 def run_shards(

@@ -98,10 +98,8 @@ def is_abandoned(temporary: Path) -> bool:
         return False
     try:
         os.kill(int(found["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is another user's
-        return False
+    except OSError as error:  # any other one is of a process that runs, as another user's
+        return isinstance(error, ProcessLookupError)
     return False
 
 
