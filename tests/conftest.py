@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.long import is_long
+
+if TYPE_CHECKING:
+    from tests.hub_server import HubServer
 
 FIRST = (
     "test_kill.py",
@@ -40,6 +45,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["TGO_CACHE"]
     if before is not None:
         os.environ["TGO_CACHE"] = before
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty hub and an empty cache of it."""
+    from huggingface_hub import constants
+
+    from tests.hub_server import HubServer
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with HubServer() as server:
+        server.stand_in(monkeypatch)
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from tests.generators.guided import Family
 from tests.generators.networks.test_parts import copy_of, same, weights
@@ -17,14 +16,6 @@ from tgo_pipeline.generators import load_pipeline
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "org/model"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with HubServer() as server:
-        server.stand_in(monkeypatch)
-        yield server
 
 
 def publish(hub: HubServer, folder: Path) -> None:

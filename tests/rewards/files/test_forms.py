@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from tests.hub_server import HubServer
@@ -123,14 +122,6 @@ def test_broken_shards_are_named(tmp_path: Path) -> None:
         TgoError, match=r"model\.safetensors\.index\.json names 2 files, and model-00002-of-00002"
     ):
         load_reward("pickscore", str(folder))
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    with HubServer() as server:
-        server.stand_in(monkeypatch)
-        yield server
 
 
 @pytest.mark.parametrize("change", [shard, halve], ids=lambda each: each.__name__)
