@@ -49,15 +49,20 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """As `read_tensors`, with the names of a wrapped network read as its own (`unwrapped`)."""
+    return unwrapped(read_tensors(path), path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file, a pickled state dict (tensors only) or the shards of an index, on the CPU, types kept.
 
-    Files are mapped: a tensor takes no memory until it is used. A dict with `state_dict` inside is unwrapped, and so
-    are the names of a wrapped network (`unwrapped`). Raises `TgoError` if a file is damaged or holds anything else.
+    Files are mapped: a tensor takes no memory until it is used. A dict with `state_dict` inside is taken out of it.
+    Raises `TgoError` if a file is damaged or holds anything else.
     """
     state: dict[str, Tensor] = {}
     for file in weight_files.shards(path):
         state |= _read(file)
-    return unwrapped(state, path)
+    return state
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -106,6 +111,17 @@ def unwrapped(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         "%s was saved from a wrapped network: its names are read without %s", path, ", ".join(left_out)
     )
     return dict(zip(names, state.values(), strict=True))
+
+
+def refuse_wrapped(names: Collection[str], path: Path) -> None:
+    """Raise `TgoError` if names are those of a wrapped network, where only the network's own are read."""
+    _, left_out = _own_names(list(names))
+    if left_out:
+        raise TgoError(
+            f"{path} was saved from a wrapped network: its names have {', '.join(left_out)}, and diffusers reads a "
+            "network by its own names. Save it from inside its wrapper: accelerate's unwrap_model, or "
+            "`network._orig_mod` of a compiled one, and its `save_pretrained`."
+        )
 
 
 def _own_names(names: list[str]) -> tuple[list[str], list[str]]:

@@ -174,8 +174,9 @@ def test_a_device_that_cannot_be_shared_out_is_refused(
 ) -> None:
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has GPUs")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "2")
+    launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost"}
+    for name, value in {**launched, "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(TgoError, match=message), joined(RuntimeParams(device=device)):
         pass
 

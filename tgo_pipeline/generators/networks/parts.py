@@ -66,12 +66,12 @@ def load_networks(
 
 def load_network(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
     """One network with the weights of its folder."""
-    from tgo_pipeline.hub.checkpoint import read_weights, unwrapped
+    from tgo_pipeline.hub.checkpoint import read_tensors
 
     state: dict[str, Tensor] = {}
     for file in _files(folder):
-        state |= read_weights(file)
-    return _network(folder, kind, unwrapped(state, folder), dtype, "cpu")
+        state |= read_tensors(file)
+    return _network(folder, kind, state, dtype, "cpu")
 
 
 def check_network(folder: Path, kind: Any) -> None:
@@ -79,13 +79,12 @@ def check_network(folder: Path, kind: Any) -> None:
     import torch
 
     from tgo_pipeline.generators.networks.notes import quiet
-    from tgo_pipeline.hub.checkpoint import unwrapped
 
     if "quantization_config" in read_json(folder / CONFIG):
         return
     state = {name: weight for file in _files(folder) for name, weight in _imagined(file)}
     with quiet():
-        _network(folder, kind, unwrapped(state, folder), torch.float32, "meta")
+        _network(folder, kind, state, torch.float32, "meta")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -98,10 +97,10 @@ def _imagined(file: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a weight file without their numbers."""
     import torch
 
-    from tgo_pipeline.hub.checkpoint import read_weights
+    from tgo_pipeline.hub.checkpoint import read_tensors
 
     if file.suffix != ".safetensors":
-        yield from ((name, weight.to("meta")) for name, weight in read_weights(file).items())
+        yield from ((name, weight.to("meta")) for name, weight in read_tensors(file).items())
         return
     for name, (shape, kind) in weight_files.header(file).items():
         dtype = torch.float32 if kind.startswith(("F", "BF")) else torch.int64
@@ -124,8 +123,9 @@ def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torc
 
     from accelerate import init_empty_weights
 
-    from tgo_pipeline.hub.checkpoint import load_weights
+    from tgo_pipeline.hub.checkpoint import load_weights, refuse_wrapped
 
+    refuse_wrapped(state, folder)
     with init_empty_weights():
         network = kind.from_config(read_json(folder / CONFIG))
     network._fix_state_dict_keys_on_load(state)
@@ -138,8 +138,9 @@ def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torc
 
 def _of_transformers(folder: Path, kind: Any, state: dict[str, Tensor], device: str) -> Any:
     """With the library's report, which has left out the names that it declares tied, or to be ignored."""
-    from tgo_pipeline.hub.checkpoint import refuse_misfit
+    from tgo_pipeline.hub.checkpoint import refuse_misfit, unwrapped
 
+    state = unwrapped(state, folder)
     config = kind.config_class.from_pretrained(folder)
     network, report = kind.from_pretrained(
         None,
