@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tgo_pipeline.devices import cores
+
 RESULTS = Path(__file__).parent / "RESULTS.md"
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "peft", "open_clip_torch", "Pillow")
@@ -24,7 +26,7 @@ def machine() -> dict[str, str]:
 
     cuda = torch.cuda.is_available()
     return {
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "processor": f"{_processor()}, {cores()} cores",
         "accelerator": torch.cuda.get_device_name() if cuda else "none",
         "python": platform.python_version(),
         "torch": torch.__version__,

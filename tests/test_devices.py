@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tgo_pipeline import devices
 
 FAULTS = """
 import resource, torch
@@ -33,3 +37,54 @@ def test_kept_memory_is_not_fetched_again_page_by_page() -> None:
         return int(done.stdout)
 
     assert faults(keep=True) < faults(keep=False) / 10
+
+
+VERSION_1 = "3:memory:/job\n2:cpu,cpuacct:/batch/job\n1:name=systemd:/other\n"
+QUOTAS: dict[str, tuple[str, dict[str, str], int]] = {
+    "no quota": ("0::/job\n", {"job/cpu.max": "max 100000", "cpu.max": "max 100000"}, 64),
+    "of the job": ("0::/batch/job\n", {"batch/job/cpu.max": "400000 100000"}, 4),
+    "of what it lies in": (
+        "0::/batch/job\n",
+        {"batch/cpu.max": "300000 100000", "batch/job/cpu.max": "max 1"},
+        3,
+    ),
+    "a container's own view": ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+    "a part of a core": ("0::/job\n", {"job/cpu.max": "20000 100000"}, 1),
+    "more than there are": ("0::/job\n", {"job/cpu.max": "9900000 100000"}, 64),
+    "of another folder": ("0::/job\n", {"other/cpu.max": "100000 100000"}, 64),
+    "version 1": (
+        VERSION_1,
+        {
+            "cpu,cpuacct/batch/cpu.cfs_quota_us": "500000",
+            "cpu,cpuacct/batch/cpu.cfs_period_us": "100000",
+            "cpu,cpuacct/batch/job/cpu.cfs_quota_us": "-1",
+            "cpu,cpuacct/batch/job/cpu.cfs_period_us": "100000",
+        },
+        5,
+    ),
+    "damaged": ("0::/job\n", {"job/cpu.max": "what"}, 64),
+}
+
+
+@pytest.mark.parametrize("case", QUOTAS)
+def test_cores_are_those_that_are_granted(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    member, files, expected = QUOTAS[case]
+    (tmp_path / "self").write_text(member)
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    monkeypatch.setattr(devices, "_MEMBER", tmp_path / "self")
+    monkeypatch.setattr(devices, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert devices.cores() == expected
+
+
+def test_cores_are_those_that_the_process_is_bound_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_MEMBER", tmp_path / "none")
+    monkeypatch.setattr(os, "cpu_count", lambda: 192)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7}, raising=False)
+    assert devices.cores() == 1
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert devices.cores() == 192

@@ -1,7 +1,11 @@
-"""Which device a process uses, and how many threads."""
+"""Which device a process uses, how many cores it has, and whether memory ran out."""
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
@@ -9,21 +13,73 @@ from tgo_pipeline.errors import TgoError
 if TYPE_CHECKING:
     import torch
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container or a batch job may use."""
+_MEMBER = Path("/proc/self/cgroup")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "_status_alloc_failed")
+"""What torch, the allocators, and NVIDIA's libraries say."""
+
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, then mps, then cpu; other names are torch's. Raises `TgoError` if it is not there."""
+    """`auto` is cuda, then mps, then cpu; other names are torch's. Raises `TgoError` if it is not there.
+
+    A GPU has its index: `cuda` is the one that torch uses at present, as `torch.cuda.set_device` takes no other.
+    """
     import torch
 
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
     except (RuntimeError, AssertionError) as error:
         raise TgoError(f"device {name!r} cannot be used by torch here: {error}") from error
     return device
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its container or batch job is granted."""
+    bound = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    count = len(bound(0)) if bound else os.cpu_count() or 1
+    return max(1, math.ceil(min([count, *_granted()])))
+
+
+def _granted() -> Iterator[float]:
+    """Cores' worth of time that each control group this process is in may take; a share of one counts whole."""
+    try:
+        members = [line.split(":", 2) for line in _MEMBER.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in members:
+        if controllers in ("", "cpu", "cpu,cpuacct"):
+            top = CGROUP / controllers
+            own = top / path.lstrip("/")
+            for group in (own, *own.parents[: len(own.parts) - len(top.parts)]):
+                yield from _quota(group)
+
+
+def _quota(group: Path) -> Iterator[float]:
+    """The quota of a control group, of version 2 or 1, in cores; nothing where there is none."""
+    files = [group / "cpu.max"], [group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us"]
+    for each in files:
+        try:
+            quota, period = " ".join(file.read_text() for file in each).split()
+            if quota not in ("max", "-1"):
+                yield float(quota) / float(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(message in str(error).lower() for message in _NO_MEMORY)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

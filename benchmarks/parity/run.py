@@ -27,6 +27,7 @@ from PIL import Image
 from benchmarks.parity.checkpoints import Checkpoints, write_checkpoints
 from benchmarks.parity.compare import TOLERANCE, TWIN, Comparison, Ours, compare
 from benchmarks.parity.samples import Samples, make_samples
+from tgo_pipeline.devices import cores
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -137,7 +138,7 @@ def _result(
         "size": size,
         "seed": seed,
         "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
         "images": len(samples.images),
         "prompts": len(samples.prompts),
         "official": official,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from benchmarks.rewards.inputs import captions, png
 from benchmarks.rewards.packages.task import forget_peak, peak_bytes
 from benchmarks.rewards.setup import add_setup, decoders, load_five, prepared
 from benchmarks.rewards.tables import scaling_section
+from tgo_pipeline.devices import cores
 from tgo_pipeline.rewards.engine.scorer import Scorer
 
 PER_PROMPT = (1, 2, 4, 8, 16)
@@ -99,8 +99,8 @@ def _in_a_process(arguments: argparse.Namespace, images: int, workers: int) -> d
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The three measurements."""
     counts = STREAMED[arguments.size]
-    cores = len(os.sched_getaffinity(0))
-    workers = [number for number in (0, 1, 2, 4, 8, 16) if number <= max(2, cores)]
+    available = cores()
+    workers = [number for number in (0, 1, 2, 4, 8, 16) if number <= max(2, available)]
     asked = ("size", "images", "threads")
     return {
         "workload": {name: getattr(arguments, name) for name in asked},

@@ -11,6 +11,7 @@ from benchmarks.parity.checkpoints import Checkpoints
 from benchmarks.parity.networks import NETWORKS
 from benchmarks.results import RESULTS
 from benchmarks.rewards.packages.task import REWARDS
+from tgo_pipeline.devices import cores
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.base import Reward
@@ -25,7 +26,7 @@ def add_setup(parser: argparse.ArgumentParser, images: int = 16, rounds: int = 2
     parser.add_argument("--images", type=int, default=images)
     parser.add_argument("--per-prompt", type=int, default=8, help="images of one prompt")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--work", type=Path, default=WORK, help="weights (13 GB at full size) and runs")
     parser.add_argument("--results", type=Path, help="folder of RESULTS.md; the work folder at tiny size")
 

@@ -29,6 +29,7 @@ from benchmarks.results import RESULTS, hardware, record, replace_section
 from benchmarks.training.tables import CHECK, PRODUCTS, VARIANTS, section
 from benchmarks.training.task import RESULT, Task
 from benchmarks.turns import active_s, take_turns
+from tgo_pipeline.devices import cores
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data/training-benchmark"
@@ -219,7 +220,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, default=2, help="on a GPU: runs of each side, of which the best counts"
     )
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument(
         "--peak", type=float, metavar="TFLOPS", help="of the GPU, if the table does not know it"
     )

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from tests.rewriting import shown
+from tgo_pipeline.devices import cores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import Worker, execute, one_by_one
 from tgo_pipeline.params import RuntimeParams
@@ -230,7 +231,7 @@ def test_the_last_shard_of_a_killed_run_has_the_threads_of_the_others(tmp_path: 
         return read_folder(tmp_path)["x"].to_list()
 
     whole = threads(plan(3))
-    assert whole == [max(1, (os.cpu_count() or 1) // 2)] * 3
+    assert whole == [max(1, cores() // 2)] * 3
     (tmp_path / plan(3)[1].name).unlink()
     assert threads(plan(3)) == whole
 
@@ -241,7 +242,7 @@ class ThreadCounter(Writer):
     def __call__(self, runtime: RuntimeParams) -> Worker:
         def write_threads(shard: Shard) -> None:
             with atomic(self.folder / shard.name) as temporary:
-                table = pa.table({"x": [runtime.threads or os.cpu_count()]})
+                table = pa.table({"x": [runtime.threads or cores()]})
                 write_table(table, temporary, {"fingerprint": shard.fingerprint, "failed": 0})
 
         return one_by_one(write_threads)

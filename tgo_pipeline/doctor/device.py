@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgo_pipeline.devices import cores
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.params import RuntimeParams
@@ -179,13 +179,7 @@ def about_precision(precision: str, device: str, found: list[Gpu]) -> Iterator[F
 
 def _processes(runtime: RuntimeParams) -> Iterator[Finding]:
     count = 0 if runtime.device in ("cpu", "mps") else len(gpus())
-    yield from about_processes(runtime.processes, count, _cores())
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    yield from about_processes(runtime.processes, count, cores())
 
 
 def about_processes(processes: int, count: int, cores: int) -> Iterator[Finding]:

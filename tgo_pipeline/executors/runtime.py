@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.devices import resolve_device
+from tgo_pipeline.devices import cores, resolve_device
 from tgo_pipeline.formats.limits import IMAGES
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
     What `device` and `threads` state is kept.
     """
     import dataclasses
-    import os
 
     import torch
 
@@ -42,5 +41,5 @@ def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
     if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         device = f"cuda:{rank % torch.cuda.device_count()}"
     if threads is None:
-        threads = max(1, (os.cpu_count() or 1) // runtime.processes)
+        threads = max(1, cores() // runtime.processes)
     return dataclasses.replace(runtime, device=device, threads=threads)

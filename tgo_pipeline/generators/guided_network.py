@@ -22,8 +22,8 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.sample import out_of_memory
 
 log = logging.getLogger("tgo")
 Kind = Literal["pgd", "cpgd"]
@@ -135,7 +135,7 @@ class GuidedNetwork(nn.Module):
             try:
                 return [output for part in parts for output in self._call(part, args, kwargs)]
             except RuntimeError as error:
-                if size == 1 or not out_of_memory(error):
+                if size == 1 or not is_out_of_memory(error):
                     raise
                 self._take_fewer(size - 1)
 

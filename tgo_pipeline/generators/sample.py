@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Sampler:
             try:
                 batch = self._draw(prompts[start:end], seeds[start:end])
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._halve(error)
                 continue
@@ -87,18 +88,6 @@ class Sampler:
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: a class of its own on CUDA, a message on the CPU and on MPS."""
-    import torch
-
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )
 
 
 def png(image: Image) -> bytes:

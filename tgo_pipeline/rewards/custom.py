@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import find
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.engine.batching import is_out_of_memory
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
 """RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""

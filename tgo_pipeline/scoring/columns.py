@@ -7,7 +7,6 @@ says what its parts are and how one is written; the rewards, the networks and th
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tgo_pipeline.devices import cores
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards.specs import Spec
 
@@ -156,13 +156,14 @@ class ColumnScorer:
     def _scorer(self, names: Sequence[str]) -> Scorer:
         from tgo_pipeline.rewards.engine.scorer import Scorer
 
-        cores, runtime = os.cpu_count() or 1, self._runtime
-        workers = max(1, cores // runtime.processes - 1) if self._device.type != "cpu" else 0
+        runtime = self._runtime
+        share = max(1, cores() // runtime.processes)
+        workers = max(1, share - 1) if self._device.type != "cpu" else 0
         return Scorer(
             {name: self.load(name) for name in names},
             batch_size=runtime.score_batch_size,
             workers=workers if runtime.workers is None else runtime.workers,
-            threads=max(1, cores // runtime.processes),
+            threads=share,
         )
 
 

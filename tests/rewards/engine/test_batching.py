@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from tests.rewards.tiny import picture
+from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.rewards.aesthetic import Aesthetic
-from tgo_pipeline.rewards.engine.batching import ON_CPU, BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.engine.batching import ON_CPU, BatchSize
 from tgo_pipeline.rewards.engine.scorer import Scorer
 
 EACH_BYTES = 64 * 2**20

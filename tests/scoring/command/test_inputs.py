@@ -14,6 +14,7 @@ import pytest
 
 from tests.scoring.command.conftest import Tgo, expected, picture, scores, write_pictures
 from tests.scoring.command.process import peak_bytes
+from tgo_pipeline.devices import cores
 from tgo_pipeline.rewards.engine.workers import CHUNK, MAX_WORKERS
 from tgo_pipeline.scoring.command.run import ON_CPU
 
@@ -231,7 +232,7 @@ def test_the_output_of_an_earlier_call_is_no_input(
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     """Three times as many images as may be under way at once take no more memory."""
-    under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, os.cpu_count() or 1)
+    under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, cores())
     picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
     (tmp_path / "own_width.py").write_text(
         "def width(images, prompts):\n    return [i.width for i in images]\n"

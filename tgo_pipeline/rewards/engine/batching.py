@@ -14,15 +14,6 @@ FIRST_ON_GPU = 8
 MOST = 256
 SHARE = 0.6
 """Part of the free memory of a GPU that the images of one batch may take."""
-_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "_status_alloc_failed")
-"""What torch, the allocators, and NVIDIA's libraries say."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(message in str(error).lower() for message in _MESSAGES)
 
 
 class BatchSize:

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tgo_pipeline.devices import to_device
+from tgo_pipeline.devices import is_out_of_memory, to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.engine.batching import BatchSize, is_out_of_memory
+from tgo_pipeline.rewards.engine.batching import BatchSize
 from tgo_pipeline.rewards.engine.images import ImageInput, check_input
 from tgo_pipeline.rewards.engine.scorable import Scorable
 from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer

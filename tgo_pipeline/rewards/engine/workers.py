@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
+from tgo_pipeline.devices import cores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
@@ -97,7 +98,7 @@ class Preparer:
     def __init__(self, preparations: Iterable[Any], workers: int = 0, threads: int | None = None) -> None:
         self.preparations = tuple(preparations)
         self.workers = workers
-        self._threads = min(MAX_WORKERS, threads or os.cpu_count() or 1)
+        self._threads = min(MAX_WORKERS, threads or cores())
         self._pool: Executor | None = None
 
     def __enter__(self) -> Self:
