@@ -94,7 +94,7 @@ def unet_config(architecture: str, size: str) -> dict[str, Any]:
 
 def build_pipeline(architecture: str, size: str, device: torch.device) -> Any:
     """The whole pipeline of the library, the same weights at every call."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         parts = _parts(architecture, size)
     if architecture == SD15:

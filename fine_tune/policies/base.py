@@ -207,7 +207,7 @@ def _attach(network: Any, policy: type[Policy], params: FineTuneParams, seed: in
         init_lora_weights="gaussian",
         target_modules=targets,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # without, torch would open every GPU
         torch.manual_seed(derive_seed(seed, "lora", "adapter"))
         try:
             network.add_adapter(config)

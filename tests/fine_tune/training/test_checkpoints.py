@@ -31,6 +31,13 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     assert loaded.weights["w"].tolist() == [7.0] * 3 and loaded.optimizer["exp_avg.w"].tolist() == [1.0] * 3
 
 
+def test_a_checkpoint_before_the_first_update_comes_back(tmp_path: Path) -> None:
+    """With fp16 the first steps may overflow, and change nothing: there are no moments yet."""
+    Checkpoints(tmp_path, Mark("mark")).save(State(1, {"w": torch.ones(3)}, {}, {"scale": 2.0}))
+    loaded = Checkpoints(tmp_path, Mark("mark")).load()
+    assert loaded is not None and loaded.optimizer == {} and loaded.weights["w"].tolist() == [1.0] * 3
+
+
 def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, Mark("mark"))
     for step in (2, 4, 100000):

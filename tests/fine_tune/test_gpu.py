@@ -1,0 +1,67 @@
+"""Trainings of every family on a GPU, which is pretended, and what is drawn meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fine_tune import stage
+from tests.fine_tune import world
+from tests.pretended_gpu import pretended
+from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
+from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
+from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
+from tgo_pipeline.generators.stage import generate_folder
+
+Places = dict[str, Path]
+SIZE = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
+DRAWN = {"validation": {"every": 1, "prompts": 2}}
+ANEW = {"reestimate": {"prompts": 3, "images_per_prompt": 2}, "batch_size": 24}
+CASES: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (tiny_diffusion_pipeline, {"method": "lora", "objective": "dpo", **DRAWN}),
+    (tiny_diffusion_pipeline, {"objective": "cpgd", "method": "lora", "guidance": {"strength": 2.0}}),
+    (tiny_diffusion_pipeline, {"precision": "bf16", **ANEW}),
+    (tiny_sdxl_pipeline, {"method": "lora", "precision": "bf16", **DRAWN}),
+    (tiny_sd3_pipeline, {"method": "lora", "precision": "fp16", "ema": 0.9, **DRAWN}),
+    (tiny_flux_pipeline, {"method": "lora", "precision": "bf16", **DRAWN}),
+    (tiny_amused_pipeline, {"draws": 2, "precision": "bf16", **DRAWN}),
+    (tiny_meissonic_pipeline, {"method": "lora", "objective": "kto", **DRAWN}),
+]
+IDS = [f"{write.__name__}-{'-'.join(map(str, changes.values()))[:24]}" for write, changes in CASES]
+
+
+@pytest.mark.parametrize(("write", "changes"), CASES, ids=IDS)
+def test_it_trains_and_draws_on_its_gpu(
+    write: Callable[..., Any],
+    changes: dict[str, Any],
+    places: Places,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = write(tmp_path / "model")
+    settings = {"steps": 2, "checkpoint_every": 1, "batch_size": 4, "learning_rate": 1e-6, **changes}
+    params = world.params(model, SIZE, **settings)
+    params = replace(params, runtime=replace(params.runtime, device="cuda:1", workers=0))
+    expected = torch.device("cuda:1")
+    with pretended(monkeypatch) as machine:
+        stage.run(params, world.workspace(places))
+    assert machine.used.keys() == machine.asked | {expected} == {expected}
+    with pretended(monkeypatch) as machine:
+        generate_folder(
+            tmp_path / "drawn",
+            [("p", "picture number 1")],
+            split="train",
+            model=str(places["model"]),
+            revision=None,
+            params=params.generate,
+            images_per_prompt=2,
+            seed=0,
+            purpose="generate",
+            runtime=params.runtime,
+        )
+    assert machine.used.keys() == {expected}
