@@ -27,6 +27,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.objectives import ModuleGuidanceParams
 from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
@@ -267,7 +268,7 @@ def make_model(job: Job) -> tuple[str, dict[str, float]]:
     mark = fingerprint(guidance=guidance, parts=places, **own)
     folder = job.home / "guided" / mark[:10]
     folder.mkdir(parents=True, exist_ok=True)
-    described = describe(job.params, mark) | places | own
+    described = describe(job.params, Mark(mark)) | places | own
     (folder / "tgo.json").write_text(json.dumps(described, indent=2) + "\n")
     return str(folder), metrics
 

@@ -118,7 +118,8 @@ def ask(name: str, checkpoints: Path, request: dict[str, Any], out: Path) -> dic
     """Everything about one reward; the prepared images go to a file in `out`."""
     start = time.perf_counter()
     questions = Questions(load(name, checkpoints), request["images"], request["prompts"])
-    np.savez(out / f"{name.replace('/', '-')}.npz", **questions.prepared())
+    prepared: dict[str, Any] = questions.prepared()
+    np.savez(out / f"{name.replace('/', '-')}.npz", **prepared)
     rows = questions.pairs()
     answer = {"tokens": questions.tokens(), "ranks": questions.ranks(), "pairs": rows}
     answer["seconds"] = time.perf_counter() - start

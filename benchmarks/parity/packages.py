@@ -5,6 +5,9 @@
 Nothing is downloaded: the packages find the files of `checkpoints.py` in a hub cache made of links.
 """
 
+# pyright: reportMissingImports=false
+# the official packages have an environment of their own
+
 from __future__ import annotations
 
 import functools

@@ -4,6 +4,9 @@ Run with a Python that has imscore 0.0.11 and transformers < 5, and the hub cach
 a second form, the same calls under float16 autocast.
 """
 
+# pyright: reportMissingImports=false
+# the official packages have an environment of their own
+
 from __future__ import annotations
 
 import contextlib
