@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 GPUS = 2
@@ -129,11 +129,7 @@ class Machine(TorchDispatchMode):
 
 def _present() -> Machine:
     """The machine that is pretended now."""
-    return next(
-        each
-        for each in torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-        if isinstance(each, Machine)
-    )
+    return next(each for each in _get_current_dispatch_mode_stack() if isinstance(each, Machine))
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any], machine: Machine | None = None) -> Any:

@@ -228,6 +228,7 @@ def _relabel(
     import pyarrow as pa
 
     from tgo_pipeline.storage.tables import LABELS, read_metadata, read_table, write_table
+    from tgo_pipeline.storage.writing import atomic
 
     tables = {file: read_table(file, LABELS) for file in sorted(folder.glob("*.parquet"))}
     whole = pa.concat_tables(table.replace_schema_metadata() for table in tables.values())
@@ -240,9 +241,9 @@ def _relabel(
             kind, position = LABELS.field(name).type, table.schema.get_field_index(name)
             table = table.set_column(position, LABELS.field(name), pa.array(values[rows], kind))
         metadata = read_metadata(file)
-        write_table(
-            table, file, metadata | {"fingerprint": fingerprint(of=metadata["fingerprint"], change=mark)}
-        )
+        metadata |= {"fingerprint": fingerprint(of=metadata["fingerprint"], change=mark)}
+        with atomic(file) as temporary:
+            write_table(table, temporary, metadata)
 
 
 def make_model(job: Job) -> tuple[str, dict[str, float]]:
