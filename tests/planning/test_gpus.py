@@ -41,6 +41,16 @@ def test_every_device_has_its_source_and_is_found_by_its_name_in_any_case() -> N
     [
         ("NVIDIA H200", "H200"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("NVIDIA A100 80GB PCIe", "A100-80"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100-PCIE"),
+        ("NVIDIA L40", "L40"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA RTX A6000", "A6000"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX6000ADA"),
+        ("NVIDIA GeForce RTX 5090", "RTX5090"),
+        ("NVIDIA B200", "B200"),
         ("NVIDIA A100-PCIE-40GB", "A100-40"),
         ("NVIDIA L40S", "L40S"),
         ("NVIDIA L4", "L4"),
@@ -56,6 +66,33 @@ def test_what_torch_calls_a_gpu_is_found_in_the_table(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
     found = device(None)
     assert (found.name, found.memory_gb) == (name, 80)
+
+
+@pytest.mark.parametrize(
+    "title", ["NVIDIA L400", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA GeForce RTX 4090 D"]
+)
+def test_a_gpu_of_another_name_is_asked_for(monkeypatch: pytest.MonkeyPatch, title: str) -> None:
+    """Not taken for one whose name is part of its own."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: title)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=20e9))
+    with pytest.raises(
+        TgoError, match=rf"{title}, is not in the table.*--gpu-tflops N .*--gpu-memory 20, or name"
+    ):
+        device(None)
+
+
+def test_a_gpu_is_described_by_its_rate_and_memory() -> None:
+    gpu = device("X9000", 200, 64)
+    assert (gpu.name, gpu.half_tflops, gpu.memory_gb) == ("X9000", 200, 64)
+    for rate, memory in ((200, None), (None, 64)):
+        with pytest.raises(TgoError, match="described by both"):
+            device(None, rate, memory)
+
+
+def test_no_two_devices_share_a_name() -> None:
+    titles = [title for each in devices().values() for title in each.calls]
+    assert len(set(titles)) == len(titles) and all(each.calls for each in devices().values())
 
 
 @pytest.mark.parametrize(

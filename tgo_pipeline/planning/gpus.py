@@ -22,7 +22,7 @@ MATRIX = 1024
 class Device:
     """A device: peak dense tera-operations a second in half precision and in float32, and its memory.
 
-    `also` are further names that torch has for it, without spaces.
+    `calls` are the names that torch has for it.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Device:
     single_tflops: float
     memory_gb: float | None
     source: str
-    also: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         positive(half_tflops=self.half_tflops, single_tflops=self.single_tflops, memory_gb=self.memory_gb)
@@ -73,11 +73,16 @@ def devices() -> Mapping[str, Device]:
     return {each.name: each for each in _file().devices}
 
 
-def device(name: str | None) -> Device:
+def device(name: str | None, tflops: float | None = None, memory_gb: float | None = None) -> Device:
     """A device of the table, `cpu` for this machine's processor, by default what torch finds here.
 
-    Raises `TgoError` for another name.
+    With `tflops`, a peak in half precision, it is any other one of that name with so much memory. Raises `TgoError` for
+    a name that neither the table nor these describe.
     """
+    if tflops is not None:
+        return _described(name, tflops, memory_gb)
+    if memory_gb is not None:
+        raise TgoError("--gpu-memory is given without --gpu-tflops: a GPU is described by both.")
     if name is None:
         return _here()
     if name.lower() == "cpu":
@@ -87,8 +92,23 @@ def device(name: str | None) -> Device:
     if found is None:
         close = difflib.get_close_matches(name.upper(), known, n=2)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise TgoError(f"no GPU is known as {name!r}.{hint} Known: {', '.join(known)}, cpu.")
+        raise TgoError(
+            f"no GPU is known as {name!r}.{hint} Known: {', '.join(known)}, cpu. Describe another one with "
+            "--gpu-tflops (dense, half precision, as its data sheet says) and --gpu-memory (GB)."
+        )
     return known[found]
+
+
+def _described(name: str | None, tflops: float, memory_gb: float | None) -> Device:
+    """A device by what its data sheet says; float32 at the rate of most GPUs with matrix units, a quarter."""
+    if memory_gb is None:
+        raise TgoError("--gpu-tflops is given without --gpu-memory: a GPU is described by both.")
+    return Device(name or "GPU", tflops, tflops / 4, memory_gb, "as it was described")
+
+
+def called(title: str) -> Device | None:
+    """The device that torch calls so, None if the table lacks it."""
+    return next((each for each in devices().values() if title in each.calls), None)
 
 
 def _here() -> Device:
@@ -97,12 +117,12 @@ def _here() -> Device:
     if not torch.cuda.is_available():
         return _processor()
     title, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 1e9
-    plain, table = title.replace(" ", ""), devices().values()
-    known = next((each for each in table if any(sign in plain for sign in each.also)), None)
-    known = known or next((each for each in table if each.name in plain), None)
+    known = called(title)
     if known is None:
         raise TgoError(
-            f"this machine's {title} is not in the table: name a GPU, one of {', '.join(devices())}."
+            f"this machine's GPU, {title}, is not in the table: describe it with --gpu-tflops N (dense, half "
+            f"precision, as its data sheet says) and --gpu-memory {memory:.0f}, or name one that is like it (--gpu: "
+            f"{', '.join(devices())})."
         )
     return replace(known, memory_gb=memory)
 
