@@ -384,6 +384,21 @@ def test_shards_of_other_tools_are_fingerprinted_by_content(generations: Path, w
     assert plan(generations, rewards)[0].fingerprint != first
 
 
+def test_images_that_another_tool_compressed_score_the_same(
+    generations: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tgo")
+    score(generations, sources(weights, "clip"))
+    assert "compressed within their tables" not in caplog.text
+    other = shutil.copytree(generations, tmp_path / "other" / "generations")
+    for path in other.glob("*.parquet"):
+        pq.write_table(pq.read_table(path), path)
+    score(other, sources(weights, "clip"))
+    assert caplog.text.count(f"{other}: images are compressed within their tables") == 1
+    folders = [folder.parent / "scores" for folder in (generations, other)]
+    assert read_folder(folders[0]).equals(read_folder(folders[1]))
+
+
 def test_a_sample_without_prompt_is_named(generations: Path, weights: Path) -> None:
     table = pq.read_table(generations / shard(0))
     prompts = pa.array(["a", None, "b", "c"])

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tgo_pipeline.formats.parquet_values import StoredValue
+
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 MODEL = "model"
@@ -18,6 +20,10 @@ END = sys.maxsize
 """Where the rows of a source end at the latest: a stream does not know before it is read."""
 GAP = 256
 """So many unwanted rows are read past before a sequence is opened again behind them."""
+
+
+Content = Path | StoredValue | bytes | None
+"""An image, or where it lies: a file, or a place in a table; None where it is missing."""
 
 
 class Row(NamedTuple):
@@ -30,7 +36,7 @@ class Row(NamedTuple):
 
     place: int
     image: str
-    content: Path | bytes | None
+    content: Content
     prompt: str | None
     names: tuple[str, ...] = ()
     uid: str | None = None

@@ -13,6 +13,7 @@ from tgo_pipeline import images
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
+from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.images.base import ImageSource, Row, listing, printable, states
 from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
@@ -191,6 +192,8 @@ def _image(item: Item) -> tuple[bytes | None, str | None]:
             f"the image {item.row.image!r} is not where it was listed any more: its source has changed meanwhile; run "
             "again."
         )
+    if isinstance(row.content, StoredValue):
+        return row.content.read(), row.path
     if not isinstance(row.content, Path):
         return row.content, row.path
     try:

@@ -13,10 +13,12 @@ from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.formats.files import require_regular
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.formats.parquet_files import explained
+from tgo_pipeline.formats.parquet_values import StoredValue, locate
 from tgo_pipeline.formats.spelling import on_disk
 from tgo_pipeline.images.base import (
     FILE_NAME,
     MODEL,
+    Content,
     Cursor,
     ImageSource,
     Row,
@@ -140,10 +142,10 @@ class ImageTable(ImageSource):
             captioned=self._prompt is not None,
         )
 
-    def _content(self, value: Any) -> tuple[str | None, Path | bytes | None]:
+    def _content(self, value: Any) -> tuple[str | None, Content]:
         """The path that a cell of the image column names, and the image: bytes, or a file beside the table."""
         path, data = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
-        if isinstance(path, bytes):
+        if isinstance(path, (bytes, StoredValue)):
             return None, path
         if self._importing and (self._of_paths or (data is None and path)):
             self._require_image(path)
@@ -164,6 +166,7 @@ class ParquetFile(ImageTable):
     def __init__(self, path: str, columns: Columns) -> None:
         with self._opened(path) as file:
             schema, self._metadata = file.schema_arrow, file.metadata
+        self._located: tuple[list[StoredValue | None] | None] | None = None
         super().__init__(path, schema, self._metadata.num_rows, columns)
 
     def _opened(self, path: str) -> pq.ParquetFile:
@@ -175,7 +178,32 @@ class ParquetFile(ImageTable):
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         with self._opened(self._path) as file:
-            yield from parquet.rows_from(file, start, columns)
+            if self._image in columns and not self.files and (places := self._places(file)) is not None:
+                yield from self._with_places(file, start, columns, places)
+            else:
+                yield from parquet.rows_from(file, start, columns)
+
+    def _places(self, file: pq.ParquetFile) -> list[StoredValue | None] | None:
+        """Where the bytes of each image lie in the file, if they can be read there."""
+        if self._located is None:
+            struct = parquet.is_struct(file.schema_arrow.field(self._image).type)
+            column = f"{self._image}.bytes" if struct else self._image
+            self._located = (locate(file, Path(self._path), column),)
+        return self._located[0]
+
+    def _with_places(
+        self, file: pq.ParquetFile, start: int, columns: Sequence[str], places: Sequence[StoredValue | None]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows with places in their file instead of bytes, which are not read here."""
+        kind = file.schema_arrow.field(self._image).type
+        struct = parquet.is_struct(kind)
+        others = [name for name in columns if name != self._image]
+        if struct and kind.get_field_index("path") >= 0:
+            others.append(f"{self._image}.path")
+        records = parquet.rows_from(file, start, others) if others else itertools.repeat({})
+        for place, record in zip(itertools.islice(places, start, None), records, strict=False):
+            image = {**(record.get(self._image) or {}), "bytes": place} if struct else place
+            yield {**record, self._image: image}
 
     def _holds_no_bytes(self, field: pa.Field) -> bool:
         if not has_bytes(field.type):

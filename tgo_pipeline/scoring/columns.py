@@ -11,7 +11,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tgo_pipeline.devices import cores
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from tgo_pipeline.images.base import Content
     from tgo_pipeline.rewards.base import Reward
     from tgo_pipeline.rewards.engine.scorer import ScoredBatch, Scorer
 
@@ -37,10 +37,10 @@ class ColumnTask(ABC):
         self._rows: int | None = None
 
     @abstractmethod
-    def rows(self) -> Iterator[tuple[Path | bytes | None, str] | None]:
+    def rows(self) -> Iterator[tuple[Content, str] | None]:
         """The image and the prompt of each row; None for a row that is not to be scored."""
 
-    def samples(self) -> Iterator[tuple[Path | bytes | None, str]]:
+    def samples(self) -> Iterator[tuple[Content, str]]:
         """What the rewards get."""
         count = 0
         for row in self.rows():
@@ -134,7 +134,7 @@ class ColumnScorer:
             while waiting and waiting[0].complete:
                 written.append(write(waiting.popleft()))
 
-        def parts() -> Iterator[Iterator[tuple[Path | bytes | None, str]]]:
+        def parts() -> Iterator[Iterator[tuple[Content, str]]]:
             for task in tasks:
                 write_complete()  # no batch comes of a part whose rows are all kept
                 waiting.append(task)

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from tgo_pipeline.formats.parquet_values import StoredValue
+
 log = logging.getLogger("tgo")
 COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
 PARTIAL = "partial"
 """The fingerprint of a shard that lacks columns still: rewards that do not fit into memory together come in turn."""
-READ_ROWS = 32
-"""Images in memory at a time."""
+READ_ROWS = 1024
+"""Prompts in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,12 @@ class ShardTask(ColumnTask):
         self.started_s = time.monotonic()
         self._generations = generations
 
-    def rows(self) -> Iterator[tuple[bytes | None, str]]:
-        """Every image, a few in memory at a time, with its prompt."""
-        from tgo_pipeline.storage.tables import stream_rows
+    def rows(self) -> Iterator[tuple[StoredValue | bytes | None, str]]:
+        """Every image, or where it lies, with its prompt."""
+        from tgo_pipeline.storage.tables import stream_images, stream_rows
 
-        for row in stream_rows(self._generations, ["image", "prompt"], READ_ROWS):
-            yield row["image"] and row["image"]["bytes"], row["prompt"]
+        prompts = (row["prompt"] for row in stream_rows(self._generations, ["prompt"], READ_ROWS))
+        return zip(stream_images(self._generations), prompts, strict=True)
 
 
 def _still_valid(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.formats import json_text
+from tgo_pipeline.formats import json_text, parquet_values
 from tgo_pipeline.formats.parquet_files import each, explained
+from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.sink import Sink
@@ -21,6 +24,9 @@ from tgo_pipeline.storage.sink import Sink
 if TYPE_CHECKING:
     import polars as pl
 
+log = logging.getLogger("tgo")
+IMAGES_AT_ONCE = 32
+"""Images in memory at a time, where their bytes have to be read here."""
 ROW_GROUP_BYTES = 64 * 1024**2
 """What a reader holds at once: Arrow decodes whole pages, so memory follows the largest row group (docs/LOG.md)."""
 LABEL_NAMES = ("negative", "positive")
@@ -235,6 +241,27 @@ def stream_rows(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[
             with explained(path, RERUN):
                 records = batch.to_pylist()
             yield from records
+
+
+def stream_images(path: Path) -> Iterator[StoredValue | bytes | None]:
+    """The images of a shard: where the bytes of each lie, for whoever decodes it, or the bytes where a table of another
+    program compresses them. Raises `TgoError` as `read_table`.
+    """
+    with open_parquet(path) as file:
+        places = parquet_values.locate(file, path, "image.bytes")
+    if places is not None:
+        yield from places
+        return
+    _say_compressed(path.parent)
+    for row in stream_rows(path, ["image"], IMAGES_AT_ONCE):
+        yield row["image"] and row["image"]["bytes"]
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _say_compressed(folder: Path) -> None:
+    log.info(
+        "%s: images are compressed within their tables, and read by one process for all decoders", folder
+    )
 
 
 @contextlib.contextmanager

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.rewards import tiny
 from tests.rewards.tiny import picture
 from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.rewards.aesthetic import Aesthetic
-from tgo_pipeline.rewards.engine.batching import ON_CPU, BatchSize
+from tgo_pipeline.rewards.engine.batching import FIRST_ON_GPU, ON_CPU, BatchSize
 from tgo_pipeline.rewards.engine.scorer import Scorer
 
 EACH_BYTES = 64 * 2**20
@@ -115,3 +118,44 @@ def test_on_a_gpu_the_batch_grows_to_what_fits() -> None:
     scorer = Scorer({"aesthetic": reward})
     scorer.score([picture(32, 32)] * 64, [""] * 64)
     assert scorer.batch_size.current > 8
+
+
+class Measured(BatchSize):
+    """A size that is measured with the first batch, as on a GPU; 40 images fit."""
+
+    def __init__(self) -> None:
+        super().__init__(None, [CPU])
+        self.known, self.current = False, FIRST_ON_GPU
+
+    @contextlib.contextmanager
+    def measure(self, count: int) -> Iterator[None]:
+        yield
+        self.known, self.current = True, 40
+
+
+def test_the_measured_size_is_that_of_the_second_batch() -> None:
+    reward = tiny.build("aesthetic")
+    sizes: list[int] = []
+    reward.encode_images = lambda pixels: sizes.append(len(pixels)) or pixels[:, 0, 0, :1]  # type: ignore[method-assign]
+    reward.combine = lambda images, prompts: images[:, 0]  # type: ignore[method-assign]
+    image = picture(32, 32)
+    with Scorer({"aesthetic": reward}, threads=2) as scorer:
+        scorer.batch_size = Measured()
+        scores = scorer.score([image] * 600, [""] * 600).columns["aesthetic"]
+    assert np.unique(scores).size == 1
+    assert sum(sizes) == 600
+    assert sizes[0] == FIRST_ON_GPU
+    assert set(sizes[1:6]) == {32}, "chunks of 16 that were cut before the measure"
+    assert sizes.count(40) >= 8
+    assert len(sizes) <= 20
+
+
+def test_batches_are_cut_as_they_are_stated() -> None:
+    assert list(BatchSize(40, []).cut(100, 16)) == [
+        *((0, 16, 40), (16, 32, 40), (32, 40, 40)),
+        *((40, 56, 80), (56, 72, 80), (72, 80, 80)),
+        *((80, 96, 100), (96, 100, 100)),
+    ]
+    assert list(Measured().cut(30, 16)) == [(0, 8, 8), (8, 24, 30), (24, 30, 30)]
+    assert BatchSize(40, []).block(256) == 240
+    assert BatchSize(1000, []).block(256) == 1000

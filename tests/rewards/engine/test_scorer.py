@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -16,11 +17,13 @@ from PIL import Image
 from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore
 from tgo_pipeline.rewards.engine.scorer import BLOCK, Scorer, score_all, share_towers
 from tgo_pipeline.rewards.engine.workers import prepare_chunk
+from tgo_pipeline.storage.tables import IMAGE, stream_images, write_table
 
 NAMES = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
 PROMPTS = ["a red cat", "blue cats", "a red cat", "a red cat", "blue cats"]
@@ -165,6 +168,20 @@ def test_processes_score_as_threads_do(images: list[bytes], rewards: dict[str, N
     processes = score_all(rewards, images, PROMPTS, workers=1)
     for name in NAMES:  # a process resizes with one thread
         np.testing.assert_allclose(threads.columns[name], processes.columns[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_in_a_file_score_as_their_bytes_to_the_bit(
+    images: list[bytes], rewards: dict[str, NetworkReward], tmp_path: Path, workers: int
+) -> None:
+    table = pa.table({"image": [{"bytes": image, "path": None} for image in images]})
+    write_table(table.cast(pa.schema([("image", IMAGE)])), tmp_path / "a.parquet", {})
+    places = list(stream_images(tmp_path / "a.parquet"))
+    assert {type(place) for place in places} == {StoredValue}
+    with Scorer(rewards, batch_size=3, workers=workers, threads=1) as scorer:
+        expected, found = scorer.score(images, PROMPTS), scorer.score(places, PROMPTS)
+    for name in NAMES:
+        np.testing.assert_array_equal(found.columns[name], expected.columns[name])
 
 
 def test_a_part_scores_the_same_to_the_bit_whatever_came_before(

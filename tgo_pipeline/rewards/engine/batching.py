@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Collection, Iterator
 
 import torch
@@ -21,13 +22,32 @@ class BatchSize:
 
     def __init__(self, fixed: int | None, devices: Collection[torch.device]) -> None:
         self._devices = [device for device in devices if device.type == "cuda"]
-        self._measured = fixed is not None or not self._devices
+        self.known = fixed is not None or not self._devices
+        """Whether the size was stated or measured: else `current` is that of the first batch."""
         self.current = fixed or (FIRST_ON_GPU if self._devices else ON_CPU)
+        self.most = self.current if self.known else MOST
+        """The largest that it can become."""
+
+    def block(self, least: int) -> int:
+        """A number of images that whole batches fill, of about `least`."""
+        return self.current * max(1, least // self.current)
+
+    def cut(self, count: int, most: int) -> Iterator[tuple[int, int, int]]:
+        """Cut `count` images into chunks of at most `most` that fill batches: start, stop, and the end of the batch.
+
+        While the size is not known only the first batch is cut out; chunks behind it become batches of any size.
+        """
+        sizes = itertools.repeat(self.current) if self.known else iter((self.current, count))
+        start = 0
+        while start < count:
+            end = min(count, start + next(sizes))
+            yield from ((first, min(end, first + most), end) for first in range(start, end, most))
+            start = end
 
     @contextlib.contextmanager
     def measure(self, count: int) -> Iterator[None]:
         """Learn from `count` images scored inside, once."""
-        if self._measured:
+        if self.known:
             yield
             return
         before = {device: torch.cuda.memory_allocated(device) for device in self._devices}
@@ -35,11 +55,11 @@ class BatchSize:
             torch.cuda.reset_peak_memory_stats(device)
         yield
         self.current = min(self._fitting(device, before[device], count) for device in self._devices)
-        self._measured = True
+        self.known = True
 
     def shrink(self, size: int) -> None:
         """Use no more than `size` images from here on."""
-        self._measured = True
+        self.known = True
         self.current = min(self.current, size)
         if self._devices:
             torch.cuda.empty_cache()

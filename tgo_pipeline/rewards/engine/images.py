@@ -14,19 +14,20 @@ from PIL import Image
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
+from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.rewards.engine.decode import UnreadableImage, decoded, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    ImageInput = Image.Image | str | os.PathLike[str] | bytes | np.ndarray | Tensor | None
+    ImageInput = Image.Image | str | os.PathLike[str] | StoredValue | bytes | np.ndarray | Tensor | None
 else:
     ImageInput = Any
 
 
 def check_input(image: ImageInput, row: int) -> None:
     """Raise `TgoError` if the `row`-th image given is of a kind that holds no image."""
-    if image is None or isinstance(image, (Image.Image, str, os.PathLike, bytes)):
+    if image is None or isinstance(image, (Image.Image, str, os.PathLike, StoredValue, bytes)):
         return
     kind = type(image).__name__
     array = isinstance(image, np.ndarray)
@@ -57,8 +58,9 @@ def opened(image: ImageInput) -> Iterator[Image.Image]:
     if image is None or isinstance(image, bytes):
         with decoded(image) as found:
             yield found
-    elif isinstance(image, (str, os.PathLike)):
-        with decoded(read_file(image)) as found:
+    elif isinstance(image, (str, os.PathLike, StoredValue)):
+        data = image.read() if isinstance(image, StoredValue) else read_file(image)
+        with decoded(data) as found:
             yield found
     else:
         yield to_rgb(image if isinstance(image, Image.Image) else _from_pixels(image))

@@ -21,6 +21,7 @@ from tgo_pipeline.devices import is_out_of_memory, to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.engine.batching import BatchSize
 from tgo_pipeline.rewards.engine.images import ImageInput, check_input
+from tgo_pipeline.rewards.engine.ring import joined
 from tgo_pipeline.rewards.engine.scorable import Scorable
 from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer
 
@@ -58,16 +59,33 @@ class _Prompts:
 
 
 @dataclass
-class _Batch:
-    """Samples of one part that the networks see together, and the place of each one's prompt."""
+class _Samples:
+    """Samples of one part that a worker prepares together, and the place of each one's prompt.
+
+    So many samples are `following` them in the same batch, as far as its size is known. Those after the `last` of a
+    block have other prompts.
+    """
 
     part: int
     places: np.ndarray
     prompts: _Prompts
+    following: int
+    last: bool
+
+
+@dataclass
+class _Batch:
+    """Samples that the networks see together, prepared."""
+
+    samples: list[_Samples] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)
 
-    def complete(self) -> bool:
-        return sum(len(chunk.errors) for chunk in self.chunks) == len(self.places)
+    def __len__(self) -> int:
+        return sum(len(samples.places) for samples in self.samples)
+
+    def add(self, samples: _Samples, chunk: Chunk) -> None:
+        self.samples.append(samples)
+        self.chunks.append(chunk)
 
 
 def score_all(
@@ -140,7 +158,10 @@ class Scorer:
         devices = {reward.device for reward in self.rewards.values()}
         self.batch_size = BatchSize(batch_size, devices)
         preparations = dict.fromkeys(reward.preprocessing for reward in self.rewards.values())
-        self._preparer = Preparer(preparations, workers, threads)
+        self._on_gpu = any(device.type == "cuda" for device in devices)
+        self._preparer = Preparer(
+            preparations, workers, threads, batch=self.batch_size.most, on_gpu=self._on_gpu
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -178,35 +199,43 @@ class Scorer:
         """
         # Scores are fetched one batch late, so that a GPU has the next one before it ends this.
         waiting: deque[tuple[int, Callable[[], ScoredBatch]]] = deque()
-        for batch, chunk in self._preparer.stream(self._chunks(parts)):
-            batch.chunks.append(chunk)
-            if not batch.complete():
-                continue
-            waiting.append((batch.part, self._launch(batch)))
+        for batch in self._batches(parts):
+            waiting.append((batch.samples[0].part, self._launch(batch)))
             if len(waiting) > 1:
                 part, fetch = waiting.popleft()
                 yield part, fetch()
         for part, fetch in waiting:
             yield part, fetch()
 
-    def _chunks(self, parts: Iterable[Iterable[Sample]]) -> Iterator[tuple[_Batch, list[ImageInput]]]:
-        """Cut samples into batches, and batches into what a worker prepares at a time; encodes the prompts."""
+    def _batches(self, parts: Iterable[Iterable[Sample]]) -> Iterator[_Batch]:
+        """Prepared samples, as many as the networks see at once by now: those that were cut before memory was measured
+        fill batches of the measured size, too."""
+        batch = _Batch()
+        prepared = self._preparer.stream(self._chunks(parts), lambda samples: samples.following)
+        for samples, chunk in prepared:
+            if len(batch) and len(batch) + len(samples.places) > self.batch_size.current:
+                yield batch
+                batch = _Batch()
+            batch.add(samples, chunk)
+            if samples.last or len(batch) >= self.batch_size.current:
+                yield batch
+                batch = _Batch()
+
+    def _chunks(self, parts: Iterable[Iterable[Sample]]) -> Iterator[tuple[_Samples, list[ImageInput]]]:
+        """Cut samples into what a worker prepares at a time; encodes the prompts."""
         for number, samples in enumerate(parts):
             prompts = _Prompts({}, {})
             row = 0
             samples = iter(samples)
-            size = self.batch_size.current
-            while block := list(itertools.islice(samples, size * max(1, BLOCK // size))):
+            while block := list(itertools.islice(samples, self.batch_size.block(BLOCK))):
                 for place, (image, _) in enumerate(block):
                     check_input(image, row + place)
                 row += len(block)
                 prompts = self._encode_prompts([prompt for _, prompt in block], prompts)
-                for start in range(0, len(block), size):
-                    some = block[start : start + size]
-                    batch = _Batch(number, np.array([prompts.places[prompt] for _, prompt in some]), prompts)
-                    for first in range(0, len(some), CHUNK):
-                        yield batch, [image for image, _ in some[first : first + CHUNK]]
-                size = self.batch_size.current
+                places = np.array([prompts.places[prompt] for _, prompt in block])
+                for start, stop, end in self.batch_size.cut(len(block), CHUNK):
+                    cut = _Samples(number, places[start:stop], prompts, end - stop, last=stop == len(block))
+                    yield cut, [image for image, _ in block[start:stop]]
 
     @torch.inference_mode()
     def _encode_prompts(self, prompts: Sequence[str], known: _Prompts) -> _Prompts:
@@ -227,11 +256,14 @@ class Scorer:
         errors = list(itertools.chain.from_iterable(chunk.errors for chunk in batch.chunks))
         rows = np.flatnonzero([error is None for error in errors])
         pixels, shared = _join(batch.chunks)
-        places = batch.places[rows]
-        parts = self._score(pixels, shared, places, batch.prompts.encoded) if len(rows) else []
+        places = np.concatenate([samples.places for samples in batch.samples])[rows]
+        encoded = batch.samples[0].prompts.encoded
+        parts = self._score(pixels, shared, places, encoded) if len(rows) else []
         copies = {
             name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.rewards if parts
         }
+        if not self._on_gpu:  # which may be copying pixels until the scores are there
+            batch.chunks.clear()
 
         def fetch() -> ScoredBatch:
             columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.rewards}
@@ -241,6 +273,7 @@ class Scorer:
                 for row in rows[~np.isfinite(found)]:
                     errors[row] = f"{name} gave {columns[name][row]}"
                     columns[name][row] = np.nan
+            batch.chunks.clear()
             return ScoredBatch(columns, errors)
 
         return fetch
@@ -303,7 +336,7 @@ def _join(chunks: Sequence[Chunk]) -> tuple[list[Any], dict[Any, int]]:
 def _concatenate(parts: Sequence[Any]) -> Any:
     if not parts or isinstance(parts[0], list):
         return list(itertools.chain.from_iterable(parts))
-    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    return torch.from_numpy(joined(parts))
 
 
 def _append(known: Any, new: Any) -> Any:

@@ -1,15 +1,19 @@
 """Decoding and resizing images ahead of the networks, in threads or in processes, with bounded memory.
 
 Images are prepared in chunks of `CHUNK`. As many chunks as the workers can use are under way at once; the source
-is not read further than that.
+is not read further than that. Processes get addresses (a path, or a place in a table) and write pixels into shared
+memory (`ring.py`); only images that are given as objects or bytes, and what a preparation without a layout makes of an
+image, are sent from one process to another.
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,23 +30,29 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
 from tgo_pipeline.rewards.engine.images import ImageInput, opened
+from tgo_pipeline.rewards.engine.ring import PixelRows, Ring, Room, SharedPixels, layouts
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 CHUNK = 16
 """Images that one worker prepares at a time."""
 MAX_WORKERS = 16
+RING_SHARE = 0.5
+"""What may lie prepared in shared memory, as a part of the memory for images (`image_memory_gb`)."""
 POLL_S = 1.0
 """How often to see whether the workers are still there."""
 
 Tag = TypeVar("Tag")
-Pixels = np.ndarray | list[Any]
+Pixels = np.ndarray | list[Any] | PixelRows
+_shared: SharedPixels | None = None
+"""In a worker process: where its pixels go."""
 
 
 @dataclass
 class Chunk:
     """Some images, prepared: why each could not be read (None if it could), and the pixels of those that could.
 
-    `pixels[shared[preparation]]` are those of a preparation, an array (n, 3, S, S), or a list where sizes differ.
+    `pixels[shared[preparation]]` are those of a preparation, an array (n, 3, S, S), or a list where sizes differ. They
+    are there as long as the chunk is.
     """
 
     errors: list[str | None]
@@ -50,8 +60,13 @@ class Chunk:
     shared: dict[Any, int]
 
 
-def prepare_chunk(images: Sequence[ImageInput], preparations: Sequence[Any]) -> Chunk:
-    """Decode each image once and prepare it in every way; preparations that give the same pixels share them."""
+def prepare_chunk(
+    images: Sequence[ImageInput], preparations: Sequence[Any], room: Room | None = None
+) -> Chunk:
+    """Decode each image once and prepare it in every way; preparations that give the same pixels share them.
+
+    In a worker process pixels go to their `room` in shared memory; without one they are sent.
+    """
     errors: list[str | None] = []
     prepared: list[dict[Any, Any]] = []
     for image in images:
@@ -62,7 +77,7 @@ def prepare_chunk(images: Sequence[ImageInput], preparations: Sequence[Any]) -> 
             errors.append(str(error))
     pixels: list[Pixels] = []
     shared: dict[Any, int] = {}
-    for preparation in preparations:
+    for number, preparation in enumerate(preparations):
         mine = [one[preparation] for one in prepared]
         same = (
             index
@@ -71,7 +86,7 @@ def prepare_chunk(images: Sequence[ImageInput], preparations: Sequence[Any]) -> 
         )
         shared[preparation] = next(same, len(pixels))
         if shared[preparation] == len(pixels):
-            pixels.append(_stack(mine))
+            pixels.append(_stack(mine, number, room))
     return Chunk(errors, pixels, shared)
 
 
@@ -86,20 +101,36 @@ def _prepare(image: ImageInput, preparations: Sequence[Any]) -> dict[Any, Any]:
     return done
 
 
-def _stack(items: list[Any]) -> Pixels:
-    if items and isinstance(items[0], torch.Tensor):
-        return torch.stack(items).numpy()
-    return items
+def _stack(items: list[Any], number: int, room: Room | None) -> Pixels:
+    if not items or not isinstance(items[0], torch.Tensor):
+        return items
+    written = _shared.write(number, room, items) if _shared is not None and room is not None else None
+    return torch.stack(items).numpy() if written is None else written
 
 
 class Preparer:
-    """Prepares images with `workers` processes, or with threads of this process if there are none."""
+    """Prepares images with `workers` processes, or with threads of this process if there are none.
 
-    def __init__(self, preparations: Iterable[Any], workers: int = 0, threads: int | None = None) -> None:
+    `batch` is the number of images that are used together at most, and `on_gpu` says whether a GPU uses them: the
+    shared memory is made for that.
+    """
+
+    def __init__(
+        self,
+        preparations: Iterable[Any],
+        workers: int = 0,
+        threads: int | None = None,
+        *,
+        batch: int = CHUNK,
+        on_gpu: bool = False,
+    ) -> None:
         self.preparations = tuple(preparations)
         self.workers = workers
         self._threads = min(MAX_WORKERS, threads or cores())
+        self._ahead = 2 * (self.workers or self._threads)
+        self._batch, self._on_gpu = batch, on_gpu
         self._pool: Executor | None = None
+        self._ring: Ring | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -111,41 +142,84 @@ class Preparer:
         """End the workers; what was not asked for yet is dropped."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        self._forget()
 
-    def stream(self, chunks: Iterable[tuple[Tag, Sequence[ImageInput]]]) -> Iterator[tuple[Tag, Chunk]]:
-        """Yield each chunk prepared, in order and with its tag, preparing the next ones meanwhile."""
-        ahead = 2 * (self.workers or self._threads)
-        waiting: deque[tuple[Tag, Future[Chunk]]] = deque()
+    def _forget(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+        self._pool = self._ring = None
+
+    def stream(
+        self,
+        chunks: Iterable[tuple[Tag, Sequence[ImageInput]]],
+        following: Callable[[Tag], int] = lambda _: 0,
+    ) -> Iterator[tuple[Tag, Chunk]]:
+        """Yield each chunk prepared, in order and with its tag, preparing the next ones meanwhile.
+
+        `following` says how many images behind a chunk are used together with it: their pixels shall lie side by side.
+        """
+        waiting: deque[tuple[Tag, Future[Chunk], Room | None]] = deque()
         try:
             for tag, images in chunks:
-                waiting.append((tag, self._submit(prepare_chunk, images, self.preparations)))
-                if len(waiting) > ahead:
+                self._start()
+                room = None if self._ring is None else self._ring.take(len(images), following(tag))
+                waiting.append((tag, self._submit(images, room), room))
+                if len(waiting) > self._ahead:
                     yield self._finished(*waiting.popleft())
             while waiting:
                 yield self._finished(*waiting.popleft())
         except BrokenExecutor as error:
-            self._pool = None
+            self._forget()
             raise TgoError(
                 f"a worker process that decodes images ended ({error}). It may have run out of memory: use fewer "
                 "`workers`, or 0 for none. A script of your own that uses workers must start its work under "
                 '`if __name__ == "__main__":`.'
             ) from error
         finally:
-            for _, future in waiting:
+            for _, future, room in waiting:
                 future.cancel()
+                if room is not None:
+                    future.add_done_callback(room.leave)  # a worker may be writing there still
 
-    def _submit(self, work: Callable[..., Chunk], *arguments: Any) -> Future[Chunk]:
-        if self._pool is None:
-            self._pool = _processes(self.workers) if self.workers else ThreadPoolExecutor(self._threads)
-        return self._pool.submit(work, *arguments)
+    def _start(self) -> None:
+        if self._pool is not None:
+            return
+        if not self.workers:
+            self._pool = ThreadPoolExecutor(self._threads)
+            return
+        # A batch is in use while the next is filled, with the chunks ahead of it, and one more on either side. Nearly a
+        # batch's room is lost at the end of the memory, since the pixels of a batch lie side by side.
+        rows = 3 * self._batch + (self._ahead + 3) * CHUNK
+        self._ring = Ring(layouts(self.preparations), rows, RING_SHARE * IMAGES.memory_gb * 1e9)
+        if self._on_gpu:
+            self._ring.register()
+        self._pool = _processes(self.workers, self._ring.pixels)
 
-    def _finished(self, tag: Tag, future: Future[Chunk]) -> tuple[Tag, Chunk]:
+    def _submit(self, images: Sequence[ImageInput], room: Room | None) -> Future[Chunk]:
+        assert self._pool is not None
+        future = self._pool.submit(prepare_chunk, images, self.preparations, room)
+        if room is not None:
+            future.add_done_callback(functools.partial(_leave_after_error, room))
+        return future
+
+    def _finished(self, tag: Tag, future: Future[Chunk], room: Room | None) -> tuple[Tag, Chunk]:
         while not future.done():
             wait_for([future], POLL_S)
             if isinstance(self._pool, ProcessPoolExecutor) and not future.done():
                 _break_if_a_worker_ended(self._pool)
-        return tag, future.result()
+        chunk = future.result()
+        if room is not None and self._ring is not None and self._ring.pixels is not None:
+            weakref.finalize(chunk, room.leave).atexit = False
+            read = self._ring.pixels.read
+            chunk.pixels = [
+                read(pixels) if isinstance(pixels, PixelRows) else pixels for pixels in chunk.pixels
+            ]
+        return tag, chunk
+
+
+def _leave_after_error(room: Room, future: Future[Chunk]) -> None:
+    if future.cancelled() or future.exception() is not None:
+        room.leave()
 
 
 def _break_if_a_worker_ended(pool: ProcessPoolExecutor) -> None:
@@ -164,19 +238,21 @@ def _break_if_a_worker_ended(pool: ProcessPoolExecutor) -> None:
         sending.close()
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
+def _processes(workers: int, shared: SharedPixels | None) -> ProcessPoolExecutor:
     """Processes that start without a copy of this one's memory or threads."""
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([__name__])
-    limits = (IMAGES.megapixels, IMAGES.memory_gb / workers)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=limits)
+    given = (IMAGES.megapixels, IMAGES.memory_gb / workers, shared)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=given)
 
 
-def _start_worker(megapixels: float, memory_gb: float) -> None:
-    """One thread each, and its share of the memory for images; an interrupt is the parent's business; no worker stays
-    when the parent is killed."""
+def _start_worker(megapixels: float, memory_gb: float, shared: SharedPixels | None) -> None:
+    """One thread each, its share of the memory for images, and where pixels go; an interrupt is the parent's business;
+    no worker stays when the parent is killed."""
+    global _shared
+    _shared = shared
     IMAGES.set(megapixels, memory_gb)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -35,6 +35,11 @@ class ShortestSideCrop:
     size: int = 224
     rounding: Literal["even", "down"] = "even"
 
+    @property
+    def layout(self) -> tuple[tuple[int, int, int], torch.dtype]:
+        """What an image becomes."""
+        return (3, self.size, self.size), torch.uint8
+
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image to uint8 (3, size, size)."""
         image = _middle(image)
@@ -79,6 +84,11 @@ class LongestSidePad:
     """
 
     size: int = 224
+
+    @property
+    def layout(self) -> tuple[tuple[int, int, int], torch.dtype]:
+        """What an image becomes."""
+        return (3, self.size, self.size), torch.float32
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image to float32 (3, size, size), most of it in [0, 1]: bicubic weights overshoot at edges."""

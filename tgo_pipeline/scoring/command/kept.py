@@ -11,13 +11,13 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tgo_pipeline.images.base import date
+from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.images.base import Content, date
 from tgo_pipeline.storage.fingerprints import fingerprint
 
 UNKNOWN = 0
@@ -26,7 +26,7 @@ Keys = np.ndarray
 """uint64 (N,): one key for each row."""
 
 
-def row_key(image: Path | bytes | None, prompt: str | None) -> int:
+def row_key(image: Content, prompt: str | None) -> int:
     """What a row's scores depend on besides the reward, in 64 bits: its image and its prompt.
 
     An image in a table counts by its bytes, so that it may move to another row; a file counts by its path, size and
@@ -36,7 +36,9 @@ def row_key(image: Path | bytes | None, prompt: str | None) -> int:
     return int(fingerprint(image=_state(image), prompt=prompt), 16)
 
 
-def _state(image: Path | bytes | None) -> Any:
+def _state(image: Content) -> Any:
+    if isinstance(image, StoredValue):
+        image = image.read()
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     return None if image is None else [str(image), date(str(image))]

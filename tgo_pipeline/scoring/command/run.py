@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.images import Columns, ImageSource
 from tgo_pipeline.images import open as open_images
+from tgo_pipeline.images.base import Content
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, resolve_precision
 from tgo_pipeline.scoring.columns import ColumnScorer, ColumnTask, score_table
@@ -158,7 +158,7 @@ class _PartTask(ColumnTask):
         self._without_prompt: list[int] = []
         self._last = False
 
-    def rows(self) -> Iterator[tuple[Path | bytes | None, str] | None]:
+    def rows(self) -> Iterator[tuple[Content, str] | None]:
         """The rows that lack one of the rewards; they get all that the part lacks, and keep what they have."""
         for row, prompt in self._part.rows():
             if prompt is None and self._part.prompts.leaves_open(row):

@@ -1,0 +1,197 @@
+"""Where the values of a binary Parquet column lie in their file, so that whoever needs one reads it alone.
+
+Arrow decodes a column from the beginning of a row group; processes that share out its rows would each read nearly all
+of it. Values that are neither compressed nor in a dictionary lie in the file as they are: of each page only its header,
+which values are missing, and the length of each value are read here. The layout is that of the Parquet format, 2.x:
+https://github.com/apache/parquet-format (page headers: Thrift's compact protocol; levels: RLE and bit-packing).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.files import open_regular
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+HEADER_BYTES = 1 << 16
+"""The largest page header that is read: with the smallest and the largest value, of 4 KB each at most by Arrow."""
+OPEN_FILES = 4
+"""Files that stay open for further values; whoever reads in order needs one."""
+_DATA_PAGE, _PLAIN, _RLE = 0, 0, 3
+_LENGTH_BYTES = 4
+State = tuple[int, int, int]
+
+
+class StoredValue(NamedTuple):
+    """Bytes in a file; `state` is what the file was when they were found in it."""
+
+    path: str
+    offset: int
+    length: int
+    state: State
+
+    def read(self) -> bytes:
+        """The bytes. Raises `TgoError` if the file is another one by now."""
+        stream = _opened(self.path, self.state)  # held while it is read: the cache may drop it at any time
+        data = os.pread(stream.fileno(), self.length, self.offset)
+        if len(data) != self.length:
+            raise _changed(self.path)
+        return data
+
+
+def locate(file: pq.ParquetFile, path: Path, column: str) -> list[StoredValue | None] | None:
+    """Each value of a column, by its dotted path; None for one that is missing.
+
+    None as a whole where the values do not lie in the file as they are: compressed, in a dictionary, in lists, or laid
+    out in a way that this reader does not know.
+    """
+    if not hasattr(os, "pread"):
+        return None
+    with open_regular(path) as stream:
+        state, name = _state(stream), str(path)
+        try:
+            places = list(_places(file, stream, column))
+        except (
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ):  # whoever reads all of it says what is wrong with it
+            return None
+    return [place and StoredValue(name, *place, state) for place in places]
+
+
+def _places(file: pq.ParquetFile, stream: BinaryIO, column: str) -> Iterator[tuple[int, int] | None]:
+    """Offset and length of each value. Raises one of several errors where they cannot be known."""
+    schema = [file.schema.column(number) for number in range(len(file.schema))]
+    (number,) = (place for place, found in enumerate(schema) if found.path == column)
+    leaf = schema[number]
+    if leaf.physical_type != "BYTE_ARRAY" or leaf.max_repetition_level:
+        raise ValueError(leaf.physical_type)
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        chunk = group.column(number)
+        if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
+            raise ValueError(chunk.compression)
+        at, end, rows = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size, 0
+        while at < end:
+            found, at = _page(stream, at, leaf.max_definition_level)
+            rows += len(found)
+            yield from found
+        if at != end or rows != group.num_rows:
+            raise ValueError(at)
+
+
+def _page(stream: BinaryIO, at: int, most_level: int) -> tuple[list[tuple[int, int] | None], int]:
+    """Where the values of a data page lie, and where the page ends."""
+    header, size = _struct(_read(stream, at, HEADER_BYTES), 0)
+    kind, body_bytes, page = header[1], header[3], header[5]
+    if kind != _DATA_PAGE or page[2] != _PLAIN or page[3] != _RLE:
+        raise ValueError(kind)
+    count, at, end = page[1], at + size, at + size + body_bytes
+    there = np.ones(count, dtype=bool)
+    if most_level:
+        levels_bytes = int.from_bytes(_read(stream, at, _LENGTH_BYTES), "little")
+        levels = _read(stream, at + _LENGTH_BYTES, levels_bytes)
+        there = _levels(levels, most_level.bit_length(), count) == most_level
+        at += _LENGTH_BYTES + levels_bytes
+    found: list[tuple[int, int] | None] = []
+    for one in there.tolist():
+        if not one:
+            found.append(None)
+            continue
+        length = int.from_bytes(_read(stream, at, _LENGTH_BYTES), "little")
+        found.append((at + _LENGTH_BYTES, length))
+        at += _LENGTH_BYTES + length
+    if at != end:
+        raise ValueError(at)
+    return found, end
+
+
+def _levels(data: bytes, width: int, count: int) -> np.ndarray:
+    """`count` numbers of `width` bits in Parquet's hybrid of repeated and bit-packed runs."""
+    runs, at, have = [], 0, 0
+    while have < count:
+        head, at = _varint(data, at)
+        if head & 1:
+            size = (head >> 1) * width  # groups of eight numbers
+            bits = np.unpackbits(np.frombuffer(data, np.uint8, size, at), bitorder="little")
+            runs.append(bits.reshape(-1, width) @ (1 << np.arange(width)))
+        else:
+            size = (width + 7) // 8
+            runs.append(np.full(head >> 1, int.from_bytes(data[at : at + size], "little")))
+        at += size
+        have += len(runs[-1])
+    return np.concatenate([np.empty(0, int), *runs])[:count]
+
+
+def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+    """The fields of a Thrift struct by their numbers, and where it ends."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while head := data[at]:
+        number += head >> 4
+        if not head >> 4:
+            raise ValueError("numbers of fields that jump do not occur in page headers")
+        fields[number], at = _field(data, at + 1, head & 15)
+    return fields, at + 1
+
+
+def _field(data: bytes, at: int, kind: int) -> tuple[Any, int]:
+    if kind in (1, 2):  # true, false
+        return kind == 1, at
+    if kind in (4, 5, 6):  # integers
+        value, at = _varint(data, at)
+        return (value >> 1) ^ -(value & 1), at
+    if kind == 8:  # bytes, of which none are needed
+        length, at = _varint(data, at)
+        return None, at + length
+    if kind == 12:
+        return _struct(data, at)
+    raise ValueError(f"type {kind} does not occur in page headers")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        shift, at = shift + 7, at + 1
+        if byte < 128:
+            return value, at
+
+
+def _read(stream: BinaryIO, at: int, size: int) -> bytes:
+    return os.pread(stream.fileno(), size, at)
+
+
+def _state(stream: BinaryIO) -> State:
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+@functools.lru_cache(maxsize=OPEN_FILES)
+def _opened(path: str, state: State) -> BinaryIO:
+    """A file that is what it was; whoever holds it last closes it."""
+    try:
+        stream = open_regular(path)
+    except OSError as error:
+        raise TgoError(
+            f"{path} cannot be read any more ({error.strerror}): it was there when the run began; run again."
+        ) from error
+    if _state(stream) != state:
+        stream.close()
+        raise _changed(path)
+    return stream
+
+
+def _changed(path: str) -> TgoError:
+    return TgoError(f"{path} was changed while it was read: leave it as it is during a run, and run again.")
