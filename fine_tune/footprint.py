@@ -16,7 +16,7 @@ from torch import Tensor
 from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives import make_objective
 from fine_tune.objectives.base import Batch, Objective
-from fine_tune.training.forward import Forward
+from fine_tune.training.forward import Forward, Likelihoods
 from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.planning.families import Family
 from tgo_pipeline.planning.meter import Meter, backward, imagined, rounded
@@ -130,7 +130,7 @@ def _batch(encoded: Encoding, objective: Objective, rows: int, draws: int) -> Tr
 def _update(
     forward: Forward, objective: Objective, tuning: FineTuneParams, batch: TrainingBatch, part: int
 ) -> int:
-    """Forward and backward of up to `PARTS` micro-batches, as `Trainer._gradient` does; how many rows they were."""
+    """Forward and backward of up to `PARTS` micro-batches, as `Gradient` does; how many rows they were."""
     parts = list(batch.split(part))
     alone = len(parts) == 1
     parts = parts[:PARTS]
@@ -139,14 +139,19 @@ def _update(
         for each in parts:
             forward.log_ratio(each, point.mismatched)
     for each in parts:
-        likelihoods = forward.likelihoods(each)
-        given = Batch(
-            each.label, each.weight, each.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
-        )
-        loss, _ = objective(likelihoods.policy, likelihoods.reference, given)
-        with rounded(tuning.precision):  # for what is computed again
-            backward(loss.sum() / len(batch))
+        _learn(objective, tuning, each, forward.likelihoods(each), len(batch))
     return sum(map(len, parts))
+
+
+def _learn(
+    objective: Objective, tuning: FineTuneParams, part: TrainingBatch, likelihoods: Likelihoods, total: int
+) -> None:
+    given = Batch(
+        part.label, part.weight, part.score, tuning.beta, tuning.temperature, 0.0, likelihoods.contrast
+    )
+    loss, _ = objective(likelihoods.policy, likelihoods.reference, given)
+    with rounded(tuning.precision):  # for what is computed again
+        backward(loss.sum() / total)
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> Tensors:

@@ -279,12 +279,13 @@ def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str,
 
 def _load_base(params: Params, device: torch.device | None) -> Any:
     """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder only to draw with."""
-    from fine_tune.policies.base import ENCODING_PARTS
+    from fine_tune.policies.base import ENCODING_PARTS, base_precision
     from tgo_pipeline.generators import load_pipeline
 
     draws = params.fine_tune.validation.every or params.fine_tune.reestimate
     without = () if draws else ENCODING_PARTS
-    pipeline = load_pipeline(params.model, params.revision, device or "cpu", without)
+    held = base_precision(params.fine_tune)
+    pipeline = load_pipeline(params.model, params.revision, device or "cpu", without, held=held)
     result.fuse_adapters(pipeline, params)
     return pipeline
 

@@ -96,27 +96,30 @@ class Estimate:
         """Images that are drawn or encoded at a time."""
         return min(self.params.runtime.generate_batch_size, max(1, self.images))
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.name != "cpu"
+
     @cached_property
     def drawing(self) -> SamplingCost:
         return self._drawing(self.params.generate)
 
     @cached_property
     def drawing_while_training(self) -> SamplingCost:
-        """The same in float32, which the weights are trained in."""
-        if self.params.generate.precision == "fp32":
-            return self.drawing
-        return self._drawing(dataclasses.replace(self.params.generate, precision="fp32"))
+        """The same with the network in training, float32 and guided by no module."""
+        generate = dataclasses.replace(self.params.generate, precision="fp32", guidance=None)
+        return self.drawing if generate == self.params.generate else self._drawing(generate)
 
     def _drawing(self, generate: GenerateParams) -> SamplingCost:
         from tgo_pipeline.planning.sampling import drawing
 
-        return drawing(self.family, generate, self._batch)
+        return drawing(self.family, generate, self._batch, sliced=self._on_gpu)
 
     @cached_property
     def encoding(self) -> Encoding:
         from tgo_pipeline.planning.sampling import encoding
 
-        return encoding(self.trained, self._batch)
+        return encoding(self.trained, self._batch, sliced=self._on_gpu)
 
     @property
     def drawn(self) -> bool:
@@ -159,7 +162,7 @@ class Estimate:
         from tgo_pipeline.planning.scoring import scoring
         from tgo_pipeline.rewards.specs import resolve_all
 
-        on_cpu = self.device.name == "cpu"
+        on_cpu = not self._on_gpu
         precision: Precision = "fp32" if on_cpu or self.params.score.dtype == "fp32" else "fp16"
         batch = self.params.runtime.score_batch_size or (ON_CPU if on_cpu else ON_GPU)
         texts = [text for _, text in self.train[:EXAMPLE]]

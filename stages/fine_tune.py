@@ -78,7 +78,7 @@ def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
         return 0.0, 0, foot.peak_bytes
     times = run.params.fine_tune.steps // validation.every + 1
     pictures = times * min(validation.prompts, len(run.test)) * len(run.footprints)
-    encoders = max(0, drawing.weight_bytes - foot.weight_bytes)
+    encoders = drawing.weight_bytes - drawing.denoiser_bytes
     while_drawing = foot.state_bytes + encoders + drawing.activation_bytes
     return pictures * drawing.flops_per_image, while_drawing, foot.peak_bytes + encoders
 

@@ -1,16 +1,17 @@
-"""Which device a process uses, how many cores it has, and whether memory ran out."""
+"""Which device a process uses, how many cores it has, how tensors travel, and whether memory ran out."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -87,6 +88,20 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda" or tensor.is_cuda or not tensor.numel():
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetch(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Tensors of one device as flat arrays of their types, in one copy: the device is waited for once."""
+    import torch
+
+    flat = [tensor.detach().reshape(-1) for tensor in tensors.values()]
+    if any(each.device.type == "mps" for each in flat):  # which has no float64
+        flat = [each.cpu() for each in flat]
+    together = torch.cat([each.double() for each in flat]).cpu().split([len(each) for each in flat])
+    return {
+        name: part.to(tensor.dtype).numpy()
+        for (name, tensor), part in zip(tensors.items(), together, strict=True)
+    }
 
 
 def keep_freed_memory() -> None:

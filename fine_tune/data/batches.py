@@ -20,6 +20,7 @@ from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.prompt_statistics import prompt_numbers
 from fine_tune.data.tensors import read_tensors
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.shards import Shard
@@ -99,7 +100,7 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch with its tensors on `device`."""
-        return self._each(lambda t: t.to(device, non_blocking=True), self.seeds)
+        return self._each(lambda t: to_device(t, device), self.seeds)
 
     def _each(self, change: Callable[[Tensor], Tensor], seeds: list[list[int]]) -> TrainingBatch:
         def changed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

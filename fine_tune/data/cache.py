@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
 from tgo_pipeline.formats.limits import IMAGES as LIMITS
+from tgo_pipeline.memory import Halving
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
@@ -161,32 +161,38 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
     from fine_tune.policies import policy_class
     from tgo_pipeline.executors.runtime import prepare_torch
     from tgo_pipeline.generators import load_pipeline
+    from tgo_pipeline.generators.networks.parts import DENOISERS
+    from tgo_pipeline.generators.sample import slice_decoder
 
-    pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime))
+    pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime), described=DENOISERS)
+    slice_decoder(pipeline)
     encoder = policy_class(pipeline, source.policy).encoder(pipeline, source.size)
     files = generation_shards(source.generations)
     chunks = prompt_chunks(source.generations, source.prefixes)
-    size = runtime.generate_batch_size
+    advice = "choose a smaller generate.width and height, or another device"
+    images, prompts = (
+        Halving(runtime.generate_batch_size, "runtime.generate_batch_size, for encoding", one, advice)
+        for one in ("image", "prompt")
+    )
 
     def write(shard: Shard) -> None:
         if shard.split == PROMPTS:
-            _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, size)
+            _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, prompts)
         else:
-            _write_images(folder / shard.name, shard, files[shard.index], encoder, size)
+            _write_images(folder / shard.name, shard, files[shard.index], encoder, images)
         log.info("encoded %s", folder / shard.name)
 
     return one_by_one(write)
 
 
-def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: int) -> None:
-    tensors = _in_batches(encoder.prompts, prompts, size, PROMPTS)
+def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: Halving) -> None:
+    tensors = _joined(list(size.batches(prompts, encoder.prompts)), PROMPTS)
     _write(path, tensors, shard.mark.entries() | {"prompts": json.dumps(prompts)})
 
 
-def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: int) -> None:
+def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: Halving) -> None:
     rows: list[tuple[str, str]] = []
-    images = _decoded(source, rows)
-    parts = [encoder.images(some) for some in iter(lambda: list(itertools.islice(images, size)), [])]
+    parts = list(size.batches(_decoded(source, rows), encoder.images))
     metadata = {
         **shard.mark.entries(),
         "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
@@ -210,12 +216,6 @@ def _decoded(source: Path, rows: list[tuple[str, str]]) -> Iterator[Image]:
                 continue
             rows.append((row["sample_id"], row["prompt"]))
             yield image
-
-
-def _in_batches(
-    encode: Callable[[Sequence], dict[str, Tensor]], items: Sequence, size: int, what: str
-) -> dict[str, Tensor]:
-    return _joined([encode(items[start : start + size]) for start in range(0, len(items), size)], what)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]], what: str) -> dict[str, Tensor]:

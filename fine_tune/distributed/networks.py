@@ -1,13 +1,12 @@
-"""Networks over several processes: a whole copy in each (DDP), or cut into shards (FSDP2); tensors to and fro."""
+"""Networks over several processes: a whole copy in each, or cut into shards (FSDP2); tensors to and fro."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -27,26 +26,35 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_p
 
 
 class Spread:
-    """A policy's networks over the processes of a group: whole in each (DDP), or cut into shards (FSDP2)."""
+    """A policy's networks over the processes of a group: whole in each, or cut into shards (FSDP2)."""
 
     def __init__(self, policy: Policy, group: Group, device: torch.device) -> None:
-        self._copy: Any = None
+        self._group = group
         if group.sharded:
             mesh = init_device_mesh(device.type, (group.size,))
             for network in policy.networks:
                 _shard(network, mesh)
         elif group.size > 1:
-            self._copy = torch.nn.parallel.DistributedDataParallel(
-                policy.network,
-                device_ids=[device.index] if device.type == "cuda" else None,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
-            policy.run_through(self._copy)
+            for (
+                parameter
+            ) in policy.trainable().values():  # processors of two kinds may draw an adapter differently
+                distributed.broadcast(parameter.data, src=0)
 
-    def accumulate(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """For forward and backward of one part of a batch: gradients of whole copies meet in the last one alone."""
-        return contextlib.nullcontext() if last or self._copy is None else self._copy.no_sync()
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Turn the gradients of each process's share into those of the batch; those of shards are already.
+
+        Gradients meet after the backward pass, not in it as torch's DistributedDataParallel has them: processes have to
+        agree first that none ran out of memory. It takes a hundredth of a step of several parts.
+        """
+        if self._group.sharded or self._group.size == 1:
+            return
+        pending = []
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.contiguous().div_(self._group.size)
+                pending.append(distributed.all_reduce(parameter.grad, async_op=True))
+        for work in pending:
+            work.wait()
 
 
 def _shard(network: nn.Module, mesh: Any) -> None:

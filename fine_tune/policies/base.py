@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tgo_pipeline.params import FineTuneParams
+    from tgo_pipeline.params.checks import Precision
     from tgo_pipeline.planning.families import Family
 
 Corruption = TypeVar("Corruption")
@@ -130,10 +131,6 @@ class Policy(abc.ABC, Generic[Corruption]):
         """The network in training and, if there is one, its frozen copy."""
         return [self.network] if self._frozen is None else [self.network, self._frozen]
 
-    def run_through(self, wrapper: nn.Module) -> None:
-        """From now on call the network in training as `wrapper`, which holds it."""
-        self._active = wrapper
-
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
@@ -169,21 +166,42 @@ class Policy(abc.ABC, Generic[Corruption]):
         self.network.save_lora_adapter(folder)  # type: ignore[operator]
 
 
+def base_precision(params: FineTuneParams) -> Precision:
+    """What the weights under an adapter are held in (`networks.held`); those that are trained are float32."""
+    return params.precision if params.method == "lora" else "fp32"
+
+
 def prepare_network(
     pipeline: Any, policy: type[Policy], params: FineTuneParams, *, seed: int, with_reference: bool
 ) -> tuple[Any, Any]:
-    """The float32 network to train and the frozen copy of it (None for an adapter, or where none is needed).
+    """The network to train and the frozen copy of it (None for an adapter, or where none is needed).
 
+    What is trained is float32; what is frozen is held in the training's precision where autocast rounds it anyway.
     An adapter's first values are drawn from `seed`. Raises `TgoError` for target modules that do not fit.
     """
-    network = getattr(pipeline, policy.component).float()
+    from tgo_pipeline.generators.networks.held import compute_in, hold
+
+    network = getattr(pipeline, policy.component)
+    hold(network, base_precision(params))
     if params.method == "lora":
         _attach(network.requires_grad_(False), policy, params, seed)
+        compute_in(network, params.precision)
         return network, None
     _leave_file(network.requires_grad_(True))
-    # The copy keeps `requires_grad`, although nothing ever asks for its gradients: torch computes products with weights
-    # that have it in another way. Before the first step both must agree to the bit, so that log-ratios are exactly 0.
-    return network, copy.deepcopy(network).eval() if with_reference else None
+    return network, _frozen_copy(network, params) if with_reference else None
+
+
+def _frozen_copy(network: Any, params: FineTuneParams) -> Any:
+    """The reference of a network that is trained as a whole."""
+    from tgo_pipeline.generators.networks.held import hold
+
+    copied = copy.deepcopy(network).eval()
+    if params.precision != "fp32":
+        hold(copied.requires_grad_(False), params.precision)
+    # In fp32 the copy keeps `requires_grad`, although nothing ever asks for its gradients: torch computes products with
+    # weights that have it in another way. Before the first step both must agree to the bit, so that log-ratios are
+    # exactly 0. Under autocast the products are those of rounded copies, which have none of it without gradients.
+    return copied
 
 
 def _leave_file(network: Any) -> None:
@@ -200,6 +218,8 @@ def _leave_file(network: Any) -> None:
 def _attach(network: Any, policy: type[Policy], params: FineTuneParams, seed: int) -> None:
     from peft import LoraConfig
 
+    from tgo_pipeline.generators.networks.held import seen_in_float32
+
     targets = params.lora.target_modules or list(policy.lora_targets)
     config = LoraConfig(
         r=params.lora.rank,
@@ -207,8 +227,8 @@ def _attach(network: Any, policy: type[Policy], params: FineTuneParams, seed: in
         init_lora_weights="gaussian",
         target_modules=targets,
     )
-    with torch.random.fork_rng(devices=[]):  # without, torch would open every GPU
-        torch.manual_seed(derive_seed(seed, "lora", "adapter"))
+    with torch.random.fork_rng(devices=[]), seen_in_float32(network):
+        torch.default_generator.manual_seed(derive_seed(seed, "lora", "adapter"))  # peft draws on the CPU
         try:
             network.add_adapter(config)
         except ValueError as error:

@@ -24,6 +24,7 @@ from fine_tune.policies.latent import (
     LatentPolicy,
     Noised,
 )
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
 from tgo_pipeline.planning.families import Conditions, Parts
@@ -157,9 +158,9 @@ class DiffusionPolicy(LatentPolicy):
         last = self._scheduler.config["num_train_timesteps"]
         draws = [_draw(seed, last, latents.shape[1:]) for seed in seeds]
         timesteps = torch.stack([t for t, _ in draws])
-        weight = self._weights[timesteps].to(latents.device)
-        timesteps = timesteps.to(latents.device)
-        noise = torch.stack([eps for _, eps in draws]).to(latents.device)
+        weight = to_device(self._weights[timesteps], latents.device)
+        timesteps = to_device(timesteps, latents.device)
+        noise = to_device(torch.stack([eps for _, eps in draws]), latents.device)
         noised = self._scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         if self._scheduler.config["prediction_type"] == "v_prediction":
             target = self._scheduler.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]

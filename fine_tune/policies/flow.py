@@ -27,6 +27,7 @@ from fine_tune.policies.latent import (
     Noised,
     rows,
 )
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams
 from tgo_pipeline.planning.families import Conditions, Parts
@@ -163,8 +164,8 @@ class FlowPolicy(LatentPolicy):
         latents = images[LATENTS]
         schedule = self._schedule(latents.shape)
         draws = [self._draw(seed, len(schedule), latents.shape[1:]) for seed in seeds]
-        sigma = schedule[torch.stack([index for index, _ in draws])].to(latents.device)
-        noise = torch.stack([eps for _, eps in draws]).to(latents.device)
+        sigma = to_device(schedule[torch.stack([index for index, _ in draws])], latents.device)
+        noise = to_device(torch.stack([eps for _, eps in draws]), latents.device)
         share = rows(sigma, latents)
         in_x0 = self.params.loglik_space == "x0"
         return Noised(
@@ -252,6 +253,10 @@ class FluxPolicy(FlowPolicy):
     def forward(self, network: Any, corruption: Noised) -> Tensor:
         latents, embeddings = corruption.latents, corruption.conditions[EMBEDDINGS]
         (count, channels, height, width), device = latents.shape, latents.device
+        with device:  # made there: a copy would wait for it
+            image_ids = FluxPipeline._prepare_latent_image_ids(
+                count, height // FLUX_PATCH, width // FLUX_PATCH, device, latents.dtype
+            )
         prediction = network(
             hidden_states=FluxPipeline._pack_latents(latents, count, channels, height, width),
             timestep=corruption.timesteps / 1000,
@@ -259,9 +264,7 @@ class FluxPolicy(FlowPolicy):
             pooled_projections=corruption.conditions[POOLED],
             encoder_hidden_states=embeddings,
             txt_ids=torch.zeros(embeddings.shape[1], 3, device=device),
-            img_ids=FluxPipeline._prepare_latent_image_ids(
-                count, height // FLUX_PATCH, width // FLUX_PATCH, device, latents.dtype
-            ),
+            img_ids=image_ids,
             return_dict=False,
         )[0]
         return FluxPipeline._unpack_latents(prediction, height, width, vae_scale_factor=1)

@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.transforms.functional import pil_to_tensor
 
 from fine_tune.policies.base import Policy, prepare_network
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.meissonic import MeissonicPipeline, encode_prompt, micro_conditions
+from tgo_pipeline.generators.meissonic import SCORE, MeissonicPipeline, encode_prompt, micro_conditions
 from tgo_pipeline.params import FineTuneParams
 from tgo_pipeline.planning.families import CLIP_TOKENS, Conditions, Parts, TokenFamily
 
@@ -164,16 +165,15 @@ class MaskedPolicy(Policy[MaskedImages]):
         """Mask each image's tokens; the level and the places of row i come from `seeds[i]` alone."""
         target = images[TOKENS].long()
         draws = [draw_mask(seed, target[0].numel()) for seed in seeds]
-        mask = torch.stack([mask for _, mask in draws]).view_as(target).to(target.device)
-        width, height = (int(side) for side in images[SIZE][0])
+        mask = to_device(torch.stack([mask for _, mask in draws]), target.device).view_as(target)
         return MaskedImages(
             tokens=target.masked_fill(mask, self._mask_token),
             mask=mask,
             target=target,
-            noise_level=torch.stack([level for level, _ in draws]).to(target.device),
+            noise_level=to_device(torch.stack([level for level, _ in draws]), target.device),
             states=conditions[STATES],
             pooled=conditions[POOLED],
-            micro_conditions=micro_conditions(len(target), width, height, target.device),
+            micro_conditions=_micro_conditions(images[SIZE]),
         )
 
     def log_likelihood(self, prediction: Tensor, corruption: MaskedImages) -> Tensor:
@@ -240,6 +240,13 @@ class MeissonicPolicy(MaskedPolicy):
         if self.params.timestep_mode == "train_script":
             return 1000 * masked_share(noise_level)
         return (INFERENCE_STEPS * (1 - noise_level) - 1).floor().clamp(min=0)
+
+
+def _micro_conditions(sizes: Tensor) -> Tensor:
+    """(B, 5) what `micro_conditions` says of sizes (B, 2), made where they are: reading them waits for the device."""
+    conditions = functional.pad(sizes.float(), (0, 3))
+    conditions[:, -1] = SCORE
+    return conditions
 
 
 def draw_mask(seed: int, count: int) -> tuple[Tensor, Tensor]:

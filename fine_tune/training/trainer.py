@@ -12,21 +12,25 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from fine_tune.data.batches import TrainingBatch, TrainingData
+from fine_tune.data.batches import TrainingData
 from fine_tune.distributed.networks import Spread, load_whole_weights, whole_weights
 from fine_tune.distributed.processes import Group
-from fine_tune.objectives.base import Batch, Objective, ReferencePoint
+from fine_tune.objectives.base import Objective
 from fine_tune.policies.base import Policy
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import State
 from fine_tune.training.early_stopping import Guard
-from fine_tune.training.forward import Forward, Likelihoods, Predictions
+from fine_tune.training.forward import Forward
+from fine_tune.training.gradient import Gradient
 from fine_tune.training.log import summarise
 from fine_tune.training.optimizers import load_named_state, make_optimizer, named_state
+from tgo_pipeline.devices import fetch
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
 POINT, GUARD, THRESHOLDS = "reference_point", "guard", "thresholds"
+LOSS, NORM = "loss of each unit", "norm of the gradient"
+"""Beside the names that objectives give to what they measure."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ class Trainer:
         self._data = data
         self._params = params
         self._accelerator = accelerator
-        self._point = objective.reference_point
-        self._point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
         self._guard = Guard(params.guard)
-        self._part = _part_size(runtime.micro_batch_size, params.batch_size, data.members)
         check_share(params, self._group)
+        self._gradient = Gradient(
+            self._forward, objective, params, accelerator, self._group, runtime.micro_batch_size
+        )
         if runtime.gradient_checkpointing:
             policy.save_memory()
         if runtime.compile:
@@ -88,9 +92,14 @@ class Trainer:
         samples has run away.
         """
         batch = self._data.batch(self.step, self._group.rank, self._group.size)
-        per_sample, loss, point = self._gradient(batch)
+        measured = self._gradient.of(batch, self._optimizer.zero_grad)
+        self._spread.average(self._trained.values())
+        found = fetch({NORM: self._clip(), LOSS: measured.losses, **measured.values})
+        norm = float(found.pop(NORM)[0])
+        per_sample = self._group.gather(found)
+        losses = torch.from_numpy(per_sample.pop(LOSS)).double()
+        loss = float(losses.sum() / len(losses))
         self._check("loss", math.isfinite(loss))
-        norm = self._clip()
         if self._accelerator.scaler is None:  # with fp16 an overflow skips the update and lowers the scale
             self._check("gradient", math.isfinite(norm))
         rate = learning_rate(self._params, self.step)
@@ -105,72 +114,16 @@ class Trainer:
         metrics |= {"learning_rate": rate, "epoch": self._data.epochs(self.step)}
         if math.isfinite(norm):  # with fp16 a step that overflowed has none
             metrics["gradient_norm"] = norm
-        if self._point is not None:
-            metrics["reference_point"] = point
+        if self._objective.reference_point is not None:
+            metrics["reference_point"] = measured.point
         self._guard.check(self.step, metrics)
         return Update(metrics, per_sample.get("log_ratio"), label)
 
-    def _gradient(self, batch: TrainingBatch) -> tuple[dict[str, np.ndarray], float, float]:
-        """Leave the gradient of the whole batch's mean loss, of which `batch` is this process's share.
-
-        Returns (B,) values of all samples, that mean, and the reference point.
-        """
-        parts = [part.to(self._device) for part in batch.split(self._part)]
-        shared, point = self._point, 0.0
-        alone = shared is not None and len(parts) == 1 and not shared.mismatched
-        if shared is not None and not alone:
-            point = self._shared_point(shared, parts)
-        total = len(batch) // (2 if self._objective.pairs else 1)
-        values, losses = [], []
-        for number, part in enumerate(parts):
-            with self._spread.accumulate(last=number == len(parts) - 1):
-                likelihoods = self._forward.likelihoods(part)
-                if shared is not None and alone:
-                    point = self._next_point(shared, self._sums(shared, likelihoods.log_ratio, part))
-                loss, metrics = self._loss(part, likelihoods, point)
-                self._accelerator.backward(
-                    loss.sum() / total
-                )  # shares are equal, and averaged over processes
-            losses.append(loss.detach())
-            values.append(self._values(likelihoods) | metrics | {"label": part.label, "weight": part.weight})
-        mine = {name: torch.cat([part[name] for part in values]).cpu().numpy() for name in values[0]}
-        mean = self._group.sum(torch.cat(losses).double().sum().cpu()) / (total * self._group.size)
-        return self._group.gather(mine), float(mean), point
-
-    def _loss(
-        self, part: TrainingBatch, likelihoods: Likelihoods, point: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = self._batch(part, point, likelihoods.contrast)
-        return self._objective(likelihoods.policy, likelihoods.reference, batch)
-
-    def _batch(self, part: TrainingBatch, point: float = 0.0, contrast: Predictions | None = None) -> Batch:
-        params = self._params
-        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, point, contrast)
-
-    def _shared_point(self, shared: ReferencePoint, parts: list[TrainingBatch]) -> float:
-        """The reference point of all parts together, from forward passes without gradient."""
-        sums = [self._sums(shared, self._forward.log_ratio(part, shared.mismatched), part) for part in parts]
-        return self._next_point(shared, torch.stack(sums).sum(0))
-
-    def _sums(self, shared: ReferencePoint, log_ratio: Tensor, part: TrainingBatch) -> Tensor:
-        return shared.sums(log_ratio, self._batch(part)).double().cpu()
-
-    def _next_point(self, shared: ReferencePoint, sums: Tensor) -> float:
-        value, self._point_state = shared.value(self._group.sum(sums), self._point_state)
-        return value
-
-    def _values(self, likelihoods: Likelihoods) -> dict[str, Tensor]:
-        temperature = self._params.temperature
-        values = {"policy_error": -temperature * likelihoods.policy.detach()}
-        if likelihoods.reference is not None:
-            values["reference_error"] = -temperature * likelihoods.reference
-        return values
-
-    def _clip(self) -> float:
-        """Clip the whole gradient; its norm before that."""
+    def _clip(self) -> Tensor:
+        """Clip the whole gradient; its norm before that, on the device."""
         self._accelerator.unscale(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._params.max_grad_norm)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _check(self, what: str, finite: bool) -> None:
         if not finite:
@@ -215,7 +168,7 @@ class Trainer:
                 average = _copies(self.weights())
         moments = named_state(self._optimizer, self._network)
         scaler = self._accelerator.scaler
-        memory = {POINT: self._point_state.tolist(), GUARD: self._guard.state()}
+        memory = {POINT: self._gradient.point_state.tolist(), GUARD: self._guard.state()}
         memory |= {THRESHOLDS: list(self.thresholds)} if self.thresholds else {}
         return State(
             self.step, self.weights(), moments, scaler.state_dict() if scaler else {}, average, memory
@@ -227,7 +180,7 @@ class Trainer:
             load_whole_weights(self._network, state.average)
             self._average = _copies(self._trained)
         load_whole_weights(self._network, state.weights)
-        self._point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
+        self._gradient.point_state = torch.tensor(state.memory[POINT], dtype=torch.float64)
         self._guard.load_state(state.memory[GUARD])
         self.thresholds = list(state.memory.get(THRESHOLDS, []))
         load_named_state(self._optimizer, self._network, state.optimizer)
@@ -238,11 +191,6 @@ class Trainer:
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _part_size(micro_batch_size: int | None, batch_size: int, members: int) -> int:
-    """Samples in a part; the members of a unit are never parted."""
-    return (micro_batch_size or batch_size) * members
 
 
 def check_share(params: FineTuneParams, group: Group) -> None:

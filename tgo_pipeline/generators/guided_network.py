@@ -22,8 +22,8 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.memory import OutOfMemory, attempt
 
 log = logging.getLogger("tgo")
 Kind = Literal["pgd", "cpgd"]
@@ -133,9 +133,11 @@ class GuidedNetwork(nn.Module):
             size = min(size, len(branches))
             parts = [branches[start : start + size] for start in range(0, len(branches), size)]
             try:
-                return [output for part in parts for output in self._call(part, args, kwargs)]
-            except RuntimeError as error:
-                if size == 1 or not is_out_of_memory(error):
+                return attempt(
+                    lambda parts=parts: [out for part in parts for out in self._call(part, args, kwargs)]
+                )
+            except OutOfMemory:
+                if size == 1:
                     raise
                 self._take_fewer(size - 1)
 

@@ -21,11 +21,13 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     without: Sequence[str] = (),
     precision: Precision = "fp32",
+    held: Precision | None = None,
+    described: Sequence[str] = (),
 ) -> DiffusionPipeline:
     """Load `model` onto `device`, all networks in `precision`: what `open_pipeline` opens, or a guided pipeline.
 
-    Raises what `open_pipeline` and `guided_pipeline` raise.
+    `held` and `described` are for unguided pipelines alone. Raises what `open_pipeline` and `guided_pipeline` raise.
     """
-    if described := described_guidance(model):
-        return load_guided(*described, device, precision)
-    return open_pipeline(model, revision, device, without, precision)
+    if guided := described_guidance(model):
+        return load_guided(*guided, device, precision)
+    return open_pipeline(model, revision, device, without, precision, held, described)

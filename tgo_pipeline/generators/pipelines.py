@@ -20,7 +20,7 @@ from tgo_pipeline.generators.location import (
 )
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
-from tgo_pipeline.generators.networks.parts import load_networks
+from tgo_pipeline.generators.networks.parts import DENOISERS, load_networks
 from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.storage.digests import verify_folder
 
@@ -40,10 +40,15 @@ def open_pipeline(
     device: torch.device | str = "cpu",
     without: Sequence[str] = (),
     precision: Precision = "fp32",
+    held: Precision | None = None,
+    described: Sequence[str] = (),
 ) -> DiffusionPipeline:
     """Load `model` onto `device`, all networks in `precision`, with progress bars and the safety checker off.
 
-    The components named in `without` (`vae`, `text_encoder`) are neither read nor held; a model may lack them anyway.
+    With `held`, the denoiser of a pipeline in fp32 has half-held weights (`networks.held`), read as such: it computes
+    under autocast alone. Networks named in `described` have a configuration and no weights, on torch's meta device:
+    encoders ask a denoiser for its sizes. The components named in `without` (`vae`, `text_encoder`) are neither read
+    nor held; a model may lack them anyway.
 
     The safety checker paints suspected images black; they would then be scored and trained on as black images.
     Raises `TgoError` if a folder or a part of it is missing or broken, if the hub cannot be reached, or if the model
@@ -55,24 +60,46 @@ def open_pipeline(
     if location.hub_id is not None:
         log.info("%s is not a folder here: taking it from the model hub or its local cache", location)
     with quiet():
-        pipeline = _open(location, without, precision)
+        if location.adapter is not None:
+            described = ()  # an adapter lies on weights
+        pipeline = _open(location, without, precision, held, described)
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
-        _cast(pipeline, precision)
+        _cast(pipeline, precision, held)
     if hasattr(pipeline, "watermark"):
         pipeline.watermark = None  # what SDXL writes into its images would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return _moved(pipeline, device, described)
 
 
-def _open(location: Location, without: Sequence[str], precision: Precision) -> DiffusionPipeline:
+def _moved(pipeline: Any, device: torch.device | str, described: Sequence[str]) -> Any:
+    """On its device, but for networks that are only described."""
+    import torch
+
+    if not described:
+        return pipeline.to(device)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and name not in described:
+            part.to(device)
+    return pipeline
+
+
+def _open(
+    location: Location,
+    without: Sequence[str],
+    precision: Precision,
+    held: Precision | None,
+    described: Sequence[str],
+) -> DiffusionPipeline:
     folder = location.folder or fetch_pipeline(location, without)
     index = read_index(folder)
     check_index(index, f"{folder / INDEX}")
     left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
-    networks = load_networks(folder, index, left_out.keys(), _dtype(precision))
+    networks = load_networks(folder, index, left_out.keys(), precision, held, described)
     try:
-        pipeline: Any = _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)
+        pipeline: Any = _pipeline_class(index).from_pretrained(
+            str(folder), torch_dtype=_dtype(precision), **left_out, **networks
+        )
     except TgoError:
         raise
     except Exception as error:  # a damaged configuration makes the libraries fail anywhere
@@ -116,23 +143,28 @@ def _without_safety_checker(index: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dtype(precision: Precision) -> torch.dtype:
-    import torch
+    from tgo_pipeline.generators.networks.held import DTYPES
 
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return DTYPES[precision]
 
 
-def _cast(pipeline: Any, precision: Precision) -> None:
+def _cast(pipeline: Any, precision: Precision, held: Precision | None) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
     from transformers import T5EncoderModel
 
-    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
-    if precision == "fp16" and any(isinstance(network, T5EncoderModel) for network in networks):
+    from tgo_pipeline.generators.networks.held import hold
+
+    networks = {name: p for name, p in pipeline.components.items() if isinstance(p, torch.nn.Module)}
+    if precision == "fp16" and any(isinstance(network, T5EncoderModel) for network in networks.values()):
         raise TgoError(
             f"precision is fp16, but {type(pipeline).__name__} has T5, which overflows in it: use bf16 or fp32."
         )
-    for network in networks:
-        network.to(_dtype(precision))
+    for name, network in networks.items():
+        if held and name in DENOISERS:
+            hold(network, held)
+        else:
+            network.to(_dtype(precision))
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

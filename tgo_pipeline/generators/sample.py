@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.memory import Halving
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tgo_pipeline.params import GenerateParams
 
-log = logging.getLogger("tgo")
 PNG_COMPRESSION = 3
 """zlib's level: about 5 % larger than the default of 6, and several times faster to write."""
 
@@ -31,8 +29,10 @@ class Sampler:
         self, pipeline: Any, params: GenerateParams, batch_size: int, hints: Mapping[str, str] | None = None
     ) -> None:
         """`hints` are what a tuned model asks for: `prompt_prefix` and `negative_prompt` (see `sampling_hints`)."""
-        self.batch_size = batch_size
+        advice = "choose a smaller width and height or another device"
+        self._size = Halving(batch_size, "runtime.generate_batch_size", "image", advice)
         self._pipeline = pipeline
+        slice_decoder(pipeline)
         self._hints = hints or {}
         self._options = {"guidance_scale": params.guidance_scale, "num_inference_steps": params.steps}
         size = {"width": params.width, "height": params.height}
@@ -43,25 +43,16 @@ class Sampler:
 
         Raises `TgoError` if not even one image fits into memory, or if the pipeline refuses the parameters.
         """
-        start = 0
-        while start < len(prompts):
-            end = start + self.batch_size
-            try:
-                batch = self._draw(prompts[start:end], seeds[start:end])
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve(error)
-                continue
+        for batch in self._size.batches(zip(prompts, seeds, strict=True), self._draw):
             yield from batch
-            start = end
 
-    def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image]:
+    def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Image]:
         import torch
 
         from tgo_pipeline.generators.masked import seeded_by_picture
         from tgo_pipeline.generators.networks.finite import watched
 
+        prompts, seeds = zip(*wanted, strict=True)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         texts = {"prompt": [self._hints.get("prompt_prefix", "") + prompt for prompt in prompts]}
         if negative := self._hints.get("negative_prompt"):
@@ -75,19 +66,15 @@ class Sampler:
                 f"{type(self._pipeline).__name__} cannot sample with {options}: {error}"
             ) from error
 
-    def _halve(self, error: RuntimeError) -> None:
-        import torch
 
-        if self.batch_size == 1:
-            raise TgoError(
-                f"not even one image fits into memory ({error}): choose a smaller width and height or another device."
-            ) from error
-        self.batch_size //= 2
-        log.warning(
-            "out of memory: going on with batches of %d (runtime.generate_batch_size)", self.batch_size
-        )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+def slice_decoder(pipeline: Any) -> None:
+    """On a GPU let the VAE take one image at a time: a batch of large ones takes more than the rest of a pipeline.
+
+    Not on a CPU: products of other shapes round differently there, and what was drawn before should be drawn again.
+    """
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None and hasattr(vae, "use_slicing") and vae.device.type != "cpu":
+        vae.enable_slicing()
 
 
 def png(image: Image) -> bytes:

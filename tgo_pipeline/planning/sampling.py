@@ -24,6 +24,8 @@ class SamplingCost:
 
     flops_per_image: float
     weight_bytes: int
+    denoiser_bytes: int
+    """Those of the weights that are the denoiser's, without modules that guide it."""
     peak_bytes: int
 
     @property
@@ -32,9 +34,10 @@ class SamplingCost:
         return self.peak_bytes - self.weight_bytes
 
 
-def drawing(family: Family, generate: GenerateParams, batch: int) -> SamplingCost:
+def drawing(family: Family, generate: GenerateParams, batch: int, *, sliced: bool = False) -> SamplingCost:
     """What it takes to draw batches of `batch` images in `generate.precision`, all networks on the device.
 
+    `sliced` is how a GPU decodes, one image at a time (`generators.sample.slice_decoder`).
     Preference guidance runs the network once more for each module, and holds a module's own weights.
     """
     guidance = generate.guidance
@@ -42,16 +45,17 @@ def drawing(family: Family, generate: GenerateParams, batch: int) -> SamplingCos
     meter = Meter(imagined=True)
     dtype = DTYPES[generate.precision]
     with torch.no_grad(), imagined():
-        parts = _networks(family)
+        parts = _networks(family, sliced)
         policy = family.policy(parts[family.component])
         with _default(dtype):
             parts = {name: network.to(dtype) for name, network in parts.items()}
             own = meter.hold(*parts.values())
             guided = family.guided(generate.guidance_scale)
             text, step, decoding = _draw(family, policy, parts, batch, guided, meter)
-    added = modules * _bytes_of(parts[family.component])
+    denoiser = _bytes_of(parts[family.component])
+    added = modules * denoiser
     flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
-    return SamplingCost(flops / batch, own + added, meter.peak_bytes + added)
+    return SamplingCost(flops / batch, own + added, denoiser, meter.peak_bytes + added)
 
 
 @contextlib.contextmanager
@@ -105,10 +109,10 @@ class Encoding:
     prompt: dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
-def encoding(family: Family, batch: int) -> Encoding:
-    """What encoding takes in batches of `batch` images and prompts, all networks of the pipeline on the device."""
+def encoding(family: Family, batch: int, *, sliced: bool = False) -> Encoding:
+    """What encoding takes in batches of `batch` images and prompts, VAE and text encoders on the device."""
     with torch.no_grad(), imagined():
-        parts = _networks(family)
+        parts = _networks(family, sliced, without=family.component)
         images, image = _measured(parts, lambda: family.encode(parts, batch))
         prompts, prompt = _measured(parts, lambda: family.conditions(parts, batch))
     return Encoding(
@@ -129,9 +133,12 @@ def _measured(
     return meter.cost, {name: (tuple(t.shape[1:]), t.dtype) for name, t in made.items()}
 
 
-def _networks(family: Family) -> dict[str, Any]:
-    """All networks of the pipeline in float32, as the stages load them."""
-    return {name: family.blueprint.build(name) for name in family.blueprint.networks}
+def _networks(family: Family, sliced: bool, without: str = "") -> dict[str, Any]:
+    """The networks of the pipeline in float32, as the stages load them."""
+    parts = {name: family.blueprint.build(name) for name in family.blueprint.networks if name != without}
+    if sliced and hasattr(parts[family.vae], "use_slicing"):
+        parts[family.vae].enable_slicing()
+    return parts
 
 
 def _bytes_of(network: Any) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from fine_tune.data.cache import PROMPTS_PER_SHARD, EncodingSource, encode_folder, plan, prompt_chunks
 from fine_tune.data.tensors import read_tensors, write_tensors
+from fine_tune.policies.diffusion import DiffusionEncoder
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
 from tgo_pipeline.errors import TgoError
@@ -62,6 +65,58 @@ def test_each_distinct_prompt_is_encoded_once_after_the_empty_one(
         with torch.no_grad():
             expected = pipeline.text_encoder(tokens.input_ids).last_hidden_state[0]
         torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_denoiser_is_not_read(source: Path, model: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model, copied)
+    origin = source_of(source, copied)
+    planned = plan(origin)
+    (copied / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no weights")
+    encode_folder(tmp_path / "encoded", origin, planned, CPU)
+    assert {file.name for file in (tmp_path / "encoded").glob("*.safetensors")} == {
+        shard.name for shard in planned
+    }
+
+
+def test_memory_that_runs_out_halves_what_is_encoded_at_once(
+    source: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On a device that holds two images, and one prompt, at a time."""
+    origin = source_of(source, model)
+    encode(tmp_path / "plenty", origin)
+    encoded = []
+
+    def scarce(work: Any, most: int) -> Any:
+        def within(self: Any, rows: Any, *args: Any) -> Any:
+            if len(rows) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            encoded.append(len(rows))
+            return work(self, rows, *args)
+
+        return within
+
+    monkeypatch.setattr(DiffusionEncoder, "images", scarce(DiffusionEncoder.images, 2))
+    monkeypatch.setattr(DiffusionEncoder, "prompts", scarce(DiffusionEncoder.prompts, 1))
+    with caplog.at_level(logging.WARNING, logger="tgo"):
+        encode(tmp_path / "scarce", origin)
+    assert sum(encoded) == world.SAMPLES + world.PROMPT_COUNT + 1 and max(encoded) == 2
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "out of memory: going on with batches of 2 (runtime.generate_batch_size, for encoding)"
+    ] * 2 + ["out of memory: going on with batches of 1 (runtime.generate_batch_size, for encoding)"]
+    for file in (tmp_path / "plenty").glob("*.safetensors"):
+        tensors, expected = read_tensors(tmp_path / "scarce" / file.name), read_tensors(file)
+        assert tensors[1] == expected[1]
+        for name, rows in expected[0].items():
+            torch.testing.assert_close(tensors[0][name], rows, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(DiffusionEncoder, "images", scarce(DiffusionEncoder.images, 0))
+    with pytest.raises(TgoError, match=r"not even one image fits into memory .*smaller generate\.width"):
+        encode(tmp_path / "none", origin)
 
 
 def test_prompts_are_cut_into_shards(tmp_path: Path) -> None:

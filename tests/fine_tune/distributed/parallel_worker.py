@@ -5,6 +5,7 @@ CASES.json is a list of trainings: a folder, changed parameters, whether to shar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -20,6 +21,7 @@ from torch import distributed
 
 from fine_tune import stage
 from tests.fine_tune import world
+from tests.fine_tune.scarce import scarce_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import Interrupted
 
@@ -39,14 +41,15 @@ def run(case: dict[str, Any], rank: int) -> str:
     """How the training ended on this rank."""
     places = world.joined_places(Path(case["source"]), Path(case["root"]))
     params = world.params(Path(case["source"]) / "model", **case["fine_tune"])
-    runtime = dataclasses.replace(params.runtime, micro_batch_size=2, threads=1)
+    runtime = dataclasses.replace(params.runtime, micro_batch_size=case.get("micro", 2), threads=1)
     params = dataclasses.replace(params, runtime=runtime)
     if case.get("signalled") == rank:
         threading.Thread(target=_signal_self, args=(places["training"],), daemon=True).start()
     if case.get("breaks") == rank:
         places["prompts"] = Path("nowhere.parquet")
     try:
-        stage.run(params, world.workspace(places))
+        with scarce_memory(2) if case.get("scarce") == rank else contextlib.nullcontext():
+            stage.run(params, world.workspace(places))
     except (TgoError, Interrupted) as error:
         return f"{type(error).__name__}: {error}"
     return "finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from fine_tune.policies.diffusion import DiffusionPolicy
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.trainer import Trainer, learning_rate
 from tests.fine_tune import world
+from tests.fine_tune.scarce import scarce_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
@@ -99,7 +101,8 @@ def away(trainer: Trainer) -> None:
 
 def gradient(trainer: Trainer) -> tuple[torch.Tensor, float, float]:
     away(trainer)
-    _, loss, point = trainer._gradient(trainer._data.batch(0))
+    measured = trainer._gradient.of(trainer._data.batch(0), trainer._optimizer.zero_grad)
+    loss, point = float(measured.losses.mean()), measured.point
     grads = [p.grad.flatten() for p in trainer._trained.values() if p.grad is not None]
     return torch.cat(grads), loss, point
 
@@ -225,7 +228,7 @@ def test_the_objective_improves_on_the_same_batch(make, objective: str) -> None:
 def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
     trainer = make(max_grad_norm=0.5, learning_rate=2e-3, weight_decay=0.1)
     before = {name: tensor.double() for name, tensor in weights(trainer).items()}
-    trainer._gradient(trainer._data.batch(0))
+    trainer._gradient.of(trainer._data.batch(0), trainer._optimizer.zero_grad)
     gradient = {name: p.grad.double().clone() for name, p in trainer._trained.items()}
     trainer._optimizer.zero_grad()
     norm = math.sqrt(sum(g.square().sum().item() for g in gradient.values()))
@@ -237,6 +240,56 @@ def test_one_update_is_adamw_on_the_clipped_gradient(make) -> None:
         # the first step of Adam: both moments divided by their bias corrections are g and g^2
         expected = before[name] * (1 - 2e-3 * 0.1) - 2e-3 * g / (g.abs() + 1e-8)
         torch.testing.assert_close(after.double(), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("objective", ["tgo", "bco", "dpo"])
+def test_memory_that_runs_out_halves_the_parts_and_leaves_the_gradient(
+    make, objective: str, backward: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a device that holds two samples; bco's point of the first try must not be remembered in the second."""
+    whole, loss, point = gradient(make(objective=objective))
+    trainer = make(objective=objective)
+    with scarce_memory(2, backward=backward) as calls, caplog.at_level(logging.WARNING, logger="tgo"):
+        parts, loss_of_parts, point_of_parts = gradient(trainer)
+    sizes = [4, 2, 1] if objective == "dpo" else [4, 2]
+    said = [f"out of memory: going on with batches of {size} (runtime.micro_batch_size)" for size in sizes]
+    assert [record.getMessage() for record in caplog.records] == said
+    assert max(calls) > 2 and calls[-1] == 2
+    assert loss_of_parts == pytest.approx(loss, rel=1e-5)
+    assert point_of_parts == pytest.approx(point, rel=1e-4, abs=1e-9)
+    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
+
+
+def test_halved_parts_train_to_the_same_weights_and_stay_halved(make) -> None:
+    whole, scarce = make(objective="bco"), make({"micro_batch_size": 6}, objective="bco")
+    expected = trained(whole, 3)
+    with scarce_memory(3) as calls:
+        found = trained(scarce, 3)
+    assert [size for size in calls if size > 3] == [6]
+    assert scarce._gradient.point_state.tolist() == pytest.approx(
+        whole._gradient.point_state.tolist(), abs=1e-4
+    )
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-4)
+
+
+def test_a_sample_that_does_not_fit_is_said_with_what_to_do(make) -> None:
+    trainer = make()
+    with (
+        scarce_memory(0),
+        pytest.raises(
+            TgoError, match=r"not even one sample fits .*2 GiB\): set runtime.gradient_checkpointing"
+        ),
+    ):
+        trainer.update()
+
+
+def test_other_errors_of_a_network_pass_through(make) -> None:
+    trainer = make()
+    trainer._forward._policy.network.conv_in = torch.nn.Conv2d(5, 8, 3)
+    with pytest.raises(RuntimeError, match="channels"):
+        trainer.update()
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

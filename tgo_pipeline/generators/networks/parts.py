@@ -15,9 +15,13 @@ from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.json_files import read_json
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
+    from tgo_pipeline.params.checks import Precision
+
+    Types = tuple[Precision, Precision]
+
+DENOISERS = ("unet", "transformer")
 CONFIG = "config.json"
 CHECKER = "safety_checker"
 IDS = "position_ids"
@@ -50,41 +54,64 @@ def _network_class(name: str) -> Any:
 
 
 def load_networks(
-    folder: Path, index: Mapping[str, Any], without: Collection[str], dtype: torch.dtype
+    folder: Path,
+    index: Mapping[str, Any],
+    without: Collection[str],
+    precision: Precision,
+    held: Precision | None = None,
+    described: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The networks of a pipeline folder on the CPU, those of `diffusers` in `dtype`, but for those named in `without`.
+    """The networks of a pipeline folder on the CPU, those of `diffusers` in `precision`, but for those in `without`.
 
+    With `held` the denoiser's weights that autocast rounds are in that and its others in float32 (`networks.held`).
+    What a file has in the wanted type stays mapped to the file. Those in `described` are without weights (meta device).
     Raises `TgoError` that names the part for weights that do not fit its configuration.
     """
     wanted = {name: kind for name, kind in network_classes(index).items() if name not in without}
-    return {
-        name: load_network(folder / name, kind, dtype)
+    imagined = {
+        name: describe_network(folder / name, wanted.pop(name)) for name in described if name in wanted
+    }
+    return imagined | {
+        name: load_network(folder / name, kind, *types_of(name, precision, held))
         for name, kind in wanted.items()
         if "quantization_config" not in read_json(folder / name / CONFIG)  # the library's own names
     }
 
 
-def load_network(folder: Path, kind: Any, dtype: torch.dtype) -> Any:
+def describe_network(folder: Path, kind: Any) -> Any:
+    """One network of `diffusers` as its configuration describes it, on torch's meta device."""
+    from accelerate import init_empty_weights
+
+    from tgo_pipeline.hub.checkpoint import described_by
+
+    with described_by(folder / CONFIG), init_empty_weights():
+        return kind.from_config(read_json(folder / CONFIG)).eval()
+
+
+def types_of(name: str, precision: Precision, held: Precision | None) -> tuple[Precision, Precision]:
+    """What a part's weights are held in: those that autocast rounds, and its others."""
+    return (held, "fp32") if held and name in DENOISERS else (precision, precision)
+
+
+def load_network(folder: Path, kind: Any, precision: Precision, others: Precision) -> Any:
     """One network with the weights of its folder."""
     from tgo_pipeline.hub.checkpoint import read_tensors
 
     state: dict[str, Tensor] = {}
     for file in _files(folder):
         state |= read_tensors(file)
-    return _network(folder, kind, state, dtype, "cpu")
+    return _network(folder, kind, state, (precision, others), "cpu")
 
 
 def check_network(folder: Path, kind: Any) -> None:
     """Raise `TgoError` unless names and shapes in the headers are those of the network; of a pickle, its own."""
-    import torch
-
     from tgo_pipeline.generators.networks.notes import quiet
 
     if "quantization_config" in read_json(folder / CONFIG):
         return
     state = {name: weight for file in _files(folder) for name, weight in _imagined(file)}
     with quiet():
-        _network(folder, kind, state, torch.float32, "meta")
+        _network(folder, kind, state, ("fp32", "fp32"), "meta")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -107,33 +134,32 @@ def _imagined(file: Path) -> Iterator[tuple[str, Tensor]]:
         yield name, torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _network(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torch.dtype, device: str) -> Any:
+def _network(folder: Path, kind: Any, state: dict[str, Tensor], types: Types, device: str) -> Any:
     from diffusers.models.modeling_utils import ModelMixin
 
     from tgo_pipeline.hub.checkpoint import described_by
 
     with described_by(folder / CONFIG):
         if issubclass(kind, ModelMixin):
-            return _of_diffusers(folder, kind, state, dtype)
+            return _of_diffusers(folder, kind, state, types)
         return _of_transformers(folder, kind, state, device)
 
 
-def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], dtype: torch.dtype) -> Any:
+def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Types) -> Any:
     import re
 
-    from accelerate import init_empty_weights
-
+    from tgo_pipeline.generators.networks.held import hold
     from tgo_pipeline.hub.checkpoint import load_weights, refuse_wrapped
 
     refuse_wrapped(state, folder)
-    with init_empty_weights():
-        network = kind.from_config(read_json(folder / CONFIG))
+    network = describe_network(folder, kind)
     network._fix_state_dict_keys_on_load(state)
     ignored = kind._keys_to_ignore_on_load_unexpected or ()
     known = {n: w for n, w in state.items() if not any(re.search(pattern, n) for pattern in ignored)}
-    load_weights(network.to(dtype), known, folder)
+    hold(network, *types)
+    load_weights(network, known, folder)
     network.register_to_config(_name_or_path=str(folder))
-    return network.eval()
+    return network
 
 
 def _of_transformers(folder: Path, kind: Any, state: dict[str, Tensor], device: str) -> Any:

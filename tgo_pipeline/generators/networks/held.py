@@ -1,0 +1,86 @@
+"""The type that a network's weights are held in: half precision where autocast rounds them at every call anyway.
+
+A linear layer or a convolution computes in half precision under autocast, whatever its weights are held in. Norms,
+embeddings and single parameters are used as they are: rounding those changes the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import convert_outputs_to_fp32
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from tgo_pipeline.params.checks import Precision
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def hold(network: nn.Module, precision: Precision, others: Precision = "fp32") -> None:
+    """Hold in `precision` the weights that autocast rounds to it, and everything else in `others`.
+
+    With others in float32, the network answers under autocast of that precision as a float32 one, to the bit.
+    """
+    rounded = {id(tensor) for tensor in products(network)}
+    for tensor in itertools.chain(network.parameters(), network.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(DTYPES[precision if id(tensor) in rounded else others])
+
+
+def products(network: nn.Module) -> list[Tensor]:
+    """The weights and biases of linear layers and convolutions that no other module shares (a tied embedding)."""
+    inside, outside = {}, set()
+    for module in network.modules():
+        own = module.parameters(recurse=False)
+        if isinstance(module, (nn.Linear, _ConvNd)):
+            inside |= {id(tensor): tensor for tensor in own}
+        else:
+            outside |= {id(tensor) for tensor in own}
+    return [tensor for key, tensor in inside.items() if key not in outside]
+
+
+def compute_in(network: Any, precision: Precision) -> None:
+    """From now on the network computes under autocast whoever calls it, a pipeline that draws too; it answers float32.
+
+    Without autocast, half-held weights do not multiply float32 inputs.
+    """
+    if precision != "fp32":
+        network.forward = convert_outputs_to_fp32(_cast(network, network.forward, DTYPES[precision]))
+
+
+def _cast(network: nn.Module, forward: Any, half: torch.dtype) -> Any:
+    @functools.wraps(forward)
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        device = next(network.parameters()).device.type  # shards reach their device after this wrapping
+        if device == "meta":  # which has no autocast; a plan rounds by itself
+            return forward(*args, **kwargs)
+        with torch.autocast(device, half):
+            return forward(*args, **kwargs)
+
+    return computed
+
+
+@contextlib.contextmanager
+def seen_in_float32(network: nn.Module) -> Iterator[None]:
+    """While it lasts, half-held weights look like float32 without content.
+
+    For peft, which draws an adapter in float32 and then rounds it to the type of the layer that it lies on.
+    """
+    kept = {each: each.data for each in network.parameters() if each.dtype != torch.float32}
+    for each, data in kept.items():
+        each.data = torch.zeros((), device=data.device).expand(data.shape)
+    try:
+        yield
+    finally:
+        for each, data in kept.items():
+            each.data = data
