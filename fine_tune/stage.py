@@ -252,13 +252,15 @@ class Base:
 
 
 def _prepare(job: Job, objective: Objective) -> Base:
+    from fine_tune.policies.base import on_files
     from fine_tune.training.accelerator import Accelerator
     from tgo_pipeline.executors.runtime import prepare_torch
 
     device = prepare_torch(job.params.runtime)
     accelerator = Accelerator(job.params.fine_tune.precision, device)
     pipeline = _load_base(job.params, None if job.group.sharded else device)  # shards go to the device
-    return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
+    with on_files() if job.group.sharded else contextlib.nullcontext():
+        return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
 
 
 def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:

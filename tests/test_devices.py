@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tgo_pipeline import devices
+from tgo_pipeline.devices import fetch
 
 FAULTS = """
 import resource, torch
@@ -88,3 +91,17 @@ def test_cores_are_those_that_the_process_is_bound_to(
     assert devices.cores() == 1
     monkeypatch.delattr(os, "sched_getaffinity")
     assert devices.cores() == 192
+
+
+def test_numbers_come_from_the_device_in_their_own_types() -> None:
+    given = {
+        "single": torch.tensor([0.1, -2.5]),
+        "double": torch.tensor([0.1], dtype=torch.float64),
+        "whole": torch.tensor([[3, -4]]),
+        "flag": torch.tensor([True, False]),
+        "number": torch.tensor(7.25),
+    }
+    found = fetch(given)
+    for name, tensor in given.items():
+        assert found[name].dtype == tensor.numpy().dtype
+        assert np.array_equal(found[name], tensor.numpy().reshape(-1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import contextvars
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 Corruption = TypeVar("Corruption")
 ENCODING_PARTS = ("vae", "vqvae", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Pipeline components that only the encoder needs: a training run with a complete cache does not load them."""
+
+
+_ON_FILES = contextvars.ContextVar("on_files", default=False)
 
 
 class Encoder(Protocol):
@@ -171,6 +175,19 @@ def base_precision(params: FineTuneParams) -> Precision:
     return params.precision if params.method == "lora" else "fp32"
 
 
+@contextlib.contextmanager
+def on_files() -> Iterator[None]:
+    """While it lasts, networks stay in the memory that their files are mapped to, and frozen copies share it.
+
+    For networks that are cut into shards before they compute: a process copies its own shard, and holds no other.
+    """
+    before = _ON_FILES.set(True)
+    try:
+        yield
+    finally:
+        _ON_FILES.reset(before)
+
+
 def prepare_network(
     pipeline: Any, policy: type[Policy], params: FineTuneParams, *, seed: int, with_reference: bool
 ) -> tuple[Any, Any]:
@@ -187,7 +204,9 @@ def prepare_network(
         _attach(network.requires_grad_(False), policy, params, seed)
         compute_in(network, params.precision)
         return network, None
-    _leave_file(network.requires_grad_(True))
+    network.requires_grad_(True)
+    if not _ON_FILES.get():
+        _leave_file(network)
     return network, _frozen_copy(network, params) if with_reference else None
 
 
@@ -195,7 +214,8 @@ def _frozen_copy(network: Any, params: FineTuneParams) -> Any:
     """The reference of a network that is trained as a whole."""
     from tgo_pipeline.generators.networks.held import hold
 
-    copied = copy.deepcopy(network).eval()
+    shared = {id(p): nn.Parameter(p.data) for p in network.parameters()} if _ON_FILES.get() else {}
+    copied = copy.deepcopy(network, shared).eval()  # parameters that it finds there are not copied
     if params.precision != "fp32":
         hold(copied.requires_grad_(False), params.precision)
     # In fp32 the copy keeps `requires_grad`, although nothing ever asks for its gradients: torch computes products with

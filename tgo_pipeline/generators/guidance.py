@@ -170,7 +170,7 @@ def _network_of(role: str, module: Model, pipeline: Any) -> Any:
     if isinstance(module, (str, Path)):
         without = [name for name in _network_parts(pipeline) if name != component]
         _require_plain(f"{role} module", str(module))
-        precision = next((name for name, dtype in DTYPES.items() if dtype == base.dtype), "fp32")
+        precision: Precision = next((name for name, dtype in DTYPES.items() if dtype == base.dtype), "fp32")
         module = open_pipeline(str(module), None, base.device, without, precision)
     network: Any = getattr(module, component, None)
     if type(network) is not type(base) or shapes(network) != shapes(base):

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from fine_tune.data.batches import TrainingBatch
+from fine_tune.distributed.processes import Group
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
-from fine_tune.policies.base import ENCODING_PARTS, base_precision
+from fine_tune.policies.base import ENCODING_PARTS, base_precision, on_files
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward
+from fine_tune.training.gradient import Gradient
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
@@ -146,3 +148,30 @@ def test_encoding_asks_the_denoiser_for_nothing_but_its_sizes(model: Model) -> N
     if "flux" not in model.folder.name:  # whose own size is 1,024 pixels whatever its network says
         assert all(torch.equal(images[name], rows) for name, rows in model.batch.images.items())
     assert all(torch.equal(prompts[name], rows) for name, rows in model.batch.conditions.items())
+
+
+def test_a_network_that_will_be_cut_into_shards_stays_in_its_file(model: Model) -> None:
+    with on_files():
+        shared = model.policy(method="full", precision="fp32")
+    network, frozen = (dict(each.named_parameters()) for each in shared.networks)
+    assert all(network[name].data_ptr() == frozen[name].data_ptr() for name in network)
+    assert all(network[name] is not frozen[name] and network[name].requires_grad for name in network)
+    own, other = (dict(each.named_parameters()) for each in model.policy(method="full").networks)
+    assert not any(own[name].data_ptr() == other[name].data_ptr() for name in own)
+    assert all(torch.equal(own[name], network[name]) for name in own)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_step_reads_nothing_from_the_device_until_it_measures(model: Model, method: str) -> None:
+    """On torch's meta device, which holds nothing that could be read: a read of a GPU waits for all its work."""
+    meta = torch.device("meta")
+    tuning = world.params(model.folder, method=method).fine_tune
+    pipeline: Any = load_pipeline(str(model.folder), without=ENCODING_PARTS)
+    getattr(pipeline, network_name(pipeline)).to(meta)
+    objective, accelerator = make_objective(tuning), Accelerator("fp32", meta)
+    policy = policy_class(pipeline).build(pipeline, tuning, seed=0, with_reference=True)
+    policy.network.to(meta)  # an adapter is drawn on the CPU
+    forward = Forward(policy, objective, tuning, accelerator)
+    measured = Gradient(forward, objective, tuning, accelerator, Group(), 1).of(model.batch, lambda: None)
+    assert {tensor.device for tensor in (measured.losses, *measured.values.values())} == {meta}
+    assert all(p.grad is not None and p.grad.is_meta for p in policy.trainable().values())
