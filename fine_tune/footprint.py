@@ -53,7 +53,7 @@ class Footprint:
 
 
 def training(family: Family, encoded: Encoding, params: Params, processes: int = 1) -> Footprint:
-    """What one of `processes` that share every batch takes (whole copies: DDP).
+    """What one of `processes` that share every batch takes (whole copies).
 
     Raises `TgoError` for a family that cannot be fine-tuned, and for parameters that do not fit it.
     """

@@ -22,6 +22,7 @@ FAMILIES = (
 TESTS = (
     "tests/benchmarks/test_objectives.py::test_real_units_*",
     "tests/benchmarks/test_reward_speed.py::test_our_side_*",
+    "tests/benchmarks/test_training_memory.py::*",
     "tests/benchmarks/test_training_speed.py::*",
     "tests/demo/test_masked_weights.py::test_rewards_that_never_saw_*",
     "tests/demo/test_masked_weights.py::test_samples_show_*",

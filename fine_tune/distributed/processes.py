@@ -44,7 +44,7 @@ class Group:
     rank: int = 0
     size: int = 1
     sharded: bool = False
-    """Whether weights and optimiser state are cut into shards (FSDP2), or each process has all of them (DDP)."""
+    """Whether weights and optimiser state are cut into shards (FSDP2), or each process has all of them."""
 
     @property
     def is_main(self) -> bool:

@@ -76,7 +76,10 @@ class Policy(abc.ABC, Generic[Corruption]):
     @classmethod
     @abc.abstractmethod
     def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> Encoder:
-        """The encoder of a whole pipeline; `size` is (width, height) in pixels, None the model's own."""
+        """The encoder of a pipeline, whose denoiser has sizes but no weights.
+
+        `size` is (width, height) in pixels, None the model's own.
+        """
 
     @classmethod
     @abc.abstractmethod
