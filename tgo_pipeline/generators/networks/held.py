@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from tgo_pipeline.params.checks import Precision
 
+Place = tuple[nn.Module, str]
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -32,9 +32,31 @@ def hold(network: nn.Module, precision: Precision, others: Precision = "fp32") -
     With others in float32, the network answers under autocast of that precision as a float32 one, to the bit.
     """
     rounded = {id(tensor) for tensor in products(network)}
-    for tensor in itertools.chain(network.parameters(), network.buffers()):
-        if tensor.is_floating_point():
-            tensor.data = tensor.data.to(DTYPES[precision if id(tensor) in rounded else others])
+    places = _places(network)
+    while places:  # one after the other, so that little is there in both types
+        parameter, where = places.popitem()
+        dtype = DTYPES[precision if id(parameter) in rounded else others]
+        if parameter.dtype != dtype:
+            _put(nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad), where)
+    for module in network.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(DTYPES[others]))
+
+
+def _places(network: nn.Module) -> dict[nn.Parameter, list[Place]]:
+    """Where the floating-point parameters of a network are: several places for one that modules share."""
+    found: dict[nn.Parameter, list[Place]] = {}
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_floating_point():
+                found.setdefault(parameter, []).append((module, name))
+    return found
+
+
+def _put(parameter: nn.Parameter, where: list[Place]) -> None:
+    for module, name in where:
+        setattr(module, name, parameter)
 
 
 def products(network: nn.Module) -> list[Tensor]:
@@ -76,11 +98,12 @@ def seen_in_float32(network: nn.Module) -> Iterator[None]:
 
     For peft, which draws an adapter in float32 and then rounds it to the type of the layer that it lies on.
     """
-    kept = {each: each.data for each in network.parameters() if each.dtype != torch.float32}
-    for each, data in kept.items():
-        each.data = torch.zeros((), device=data.device).expand(data.shape)
+    kept = {each: where for each, where in _places(network).items() if each.dtype != torch.float32}
+    for each, where in kept.items():
+        empty = torch.zeros((), device=each.device).expand(each.shape)
+        _put(nn.Parameter(empty, requires_grad=False), where)
     try:
         yield
     finally:
-        for each, data in kept.items():
-            each.data = data
+        for each, where in kept.items():
+            _put(each, where)
