@@ -65,3 +65,22 @@ def test_it_trains_and_draws_on_its_gpu(
             runtime=params.runtime,
         )
     assert machine.used.keys() == {expected}
+
+
+@pytest.mark.parametrize("write", [tiny_diffusion_pipeline, tiny_sd3_pipeline, tiny_amused_pipeline])
+def test_a_step_waits_for_its_gpu_once(
+    write: Callable[..., Any], places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write(tmp_path / "model")
+
+    def waits(steps: int) -> int:
+        settings = {"steps": steps, "checkpoint_every": 100, "batch_size": 4, "learning_rate": 1e-6}
+        params = world.params(model, SIZE, **settings, method="lora")
+        runtime = replace(params.runtime, device="cuda", workers=0, micro_batch_size=2)
+        with pretended(monkeypatch) as machine:
+            stage.run(replace(params, runtime=runtime), world.workspace(places))
+        return machine.waits
+
+    waits(1)  # which fills the cache
+    clipping = 1  # torch copies its factor to the CPU, where it takes the gradients of a pretended GPU to be
+    assert (waits(5) - waits(3)) / 2 == 1 + clipping
