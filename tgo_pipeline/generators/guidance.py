@@ -163,15 +163,14 @@ def _free_name(network: Any, role: str) -> str:
 
 def _network_of(role: str, module: Model, pipeline: Any) -> Any:
     """The network of another pipeline, nothing else of it. Raises `TgoError` unless it is like the base's."""
-    from tgo_pipeline.generators.networks.held import DTYPES
+    from tgo_pipeline.generators.networks.held import precision_of
 
     component = network_name(pipeline)
     base = getattr(pipeline, component)
     if isinstance(module, (str, Path)):
         without = [name for name in _network_parts(pipeline) if name != component]
         _require_plain(f"{role} module", str(module))
-        precision: Precision = next((name for name, dtype in DTYPES.items() if dtype == base.dtype), "fp32")
-        module = open_pipeline(str(module), None, base.device, without, precision)
+        module = open_pipeline(str(module), None, base.device, without, precision_of(base.dtype))
     network: Any = getattr(module, component, None)
     if type(network) is not type(base) or shapes(network) != shapes(base):
         raise TgoError(

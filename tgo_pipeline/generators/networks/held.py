@@ -26,6 +26,12 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
+def precision_of(dtype: torch.dtype) -> Precision:
+    """The name of a type; fp32 for one that has none."""
+    names: dict[torch.dtype, Precision] = {each: name for name, each in DTYPES.items()}
+    return names.get(dtype, "fp32")
+
+
 def hold(network: nn.Module, precision: Precision, others: Precision = "fp32") -> None:
     """Hold in `precision` the weights that autocast rounds to it, and everything else in `others`.
 
