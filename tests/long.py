@@ -20,6 +20,7 @@ FAMILIES = (
 )
 """`make test` runs a test of every family with Stable Diffusion, Stable Diffusion 3 and aMUSEd: one of each kind."""
 TESTS = (
+    "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::test_real_units_*",
     "tests/benchmarks/test_reward_speed.py::test_our_side_*",
     "tests/benchmarks/test_training_memory.py::*",

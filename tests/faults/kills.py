@@ -204,11 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--modes", default="fork,points,cli,score,parent,worker")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop", action="store_true", help="end with the first finding")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         trials = Kills(options.work or Path(temporary), options.seed, options.minutes)
         modes = options.modes.split(",")
-        while trials.kills < options.kills and not trials.over:
+        while trials.kills < options.kills and not trials.over and not (options.stop and trials.findings):
             getattr(trials, trials.random.choice(modes))()
         return trials.summary()
 

@@ -20,7 +20,7 @@ MEND_NOTHING = "from tgo_pipeline.storage import writing; writing._sweep_once = 
 """Without its sweep, a half-written file of a killed run stays."""
 READ_NOTHING = """
 def broken(*_): raise KeyError("broken")
-from tgo_pipeline import params; params.parse = broken
+from tests.faults import fuzz_params; fuzz_params.load_params = broken
 """
 VERIFY_NOTHING = "from tgo_pipeline.storage import digests; digests.verify = lambda path: None"
 LIMIT_S = 900
@@ -57,7 +57,7 @@ def test_kills(work: Path) -> None:
 
 
 def test_kills_see_a_file_that_is_not_written_whole(work: Path) -> None:
-    options = ("--work", work / "runs", "--seed", 5, "--kills", 12, "--modes", "points", "--minutes", 2)
+    options = ("--work", work / "runs", "--seed", 5, "--kills", 12, "--modes", "points", "--stop")
     code, found = harness("kills", *options, broken=MEND_NOTHING)
     assert code == 1 and found["findings"] >= 1
 
