@@ -48,7 +48,7 @@ class Gpu:
 
 
 TOWERS = ((Tower(1280, 32, 257, 16), 2), (Tower(1024, 24, 257, 56), 1), (Tower(1024, 24, 197, 16), 1))
-"""ViT-H-14 of HPSv2.1 and PickScore, ViT-L/14 of CLIP score and aesthetic, whose quick_gelu is three kernels; ViT-L/16."""
+"""Two ViT-H-14, the ViT-L/14 of CLIP score and aesthetic, whose quick_gelu is three kernels, ImageReward's ViT-L/16."""
 GPUS = {
     "H200": Gpu(989, 4.8, 0.65, 0.8, 350),
     "H100": Gpu(989, 3.35, 0.65, 0.8, 350),

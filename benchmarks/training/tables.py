@@ -144,7 +144,8 @@ def _how(device: str, work: Mapping[str, Any]) -> str:
     if device == "cpu":
         return (
             "All sides are loaded and take turns of two seconds, large matrix products (the peak) among them, so that "
-            "changes of the machine's speed fall on all alike; medians over steps."
+            "changes of the machine's speed fall on all alike; medians over steps. Small batches cost one processor "
+            "more than another, and none of this says what a GPU would do."
         )
     return f"One side after the other, each alone on the device; the best of {work['rounds']} rounds."
 
@@ -160,16 +161,31 @@ def _facts(device: str, architecture: Mapping[str, Any]) -> str:
         else "Peak: not known for this device; give `--peak`.",
         f"On the same draws both sides have the same losses over {len(losses['ours'])} updates, to {worst:.1e}.",
     ]
+    sentences += _factors(architecture["sides"])
     ours = architecture["sides"].get("ours", {})
-    rival = architecture["sides"].get("kto")
+    rival = architecture["sides"].get("plain")
     if "encode_s_per_sample" in ours and rival:
         once = ours["encode_s_per_sample"]
         ratio = rival["s_per_sample"] / (ours["s_per_sample"] + once)
         sentences.append(
-            f"Filling the cache takes {1000 * once:.3g} ms a sample, once: with it, a training of a single epoch is "
-            f"{ratio:.2f} times as fast as the loop like Diffusion-KTO's."
+            f"Filling the cache takes {1000 * once:.3g} ms a sample, once: over a single epoch the plain loop "
+            f"takes {ratio:.2f} times as long at equal batches."
         )
     return " ".join(sentences)
+
+
+def _factors(sides: Mapping[str, Any]) -> list[str]:
+    """What a ratio is made of: cache and shared reference at equal batches, and what the scripts' settings add."""
+    equal = sides.get("plain", {}).get("ratio")
+    if not equal:
+        return []
+    parts = [f"**At equal batches a plain loop takes {equal:.2f} times as long**, by cache and reference."]
+    for name, title in (("kto", "Diffusion-KTO's"), ("dpo", "Diffusion-DPO's")):
+        if ratio := sides.get(name, {}).get("ratio"):
+            parts.append(
+                f"{title} settings (batches, what is computed twice) add a factor of {ratio / equal:.2f}."
+            )
+    return parts
 
 
 def _table(device: str, architecture: Mapping[str, Any]) -> str:
