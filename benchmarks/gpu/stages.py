@@ -46,7 +46,7 @@ def stages(case: Case) -> dict[str, Any]:
             )
             found[f"generate, {processes} processes, s"] = time.perf_counter() - began_s
             began_s = time.perf_counter()
-            rewards = dict.fromkeys(FIVE, "demo")
+            rewards: dict[str, str | None] = dict.fromkeys(FIVE, "demo")
             score_folder(root / "generations", root / "scores", rewards, runtime=runtime, max_error_rate=0.0)
             found[f"score, {processes} processes, s"] = time.perf_counter() - began_s
             scores[processes] = read_folder(root / "scores")["hpsv2.1"].to_numpy()

@@ -97,11 +97,14 @@ def _measured(sides: dict[str, Any], size: str = "small") -> dict[str, Any]:
 
 def test_the_section_shows_ratios_utilisation_and_memory() -> None:
     sides = {"ours": _side(0.1, 1.0, encode_s_per_sample=0.05), "kto": _side(0.3, 3.0, micro=2)}
+    sides["plain"] = _side(0.12, 1.2)
     text = section({"cpu": _measured(sides)})
     assert "| this project | 8 | 100 | 10 |  | 40.0% | 2,048 |" in text
     assert "VAE in fp32 | 2 | 300 | 3.33 | **3.00** | 13.3% | 2,048 |" in text
     assert "to 1.0e-04" in text
-    assert "is 2.00 times as fast" in text
+    assert "**At equal batches a plain loop takes 1.20 times as long**" in text
+    assert "Diffusion-KTO's settings (batches, what is computed twice) add a factor of 2.50." in text
+    assert "over a single epoch the plain loop takes 0.80 times as long" in text
     assert text.split("### GPU")[1].count("not measured yet") == len(VARIANTS)
 
 
