@@ -71,7 +71,8 @@ def _files(workspace: Workspace) -> Iterator[Path]:
     )
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.suffix in digests.KINDS and not path.name.startswith("."):
+            hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+            if path.suffix in digests.KINDS and not hidden:
                 yield path
 
 

@@ -21,7 +21,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.storage.digests import is_sidecar
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.paths import file_name
-from tgo_pipeline.storage.shards import SHARD_NAME, Shard, status
+from tgo_pipeline.storage.shards import SHARD_NAME, Shard, is_parts, status
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import TEMPORARY
 
@@ -232,7 +232,10 @@ def _is_side(folder: Path) -> bool:
         bool(shards)
         and {part.name for part in inside} <= set(PARTS)
         and all(
-            SHARD_NAME.fullmatch(file.name) or file.name.startswith(TEMPORARY) or is_sidecar(file)
+            SHARD_NAME.fullmatch(file.name)
+            or file.name.startswith(TEMPORARY)
+            or is_sidecar(file)
+            or is_parts(file)
             for file in shards
         )
     )

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import cast
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors.base import Executor, MakeWorker, Worker, one_by_one
+from tgo_pipeline.executors.base import Ending, Executor, MakeWorker, Worker, never, one_by_one
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.plugins.kinds import EXECUTOR
 from tgo_pipeline.storage.shards import Shard, Stop
 
-__all__ = ["Executor", "MakeWorker", "Worker", "execute", "one_by_one"]
+__all__ = ["Ending", "Executor", "MakeWorker", "Worker", "execute", "never", "one_by_one"]
 
 
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.storage.shards import Shard, Stop
 
-Worker = Callable[[Iterable[Shard]], Iterator[Shard]]
-"""Writes shards as they come and yields each one that is written; it may take the next before it ends one."""
+Ending = Callable[[], bool]
+"""Whether the run is to end soon."""
+
+
+def never() -> bool:
+    """That nothing ends the run."""
+    return False
+
+
+class Worker(Protocol):
+    """Writes shards as they come and yields each one that is written; it may take the next before it ends one."""
+
+    def __call__(self, shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
+        """A worker of long shards asks `is_ending` on its way: it keeps what it has and raises `Interrupted`."""
+        ...
+
+
 MakeWorker = Callable[[RuntimeParams], Worker]
 """Loads what the work needs; picklable, so that it can be called in another process or on another machine."""
 Executor = Callable[[Sequence[Shard], Stop, MakeWorker, RuntimeParams], None]
@@ -18,7 +34,7 @@ Executor = Callable[[Sequence[Shard], Stop, MakeWorker, RuntimeParams], None]
 def one_by_one(write: Callable[[Shard], None]) -> Worker:
     """The worker that ends each shard before it takes the next."""
 
-    def work(shards: Iterable[Shard]) -> Iterator[Shard]:
+    def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
         for shard in shards:
             write(shard)
             yield shard

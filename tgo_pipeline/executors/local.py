@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import multiprocessing
 import queue
-import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from tgo_pipeline import signals
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors.base import MakeWorker
+from tgo_pipeline.executors.base import Ending, MakeWorker
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.executors.runtime import process_runtime
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.plugins.find import blamed
-from tgo_pipeline.storage.shards import Shard, Stop
+from tgo_pipeline.storage.shards import Interrupted, Shard, Stop
 
 POLL_S = 0.2
 """How often to see whether a worker has ended, or the run is to stop."""
@@ -30,7 +29,8 @@ def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtim
     several. Raises the first worker's `TgoError` (the others finish what they work on) and `Interrupted`.
     """
     if runtime.processes <= 1:
-        for _ in make_worker(runtime)(itertools.takewhile(lambda _: not stop.requested, shards)):
+        waiting = itertools.takewhile(lambda _: not stop.requested, shards)
+        for _ in make_worker(runtime)(waiting, lambda: stop.requested):
             pass
         stop.check()
         return
@@ -42,24 +42,23 @@ def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtim
 def _execute_in_processes(
     shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams, processes: int
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = signals.context("spawn")
     tasks: Any = context.Queue()
     tasks.cancel_join_thread()  # or this process, at its end, would wait for somebody to take what is left
     errors: Any = context.Queue()
     ending = context.Event()
     for shard in shards:
         tasks.put(shard)
-    workers = [
+    workers: list[Any] = [
         context.Process(
             target=_serve,
             args=(tasks, errors, ending, make_worker, process_runtime(runtime, rank)),
         )
         for rank in range(processes)
     ]
-    with _interrupts_are_for_this_process():
+    try:
         for worker in workers:
             worker.start()
-    try:
         while any(worker.is_alive() for worker in workers):
             for worker in workers:
                 worker.join(POLL_S)
@@ -67,28 +66,24 @@ def _execute_in_processes(
                 ending.set()
     except BaseException:  # a second interrupt ends at once
         for worker in workers:
-            worker.terminate()
+            if worker.is_alive():
+                worker.kill()
         raise
     stop.check()
     _raise_first(errors, [worker.exitcode for worker in workers])
 
 
-@contextlib.contextmanager
-def _interrupts_are_for_this_process() -> Iterator[None]:
-    """Processes that are started meanwhile never hear of Ctrl-C, not even while they import; this one decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runtime: RuntimeParams) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging()
+
+    def is_ending() -> bool:
+        return ending.is_set() or not _parent_lives()
+
     try:
-        for _ in make_worker(runtime)(_take(tasks, ending)):
+        for _ in make_worker(runtime)(_take(tasks, is_ending), is_ending):
             pass
+    except Interrupted:
+        pass  # the parent knows why
     except Exception as error:
         said = blamed(error)
         if said is None:
@@ -97,9 +92,9 @@ def _serve(tasks: Any, errors: Any, ending: Event, make_worker: MakeWorker, runt
         raise SystemExit(1) from None
 
 
-def _take(tasks: Any, ending: Event) -> Iterator[Shard]:
+def _take(tasks: Any, is_ending: Ending) -> Iterator[Shard]:
     """The shards that are left, until the work is to end."""
-    while not ending.is_set() and _parent_lives():
+    while not is_ending():
         try:
             yield tasks.get(timeout=POLL_S)
         except queue.Empty:

@@ -18,6 +18,8 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
 
     Denormal numbers are flushed: they slow tiny networks on a CPU.
     """
+    import contextlib
+
     import torch
 
     IMAGES.set(runtime.max_image_megapixels, runtime.image_memory_gb / runtime.processes)
@@ -25,6 +27,13 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     torch.set_flush_denormal(True)
+    if runtime.device.startswith(
+        "cuda:"
+    ):  # or torch opens the first GPU too, which may take a single process
+        with contextlib.suppress(
+            RuntimeError, AssertionError, ValueError
+        ):  # the next line says what is wrong
+            torch.cuda.set_device(runtime.device)
     return resolve_device(runtime.device)
 
 

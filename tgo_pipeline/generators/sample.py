@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,15 @@ class Sampler:
 
         Raises `TgoError` if not even one image fits into memory, or if the pipeline refuses the parameters.
         """
-        for batch in self._size.batches(zip(prompts, seeds, strict=True), self._draw):
+        for batch in self.batches(prompts, seeds):
             yield from batch
+
+    def batches(
+        self, prompts: Sequence[str], seeds: Sequence[int], start: int = 0
+    ) -> Iterator[Sequence[Image]]:
+        """Yield what `images` does in the batches that are drawn, without the first `start` images."""
+        wanted = itertools.islice(zip(prompts, seeds, strict=True), start, None)
+        yield from self._size.batches(wanted, self._draw)
 
     def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Image]:
         import torch

@@ -5,25 +5,26 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgo_pipeline.executors import Worker, execute, one_by_one
+from tgo_pipeline.executors import Ending, Worker, execute, never
 from tgo_pipeline.generators.guidance import load_guided
 from tgo_pipeline.generators.loading import load_pipeline
 from tgo_pipeline.generators.location import guided_fingerprint, model_fingerprint, sampling_hints
+from tgo_pipeline.generators.parts import Parts
 from tgo_pipeline.generators.sample import Sampler, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.chunks import chunks, require_few
 from tgo_pipeline.storage.fingerprints import fingerprint
-from tgo_pipeline.storage.shards import Shard, Status, run_shards
+from tgo_pipeline.storage.shards import Interrupted, Shard, Status, run_shards
 from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import torch
+    from PIL.Image import Image
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -145,37 +146,61 @@ def _make_worker(
     pipeline = _load(source, prepare_torch(runtime))
     sampler = Sampler(pipeline, source.params, runtime.generate_batch_size, sampling_hints(source.model))
 
-    def write(shard: Shard) -> None:
-        from tgo_pipeline.storage.tables import write_table
+    def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
+        for shard in shards:
+            _write(folder / shard.name, shard, parts[shard.index], source, sampler, is_ending)
+            yield shard
 
-        started_s = time.monotonic()
-        table = _draw(parts[shard.index], source, sampler)
-        with atomic(folder / shard.name) as temporary:
-            write_table(table, temporary, shard.mark.entries() | {"failed": 0})
-        log.info("%s: %d images in %.1f s", shard.name, table.num_rows, time.monotonic() - started_s)
-
-    return one_by_one(write)
+    return work
 
 
-def _draw(part: Sequence[PlannedImage], source: SamplingModel, sampler: Sampler) -> pa.Table:
+def _write(
+    path: Path,
+    shard: Shard,
+    rows: Sequence[PlannedImage],
+    source: SamplingModel,
+    sampler: Sampler,
+    is_ending: Ending,
+) -> None:
     import pyarrow as pa
 
-    from tgo_pipeline.executors.progress import Bar
-    from tgo_pipeline.storage.tables import GENERATIONS
+    from tgo_pipeline.storage.tables import GENERATIONS, write_table
 
-    records = []
-    with Bar("generate", len(part)) as bar:
-        images = sampler.images([row.prompt for row in part], [row.seed for row in part])
-        for row, image in zip(part, images, strict=True):
-            record = row._asdict() | {
-                "image": {"bytes": png(image), "path": f"{row.sample_id}.png"},
-                "width": image.width,
-                "height": image.height,
-                "model": source.model,
-                "revision": source.revision,
-                "guidance_scale": source.params.guidance_scale,
-                "steps": source.params.steps,
-            }
-            records.append(record)
-            bar.advance()
-    return pa.Table.from_pylist(records, schema=GENERATIONS)
+    started_s = time.monotonic()
+    finished = Parts(path, shard.mark)
+    adopted = len(finished.records)
+    _draw(rows, source, sampler, finished, is_ending)
+    with atomic(path) as temporary:
+        table = pa.Table.from_pylist(finished.records, schema=GENERATIONS)
+        write_table(table, temporary, shard.mark.entries() | {"failed": 0})
+    finished.clear()
+    log.info("%s: %d images in %.1f s", shard.name, len(rows) - adopted, time.monotonic() - started_s)
+
+
+def _draw(
+    rows: Sequence[PlannedImage], source: SamplingModel, sampler: Sampler, finished: Parts, is_ending: Ending
+) -> None:
+    """Draw what is not finished. Raises `Interrupted` after a batch if the run is to end; the batches are stored."""
+    from tgo_pipeline.executors.progress import Bar
+
+    with Bar("generate", len(rows)) as bar:
+        bar.advance(done := len(finished.records))
+        for batch in sampler.batches([row.prompt for row in rows], [row.seed for row in rows], done):
+            drawn = rows[len(finished.records) :][: len(batch)]
+            finished.add([_record(row, image, source) for row, image in zip(drawn, batch, strict=True)])
+            bar.advance(len(batch))
+            if is_ending() and len(finished.records) < len(rows):
+                finished.store()
+                raise Interrupted
+
+
+def _record(row: PlannedImage, image: Image, source: SamplingModel) -> dict[str, Any]:
+    return row._asdict() | {
+        "image": {"bytes": png(image), "path": f"{row.sample_id}.png"},
+        "width": image.width,
+        "height": image.height,
+        "model": source.model,
+        "revision": source.revision,
+        "guidance_scale": source.params.guidance_scale,
+        "steps": source.params.steps,
+    }

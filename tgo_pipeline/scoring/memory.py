@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgo_pipeline import signals
 from tgo_pipeline.devices import resolve_device
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.params import RuntimeParams
@@ -26,6 +28,20 @@ def groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> l
 
     The budget is `runtime.score_memory_gb`, or what is free on the device, divided by the processes that share it.
     """
+    if runtime.processes > 1 and _may_be_a_gpu(runtime.device):
+        # The processes open the GPUs; this one must not, since a GPU may take a single process (EXCLUSIVE_PROCESS).
+        with ProcessPoolExecutor(1, mp_context=signals.context("spawn")) as pool:
+            return pool.submit(_groups, rewards, dtype, runtime).result()
+    return _groups(rewards, dtype, runtime)
+
+
+def _may_be_a_gpu(device: str) -> bool:
+    import torch
+
+    return device not in ("cpu", "mps") and torch.cuda.is_available()
+
+
+def _groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
     device = resolve_device(runtime.device)
     budget_bytes = _budget_bytes(runtime, device)
     each_bytes = 2 if resolve_precision(dtype, device) == "fp16" else 4

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import Worker, execute
+from tgo_pipeline.executors import Ending, Worker, execute, never
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
@@ -94,7 +94,7 @@ def _worker(
     """Scores shards in one process with the rewards `names`; other columns are kept if they are valid."""
     scorer = ColumnScorer(rewards, dtype, runtime)
 
-    def work(waiting: Iterable[Shard]) -> Iterator[Shard]:
+    def work(waiting: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
         tasks = (shards.open(shard, names) for shard in waiting)
         return scorer.run(tasks, lambda task: shards.write(task, scorer.describe(task.missing)))
 

@@ -2,13 +2,14 @@
 
 A stage states its plan as `Shard`s. `run_shards` takes the folder's lock, removes what is not planned, and calls a
 writer for every shard that is missing or stale. A shard exists only complete: it is written to a temporary name,
-synced and renamed. SIGINT and SIGTERM end the run after the shard in work.
+synced and renamed. SIGINT and SIGTERM end the run after the shard in work, or where its worker can leave it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from tgo_pipeline.storage.writing import TEMPORARY, adopt
 log = logging.getLogger("tgo")
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 State = Literal["done", "stale", "to do"]
+_PARTS = ".parts"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class Status:
         return f"{self.done} done, {self.stale} stale, {self.to_do} to do, {self.failed} failed samples"
 
 
+def parts_folder(shard: Path) -> Path:
+    """The hidden folder beside a shard's file in which a worker keeps what is finished of it."""
+    return shard.with_name(f".{shard.name}{_PARTS}")
+
+
+def is_parts(path: Path) -> bool:
+    """Whether a path is the `parts_folder` of a shard."""
+    return path.name.startswith(".") and path.name.endswith(_PARTS)
+
+
 class Interrupted(Exception):
     """A signal asked the run to end; what was finished is kept."""
 
@@ -94,8 +106,13 @@ class Stop:
     """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
         self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to end."""
+        return self._requested
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
@@ -110,7 +127,7 @@ class Stop:
     def _handle(self, number: int, _frame: object) -> None:
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
         log.warning("%s: finishing the work in hand; once more to end at once", signal.Signals(number).name)
 
     def check(self) -> None:
@@ -219,12 +236,14 @@ def _note_digests(folder: Path, plan: Sequence[Shard]) -> None:
 
 
 def _sweep(folder: Path, plan: Sequence[Shard]) -> None:
-    """Remove what is not in the plan."""
+    """Remove what is not in the plan, and what was kept of shards before they were whole."""
     planned = {name for shard in plan for name in (shard.name, sidecar(Path(shard.name)).name)}
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in planned:
             log.info("removing %s: not in the plan", file)
             file.unlink()
+        if is_parts(file):
+            shutil.rmtree(file, ignore_errors=True)
 
 
 def table_status(path: Path, mark: Mark | None = None) -> Status:

@@ -98,6 +98,17 @@ def test_a_worker_that_is_killed_while_it_sends_a_result_ends_the_work_too() -> 
         list(preparer.stream(chunks(8)))
 
 
+def test_signals_to_all_processes_are_left_to_this_one() -> None:
+    with Preparer(PREPARATIONS, 1) as preparer:
+        stream = preparer.stream(chunks(9))
+        next(stream)
+        (server,) = {worker.parent() for worker in _workers(os.getpid())}
+        for process in (server, *_workers(os.getpid())):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                process.send_signal(number)
+        assert len(list(stream)) == 8
+
+
 def test_an_error_of_the_source_ends_the_workers_work() -> None:
     def source() -> Iterator[tuple[int, list[bytes]]]:
         yield from chunks(2)  # type: ignore[misc]

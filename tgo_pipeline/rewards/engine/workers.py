@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
-import signal
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 
+from tgo_pipeline import signals
 from tgo_pipeline.devices import cores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import IMAGES
@@ -241,7 +238,7 @@ def _break_if_a_worker_ended(pool: ProcessPoolExecutor) -> None:
 def _processes(workers: int, shared: SharedPixels | None) -> ProcessPoolExecutor:
     """Processes that start without a copy of this one's memory or threads."""
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context = signals.context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload([__name__])
     given = (IMAGES.megapixels, IMAGES.memory_gb / workers, shared)
@@ -249,18 +246,10 @@ def _processes(workers: int, shared: SharedPixels | None) -> ProcessPoolExecutor
 
 
 def _start_worker(megapixels: float, memory_gb: float, shared: SharedPixels | None) -> None:
-    """One thread each, its share of the memory for images, and where pixels go; an interrupt is the parent's business;
-    no worker stays when the parent is killed."""
+    """One thread each, its share of the memory for images, and where pixels go; no worker stays when the parent is
+    killed."""
     global _shared
     _shared = shared
     IMAGES.set(megapixels, memory_gb)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    signals.end_with_parent()
