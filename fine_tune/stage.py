@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fine_tune import result
 from fine_tune.data.cache import encode_folder, generation_shards
+from fine_tune.distributed import start
 from fine_tune.distributed.processes import joined
 from fine_tune.guidance_modules import NEGATIVE, finish, modules
 from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
@@ -25,6 +26,8 @@ from tgo_pipeline.storage.shards import Stop
 from tgo_pipeline.storage.writing import sweep_temporaries
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
     import numpy as np
     import torch
     from torch import Tensor
@@ -50,11 +53,21 @@ def run(params: Params, workspace: Workspace) -> None:
 
     Resumes exactly from the newest checkpoint of the same parameters and data; does nothing if the model is their
     result already. Raises `TgoError` for inputs that cannot be trained on and for a training that diverges, and
-    `Interrupted` after a signal, with a checkpoint of the last finished step. Processes of a launcher share the work.
+    `Interrupted` after a signal, with a checkpoint of the last finished step. Several processes share the work: those
+    of a launcher, or as many as `runtime.processes` and the GPUs allow, which this starts.
     """
+    processes = start.count(params)
+    if processes > 1:
+        start.run(processes, train, params, workspace)
+    else:
+        train(params, workspace)
+
+
+def train(params: Params, workspace: Workspace, told: Event | None = None) -> None:
+    """Do the work of `run` in this process, one of several if a launcher says so; `told` as `joined` takes it."""
     from fine_tune.data.labels import read_labels
 
-    with joined(params.runtime) as (group, runtime), contextlib.ExitStack() as held:
+    with joined(params.runtime, told) as (group, runtime), contextlib.ExitStack() as held:
         group.on_main(lambda: held.enter_context(result.hold(workspace.model)))
         group.on_main(lambda: require(params.runtime.trackers))
         params = dataclasses.replace(params, runtime=runtime)

@@ -1,8 +1,9 @@
 """Several processes as one training: who computes what, and how sums, errors and signals reach all of them.
 
-`accelerate launch` (or torchrun) starts the processes; each takes its equal share of every batch. Files belong to the
-main process. What may fail there, or anywhere, runs through `agree`, so that all processes raise the same error and
-none waits for one that is gone; a process that dies is noticed by the launcher, which ends the others.
+The stage itself (`start`), `accelerate launch` or torchrun starts the processes; each takes its equal share of every
+batch. Files belong to the main process. What may fail there, or anywhere, runs through `agree`, so that all processes
+raise the same error and none waits for one that is gone; a process that dies is noticed by the launcher, which ends the
+others, and by those that wait for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import logging
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from fine_tune.distributed import launch
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.storage.shards import Interrupted, Stop
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
     from torch import Tensor
 
     from tgo_pipeline.params import RuntimeParams
@@ -34,7 +38,14 @@ T = TypeVar("T")
 PASSED_ON_S = 3.0
 """A signal within this time of another is the same one, which a launcher passed on."""
 LONGEST_WAIT = datetime.timedelta(hours=4)
-"""For the slowest process at one meeting; encoding shares out whole shards, so that some end much earlier."""
+"""For the slowest process where all agree, through gloo: encoding shares out whole shards, so that some end much
+earlier, and the main process draws and writes while the others wait."""
+STEP_WAIT = datetime.timedelta(minutes=20)
+"""For the slowest process at the gradients of one update, through NCCL, which does not notice one that is gone."""
+
+
+class Gone(TgoError):
+    """Another process of the training ended while this one waited for it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class Group:
     size: int = 1
     sharded: bool = False
     """Whether weights and optimiser state are cut into shards (FSDP2), or each process has all of them."""
+    channel: Any = None
+    """Torch's group in which all agree; None for the default one."""
+    told: Event | None = None
+    """What the process that started this one sets after a signal, if it keeps signals for itself."""
 
     @property
     def is_main(self) -> bool:
@@ -73,7 +88,7 @@ class Group:
         from torch import distributed
 
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, self.channel)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -97,6 +112,8 @@ class Group:
 
     def stop(self) -> Stop:
         """The flag that a signal sets in this process; `any` tells all."""
+        if self.told is not None:
+            return _ToldStop(self.told)
         return Stop() if self.size == 1 else _LaunchedStop()
 
 
@@ -119,12 +136,27 @@ class _LaunchedStop(Stop):
         super()._handle(number, frame)
 
 
+class _ToldStop(Stop):
+    """A flag that the parent sets; signals do not reach this process."""
+
+    def __init__(self, told: Event) -> None:
+        super().__init__()
+        self._told = told
+
+    def __enter__(self) -> Stop:
+        return self
+
+    @property
+    def requested(self) -> bool:
+        return self._told.is_set()
+
+
 @contextlib.contextmanager
-def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
+def joined(runtime: RuntimeParams, told: Event | None = None) -> Iterator[tuple[Group, RuntimeParams]]:
     """Meet the other processes of the launcher, if there are any; the group and this process's own runtime.
 
-    Raises `TgoError` for variables of a launcher that make no sense, for processes that cannot meet, and for a device
-    that several processes cannot share out.
+    Raises `TgoError` for variables of a launcher that make no sense, for processes that cannot meet, for a device that
+    several processes cannot share out, and where another process is gone.
     """
     size = launch.size()
     if size == 1:
@@ -136,15 +168,49 @@ def joined(runtime: RuntimeParams) -> Iterator[tuple[Group, RuntimeParams]]:
     runtime = _own_runtime(runtime)
     if is_first:
         backend = "gloo" if runtime.device == "cpu" else "cpu:gloo,cuda:nccl"
-        launch.meet(backend, LONGEST_WAIT)
+        launch.meet(backend, STEP_WAIT)
+    channel: Any = None
     try:
-        group = Group(distributed.get_rank(), size, os.environ.get("ACCELERATE_USE_FSDP") == "true")
+        channel = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        group = Group(distributed.get_rank(), size, sharded, channel, told)
+        _require_own_gpus(group, runtime.device)
         logging.getLogger("tgo").setLevel(logging.INFO if group.is_main else logging.WARNING)
         yield group, runtime
+    except RuntimeError as error:
+        if not _is_of_the_group(error):
+            raise
+        raise Gone(
+            f"another process of this training is gone ({first_line(error)}): what it said is above or in its own "
+            "output. What was finished is kept, run the stage again to continue."
+        ) from error
     finally:
-        if is_first:
-            gc.collect()  # networks in cycles would hold the group's threads until the interpreter ends, and abort it
-            distributed.destroy_process_group()
+        gc.collect()  # networks in cycles would hold the group's threads until the interpreter ends, and abort it
+        if is_first or channel is not None:
+            distributed.destroy_process_group(None if is_first else channel)
+
+
+def _is_of_the_group(error: RuntimeError) -> bool:
+    """Whether torch says it of processes that talk to each other."""
+    from torch import distributed
+
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
+def _require_own_gpus(group: Group, device: str) -> None:
+    """Refuse processes that share a GPU. One that sees a single GPU may have been given it, as Slurm does."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    mine = f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+    every = group._all(mine)
+    if len(set(every)) < len(every):
+        sharing = [rank for rank, one in enumerate(every) if every.count(one) > 1]
+        raise TgoError(
+            f"{len(sharing)} of {len(every)} processes have a GPU that is another one's too, the first of them ranks "
+            f"{sharing[0]} and {sharing[1]}: launch one process for each GPU."
+        )
 
 
 def _own_runtime(runtime: RuntimeParams) -> RuntimeParams:
@@ -160,11 +226,11 @@ def _own_runtime(runtime: RuntimeParams) -> RuntimeParams:
             "a device of its own: use auto, cuda or cpu."
         )
     device = "cpu" if runtime.device == "cpu" or (runtime.device == "auto" and not gpus) else "cuda"
-    if device == "cuda" and here > gpus:
+    if device == "cuda" and here > gpus and gpus != 1:
         raise TgoError(
             f"{here} processes were launched on this machine, which has {gpus} GPUs: launch one for each "
             "(--num_processes), or set runtime.device to cpu."
         )
-    device = f"cuda:{local}" if device == "cuda" else "cpu"
+    device = f"cuda:{local if gpus > 1 else 0}" if device == "cuda" else "cpu"
     own = process_runtime(dataclasses.replace(runtime, device=device, processes=here), local)
     return dataclasses.replace(own, processes=1)

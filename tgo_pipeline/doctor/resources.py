@@ -69,7 +69,7 @@ def _needs(params: Params, case: Request, memory: list[Need], disk: list[Need]) 
             "needs", "the model is not on this machine: `tgo doctor --plan` computes from its configuration."
         )
         return
-    memory.append(training_memory(parts, params.fine_tune, params.runtime.processes))
+    memory.append(training_memory(parts, params.fine_tune))
     disk.append(training_disk(parts, params.fine_tune))
 
 
@@ -91,15 +91,15 @@ def networks(params: Params) -> dict[str, int] | None:
     return {name: weights.numbers(folder / name) for name in weights.networks(folder)}
 
 
-def training_memory(parts: dict[str, int], tuning: FineTuneParams, processes: int) -> Need:
-    """What training holds at least: trained numbers with gradients and moments, which processes may share out.
+def training_memory(parts: dict[str, int], tuning: FineTuneParams) -> Need:
+    """What each process of a training holds at least: trained numbers with gradients and moments.
 
     Sampling holds all networks at once; the larger of both counts.
     """
     sampling = FLOAT_BYTES * sum(parts.values())
     trained = _trained(parts) if tuning.method == "full" else 0
     copies = 2 + (2 if tuning.optimizer == "adamw" else 0) + (tuning.ema is not None)
-    training = FLOAT_BYTES * trained * copies // processes
+    training = FLOAT_BYTES * trained * copies
     if training > sampling:
         return Need(training, "weights, gradients and optimiser in training take at least")
     return Need(sampling, "the model's weights take at least")
