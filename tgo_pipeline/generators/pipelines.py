@@ -97,9 +97,7 @@ def _open(
     left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
     networks = load_networks(folder, index, left_out.keys(), precision, held, described)
     try:
-        pipeline: Any = _pipeline_class(index).from_pretrained(
-            str(folder), torch_dtype=_dtype(precision), **left_out, **networks
-        )
+        pipeline: Any = _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)
     except TgoError:
         raise
     except Exception as error:  # a damaged configuration makes the libraries fail anywhere

@@ -17,6 +17,7 @@ from fine_tune.data.batches import Encoded, Sampling, TrainingData
 from fine_tune.data.cache import encode_folder
 from fine_tune.data.labels import read_labels
 from fine_tune.data.pairs import build_pairs
+from fine_tune.distributed.processes import Group
 from fine_tune.objectives import OBJECTIVES, make_objective
 from fine_tune.policies.diffusion import DiffusionPolicy
 from fine_tune.training.accelerator import Accelerator
@@ -280,6 +281,19 @@ def test_a_sample_that_does_not_fit_is_said_with_what_to_do(make) -> None:
         scarce_memory(0),
         pytest.raises(
             TgoError, match=r"not even one sample fits .*2 GiB\): set runtime.gradient_checkpointing"
+        ),
+    ):
+        trainer.update()
+
+
+def test_processes_that_share_shards_are_told_a_size_that_may_fit(make) -> None:
+    """The others wait inside of the network: they cannot be asked to begin again."""
+    trainer = make()
+    trainer._gradient._group = Group(sharded=True)
+    with (
+        scarce_memory(4),
+        pytest.raises(
+            TgoError, match=r"in process 0 \(CUDA out of memory.*set runtime.micro_batch_size below 8"
         ),
     ):
         trainer.update()
