@@ -22,6 +22,7 @@ FAMILIES = (
 TESTS = (
     "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::test_real_units_*",
+    "tests/benchmarks/test_reward_parent.py::test_both_ways_*",
     "tests/benchmarks/test_reward_speed.py::test_our_side_*",
     "tests/benchmarks/test_training_memory.py::*",
     "tests/benchmarks/test_training_speed.py::*",

@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow.parquet as pq
 
 HEADER_BYTES = 1 << 16
@@ -92,6 +91,8 @@ def _places(file: pq.ParquetFile, stream: BinaryIO, column: str) -> Iterator[tup
 
 def _page(stream: BinaryIO, at: int, most_level: int) -> tuple[list[tuple[int, int] | None], int]:
     """Where the values of a data page lie, and where the page ends."""
+    import numpy as np
+
     header, size = _struct(_read(stream, at, HEADER_BYTES), 0)
     kind, body_bytes, page = header[1], header[3], header[5]
     if kind != _DATA_PAGE or page[2] != _PLAIN or page[3] != _RLE:
@@ -118,6 +119,8 @@ def _page(stream: BinaryIO, at: int, most_level: int) -> tuple[list[tuple[int, i
 
 def _levels(data: bytes, width: int, count: int) -> np.ndarray:
     """`count` numbers of `width` bits in Parquet's hybrid of repeated and bit-packed runs."""
+    import numpy as np
+
     runs, at, have = [], 0, 0
     while have < count:
         head, at = _varint(data, at)

@@ -141,8 +141,9 @@ def write_table(
     """Write `table` to exactly `path` with `metadata` (JSON) under the schema key `tgo`.
 
     `footer` are long texts for `read_footer`: a schema is stored twice, and every reader parses it. Image bytes get
-    neither dictionary nor compression, row groups about 64 MB, page index and content-defined chunking, so that a
-    changed sample changes few stored bytes. Call it inside `writing.atomic`.
+    neither dictionary nor compression, so that they can be read where they lie (`stream_images`). Row groups are of
+    about 64 MB; with a page index and content-defined chunking a changed sample changes few stored bytes. Call it
+    inside `writing.atomic`.
     """
     leaves = [leaf for field in table.schema for leaf in _leaves(field)]
     rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))

@@ -16,7 +16,7 @@ import torch
 
 from tests.rewards.engine.test_workers import PREPARATIONS, chunks
 from tgo_pipeline.rewards.engine.batching import BatchSize
-from tgo_pipeline.rewards.engine.ring import PixelLayout, Ring, Room, joined, layouts
+from tgo_pipeline.rewards.engine.ring import PixelLayout, PixelRows, Ring, Room, joined, layouts
 from tgo_pipeline.rewards.engine.workers import Chunk, Preparer, prepare_chunk
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
@@ -66,6 +66,18 @@ def test_memory_is_bounded_and_there_is_none_for_nothing() -> None:
     assert ring.take(11) is None
     assert Ring([None, None], 1000, 1e9).pixels is None
     assert Ring(SMALL, 1000, ROW_BYTES - 1).take(1) is None
+
+
+def test_closing_lets_go_of_everything() -> None:
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        ring = Ring(SMALL, 100, 1e9)
+        kept = ring.pixels and ring.pixels.read(PixelRows(0, 0, 3))
+        ring.close()
+        assert kept is not None
+        assert kept.shape == (3, 3, 4, 4), "who looks at the memory still has it"
+    del kept, ring
+    assert psutil.Process().num_fds() == before
 
 
 def test_arrays_that_follow_each_other_are_one_without_a_copy() -> None:

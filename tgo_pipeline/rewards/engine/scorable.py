@@ -14,8 +14,8 @@ class Preparation(Hashable, Protocol):
     """How an image becomes what a network sees, in two steps; equal preparations give equal tensors.
 
     The first step runs in worker threads or processes, the second on the network's device. One that also has a property
-    `layout`, the shape and the type of what its first step gives for every image, is read from shared memory;
-    results of others are sent from process to process.
+    `layout`, the shape and the type of what its first step gives for every image, is read from shared memory,
+    which is used again once the images have scores; results of others are sent from process to process.
     """
 
     def __call__(self, image: Image.Image) -> Any:
