@@ -10,7 +10,7 @@ from benchmarks.rewards.null import light_png
 from tests.benchmarks.test_reward_speed import HARDWARE
 from tgo_pipeline.rewards.engine.decode import decode
 
-WAY = {"images_per_s": 10.0, "parent_ms": 0.5}
+WAY = {"images_per_s": 10.0, "parent_ms": 0.5, "decoders_ms": 50.0}
 
 
 def test_a_light_image_has_the_size_that_was_asked_for() -> None:
@@ -19,11 +19,11 @@ def test_a_light_image_has_the_size_that_was_asked_for() -> None:
     assert decode(data).size == (8, 8)
 
 
-def test_a_core_is_worth_what_fits_both_measurements() -> None:
-    rates = {1: {parent.SHARED: WAY}, 2: {parent.SHARED: {**WAY, "images_per_s": 15.0}}}
+def test_a_core_is_worth_what_both_measurements_say() -> None:
+    rates = {1: {parent.SHARED: WAY}, 2: {parent.SHARED: {**WAY, "decoders_ms": 100.0}}}
     each, model = parent._model(rates, 100)
-    assert each == pytest.approx((10 + 2 * 15) / 5)
-    assert model[4] == pytest.approx(4 * each)
+    assert each == pytest.approx((20 + 10) / 2)
+    assert model[4] == pytest.approx(60)
     assert model[64] == 100
 
 
@@ -36,11 +36,11 @@ def test_the_section_has_a_line_for_every_way() -> None:
     }
     text = parent.section(found, argparse.Namespace(images=8, rounds=1, batch_size=8))
     assert "| 512 px (400 kB), shared memory | 10 | 0.500 | 2,000 |" in text
-    assert "| 1024 px, 2 | 10.0 | 10.0 |" in text
+    assert "| 1024 px, 2 | 10.0 | 10.0 | 50.0 | 50.0 |" in text
 
 
 def test_both_ways_score_every_image(tmp_path: Path) -> None:
     shard = parent.write_shard(tmp_path / "a.parquet", [light_png(1000)], 20)
     for way in parent.ways(parent.null_rewards(), 1, 8).values():
         with way.scorer:
-            assert way.run(shard)[0] == 20
+            assert way.run(shard).count == 20

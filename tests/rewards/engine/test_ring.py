@@ -59,13 +59,16 @@ def test_the_rooms_of_a_batch_lie_side_by_side() -> None:
                 room.leave()
 
 
-def test_memory_is_bounded_and_there_is_none_for_nothing() -> None:
+def test_memory_is_bounded_and_there_is_none_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tgo")
     ring = Ring(SMALL, 1000, 10 * ROW_BYTES)
     assert ring.pixels is not None
     assert ring.pixels.rows == 10
     assert ring.take(11) is None
     assert Ring([None, None], 1000, 1e9).pixels is None
+    assert not caplog.records
     assert Ring(SMALL, 1000, ROW_BYTES - 1).take(1) is None
+    assert "through pipes, which is slower: no shared memory (image_memory_gb leaves none)" in caplog.text
 
 
 def test_closing_lets_go_of_everything() -> None:

@@ -123,7 +123,7 @@ class Ring:
     def __init__(self, layouts: Sequence[PixelLayout | None], rows: int, most_bytes: float) -> None:
         row_bytes = sum(layout.row_bytes for layout in layouts if layout)
         rows = min(rows, int(most_bytes / row_bytes)) if row_bytes else 0
-        self.pixels = _shared(layouts, rows) if rows else None
+        self.pixels = _shared(layouts, rows) if row_bytes else None
         self._rooms: deque[Room] = deque()
         self._unregister: Any = lambda: None
 
@@ -184,6 +184,8 @@ def _unregister(address: int) -> None:
 
 def _shared(layouts: Sequence[PixelLayout | None], rows: int) -> SharedPixels | None:
     try:
+        if not rows:
+            raise OSError("image_memory_gb leaves none")
         return SharedPixels(layouts, rows, os.memfd_create("tgo-pixels"))
     except (AttributeError, OSError) as error:  # another system than Linux, or too little memory
         log.info("decoded images come back through pipes, which is slower: no shared memory (%s)", error)
