@@ -154,7 +154,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _model(rates: dict[int, dict[str, dict[str, float]]], limit: float) -> tuple[float, dict[int, float]]:
-    """A core's rate, from the processor time with one and two decoders, and what some cores make of it up to the limit."""
+    """A core's rate, by the processor time with one and two decoders, and what some cores make of it, to the limit."""
     each = statistics.mean(1000 / way[SHARED]["decoders_ms"] for way in rates.values())
     return each, {cores: min(cores * each, limit) for cores in CORES}
 
@@ -208,8 +208,8 @@ def section(found: dict[str, Any], arguments: argparse.Namespace) -> str:
                 rows,
             ),
             "Images/s by decoding cores, a model: one core's rate, the mean of what the decoders' processor time says "
-            "with one and with two of them in shared memory, times their number, up to what the parent allows. Other "
-            "programs ran on the two cores, and the parent too: the clock shows less.",
+            "with one and with two of them in shared memory, times their number, up to what the parent allows. The "
+            "clock shows less where the parent, or another program, runs on the same cores.",
             table(("images", "one core", *map(str, CORES)), fitted),
         ]
     )
