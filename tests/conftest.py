@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.hub_server import HubServer
 
 FIRST = (
+    "test_kills.py",
+    "test_fuzz.py",
     "test_kill.py",
     "test_parallel.py",
     "test_masked_project.py",

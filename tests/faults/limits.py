@@ -147,6 +147,7 @@ class Child:
             "/var/tmp/dvc",
             "/var/lib/dvc",
             str(Path.home() / ".cache"),
+            os.environ.get("TGO_CACHE", "/dev/"),
             "/tmp/torchinductor",
             str(Path.home() / ".config/dvc"),
             str(Path.home() / ".config/matplotlib"),

@@ -1,0 +1,44 @@
+"""Short runs of the harnesses that give damaged and hostile input, and that they fail when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import fuzz_shards
+from tests.faults.harness import harness
+
+READ_NOTHING = """
+def broken(*_): raise KeyError("broken")
+from tests.faults import fuzz_params; fuzz_params.load_params = broken
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the unbroken run lies that all harnesses compare with."""
+    return tmp_path_factory.mktemp("faults")
+
+
+def test_parameter_files() -> None:
+    code, found = harness("fuzz_params", "--inputs", 200, "--deep", 0, "--seed", 3)
+    assert code == 0 and found["inputs"] == 200
+
+
+def test_an_error_that_is_none_of_the_input_is_found() -> None:
+    code, found = harness("fuzz_params", "--inputs", 20, "--deep", 0, broken=READ_NOTHING)
+    assert code == 1 and found["findings"] == 1
+
+
+@pytest.mark.parametrize("group", fuzz_shards.GROUPS)
+def test_inputs(group: str, work: Path) -> None:
+    few = 200 if group == "images" else 8
+    options = ("--work", work / "inputs", "--groups", group, "--inputs", few, "--seed", 4)
+    code, found = harness("fuzz_shards", *options)
+    assert code == 0 and found["inputs"][group] >= 8
+
+
+def test_injections(work: Path) -> None:
+    code, _ = harness("injection", "--work", work / "injection")
+    assert code == 0
