@@ -186,3 +186,21 @@ def test_without_shared_memory_everything_comes_through_the_pipe(
 def test_a_preparation_that_states_no_layout_has_none() -> None:
     crop = ShortestSideCrop(8)
     assert layouts([crop, object()]) == [PixelLayout((3, 8, 8), torch.uint8), None]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes the memory")
+def test_memory_that_a_gpu_does_not_take_is_copied_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tgo")
+    ring = Ring(SMALL, 10, 1e9)
+    ring.register([torch.device("cuda", 0)])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("pixels are copied once more on their way to the GPU, which is slower: ")
+    ring.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to copy to")
+def test_a_gpu_copies_from_the_memory_as_it_is() -> None:
+    with Preparer(PREPARATIONS, 1, gpus=[torch.device("cuda", 0)]) as preparer:
+        for number, chunk in preparer.stream(many(4)):
+            assert_prepared(chunk, number)
+            assert all(torch.from_numpy(pixels).is_pinned() for pixels in chunk.pixels)

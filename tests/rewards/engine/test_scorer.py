@@ -258,6 +258,20 @@ def test_a_gpu_scores_as_the_cpu_does(
         np.testing.assert_allclose(found.columns[name], expected.columns[name], rtol=1e-2, atol=5e-3)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to score on")
+def test_a_gpu_scores_many_images_in_memory_that_is_used_again(rewards: dict[str, NetworkReward]) -> None:
+    distinct = [png(picture(32 + step, 40)) for step in range(32)]
+    chosen = {name: rewards[name] for name in ("hpsv2.1", "clip")}
+    expected = Scorer(chosen).score(distinct, ["a red cat"] * 32)
+    moved = {name: copy.deepcopy(reward).to("cuda") for name, reward in chosen.items()}
+    with Scorer(moved, workers=1) as scorer:
+        for _ in range(2):
+            found = scorer.score(distinct * 70, ["a red cat"] * 2240)
+            for name in chosen:  # torch cuts images into patches in TF32
+                right = np.tile(expected.columns[name], 70)
+                np.testing.assert_allclose(found.columns[name], right, rtol=1e-2, atol=5e-3)
+
+
 def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
     with pytest.raises(TgoError, match="2 images and 1 prompts: give one prompt per image"):
         rewards["clip"].score([picture(32, 32)] * 2, ["a red cat"])

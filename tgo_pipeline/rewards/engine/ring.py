@@ -7,6 +7,7 @@ containers keep to 64 MB.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -23,6 +24,8 @@ from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 log = logging.getLogger("tgo")
+PORTABLE = 1
+"""CUDA's flag for memory that all GPUs may copy from."""
 PAGE_BYTES = 4096
 """The pixels of each preparation begin at a page, which is at least as good as where torch puts a tensor."""
 
@@ -153,18 +156,22 @@ class Ring:
             return newest
         return 0 if count <= oldest else None
 
-    def register(self) -> None:
-        """Let GPUs copy from the memory while their networks run, without a further copy in pinned memory."""
-        if self.pixels is None:
+    def register(self, gpus: Sequence[torch.device]) -> None:
+        """Let these GPUs copy from the memory while their networks run, without a further copy in pinned memory."""
+        if self.pixels is None or not gpus:
             return
         address, size = self.pixels.memory.ctypes.data, self.pixels.memory.nbytes
         try:
-            cudart: Any = torch.cuda.cudart()
-            torch.cuda.check_error(cudart.cudaHostRegister(address, size, 0))
-        except RuntimeError as error:
+            # Without this the machine's first GPU would be opened, which may be another process's.
+            with torch.cuda.device(gpus[0]):
+                cudart: Any = torch.cuda.cudart()
+                torch.cuda.check_error(cudart.cudaHostRegister(address, size, PORTABLE))
+        except (RuntimeError, AssertionError) as error:  # a virtual machine or container may not allow it
             log.info("pixels are copied once more on their way to the GPU, which is slower: %s", error)
+            with contextlib.suppress(RuntimeError, AssertionError):
+                torch.zeros(1, device=gpus[0])  # reports the error once more; else the next network would
         else:
-            self._unregister = weakref.finalize(self, _unregister, address)
+            self._unregister = weakref.finalize(self, _unregister, address, gpus)
             self._unregister.atexit = False  # the driver forgets it by itself
 
     def close(self) -> None:
@@ -175,11 +182,12 @@ class Ring:
             self.pixels = None
 
 
-def _unregister(address: int) -> None:
-    for number in range(torch.cuda.device_count()):
-        torch.cuda.synchronize(number)  # a copy may be under way
-    cudart: Any = torch.cuda.cudart()
-    cudart.cudaHostUnregister(address)
+def _unregister(address: int, gpus: Sequence[torch.device]) -> None:
+    for gpu in gpus:
+        torch.cuda.synchronize(gpu)  # a copy may be under way
+    with torch.cuda.device(gpus[0]):
+        cudart: Any = torch.cuda.cudart()
+        cudart.cudaHostUnregister(address)
 
 
 def _shared(layouts: Sequence[PixelLayout | None], rows: int) -> SharedPixels | None:

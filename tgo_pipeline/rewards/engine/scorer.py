@@ -158,10 +158,8 @@ class Scorer:
         devices = {reward.device for reward in self.rewards.values()}
         self.batch_size = BatchSize(batch_size, devices)
         preparations = dict.fromkeys(reward.preprocessing for reward in self.rewards.values())
-        self._on_gpu = any(device.type == "cuda" for device in devices)
-        self._preparer = Preparer(
-            preparations, workers, threads, batch=self.batch_size.most, on_gpu=self._on_gpu
-        )
+        self._gpus = [device for device in devices if device.type == "cuda"]
+        self._preparer = Preparer(preparations, workers, threads, batch=self.batch_size.most, gpus=self._gpus)
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +260,7 @@ class Scorer:
         copies = {
             name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.rewards if parts
         }
-        if not self._on_gpu:  # which may be copying pixels until the scores are there
+        if not self._gpus:  # which may be copying pixels until the scores are there
             batch.chunks.clear()
 
         def fetch() -> ScoredBatch:

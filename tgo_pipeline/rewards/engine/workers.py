@@ -108,8 +108,7 @@ def _stack(items: list[Any], number: int, room: Room | None) -> Pixels:
 class Preparer:
     """Prepares images with `workers` processes, or with threads of this process if there are none.
 
-    `batch` is the number of images that are used together at most, and `on_gpu` says whether a GPU uses them: the
-    shared memory is made for that.
+    The shared memory is made for `batch` images that are used together, and for the `gpus` that copy from it.
     """
 
     def __init__(
@@ -119,13 +118,13 @@ class Preparer:
         threads: int | None = None,
         *,
         batch: int = CHUNK,
-        on_gpu: bool = False,
+        gpus: Sequence[torch.device] = (),
     ) -> None:
         self.preparations = tuple(preparations)
         self.workers = workers
         self._threads = min(MAX_WORKERS, threads or cores())
         self._ahead = 2 * (self.workers or self._threads)
-        self._batch, self._on_gpu = batch, on_gpu
+        self._batch, self._gpus = batch, tuple(gpus)
         self._pool: Executor | None = None
         self._ring: Ring | None = None
 
@@ -188,8 +187,7 @@ class Preparer:
         # batch's room is lost at the end of the memory, since the pixels of a batch lie side by side.
         rows = 3 * self._batch + (self._ahead + 3) * CHUNK
         self._ring = Ring(layouts(self.preparations), rows, RING_SHARE * IMAGES.memory_gb * 1e9)
-        if self._on_gpu:
-            self._ring.register()
+        self._ring.register(self._gpus)
         self._pool = _processes(self.workers, self._ring.pixels)
 
     def _submit(self, images: Sequence[ImageInput], room: Room | None) -> Future[Chunk]:
