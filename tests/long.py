@@ -64,6 +64,7 @@ TESTS = (
     "tests/report/test_explore.py::test_thousands_of_samples_*",
     "tests/report/test_screenshots.py::*",
     "tests/rewards/engine/test_batching.py::test_batches_are_halved_*",
+    "tests/rewards/engine/test_scorer.py::test_on_a_pretended_gpu_*",
     "tests/rewards/engine/test_workers.py::test_workers_end_*",
     "tests/rewards/networks/test_precision.py::test_towers_of_many_sizes_*",
     "tests/scoring/command/test_inputs.py::test_memory_does_not_grow_*",

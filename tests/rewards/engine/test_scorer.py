@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.pretended_gpu import pretended
 from tests.rewards import tiny
 from tests.rewards.tiny import picture, png
 from tgo_pipeline.errors import TgoError
@@ -270,6 +271,30 @@ def test_a_gpu_scores_many_images_in_memory_that_is_used_again(rewards: dict[str
             for name in chosen:  # torch cuts images into patches in TF32
                 right = np.tile(expected.columns[name], 70)
                 np.testing.assert_allclose(found.columns[name], right, rtol=1e-2, atol=5e-3)
+
+
+def test_on_a_pretended_gpu_batches_grow_at_once_and_come_from_shared_memory(
+    rewards: dict[str, NetworkReward], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distinct = [png(picture(32 + step, 40)) for step in range(32)]
+    chosen = {name: rewards[name] for name in ("hpsv2.1", "clip")}
+    expected = Scorer(chosen).score(distinct, ["a red cat"] * 32)
+    sizes: list[int] = []
+    with pretended(monkeypatch) as machine:
+        moved = {name: copy.deepcopy(reward).to("cuda:1") for name, reward in chosen.items()}
+        with Scorer(moved, workers=1) as scorer:
+            forward = scorer._forward
+            monkeypatch.setattr(
+                scorer,
+                "_forward",
+                lambda pixels, *rest: sizes.append(len(pixels[0])) or forward(pixels, *rest),
+            )
+            found = scorer.score(distinct * 40, ["a red cat"] * 1280)
+        assert machine.used.keys() == {torch.device("cuda:1")}
+    assert sizes == [8, 248, 256, 256, 256, 256]
+    for name in chosen:
+        right = np.tile(expected.columns[name], 40)
+        np.testing.assert_allclose(found.columns[name], right, rtol=0, atol=1e-5)
 
 
 def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
