@@ -89,15 +89,16 @@ def test_damaged_pages_are_left_to_arrow(tmp_path: Path) -> None:
     plain(path, column([100, None, 300]))
     with pq.ParquetFile(path) as file:
         start = file.metadata.row_group(0).column(0).data_page_offset
-    whole = path.read_bytes()
-    for at in range(start, start + 60):  # the header, the levels and the first length
-        damaged = bytearray(whole)
-        damaged[at] ^= 0xFF
-        path.write_bytes(damaged)
-        places = found(path)
-        assert places is None or all(
-            place is None or place.offset + place.length <= len(whole) for place in places
-        )
+        whole = path.read_bytes()
+        for at in range(start, start + 60):  # the header, the levels and the first length
+            for value in {0, 1, 0x1C, 0x7F, 0xFF, whole[at] ^ 1, whole[at] ^ 0x80}:
+                path.write_bytes(whole[:at] + bytes([value]) + whole[at + 1 :])
+                places = locate(file, path, "image.bytes")
+                assert places is None or all(
+                    place is None or place.offset + place.length <= len(whole) for place in places
+                )
+        path.write_bytes(whole[:start] + b"\x1c" * (len(whole) - start))  # structs in structs without an end
+        assert locate(file, path, "image.bytes") is None
 
 
 def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:

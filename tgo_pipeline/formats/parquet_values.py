@@ -27,6 +27,8 @@ OPEN_FILES = 4
 """Files that stay open for further values; whoever reads in order needs one."""
 _DATA_PAGE, _PLAIN, _RLE = 0, 0, 3
 _LENGTH_BYTES = 4
+_UNKNOWN = (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, OSError)
+"""What damaged bytes lead to, and layouts that are not known here: Arrow, which then reads all, says what is wrong."""
 State = tuple[int, int, int]
 
 
@@ -59,12 +61,7 @@ def locate(file: pq.ParquetFile, path: Path, column: str) -> list[StoredValue | 
         state, name = _state(stream), str(path)
         try:
             places = list(_places(file, stream, column))
-        except (
-            ValueError,
-            IndexError,
-            KeyError,
-            TypeError,
-        ):  # whoever reads all of it says what is wrong with it
+        except _UNKNOWN:
             return None
     return [place and StoredValue(name, *place, state) for place in places]
 
@@ -82,15 +79,17 @@ def _places(file: pq.ParquetFile, stream: BinaryIO, column: str) -> Iterator[tup
             raise ValueError(chunk.compression)
         at, end, rows = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size, 0
         while at < end:
-            found, at = _page(stream, at, leaf.max_definition_level)
+            found, at = _page(stream, at, end, leaf.max_definition_level, group.num_rows - rows)
             rows += len(found)
             yield from found
         if at != end or rows != group.num_rows:
             raise ValueError(at)
 
 
-def _page(stream: BinaryIO, at: int, most_level: int) -> tuple[list[tuple[int, int] | None], int]:
-    """Where the values of a data page lie, and where the page ends."""
+def _page(
+    stream: BinaryIO, at: int, most_end: int, most_level: int, most_rows: int
+) -> tuple[list[tuple[int, int] | None], int]:
+    """Where the values of a data page lie, and where the page ends: not behind `most_end`."""
     import numpy as np
 
     header, size = _struct(_read(stream, at, HEADER_BYTES), 0)
@@ -98,9 +97,13 @@ def _page(stream: BinaryIO, at: int, most_level: int) -> tuple[list[tuple[int, i
     if kind != _DATA_PAGE or page[2] != _PLAIN or page[3] != _RLE:
         raise ValueError(kind)
     count, at, end = page[1], at + size, at + size + body_bytes
+    if not (0 <= count <= most_rows and at <= end <= most_end):
+        raise ValueError(count)
     there = np.ones(count, dtype=bool)
     if most_level:
         levels_bytes = int.from_bytes(_read(stream, at, _LENGTH_BYTES), "little")
+        if levels_bytes > body_bytes:
+            raise ValueError(levels_bytes)
         levels = _read(stream, at + _LENGTH_BYTES, levels_bytes)
         there = _levels(levels, most_level.bit_length(), count) == most_level
         at += _LENGTH_BYTES + levels_bytes
@@ -130,7 +133,7 @@ def _levels(data: bytes, width: int, count: int) -> np.ndarray:
             runs.append(bits.reshape(-1, width) @ (1 << np.arange(width)))
         else:
             size = (width + 7) // 8
-            runs.append(np.full(head >> 1, int.from_bytes(data[at : at + size], "little")))
+            runs.append(np.full(min(head >> 1, count), int.from_bytes(data[at : at + size], "little")))
         at += size
         have += len(runs[-1])
     return np.concatenate([np.empty(0, int), *runs])[:count]
@@ -170,6 +173,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift, at = shift + 7, at + 1
         if byte < 128:
             return value, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
 
 
 def _read(stream: BinaryIO, at: int, size: int) -> bytes:
