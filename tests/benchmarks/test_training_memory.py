@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.training.memory import MODELS, TRAININGS, trainings
 
-PARAMETERS = {"FLUX.1 dev": 11_901, "SDXL": 2_567, "SD3.5 medium": 2_243, "SD3.5 large": 8_057}
+PARAMETERS = {"FLUX.1 dev": 11_901, "SDXL": 2_567, "SD3.5 medium": 2_243}
 """Millions, as the models' cards have them."""
 
 
