@@ -16,8 +16,8 @@ from tgo_pipeline.storage.reproducible import order_metadata
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write to exactly `path`; call it inside an atomic write."""
-    # of neither tensors nor metadata the library writes a header that is no JSON
-    save_file({name: t.contiguous() for name, t in tensors.items()}, path, dict(metadata) or None)
+    described = dict(metadata) if tensors or metadata else None  # of two empty ones the library makes no JSON
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path, described)
     order_metadata(path)
 
 
