@@ -13,6 +13,8 @@ from types import FrameType
 
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IMPORT = "<frozen importlib._bootstrap>"
+"""Where Python says that the code of an import is."""
 arrived: list[int] = []
 """The signals that came since the command began."""
 
@@ -39,10 +41,28 @@ def leave(number: int, _frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def interrupt(number: int, _frame: FrameType | None) -> None:
-    """Raise `KeyboardInterrupt` where the command is; once more where Python can only report it (`_again`)."""
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise `KeyboardInterrupt` where the command is, after the import that it may be in.
+
+    Libraries that are initialised in C++ abort where they are interrupted.
+    """
     arrived.append(number)
-    raise KeyboardInterrupt
+    if _imports(frame):
+        _soon()
+    else:
+        raise KeyboardInterrupt
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != IMPORT:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _soon() -> None:
+    """Interrupt a moment later."""
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
 
 
 def on_signals(handler: object) -> list[object]:
@@ -53,8 +73,7 @@ def on_signals(handler: object) -> list[object]:
 def _again(unraisable: sys.UnraisableHookArgs) -> None:
     """Where Python swallows an interrupt (callbacks of weak references, as imports have them), send it again."""
     if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
-        signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        _soon()
         return
     sys.__unraisablehook__(unraisable)
 

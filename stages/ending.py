@@ -49,6 +49,9 @@ def ending(label: str) -> Iterator[None]:
 
 
 def _interrupted(label: str) -> NoReturn:
+    # Python remembers an interrupt that came out of code in text, as dataclasses run it: it would end by SIGINT whatever
+    # the exit code is. It forgets it with the next such code.
+    exec("")
     say(f"{label}: interrupted; {CONTINUE}.")
     raise SystemExit(INTERRUPTED) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -152,6 +153,34 @@ def test_nothing_that_is_typed_acts_on_the_terminal(project: Path) -> None:
         code, output, errors = run(project, *words)
         assert code == 2
         assert not {"\x1b", "\x07", "\u202e"} & set(output + errors)
+
+
+def test_an_interrupt_inside_of_an_import_comes_after_it(tmp_path: Path) -> None:
+    """And one that comes out of code in text, as in dataclasses, does not change the exit code."""
+    (tmp_path / "slow.py").write_text("import os\nos.kill(os.getpid(), 15)\nprint('imported')\n")
+    (tmp_path / "work.py").write_text(
+        "from stages.ending import ending\n"
+        "with ending('tgo work'):\n"
+        "    import slow, time\n"
+        "    exec('time.sleep(60)')\n"
+    )
+    code, output, errors = _ended(tmp_path, "-m", "work")
+    assert (code, output) == (130, "imported\n")
+    assert errors == "tgo work: interrupted; what was finished is kept, run it again to continue.\n"
+
+
+def _ended(folder: Path, *words: str) -> tuple[int, str, str]:
+    environ = {**environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_a_number_that_no_folder_can_have_takes_no_time(project: Path) -> None:
