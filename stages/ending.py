@@ -49,8 +49,8 @@ def ending(label: str) -> Iterator[None]:
 
 
 def _interrupted(label: str) -> NoReturn:
-    # Python remembers an interrupt that came out of code in text, as dataclasses run it: it would end by SIGINT whatever
-    # the exit code is. It forgets it with the next such code.
+    # Python remembers an interrupt that came out of code in text, as dataclasses run it, and would end by SIGINT in
+    # place of the exit code; the next such code makes it forget.
     exec("")
     say(f"{label}: interrupted; {CONTINUE}.")
     raise SystemExit(INTERRUPTED) from None

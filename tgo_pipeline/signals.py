@@ -70,6 +70,12 @@ def context(method: Literal["spawn", "forkserver"]) -> _Spawn | _ForkServer:
     return _Spawn() if method == "spawn" else _ForkServer()
 
 
+def leave_to_parent() -> None:
+    """Ignore the signals in this process: the server that it was forked from may be another's, and hear of them."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def end_with_parent() -> None:
     """End this process, which another one started, at once when that one is gone."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -98,12 +100,17 @@ def test_a_worker_that_is_killed_while_it_sends_a_result_ends_the_work_too() -> 
         list(preparer.stream(chunks(8)))
 
 
-def test_signals_to_all_processes_are_left_to_this_one() -> None:
+@pytest.mark.parametrize("served", ["by a server of its own", "by a server that was there"])
+def test_signals_to_all_processes_are_left_to_this_one(served: str) -> None:
+    server_of_others = served == "by a server that was there"
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    if server_of_others:
+        multiprocessing.get_context("forkserver").Process(target=os.getpid).start()
     with Preparer(PREPARATIONS, 1) as preparer:
         stream = preparer.stream(chunks(9))
         next(stream)
         (server,) = {worker.parent() for worker in _workers(os.getpid())}
-        for process in (server, *_workers(os.getpid())):
+        for process in (*([] if server_of_others else [server]), *_workers(os.getpid())):
             for number in (signal.SIGTERM, signal.SIGINT):
                 process.send_signal(number)
         assert len(list(stream)) == 8

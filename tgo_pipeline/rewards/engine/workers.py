@@ -245,8 +245,9 @@ def _processes(workers: int, shared: SharedPixels | None) -> ProcessPoolExecutor
 
 def _start_worker(megapixels: float, memory_gb: float, shared: SharedPixels | None) -> None:
     """One thread each, its share of the memory for images, and where pixels go; no worker stays when the parent is
-    killed."""
+    killed, and signals are the parent's business."""
     global _shared
+    signals.leave_to_parent()
     _shared = shared
     IMAGES.set(megapixels, memory_gb)
     torch.set_num_threads(1)
