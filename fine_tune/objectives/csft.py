@@ -28,6 +28,7 @@ class Csft(Objective):
 
     @property
     def sampling(self) -> Mapping[str, str]:
+        """The words that positive samples were trained with, and those of negative ones to be drawn away from."""
         wanted = {
             "prompt_prefix": self.params.csft.positive_prefix,
             "negative_prompt": self.params.csft.negative_prefix.strip(),

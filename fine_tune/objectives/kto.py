@@ -24,6 +24,7 @@ class Kto(Objective):
 
     @property
     def reference_point(self) -> ReferencePoint | None:
+        """The estimate of the divergence that `kto.reference_point` names: of the code, of the paper, or none."""
         name = self.params.kto.reference_point
         if name == "none":
             return None

@@ -89,6 +89,7 @@ class DiffusionFamily(LatentFamily):
     velocity = False  # v-prediction costs the same
 
     def conditions(self, parts: Parts, rows: int) -> Conditions:
+        """The last but one states of both text encoders, (rows, L, 2048) in the official sizes, and the pooled one."""
         return {EMBEDDINGS: parts["text_encoder"](self._ids("tokenizer", rows))[0]}
 
 
@@ -189,6 +190,7 @@ class DiffusionXLPolicy(DiffusionPolicy):
         return DiffusionXLEncoder(pipeline, size)
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
+        """(B, C, h, w) of latents, timesteps, both encoders' states, the pooled one and the sizes."""
         conditions = corruption.conditions
         added = {"text_embeds": conditions[POOLED], "time_ids": conditions[TIME_IDS]}
         return network(

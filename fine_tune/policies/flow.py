@@ -85,6 +85,7 @@ class SD3Family(LatentFamily):
     """SD3 and SD3.5, imagined: two encoders of CLIP and T5, or zeros in its place."""
 
     def conditions(self, parts: Parts, rows: int) -> Conditions:
+        """Both CLIP encoders' states beside each other, padded to T5's width, T5's behind them, and both pooled."""
         pooled, states = [], []
         for name, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
             output = parts[name](self._ids(tokenizer, rows), output_hidden_states=True)
@@ -114,6 +115,7 @@ class FluxFamily(LatentFamily):
         return False
 
     def conditions(self, parts: Parts, rows: int) -> Conditions:
+        """T5's states, (rows, 512, 4096) in the official sizes, and CLIP's pooled ones."""
         pooled = parts["text_encoder"](self._ids("tokenizer", rows)).pooler_output
         ids = torch.zeros(rows, FLUX_T5_TOKENS, dtype=torch.long)
         return {EMBEDDINGS: parts["text_encoder_2"](ids)[0], POOLED: pooled}
@@ -225,6 +227,7 @@ class SD3Policy(FlowPolicy):
         return cast(SD3Transformer2DModel, self.network).config["patch_size"]
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
+        """(B, C, h, w) velocities of latents."""
         return network(
             hidden_states=corruption.latents,
             timestep=corruption.timesteps,
@@ -251,6 +254,7 @@ class FluxPolicy(FlowPolicy):
         return FLUX_PATCH
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
+        """(B, C, h, w) velocities; the network sees latents in packs of 2 x 2, and a timestep from 0 to 1."""
         latents, embeddings = corruption.latents, corruption.conditions[EMBEDDINGS]
         (count, channels, height, width), device = latents.shape, latents.device
         with device:  # made there: a copy would wait for it

@@ -94,6 +94,7 @@ class LatentFamily(Family):
         return Noised(x, timesteps, x, timesteps, conditions)
 
     def corrupt(self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Any) -> Noised:
+        """A corruption in the shapes of training; its numbers are of no account."""
         latents = images[LATENTS]
         noise = torch.randn_like(latents)
         others = {name: rows for name, rows in images.items() if name != LATENTS}

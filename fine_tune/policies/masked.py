@@ -101,6 +101,7 @@ class MaskedFamily(TokenFamily):
         return self._ids("tokenizer", rows)
 
     def feed(self, x: Tensor, conditions: Mapping[str, Tensor]) -> MaskedImages:
+        """What the network gets in sampling: tokens (rows, h, w) at one level."""
         pooled = conditions[POOLED]
         level = pooled[:1, 0]  # one for all rows, as in sampling: any numbers will do
         return MaskedImages(x, x, x, level, conditions[STATES], pooled, torch.zeros(len(x), 5))
@@ -108,6 +109,7 @@ class MaskedFamily(TokenFamily):
     def corrupt(
         self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Any
     ) -> MaskedImages:
+        """A corruption in the shapes of training; its numbers are of no account."""
         target = images[TOKENS].long()
         mask = torch.zeros_like(target, dtype=torch.bool)
         tokens, level = target.masked_fill(mask, 0), torch.rand(len(target))
@@ -149,6 +151,7 @@ class MaskedPolicy(Policy[MaskedImages]):
 
     @classmethod
     def build(cls, pipeline: Any, params: FineTuneParams, *, seed: int, with_reference: bool) -> MaskedPolicy:
+        """As all policies; raises `TgoError` for a mask token that the network lacks or that an image may have."""
         mask_token = pipeline.scheduler.config["mask_token_id"]
         known = pipeline.transformer.config["vocab_size"]
         if not pipeline.transformer.config["codebook_size"] <= mask_token < known:
@@ -196,6 +199,7 @@ class AmusedPolicy(MaskedPolicy):
     """aMUSEd (Patil et al. 2024, arXiv 2401.01808): no timestep, it sees how much is masked."""
 
     def forward(self, network: Any, corruption: MaskedImages) -> Tensor:
+        """(B, codes, h, w) logits of masked tokens."""
         return network(
             corruption.tokens,
             encoder_hidden_states=corruption.states,
@@ -227,6 +231,7 @@ class MeissonicPolicy(MaskedPolicy):
     )
 
     def forward(self, network: Any, corruption: MaskedImages) -> Tensor:
+        """(B, codes, h, w) logits of masked tokens, at the step of sampling that masks as many."""
         return network(
             corruption.tokens,
             encoder_hidden_states=corruption.states,

@@ -35,6 +35,7 @@ def one_by_one(write: Callable[[Shard], None]) -> Worker:
     """The worker that ends each shard before it takes the next."""
 
     def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
+        """Each shard in turn, whole."""
         for shard in shards:
             write(shard)
             yield shard

@@ -31,6 +31,7 @@ class Pixels:
         return pixels.float() / 255
 
     def differentiable(self, images: Tensor) -> Tensor:
+        """Raises `TgoError`: it has no gradient."""
         raise TgoError(
             "reward oracle is computed with numpy and has no gradient: take a reward that is a network."
         )

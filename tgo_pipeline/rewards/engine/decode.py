@@ -170,6 +170,7 @@ def _shading(
     inverted, clear = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO, image.info.get("transparency")
 
     def shaded(part: Image.Image) -> Image.Image:
+        """A part of the image as RGB, by the rule of the whole."""
         values = np.asarray(part)
         shades = _shades(most - values if inverted else values, most)
         if isinstance(clear, int):

@@ -264,6 +264,7 @@ class Scorer:
             batch.chunks.clear()
 
         def fetch() -> ScoredBatch:
+            """Wait for the scores; what is not finite becomes the row's reason."""
             columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.rewards}
             for name, copied in copies.items():
                 found = copied()

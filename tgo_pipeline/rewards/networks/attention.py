@@ -53,6 +53,7 @@ class OpenClipAttention(Attention):
         self.out_proj = replaced.out_proj
 
     def project(self, tokens: Tensor, context: Tensor | None) -> QueryKeyValue:
+        """By one matrix for all three, as open_clip stores them."""
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if context is None:
             return cast(QueryKeyValue, linear(tokens, weight, bias).chunk(3, dim=-1))
@@ -77,6 +78,7 @@ class ClipAttention(Attention):
         self.out_proj = replaced.out_proj
 
     def project(self, tokens: Tensor, context: Tensor | None) -> QueryKeyValue:
+        """By a matrix for each, as CLIP of transformers stores them."""
         tokens = _as_weights(tokens, self.q_proj)
         context = tokens if context is None else _as_weights(context, self.q_proj)
         return self.q_proj(tokens), self.k_proj(context), self.v_proj(context)
@@ -112,6 +114,7 @@ class BlipTextAttention(Attention):
         self.query, self.key, self.value = replaced.query, replaced.key, replaced.value
 
     def project(self, tokens: Tensor, context: Tensor | None) -> QueryKeyValue:
+        """By a matrix for each, as BERT stores them."""
         tokens = _as_weights(tokens, self.query)
         context = tokens if context is None else _as_weights(context, self.query)
         return self.query(tokens), self.key(context), self.value(context)

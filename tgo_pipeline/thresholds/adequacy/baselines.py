@@ -140,6 +140,7 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     def row(
         statistic: str, value: float | None, low: float | None = None, high: float | None = None
     ) -> AdequacyRow:
+        """A row of the table about this baseline."""
         return AdequacyRow(
             statistic=statistic, value=value, low=low, high=high, baseline=name, at=at, note=note
         )
