@@ -27,9 +27,9 @@ test: setup  ## run the tests of every part, in minutes
 	$(PYTEST) -m "not long"
 
 test-long: setup  ## run the long tests: whole pipelines, kills, every family with every objective
-	$(PYTEST) -m long
+	$(PYTEST) -m "long and not longest"
 
-test-all: test test-long  ## run every test
+test-all: test test-long  ## run every test but those that take longest (.ci/long)
 
 test-isa: setup  ## run the numeric tests as other processors would compute
 	python -m tests.isa

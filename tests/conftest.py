@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.long import is_long
+from tests.long import is_long, is_longest
 
 if TYPE_CHECKING:
     from tests.hub_server import HubServer
@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_long(item.nodeid):
             item.add_marker("long")
+        if is_longest(item.nodeid):
+            item.add_marker("longest")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,7 +1,7 @@
 """Which tests are long: in `make test-all`, and not in `make test`.
 
 They run whole pipelines, every kill point, several processes, and what `make test` runs for one family or objective for
-all others. `conftest.py` gives them the marker `long`.
+all others. `conftest.py` gives them the marker `long`, and `longest` to those that only `.ci/long` runs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,8 @@ FAMILIES = (
 )
 """`make test` runs a test of every family with Stable Diffusion, Stable Diffusion 3 and aMUSEd: one of each kind."""
 TESTS = (
-    "tests/benchmarks/test_gpu.py::test_sections_run_*",
-    "tests/benchmarks/test_objectives.py::test_real_units_*",
     "tests/benchmarks/test_reward_parent.py::test_both_ways_*",
     "tests/benchmarks/test_reward_speed.py::test_our_side_*",
-    "tests/benchmarks/test_training_memory.py::*",
-    "tests/benchmarks/test_training_speed.py::*",
     "tests/demo/test_masked_weights.py::test_rewards_that_never_saw_*",
     "tests/demo/test_masked_weights.py::test_samples_show_*",
     "tests/demo_training/test_train.py::test_an_interrupted_training_*",
@@ -47,7 +43,6 @@ TESTS = (
     "tests/fine_tune/test_footprint.py::test_other_families_*",
     "tests/fine_tune/test_gpu.py::*",
     "tests/fine_tune/test_resume_families.py::*",
-    "tests/fine_tune/training/test_compile.py::*",
     "tests/fine_tune/training/test_reestimate.py::test_a_training_that_was_stopped_*",
     "tests/fine_tune/training/test_resume.py::test_killed_again_*",
     "tests/fine_tune/training/test_trainer.py::test_every_objective_gives_the_gradient_*[[][!t]*",
@@ -77,7 +72,6 @@ TESTS = (
     "tests/scoring/command/test_wrong_inputs.py::test_a_full_disk",
     "tests/scoring/test_stage.py::test_two_processes_*",
     "tests/sharing/test_push.py::test_a_set_of_many_*",
-    "tests/stages/test_ending.py::test_a_number_that_no_folder_*",
     "tests/stages/test_ending.py::test_a_folder_that_may_not_be_written_*",
     "tests/stages/test_ending.py::test_an_interrupt_in_the_first_second_*[[]2]",
     "tests/stages/test_ending.py::test_an_interrupted_stage_*",
@@ -94,23 +88,44 @@ TESTS = (
     "tests/test_dvc.py::test_status_says_*",
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_kill.py::*",
-    "tests/test_masked_project.py::*",
-    "tests/test_star_ratings.py::*",
     "tests/test_wrong_inputs.py::test_a_full_disk",
     "tests/test_wrong_inputs.py::test_a_truncated_picture_*",
 )
 """Patterns of test ids; `[[]` is a bracket."""
+LONGEST = (
+    "tests/benchmarks/test_gpu.py::test_sections_run_*",
+    "tests/benchmarks/test_objectives.py::test_real_units_*",
+    "tests/benchmarks/test_training_memory.py::*",
+    "tests/benchmarks/test_training_speed.py::*",
+    "tests/faults/test_fuzz.py::test_injections",
+    "tests/fine_tune/training/test_compile.py::*",
+    "tests/plugins/test_looking.py::test_looking_*[[]that read]",
+    "tests/stages/test_ending.py::test_a_number_*",
+    "tests/stages/test_group_signals.py::*[[]score]",
+    "tests/stages/test_group_signals.py::*[[]fine_tune]",
+    "tests/test_gpu.py::test_every_stage_*[[]auto-fp32]",
+    "tests/test_gpu.py::test_every_stage_*[[]cuda-bf16]",
+    "tests/test_masked_project.py::*",
+    "tests/test_star_ratings.py::*",
+)
+"""Those of the long tests that `.ci/long` alone runs."""
+
+
+def is_longest(test: str) -> bool:
+    """Whether the test of this id is run by hand alone."""
+    return any(fnmatchcase(test, one) for one in LONGEST)
 
 
 def is_long(test: str) -> bool:
     """Whether the test of this id is long."""
     parameters = test.partition("[")[2].removesuffix("]").split("-")
-    return any(family in parameters for family in FAMILIES) or any(fnmatchcase(test, one) for one in TESTS)
+    listed = any(fnmatchcase(test, one) for one in (*TESTS, *LONGEST))
+    return listed or any(family in parameters for family in FAMILIES)
 
 
 def stale(root: Path) -> list[str]:
     """Patterns that match no test function below `root`."""
-    return [pattern for pattern in TESTS if not _matches(root, pattern)]
+    return [pattern for pattern in (*TESTS, *LONGEST) if not _matches(root, pattern)]
 
 
 def _matches(root: Path, pattern: str) -> bool:

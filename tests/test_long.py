@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.long import FAMILIES, is_long, stale
+from tests.long import FAMILIES, is_long, is_longest, stale
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +20,8 @@ def test_a_pattern_without_a_test_is_seen(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(
         "tests.long.TESTS", ("test_a.py::test_one[[]x]", "test_a.py::*", "test_a.py::test_two*")
     )
-    assert stale(tmp_path) == ["test_a.py::test_two*"]
+    monkeypatch.setattr("tests.long.LONGEST", ("test_a.py::test_three",))
+    assert stale(tmp_path) == ["test_a.py::test_two*", "test_a.py::test_three"]
 
 
 def test_what_is_long() -> None:
@@ -28,4 +29,6 @@ def test_what_is_long() -> None:
     merge = "tests/generators/test_merge.py::test_strength_1_of_an_adapter_is_that_adapter"
     assert is_long(f"{merge}[flux]")
     assert not is_long(f"{merge}[sd3]")
+    stars = "tests/test_star_ratings.py::test_any"
+    assert is_long(stars) and is_longest(stars) and not is_longest(f"{merge}[flux]")
     assert {"sd", "sd3", "amused"}.isdisjoint(FAMILIES)
