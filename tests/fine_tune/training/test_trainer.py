@@ -269,7 +269,7 @@ def test_halved_parts_train_to_the_same_weights_and_stay_halved(make) -> None:
         found = trained(scarce, 3)
     assert [size for size in calls if size > 3] == [6]
     assert scarce._gradient.point_state.tolist() == pytest.approx(
-        whole._gradient.point_state.tolist(), abs=1e-4
+        whole._gradient.point_state.tolist(), rel=1e-4, abs=1e-4
     )
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=2e-4)
