@@ -98,7 +98,7 @@ def written(environment: Mapping[str, str]) -> str:
 
 def run_matrix(*arguments: str) -> int:
     """Every instruction set of this processor, oneDNN's AVX2, one and two threads: a table, and 1 if one fails."""
-    # oneDNN is told of fewer instructions too: by what it finds, torch packs bf16 in a way that its own kernels then lack
+    # oneDNN is told of fewer instructions too: by what it finds, torch packs bf16 as its own kernels then cannot
     sets = [{**WIDE, "ATEN_CPU_CAPABILITY": "default"}, WIDE, {"ATEN_CPU_CAPABILITY": "avx512"}]
     sets = [chosen for chosen in sets if capability(**chosen).lower() == chosen["ATEN_CPU_CAPABILITY"]]
     environments = [
