@@ -27,9 +27,8 @@ def attempt(work: Callable[[], R]) -> R:
         if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
             raise
         said = first_line(error)
-    raise OutOfMemory(
-        said
-    )  # out here: the caught error holds the tensors of every function that it went through
+    # out here: the caught error holds the tensors of every function that it went through
+    raise OutOfMemory(said)
 
 
 class Halving:

@@ -35,9 +35,8 @@ class Spread:
             for network in policy.networks:
                 _shard(network, mesh)
         elif group.size > 1:
-            for (
-                parameter
-            ) in policy.trainable().values():  # processors of two kinds may draw an adapter differently
+            # processors of two kinds may draw an adapter differently
+            for parameter in policy.trainable().values():
                 distributed.broadcast(parameter.data, src=0)
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:

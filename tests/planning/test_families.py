@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import torch
 from PIL import Image
 
 from fine_tune.policies import family_of, policy_class
+from tests.generators.guided import BUILDERS
 from tests.tiny import tiny_diffusion_pipeline
-from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
-from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.sample import Sampler
@@ -26,19 +24,11 @@ from tgo_pipeline.planning.sampling import drawing, encoding
 BATCH = 4
 TUNING = FineTuneParams()
 SIZE = GenerateParams(guidance_scale=2.0, steps=3, width=32, height=32)
-MODELS: dict[str, Callable[[Path], Path]] = {
-    "sd": tiny_diffusion_pipeline,
-    "sdxl": tiny_sdxl_pipeline,
-    "sd3": tiny_sd3_pipeline,
-    "flux": tiny_flux_pipeline,
-    "amused": tiny_amused_pipeline,
-    "meissonic": tiny_meissonic_pipeline,
-}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=BUILDERS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(MODELS[request.param](tmp_path_factory.mktemp(request.param)))
+    return str(BUILDERS[request.param](tmp_path_factory.mktemp(request.param)))
 
 
 def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None:

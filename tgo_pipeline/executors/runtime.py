@@ -27,12 +27,9 @@ def prepare_torch(runtime: RuntimeParams) -> torch.device:
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     torch.set_flush_denormal(True)
-    if runtime.device.startswith(
-        "cuda:"
-    ):  # or torch opens the first GPU too, which may take a single process
-        with contextlib.suppress(
-            RuntimeError, AssertionError, ValueError
-        ):  # the next line says what is wrong
+    if runtime.device.startswith("cuda:"):
+        # or torch opens the first GPU too, which may take a single process; the last line says what is wrong
+        with contextlib.suppress(RuntimeError, AssertionError, ValueError):
             torch.cuda.set_device(runtime.device)
     return resolve_device(runtime.device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,14 @@ from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward
 from fine_tune.training.gradient import Gradient
 from tests.fine_tune import world
-from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
-from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
-from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
+from tests.generators.guided import BUILDERS
+from tests.tiny import IMAGE_SIZE
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.adapters import network_name
 from tgo_pipeline.generators.networks.parts import DENOISERS
 from tgo_pipeline.generators.sample import Sampler
 
 CPU = torch.device("cpu")
-WRITERS: dict[str, Callable[[Path], Path]] = {
-    "sd": tiny_diffusion_pipeline,
-    "sdxl": tiny_sdxl_pipeline,
-    "sd3": tiny_sd3_pipeline,
-    "flux": tiny_flux_pipeline,
-    "amused": tiny_amused_pipeline,
-    "meissonic": tiny_meissonic_pipeline,
-}
 
 
 @dataclass(frozen=True)
@@ -54,9 +44,9 @@ class Model:
         return policy_class(pipeline).build(pipeline, tuning, seed=0, with_reference=True)
 
 
-@pytest.fixture(scope="module", params=WRITERS)
+@pytest.fixture(scope="module", params=BUILDERS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = WRITERS[request.param](tmp_path_factory.mktemp("held") / request.param)
+    folder = BUILDERS[request.param](tmp_path_factory.mktemp("held") / request.param)
     pipeline: Any = load_pipeline(str(folder))
     _perturb(getattr(pipeline, network_name(pipeline)))
     pipeline.save_pretrained(folder)
