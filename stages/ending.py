@@ -72,6 +72,9 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.setitimer(
+            signal.ITIMER_REAL, 0
+        )  # an interrupt that waited for an import would come after the end
         sys.stdout.flush()
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, leave if handler is end_at_once else handler)  # type: ignore[arg-type]

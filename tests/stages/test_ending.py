@@ -169,6 +169,19 @@ def test_an_interrupt_inside_of_an_import_comes_after_it(tmp_path: Path) -> None
     assert errors == "tgo work: interrupted; what was finished is kept, run it again to continue.\n"
 
 
+def test_an_interrupt_that_waits_for_an_import_does_not_come_after_the_end(tmp_path: Path) -> None:
+    (tmp_path / "last.py").write_text("import os\nos.kill(os.getpid(), 15)\n")
+    (tmp_path / "work.py").write_text(
+        "from stages.ending import ending\n"
+        "with ending('tgo work'):\n"
+        "    import last\n"
+        "import time\n"
+        "time.sleep(0.2)\n"
+        "print('end')\n"
+    )
+    assert _ended(tmp_path, "-m", "work") == (0, "end\n", "")
+
+
 def _ended(folder: Path, *words: str) -> tuple[int, str, str]:
     environ = {**environment(), "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
     done = subprocess.run(
