@@ -12,8 +12,10 @@ from stages.commands import (
     demo,
     doctor,
     evaluation,
+    exchange,
     plan,
     presets,
+    rate,
     recipe,
     run,
     score,
@@ -32,6 +34,7 @@ COMMANDS = (
     plan.plan,
     doctor.doctor,
     score.score,
+    rate.rate,
     run.run,
     status.status,
     thresholds.thresholds,
@@ -40,7 +43,12 @@ COMMANDS = (
     sweep.sweep,
 )
 """In the order of `tgo --help`. A command is a function with its options, in a file of its own."""
-GROUPS = {"demo": demo.app, "recipe": recipe.app}
+GROUPS = {
+    "demo": demo.app,
+    "recipe": recipe.app,
+    "export": exchange.export_app,
+    "import": exchange.import_app,
+}
 """Commands that have commands of their own."""
 CALL_ERROR: Any = typer.BadParameter.__mro__[2]
 """What is raised for a call that cannot be understood: click's ClickException, which typer has in a copy of its own."""

@@ -33,6 +33,7 @@ LAYERS = (
     "tgo_pipeline/generators",
     "tgo_pipeline/scoring",
     "tgo_pipeline/thresholds",
+    "tgo_pipeline/rating",
     "tgo_pipeline/planning",
     "tgo_pipeline/evaluation",
     "tgo_pipeline/report",

@@ -44,7 +44,8 @@ def use_recipe(
     from tgo_pipeline.storage.project import make_project
 
     lines = use(name, to, replace=force).to_fill()
-    typer.echo(f"{safe(str(to))} is written. Replace {PLACEHOLDER} by the commits that you pin:")
+    pin = f" Replace {PLACEHOLDER} by the commits that you pin:" if lines else ""
+    typer.echo(f"{safe(str(to))} is written.{pin}")
     for number, line in lines:
         typer.echo(f"  line {number}: {line}")
     if make_project(to.parent):

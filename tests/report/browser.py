@@ -34,7 +34,7 @@ FLAGS = (
     "--disable-extensions",
     "--hide-scrollbars",
     "--force-color-profile=srgb",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # a page that this machine serves
     "--remote-debugging-pipe",
 )
 TIMEOUT_S = 180.0
@@ -141,9 +141,15 @@ class Browser:
 
     @contextmanager
     def open(
-        self, file: Path, *, width: int = 1280, height: int = 900, scheme: str = "light", media: str = ""
+        self,
+        file: Path | str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        scheme: str = "light",
+        media: str = "",
     ) -> Iterator[Page]:
-        """A page in a tab of its own, once its charts are drawn; closed afterwards."""
+        """A file, once its charts are drawn, or an address, in a tab of its own; closed afterwards."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self._pages[session] = Page(self, session)
@@ -190,11 +196,14 @@ class Page:
         elif method == "Network.loadingFailed" and event.get("blockedReason") == "csp":
             self._requests.pop(event["requestId"], None)
 
-    def go(self, file: Path) -> None:
-        """Load a file and wait until its scripts are done."""
-        self._address = file.resolve().as_uri()
+    def go(self, file: Path | str) -> None:
+        """Load a file and wait until its scripts are done, or load an address."""
+        served = isinstance(file, str)
+        self._address = file if served else file.resolve().as_uri()
         self.call("Page.navigate", url=self._address)
-        self.until("document.readyState === 'complete' && !!document.documentElement.dataset.charts")
+        done = f"location.href === {json.dumps(self._address)}"
+        charts = "!!document.documentElement.dataset.charts"
+        self.until(f"document.readyState === 'complete' && {done if served else charts}")
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
         """The size of the window in CSS pixels."""

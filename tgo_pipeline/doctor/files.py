@@ -11,6 +11,7 @@ from tgo_pipeline.doctor import weights
 from tgo_pipeline.doctor.findings import Finding, fail, note, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import models, modules, rewards
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.params import GenerateParams, Params, ThresholdParams
 from tgo_pipeline.storage.paths import parquet_files
@@ -42,7 +43,7 @@ def checks(case: Request) -> Iterator[Check]:
     if params.generate.source == "images":
         yield "generate.images", lambda: _images(params.generate)
     for name, feedback in params.score.feedback.items():
-        yield f"score.feedback.{name}", lambda n=name, f=feedback: _feedback(f"score.feedback.{n}", f)
+        yield f"score.feedback.{name}", lambda n=name, f=feedback: _feedback(f"score.feedback.{n}", f, params)
     if params.threshold.source == "proxy":
         yield "threshold.proxy", lambda: _proxy(params, params.threshold)
     for subject, model, revision in models(params):
@@ -165,9 +166,10 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
         yield ok(subject, f"{images}: {len(rows)} images{more}.")
 
 
-def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
+def _feedback(subject: str, params: FeedbackParams, whole: Params) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
     from tgo_pipeline.datasets.sources import is_on_hub
+    from tgo_pipeline.feedback import ratings_file
     from tgo_pipeline.reading.tables import open_table
 
     if is_dataset(params.source):
@@ -175,6 +177,17 @@ def _feedback(subject: str, params: FeedbackParams) -> Iterator[Finding]:
         yield from _dataset(subject, open_dataset(params.source), what)
         return
     if is_on_hub(params.source):
+        return
+    if ratings_file.is_ratings_file(params.source):
+        count = ratings_file.frame(params.source, params.kind).height
+        yield ok(subject, f"{params.source}: {count:,} {params.kind}s of `tgo rate`.")
+        return
+    try:
+        ratings_file.require_there(params.source)
+    except TgoError as error:
+        if whole.generate.source == "images":  # the images are there: nothing is to be waited for
+            raise
+        yield warn(subject, str(error))
         return
     keys = ["first", "second", "choice"] if params.kind == "pair" else ["image", "value"]
     wanted = [getattr(params, key) for key in keys] + [name for name in (params.rater,) if name]

@@ -13,6 +13,7 @@ import polars as pl
 
 from tgo_pipeline.datasets.sources import identity
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback import ratings_file
 from tgo_pipeline.feedback.scores import ImageScores, image_scores
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
@@ -26,6 +27,7 @@ EXAMPLES = 3
 
 def fingerprint(params: FeedbackParams) -> str:
     """What a column depends on besides the samples. Reads no row; raises `TgoError` if the source does not exist."""
+    ratings_file.require_there(params.source)
     return fingerprint_of(version=VERSION, source=identity(params.source), settings=params.settings)
 
 

@@ -1,4 +1,4 @@
-"""Rows of feedback from a table with named columns, or from a preference data set.
+"""Rows of feedback from a table with named columns, a preference data set, or the file that `tgo rate` writes.
 
 Every reader gives the same frames, checked: names of images and raters as text, numbers as float64. A value that is no
 number, is outside its scale or has no image is refused with its row; a row without a value is left out and counted.
@@ -12,6 +12,7 @@ import polars as pl
 
 from tgo_pipeline.datasets import is_dataset, open_dataset
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback import ratings_file
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.reading.tables import open_table
 
@@ -58,6 +59,9 @@ def read(params: FeedbackParams) -> tuple[pl.DataFrame, int]:
 def _rows(params: FeedbackParams) -> pl.DataFrame:
     if is_dataset(params.source):
         return _from_dataset(params)
+    if ratings_file.is_ratings_file(params.source):
+        return ratings_file.frame(params.source, params.kind)
+    ratings_file.require_there(params.source)
     return _from_table(params.source, {name: _column(params, name) for name in _wanted(params)})
 
 
@@ -67,8 +71,9 @@ def _wanted(params: FeedbackParams) -> list[str]:
 
 
 def _column(params: FeedbackParams, name: str) -> str:
-    """What the user calls it: a column of the file, or the role itself in a data set."""
-    return name if is_dataset(params.source) else getattr(params, name)
+    """What the user calls it: a column of the file, or the role itself where columns are not the user's."""
+    own = is_dataset(params.source) or ratings_file.is_ratings_file(params.source)
+    return name if own else getattr(params, name)
 
 
 def _from_dataset(params: FeedbackParams) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""One process at a time in a folder, or on a file."""
 
 from __future__ import annotations
 
@@ -29,8 +29,15 @@ def lock(folder: Path, *, leave_file: bool = True) -> Iterator[None]:
     Where the file system has no locks the run continues unprotected, and says so once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder.parent / f".{folder.name}.lock"
-    with _locked(file, folder) as stream:
+    with lock_path(folder, leave_file=leave_file):
+        yield
+
+
+@contextlib.contextmanager
+def lock_path(path: Path, *, leave_file: bool = True) -> Iterator[None]:
+    """Hold a file or a folder, which need not be there yet, as `lock` does."""
+    file = path.parent / f".{path.name}.lock"
+    with _locked(file, path) as stream:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
