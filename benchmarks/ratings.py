@@ -31,6 +31,7 @@ import polars as pl
 import typer
 import yaml
 from PIL import Image
+from scipy.stats import spearmanr
 
 from benchmarks.results import machine, replace_section, table
 from tgo_pipeline.demo.oracle import oracle
@@ -109,11 +110,7 @@ def rate(folder: Path, seed: int, count: int = RATINGS, raters: int = RATERS) ->
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-    return float(
-        pl.DataFrame(pairs, schema=["rank", "stars"], orient="row")
-        .select(pl.corr("rank", "stars", method="spearman"))
-        .item()
-    )
+    return float(spearmanr(pairs)[0])
 
 
 def _ranks(folder: Path) -> dict[bytes, float]:
