@@ -111,6 +111,7 @@ LONGEST = (
     "tests/test_gpu.py::test_every_stage_*[[]auto-fp32]",
     "tests/test_gpu.py::test_every_stage_*[[]cuda-bf16]",
     "tests/test_masked_project.py::*",
+    "tests/test_ratings_recipe.py::*",
     "tests/test_star_ratings.py::*",
 )
 """Those of the long tests that `.ci/long` alone runs."""

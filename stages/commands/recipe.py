@@ -43,7 +43,8 @@ def use_recipe(
     from tgo_pipeline.rendering.terminal import safe
     from tgo_pipeline.storage.project import make_project
 
-    lines = use(name, to, replace=force).to_fill()
+    chosen = use(name, to, replace=force)
+    lines = chosen.to_fill()
     pin = f" Replace {PLACEHOLDER} by the commits that you pin:" if lines else ""
     typer.echo(f"{safe(str(to))} is written.{pin}")
     for number, line in lines:
@@ -53,4 +54,5 @@ def use_recipe(
             f"{to.with_name(HERE.pipeline.name)}, the pipeline that `dvc repro` runs, is written with DVC's settings; "
             "it needs a git repository with a commit."
         )
-    typer.echo("Then: tgo doctor, tgo plan, dvc repro.")
+    rated = "dvc repro generate, tgo rate, " if chosen.is_rated else ""
+    typer.echo(f"Then: tgo doctor, tgo plan, {rated}dvc repro.")

@@ -111,6 +111,20 @@ def test_a_recipe_brings_the_pipeline_and_says_so(
     assert "dvc.yaml" not in capsys.readouterr().out
 
 
+def test_a_recipe_that_people_rate_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    assert tgo("recipe", "use", "ratings", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "COMMIT" not in said
+    assert said.endswith("Then: tgo doctor, tgo plan, dvc repro generate, tgo rate, dvc repro.\n")
+    assert tgo("doctor", monkeypatch=monkeypatch) in (0, 2)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warn score.feedback.stars: ratings.jsonl does not exist" in shown
+    assert "`tgo rate --to ratings.jsonl`" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -36,6 +36,11 @@ class Recipe:
             lines.append(line.lstrip("# "))
         return _first_sentence(" ".join(lines))
 
+    @property
+    def is_rated(self) -> bool:
+        """Whether people rate its samples before they are scored."""
+        return "feedback" in yaml_text.loads(self.text)["score"]
+
     def to_fill(self) -> list[tuple[int, str]]:
         """Number (from 1) and text of every line that has a revision to be filled in."""
         lines = enumerate(self.text.splitlines(), start=1)
