@@ -225,6 +225,23 @@ def test_images_that_are_no_source(doctor: Doctor, project: Path):
     assert "fail generate.images: pickapic:gone: gone does not exist" in shown.line
 
 
+def test_feedback_that_people_have_yet_to_give_is_a_warning_where_images_are_sampled(
+    doctor: Doctor, project: Path
+):
+    stars = {"stars": {"source": "ratings.jsonl", "kind": "rating"}}
+    write_params(project, score={**PARAMS["score"], "feedback": stars})
+    assert "warn score.feedback.stars: ratings.jsonl does not exist" in doctor().line
+    answer = {"id": "1", "kind": "rating", "images": ["a"], "value": 4, "rater": "ann"}
+    header = {"format": "tgo ratings", "version": 1}
+    (project / "ratings.jsonl").write_text(f"{json.dumps(header)}\n{json.dumps(answer)}\n")
+    assert "ok score.feedback.stars: ratings.jsonl: 1 ratings of `tgo rate`." in doctor().line
+    (project / "ratings.jsonl").unlink()
+    write_params(
+        project, generate={"source": "images", "images": "x"}, score={**PARAMS["score"], "feedback": stars}
+    )
+    assert "fail score.feedback.stars: ratings.jsonl does not exist" in doctor().line
+
+
 def test_feedback(doctor: Doctor, project: Path):
     (project / "stars.csv").write_text("file_name,stars\n0.png,4\n")
     good = {"source": "stars.csv", "kind": "rating", "value": "stars"}
