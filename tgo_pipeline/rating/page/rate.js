@@ -5,8 +5,8 @@ const AGAIN_MS = 2000;
 const CHOICES = {
   stars: [1, 2, 3, 4, 5].map(n => ({ value: n, keys: [String(n)], sign: "★", text: String(n), name: n === 1 ? "1 star" : `${n} stars` })),
   thumbs: [
-    { value: 0, keys: ["arrowleft", "arrowdown", "0", "-"], sign: "👎", text: "Bad", key: "←", name: "thumb down" },
-    { value: 1, keys: ["arrowright", "arrowup", "1", "+"], sign: "👍", text: "Good", key: "→", name: "thumb up" },
+    { value: 0, keys: ["arrowleft", "arrowdown", "0", "-"], sign: "−", text: "Bad", key: "←", name: "thumb down" },
+    { value: 1, keys: ["arrowright", "arrowup", "1", "+"], sign: "+", text: "Good", key: "→", name: "thumb up" },
   ],
   pairs: [
     { value: 1, keys: ["arrowleft", "1"], sign: "←", text: "Left", key: "←", name: "the left one" },
@@ -158,7 +158,7 @@ async function undo() {
 const skip = () => answer({ value: null, name: "skipped" });
 
 async function summarise() {
-  const found = await persistently("summary");
+  const found = await call("summary").catch(() => null);  // an answer need not wait for it
   if (!found) return;
   const cell = (tag, text) => element(tag, { textContent: text });
   const table = element("table", {},
