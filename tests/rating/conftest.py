@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.images.conftest import data_hub, hub
 from tgo_pipeline.images.columns import Columns
 from tgo_pipeline.rating import gallery, order, store
 from tgo_pipeline.rating.gallery import RatableImage
 from tgo_pipeline.rating.server import RatingServer
 from tgo_pipeline.rating.session import RatingSession
 
+__all__ = ["data_hub", "hub"]
 PROMPTS, PER_PROMPT = 20, 3
 Serve = Callable[..., Any]
 

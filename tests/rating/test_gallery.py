@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.hub_server import HubServer
+from tests.images.conftest import publish
 from tests.scoring.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.parquet_values import StoredValue
@@ -66,6 +68,20 @@ def test_compressed_images_are_copied_and_no_more_than_said(
     assert "its first 4 images are copied" in caplog.text
     assert [gallery.read(image) for image in found] == [png(n) for n in range(4)]
     assert len(gallery.listed([str(tmp_path / "t.parquet")], Columns(), 7, copies)) == 7
+
+
+def test_images_of_the_hub_are_copied_to_be_shown(tmp_path: Path, hub: HubServer) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": png(n), "path": None} for n in range(5)], kind)
+    (tmp_path / "repository").mkdir()
+    table = pa.table({"image": images, "prompt": [f"prompt {n}" for n in range(5)]})
+    pq.write_table(table, tmp_path / "repository/train.parquet")
+    address = f"{publish(hub, 'org/name', tmp_path / 'repository')}/train"
+    found = gallery.listed([address], Columns(), 3, tmp_path)
+    assert [(image.name, image.prompt) for image in found] == [
+        (f"{address}:{n}", f"prompt {n}") for n in range(3)
+    ]
+    assert [gallery.shown(image)[0] for image in found] == [png(n) for n in range(3)]
 
 
 @pytest.mark.parametrize(
