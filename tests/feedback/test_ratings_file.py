@@ -102,6 +102,11 @@ def test_joined_files_are_one(tmp_path: Path) -> None:
         (said("2", ["a"], True), "the value of a rating is True"),
         (said("2", ["a", "a"], 1, kind="pair"), "`images` must name two images"),
         (said("2", [], 1), "`images` must name one image"),
+        (said("2", ["\ud800"], 1), "`images` must name one image"),
+        (said("2", [["a"]], 1), "`images` must name one image"),
+        (said("2", ["a"], [1]), "the value of a rating is [1]"),
+        (said("2", ["a"], 1, kind=["x"]), "the kind is ['x']"),  # type: ignore[arg-type]
+        (said("2", ["a"], 1, rater="\ud800"), "an answer needs the texts `id` and `rater`"),
         (said("2", ["a"], 1, kind="vote"), "the kind is 'vote', and must be rating, thumb, pair or undo"),
         (said("2", ["a"], 1, rater=""), "an answer needs the texts `id` and `rater`"),
         ({"format": "tgo ratings", "version": 9}, "this version reads"),

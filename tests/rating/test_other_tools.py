@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback.ratings_file import line, read_records
 from tgo_pipeline.rating.other_tools import judgements
 
 NAMES = {"aa-0001", "bb-0002", "cat one.png"}
@@ -122,6 +123,66 @@ def test_the_same_answer_has_the_same_id_and_another_another(tmp_path: Path) -> 
         path.write_text(json.dumps([task({"sample_id": "aa-0001"}, rating(stars))]))
         ids += [each.id for each in judgements(path, "label-studio", NAMES, None)]
     assert ids[0] == ids[1] != ids[2]
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    4,
+    float("nan"),
+    float("inf"),
+    "",
+    "\ud800",
+    "http://[",
+    "yes",
+    [],
+    [1],
+    {},
+    {"a": 1},
+]
+
+
+def spots(value: Any) -> list[tuple[Any, Any]]:
+    """Every place of a JSON value, as its holder and its key."""
+    pairs = list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    return [*((value, key) for key, _ in pairs), *(spot for _, each in pairs for spot in spots(each))]
+
+
+@pytest.mark.parametrize("tool", ["label-studio", "argilla"])
+def test_whatever_stands_in_any_place_is_an_answer_or_one_line(tmp_path: Path, tool: str) -> None:
+    path, given, refused, kept = tmp_path / "e.json", 0, 0, set[bytes]()
+
+    def entries() -> list[Any]:
+        by = {"id": 3, "email": "bob@example.org"}
+        if tool == "label-studio":
+            pair = result("pairwise", {"selected": "left"})
+            both = {"image1": "aa-0001.png", "image2": "bb-0002.png"}
+            chosen = result("choices", {"choices": ["yes"]})
+            data = {"sample_id": "aa-0001"}
+            return [task(data, rating(4)), task(both, pair, completed_by=by), task(data, chosen)]
+        said = [{"value": 2, "user_id": "u1"}, {"value": "no", "user_id": "u2"}]
+        return [record({"q": said}, metadata={"sample_id": "bb-0002"}), record({"q": said})]
+
+    for place in range(len(spots(entries()))):
+        for junk in JUNK:
+            changed = entries()
+            holder, key = spots(changed)[place]
+            holder[key] = junk
+            path.write_text(json.dumps(changed))
+            try:
+                found = judgements(path, tool, NAMES, None)
+                given += len(found)
+                kept |= set(map(line, found))
+            except TgoError as error:
+                assert "\n" not in str(error)
+                refused += 1
+    assert given > 100 and refused > 100
+    path.write_bytes(b"".join(kept))
+    assert len(read_records(path)[0]) == len(kept)
 
 
 MINIMAL = {"image": "aa-0001.png", "id": 1, "score": 4, "annotator": 1, "annotation_id": 7, "lead_time": 3.1}

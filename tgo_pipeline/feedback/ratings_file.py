@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import json_text
@@ -174,12 +174,12 @@ def _record(content: Any, where: str) -> Judgement | Undo:
     if not isinstance(content, dict):
         raise TgoError(f"{where}: holds a JSON {type(content).__name__}, not an answer.")
     kind, rater, name = content.get("kind"), content.get("rater"), content.get("id")
-    if not (isinstance(rater, str) and rater and isinstance(name, str) and name):
+    if not (is_text(rater) and is_text(name)):
         raise TgoError(f"{where}: an answer needs the texts `id` and `rater`.")
     at = str(content.get("at") or "")
     if kind == UNDO:
         return Undo(name, str(content.get("of")), rater, at)
-    if kind not in VALUES:
+    if not isinstance(kind, str) or kind not in VALUES:
         raise TgoError(f"{where}: the kind is {kind!r}, and must be {', '.join(VALUES)} or {UNDO}.")
     images = content.get("images")
     if not isinstance(images, list) or not _are_names(images, 2 if kind == "pair" else 1):
@@ -195,4 +195,11 @@ def _record(content: Any, where: str) -> Judgement | Undo:
 
 
 def _are_names(images: Sequence[Any], count: int) -> bool:
-    return len(set(map(str, images))) == count and all(isinstance(each, str) and each for each in images)
+    return all(map(is_text, images)) and len(images) == len(set(images)) == count
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value of JSON is text that a file can hold: half a surrogate pair is none."""
+    return (
+        isinstance(value, str) and bool(value) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    )

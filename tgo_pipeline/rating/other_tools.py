@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.feedback.ratings_file import VALUES, Judgement
+from tgo_pipeline.feedback.ratings_file import VALUES, Judgement, is_text
 from tgo_pipeline.feedback.read import DOWN, UP
 from tgo_pipeline.formats import json_text
 from tgo_pipeline.formats.files import read_text
@@ -33,6 +33,8 @@ TWO = (
     ("left", "right"),
 )
 """Under which keys a task or a record may name its image, or its two images."""
+LONGEST = 200
+"""Characters that are kept of what is no text where a name belongs."""
 SIDES = {"left": 1.0, "first": 1.0, "right": 0.0, "second": 0.0, "tie": 0.5, "equal": 0.5, "same": 0.5}
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that is uploaded to it."""
@@ -88,30 +90,32 @@ def _label_studio(tasks: Iterable[dict[str, Any]], path: str) -> Iterator[Remark
         if not isinstance(task.get("data"), dict) or not isinstance(task.get("annotations"), list):
             said = "that of JSON-MIN; " if "annotation_id" in task else ""
             raise TgoError(f"{where}: has no `data` and `annotations` ({said}export with the format JSON).")
-        for annotation in task["annotations"]:
+        for annotation in _objects(task["annotations"], where):
             if annotation.get("was_cancelled"):
                 continue
             by = annotation.get("completed_by")
-            rater = str((by.get("email") or by.get("id")) if isinstance(by, dict) else by)
-            for result in annotation.get("result") or []:
-                value = _label_studio_value(result.get("value") or {}, result.get("type"), where)
+            rater = (by.get("email") or by.get("id")) if isinstance(by, dict) else by
+            for result in _objects(annotation.get("result") or [], where):
+                value = _label_studio_value(result.get("value"), result.get("type"), where)
                 yield Remark(
                     where,
                     str(result.get("from_name")),
                     task["data"],
                     value,
-                    rater,
-                    annotation.get("lead_time"),
-                    str(annotation.get("created_at") or ""),
+                    _text(rater),
+                    _seconds(annotation.get("lead_time")),
+                    _text(annotation.get("created_at"), ""),
                 )
 
 
-def _label_studio_value(value: Mapping[str, Any], kind: Any, where: str) -> Any:
+def _label_studio_value(value: Any, kind: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise TgoError(f"{where}: a result has no `value`: export with the format JSON.")
     if kind == "rating":
         return value.get("rating")
     if kind == "pairwise":
         return value.get("selected")
-    if kind == "choices" and len(value.get("choices") or []) == 1:
+    if kind == "choices" and isinstance(value.get("choices"), list) and len(value["choices"]) == 1:
         return value["choices"][0]
     raise TgoError(
         f"{where}: a result is of the type {kind!r}: ratings come from the tags Rating, Pairwise, or Choices with one "
@@ -126,11 +130,12 @@ def _argilla(records: Iterable[dict[str, Any]], path: str) -> Iterator[Remark]:
             raise TgoError(
                 f"{where}: has no `fields` and `responses`: write it with `dataset.records.to_json(FILE)`."
             )
-        named = {"sample_id": record.get("id")} | record["fields"] | (record.get("metadata") or {})
+        metadata = record["metadata"] if isinstance(record.get("metadata"), dict) else {}
+        named = {"sample_id": record.get("id")} | record["fields"] | metadata
         for question, responses in record["responses"].items():
-            for response in responses or []:
+            for response in _objects(responses or [], where):
                 if response.get("value") is not None:
-                    yield Remark(where, str(question), named, response["value"], str(response.get("user_id")))
+                    yield Remark(where, question, named, response["value"], _text(response.get("user_id")))
 
 
 READERS: dict[str, Callable[[Iterable[dict[str, Any]], str], Iterator[Remark]]] = {
@@ -140,13 +145,28 @@ READERS: dict[str, Callable[[Iterable[dict[str, Any]], str], Iterator[Remark]]] 
 """By the name of `--from`."""
 
 
+def _objects(value: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise TgoError(f"{where}: holds {value!r:.80} where a list of objects belongs: export it again.")
+    return value
+
+
+def _text(value: Any, none: str = "unknown") -> str:
+    """A name or a time of another tool, `none` where it has none."""
+    return value if is_text(value) else none if value is None else ascii(value)[:LONGEST]
+
+
+def _seconds(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return value if known else None
+
+
 def _judgement(remark: Remark, names: Collection[str]) -> Judgement:
     kind, value = _kind_and_value(remark)
     images = _images(remark, TWO if kind == "pair" else ONE, names)
     about = [kind, images, value, remark.rater, remark.at]
     identity = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]  # imported twice, it counts once
-    seconds = remark.seconds if isinstance(remark.seconds, int | float) else None
-    return Judgement(identity, kind, images, value, remark.rater, seconds, remark.at)
+    return Judgement(identity, kind, images, value, remark.rater, remark.seconds, remark.at)
 
 
 def _kind_and_value(remark: Remark) -> tuple[str, float]:
@@ -184,7 +204,10 @@ def _images(remark: Remark, keys: Sequence[tuple[str, ...]], names: Collection[s
 
 def _known(said: str, names: Collection[str]) -> str | None:
     """The image that a name, a path or an address of a file means."""
-    parts = urlsplit(said)
+    try:
+        parts = urlsplit(said)
+    except ValueError:  # it looks like an address and is none
+        return None
     path = parse_qs(parts.query).get("d", [""])[-1] or unquote(parts.path)  # d: Label Studio's local files
     file = PurePosixPath(path).name
     plain = UPLOADED.sub("", file)
