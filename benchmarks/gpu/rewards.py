@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.case import Case
+from benchmarks.parity.networks import NETWORKS
+from benchmarks.rewards.flops import count, matrix_rate
 from benchmarks.rewards.inputs import captions, png
 from tgo_pipeline.devices import cores
 from tgo_pipeline.planning import scoring
@@ -109,12 +111,17 @@ def _gradients(rewards: Mapping[str, Any], prompts: list[str]) -> dict[str, Tens
 def speed(case: Case) -> dict[str, Any]:
     """Networks alone by batch, eager and compiled; where the time goes; end to end from PNG at two sizes."""
     rewards = five(case, "fp16" if case.full else "fp32")
+    floor_s = _floor_s(case, rewards)
     found: dict[str, Any] = {}
+    for batch in BATCHES if case.full else BATCHES[:1]:
+        case.forget()
+        took_s = case.seconds(networks(rewards, batch))
+        found[f"networks, batches of {batch}"] = {
+            "images_per_s": batch / took_s,
+            "of the floor": batch * floor_s / took_s,
+            "peak_gb": case.peak_gb,
+        }
     if case.full:
-        for batch in BATCHES:
-            case.forget()
-            took_s = case.seconds(networks(rewards, batch))
-            found[f"networks, batches of {batch}"] = {"images_per_s": batch / took_s, "peak_gb": case.peak_gb}
         found["kernels of a batch of 256, share of the time"] = _kernels(case, networks(rewards, 256))
     for pixels in (512, 1024) if case.full else (64,):
         images, prompts = images_of(case, 1024 if case.full else 32, pixels)
@@ -126,8 +133,19 @@ def speed(case: Case) -> dict[str, Any]:
             reward.compile_towers()
         run = networks(rewards, 256)
         found["compiled: first call, s"] = case.seconds(run, 1, 0)
-        found["compiled: images per s, batches of 256"] = 256 / case.seconds(run)
+        took_s = case.seconds(run)
+        found["compiled, batches of 256"] = {
+            "images_per_s": 256 / took_s,
+            "of the floor": 256 * floor_s / took_s,
+        }
     return found
+
+
+def _floor_s(case: Case, rewards: Mapping[str, Any]) -> float:
+    """Seconds of an image at the rate of plain matrix products of these shapes."""
+    size, dtype = ("full", torch.float16) if case.full else ("tiny", torch.float32)
+    rate = matrix_rate(NETWORKS[size], 256 if case.full else 8, case.device, dtype)
+    return count(networks(rewards, 1)) / rate.total
 
 
 def networks(rewards: Mapping[str, Any], batch: int) -> Callable[[], list[Tensor]]:

@@ -11,6 +11,7 @@ from tests.rewards import golden
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.engine.decode import to_rgb
+from tgo_pipeline.rewards.networks.feed_forward import QuickGeluMlp
 
 pytestmark = pytest.mark.skipif(not golden.FOLDER.is_dir(), reason=golden.REASON)
 
@@ -72,6 +73,14 @@ def test_scores_are_those_of_the_official_code(name: str, rewards: dict[str, Net
     )
     assert len(pairs) >= 7
     np.testing.assert_allclose(scores, [score for _, _, score in pairs], rtol=0, atol=TOLERANCE[name])
+
+
+@pytest.mark.parametrize("name", ["clip", "aesthetic"])
+def test_scores_in_the_form_for_gpus_are_those_of_the_official_code(
+    name: str, rewards: dict[str, NetworkReward], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuickGeluMlp, "forward", QuickGeluMlp.fused)
+    test_scores_are_those_of_the_official_code(name, rewards)
 
 
 @pytest.mark.parametrize("name", ["hpsv2", "pickscore", "imagereward", "clip"])

@@ -141,17 +141,23 @@ class NetworkReward(Reward):
             )
         return self
 
+    compiled = False
+    """Whether the towers are compiled: then it pays to give images in batches of one size."""
+
     def compile_towers(self, backend: str = "inductor") -> Self:
         """Compile the transformer blocks with `torch.compile`; the first images then take a minute or so longer.
 
-        All blocks of a tower share their code, and each kind of tower has some: torch's limit for one function, 8, is
-        meant against runaways and too low for five rewards.
+        Those for images are compiled anew for each size of a batch, as the fastest code is for known shapes; those for
+        prompts, whose lengths differ, for all sizes. All blocks of a tower share their code, and each kind of tower has
+        some: torch's limit for one function, 8, is meant against runaways and too low for five rewards.
         """
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, COMPILED_KINDS)
-        for blocks in self.towers:
+        images, *prompts = self.towers
+        for blocks, dynamic in ((images, False), *((each, None) for each in prompts)):
             for block in blocks:
-                block.compile(backend=backend)
+                block.compile(backend=backend, dynamic=dynamic)
+        self.compiled = True
         return self
 
     @abstractmethod

@@ -18,7 +18,7 @@ from tests.rewards import tiny
 from tests.rewards.tiny import picture
 from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.rewards.aesthetic import Aesthetic
-from tgo_pipeline.rewards.engine.batching import FIRST_ON_GPU, ON_CPU, BatchSize
+from tgo_pipeline.rewards.engine.batching import FIRST_ON_GPU, ON_CPU, BatchSize, in_tiles
 from tgo_pipeline.rewards.engine.scorer import Scorer
 
 EACH_BYTES = 64 * 2**20
@@ -159,3 +159,8 @@ def test_batches_are_cut_as_they_are_stated() -> None:
     assert list(Measured().cut(30, 16)) == [(0, 8, 8), (8, 24, 30), (24, 30, 30)]
     assert BatchSize(40, []).block(256) == 240
     assert BatchSize(1000, []).block(256) == 1000
+
+
+def test_batches_are_whole_tiles() -> None:
+    found = {size: in_tiles(size) for size in (1, 2, 3, 7, 8, 100, 127, 128, 200, 256)}
+    assert found == {1: 1, 2: 2, 3: 2, 7: 4, 8: 8, 100: 64, 127: 64, 128: 128, 200: 128, 256: 256}

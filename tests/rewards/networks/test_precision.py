@@ -18,6 +18,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
+from tgo_pipeline.rewards.engine.scorer import Scorer
 from tgo_pipeline.rewards.files.layouts import locate
 from tgo_pipeline.rewards.networks.attention import Attention
 
@@ -110,6 +111,37 @@ def test_compiled_towers_score_the_same(name: str, precision: str) -> None:
     expected = tiny.build(name).set_precision(precision).score(IMAGES, PROMPTS)
     reward = tiny.build(name).set_precision(precision).compile_towers(backend="aot_eager")
     np.testing.assert_allclose(reward.score(IMAGES, PROMPTS), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_compiled_towers_see_batches_of_one_size(precision: str) -> None:
+    """A last batch is filled up: no shape but the first is compiled for images, and scores are those of each image."""
+    torch.compiler.reset()
+    names = ("hpsv2.1", "clip")
+    images, prompts = [picture(32 + step, 40) for step in range(7)], ["a red cat"] * 7
+    expected = {name: tiny.build(name).set_precision(precision).score(images, prompts) for name in names}
+    rewards = {
+        name: tiny.build(name).set_precision(precision).compile_towers(backend="aot_eager") for name in names
+    }
+    seen: list[torch.Size] = []
+    for reward in rewards.values():
+        reward.towers[0][0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    with Scorer(rewards, batch_size=4) as scorer:
+        found = scorer.score(images, prompts)
+    assert [shape[0] for shape in seen] == [4] * 4
+    for name in names:
+        np.testing.assert_allclose(
+            found.columns[name], expected[name], rtol=0, atol=1e-3 if precision == "fp16" else 1e-5
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_towers_in_generated_code_score_within_the_tolerance(name: str) -> None:
+    """By the compiler that a GPU's code comes from too, here for a CPU: norms, casts and sums in one loop."""
+    torch.compiler.reset()
+    expected = tiny.build(name).set_precision("fp16").score(IMAGES, PROMPTS)
+    reward = tiny.build(name).set_precision("fp16").compile_towers()
+    np.testing.assert_allclose(reward.score(IMAGES, PROMPTS), expected, rtol=0, atol=TOLERANCE[name])
 
 
 def test_towers_of_many_sizes_are_all_compiled() -> None:

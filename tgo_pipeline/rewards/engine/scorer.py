@@ -308,17 +308,26 @@ class Scorer:
         finished: dict[tuple[int, torch.device], Any] = {}
         images: dict[tuple[int, int], Any] = {}
         scores = {}
+        compiled = all(getattr(reward, "compiled", False) for reward in self.rewards.values())
+        missing = max(0, self.batch_size.current - len(places)) if compiled else 0
+        filled = np.pad(places, (0, missing), mode="edge")
         for name, reward in self.rewards.items():
             part = shared[reward.preprocessing]
             if (part, reward.device) not in finished:
-                finished[part, reward.device] = reward.preprocessing.finish(
-                    _moved(pixels[part], reward.device)
-                )
+                moved = _moved(pixels[part], reward.device)
+                finished[part, reward.device] = _filled(reward.preprocessing.finish(moved), missing)
             key = (id(reward.image_encoder), part)
             if key not in images:
                 images[key] = reward.encode_images(finished[part, reward.device])
-            scores[name] = reward.combine(images[key], _chosen(encoded[name], places))
+            scores[name] = reward.combine(images[key], _chosen(encoded[name], filled))[: len(places)]
         return scores
+
+
+def _filled(images: Any, missing: int) -> Any:
+    """Images with the last one so many times more: compiled networks see batches of one size."""
+    if not missing:
+        return images
+    return torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
 
 
 def _join(chunks: Sequence[Chunk]) -> tuple[list[Any], dict[Any, int]]:

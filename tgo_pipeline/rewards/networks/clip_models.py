@@ -17,6 +17,7 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
+from transformers.activations import QuickGELUActivation
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import described_by, load_weights, read_weights, write_weights
@@ -24,6 +25,7 @@ from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.rewards.base import NetworkReward, cosine, empty
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.attention import ClipAttention, class_token
+from tgo_pipeline.rewards.networks.feed_forward import QuickGeluMlp
 from tgo_pipeline.rewards.networks.precision import Precision, autocast
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
@@ -80,7 +82,7 @@ class ClipTower(nn.Module):
         super().__init__()
         self.config = config
         self.model = CLIPVisionModelWithProjection(config)
-        _use_own_attention(self.blocks, causal=False)
+        _use_own_modules(self.blocks, causal=False)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -121,7 +123,7 @@ class ClipReward(NetworkReward):
         self.config = config
         self.tower = tower
         self.text = text
-        _use_own_attention(self._text_blocks, causal=True)
+        _use_own_modules(self._text_blocks, causal=True)
         initial = config.logit_scale_init_value
         self.logit_scale = nn.Parameter(
             torch.tensor(INITIAL_LOGIT_SCALE if initial is None else float(initial))
@@ -199,9 +201,11 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
 
 
-def _use_own_attention(blocks: nn.ModuleList, causal: bool) -> None:
+def _use_own_modules(blocks: nn.ModuleList, causal: bool) -> None:
     for block in cast(Any, blocks):
         block.self_attn = ClipAttention(block.self_attn, causal)
+        if isinstance(block.mlp.activation_fn, QuickGELUActivation):
+            block.mlp = QuickGeluMlp(block.mlp)
 
 
 def _own_key(key: str) -> str:
