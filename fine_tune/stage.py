@@ -271,7 +271,8 @@ def _prepare(job: Job, objective: Objective) -> Base:
 
     device = prepare_torch(job.params.runtime)
     accelerator = Accelerator(job.params.fine_tune.precision, device)
-    pipeline = _load_base(job.params, None if job.group.sharded else device)  # shards go to the device
+    sharded = job.group.sharded  # a shard goes to the device when it is cut, and becomes of its type then
+    pipeline = _load_base(job.params, None if sharded else device, as_stored=sharded)
     with on_files() if job.group.sharded else contextlib.nullcontext():
         return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
 
@@ -292,14 +293,19 @@ def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str,
     result.write(job.output, job.params, policy, job.mark, objective.sampling)
 
 
-def _load_base(params: Params, device: torch.device | None) -> Any:
-    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder only to draw with."""
+def _load_base(params: Params, device: torch.device | None, *, as_stored: bool = False) -> Any:
+    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder only to draw with.
+
+    `as_stored` leaves the weights to be tuned in their file, in its type; not those that an adapter changes.
+    """
     from fine_tune.policies.base import ENCODING_PARTS, base_precision
     from tgo_pipeline.generators import load_pipeline
+    from tgo_pipeline.generators.location import locate
 
     draws = params.fine_tune.validation.every or params.fine_tune.reestimate
     without = () if draws else ENCODING_PARTS
-    held = base_precision(params.fine_tune)
+    is_whole = locate(params.model, params.revision).adapter is None
+    held = "stored" if as_stored and is_whole else base_precision(params.fine_tune)
     pipeline = load_pipeline(params.model, params.revision, device or "cpu", without, held=held)
     result.fuse_adapters(pipeline, params)
     return pipeline

@@ -90,14 +90,17 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def in_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` as float64: on its device, or on the CPU from one that has no such numbers."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def fetch(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Tensors of one device as flat arrays of their types, in one copy: the device is waited for once."""
     import torch
 
-    flat = [tensor.detach().reshape(-1) for tensor in tensors.values()]
-    if any(each.device.type == "mps" for each in flat):  # which has no float64
-        flat = [each.cpu() for each in flat]
-    together = torch.cat([each.double() for each in flat]).cpu().split([len(each) for each in flat])
+    flat = [in_float64(tensor.detach().reshape(-1)) for tensor in tensors.values()]
+    together = torch.cat(flat).cpu().split([len(each) for each in flat])
     return {
         name: part.to(tensor.dtype).numpy()
         for (name, tensor), part in zip(tensors.items(), together, strict=True)

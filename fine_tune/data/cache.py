@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
+from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.formats.limits import IMAGES as LIMITS
 from tgo_pipeline.memory import Halving
 from tgo_pipeline.storage import digests
@@ -41,7 +42,9 @@ SUFFIX = ".safetensors"
 PROMPTS_PER_SHARD = 128
 """One prompt of FLUX takes 8 MB, and a shard is in memory at once."""
 ROWS_AT_ONCE = 16
-"""Rows with images in memory at once."""
+"""Rows that are taken out of a table together."""
+MOST_DECODERS = 8
+"""Threads that decode: a VAE on a large GPU takes a hundredth of a second for an image, and zlib longer."""
 IMAGES, PROMPTS = "train", "prompts"
 _SHARD = re.compile(IMAGES + r"-(\d{5})-of-(\d{5})\.parquet")
 
@@ -159,16 +162,18 @@ def _encode_together(
 
 def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -> Worker:
     from fine_tune.policies import policy_class
-    from tgo_pipeline.executors.runtime import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch, share_of_cores
     from tgo_pipeline.generators import load_pipeline
     from tgo_pipeline.generators.networks.parts import DENOISERS
-    from tgo_pipeline.generators.sample import slice_decoder
+    from tgo_pipeline.generators.sample import lay_out_networks, slice_decoder
 
     pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime), described=DENOISERS)
     slice_decoder(pipeline)
+    lay_out_networks(pipeline)
     encoder = policy_class(pipeline, source.policy).encoder(pipeline, source.size)
     files = generation_shards(source.generations)
     chunks = prompt_chunks(source.generations, source.prefixes)
+    threads = min(MOST_DECODERS, share_of_cores(runtime))
     advice = "choose a smaller generate.width and height, or another device"
     images, prompts = (
         Halving(runtime.generate_batch_size, "runtime.generate_batch_size, for encoding", one, advice)
@@ -179,7 +184,7 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
         if shard.split == PROMPTS:
             _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, prompts)
         else:
-            _write_images(folder / shard.name, shard, files[shard.index], encoder, images)
+            _write_images(folder / shard.name, shard, files[shard.index], encoder, images, threads)
         log.info("encoded %s", folder / shard.name)
 
     return one_by_one(write)
@@ -190,9 +195,11 @@ def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: En
     _write(path, tensors, shard.mark.entries() | {"prompts": json.dumps(prompts)})
 
 
-def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size: Halving) -> None:
+def _write_images(
+    path: Path, shard: Shard, source: Path, encoder: Encoder, size: Halving, threads: int
+) -> None:
     rows: list[tuple[str, str]] = []
-    parts = list(size.batches(_decoded(source, rows), encoder.images))
+    parts = list(size.batches(_decoded(source, rows, threads, size.size), encoder.images))
     metadata = {
         **shard.mark.entries(),
         "sample_ids": json.dumps([sample_id for sample_id, _ in rows]),
@@ -201,21 +208,32 @@ def _write_images(path: Path, shard: Shard, source: Path, encoder: Encoder, size
     _write(path, _joined(parts, "images"), metadata)
 
 
-def _decoded(source: Path, rows: list[tuple[str, str]]) -> Iterator[Image]:
-    """The images of a shard, a few in memory at a time; `rows` gets sample and prompt of each."""
-    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
+def _decoded(source: Path, rows: list[tuple[str, str]], threads: int, most: int) -> Iterator[Image]:
+    """The images of a shard, the next `most` of them by threads; `rows` gets sample and prompt of each."""
+    for row, image, reason in ahead(_read, _undecoded(source), threads, most):
+        if image is None:  # it has no score and so no label either
+            log.warning("%s: %s", row["sample_id"], reason)
+            continue
+        rows.append((row["sample_id"], row["prompt"]))
+        yield image
+
+
+def _undecoded(source: Path) -> Iterator[dict[str, Any]]:
     from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
     table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-        for row in batch.to_pylist():
-            try:
-                image = decode((row["image"] or {}).get("bytes"))
-            except UnreadableImage as error:  # it has no score and so no label either
-                log.warning("%s: %s", row["sample_id"], error)
-                continue
-            rows.append((row["sample_id"], row["prompt"]))
-            yield image
+        yield from batch.to_pylist()
+
+
+def _read(row: dict[str, Any]) -> tuple[dict[str, Any], Image | None, str]:
+    """A row with its image, or without one and the reason."""
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
+
+    try:
+        return row, decode((row["image"] or {}).get("bytes")), ""
+    except UnreadableImage as error:
+        return row, None, str(error)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]], what: str) -> dict[str, Tensor]:

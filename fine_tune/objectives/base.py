@@ -44,8 +44,8 @@ class Batch:
     """Strength of the tie to the reference."""
     temperature: float = 1.0
     """T in log pi = -error / T, which the policy has already applied; -T log pi is the error again."""
-    reference_point: float = 0.0
-    """What the objective's `ReferencePoint` gave for the whole batch."""
+    reference_point: Tensor | float = 0.0
+    """What the objective's `ReferencePoint` gave for the whole batch: one number."""
     contrast: Contrast | None = None
     """Given to objectives that declare `needs_contrast`."""
 
@@ -54,6 +54,7 @@ class ReferencePoint(abc.ABC):
     """A number that the losses of all samples of a step share, made of log-ratios without gradient.
 
     Sums are added up over micro-batches and ranks, so that it is that of the whole batch however the batch is cut.
+    All of it stays on the device: a step waits for a GPU once, at its end.
     """
 
     mismatched: ClassVar[bool] = False
@@ -66,7 +67,7 @@ class ReferencePoint(abc.ABC):
         """(k,) float64, additive over samples."""
 
     @abc.abstractmethod
-    def value(self, sums: Tensor, state: Tensor) -> tuple[float, Tensor]:
+    def value(self, sums: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The number for this step, and the (states,) float64 for the next; `state` starts as zeros."""
 
 

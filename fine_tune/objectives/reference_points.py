@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fine_tune.objectives.base import Batch, ReferencePoint
+from tgo_pipeline.devices import in_float64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +26,9 @@ class BatchMean(ReferencePoint):
     def sums(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return _sum_and_count(log_ratio)
 
-    def value(self, sums: Tensor, state: Tensor) -> tuple[float, Tensor]:
-        mean = float(sums[0] / sums[1])
-        return (max(mean, 0.0) if self._clamped else mean), state
+    def value(self, sums: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean = sums[0] / sums[1]
+        return (mean.clamp(min=0.0) if self._clamped else mean), state
 
 
 class MismatchedMean(BatchMean):
@@ -51,9 +52,9 @@ class RunningMean(ReferencePoint):
     def sums(self, log_ratio: Tensor, batch: Batch) -> Tensor:
         return _sum_and_count(log_ratio)
 
-    def value(self, sums: Tensor, state: Tensor) -> tuple[float, Tensor]:
+    def value(self, sums: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         total = state + sums
-        return float(total[0] / total[1]), total
+        return total[0] / total[1], total
 
 
 def reward_shift(name: ReferencePointName) -> ReferencePoint | None:
@@ -64,5 +65,8 @@ def reward_shift(name: ReferencePointName) -> ReferencePoint | None:
 
 
 def _sum_and_count(log_ratio: Tensor) -> Tensor:
-    detached = log_ratio.detach().cpu().double()
-    return detached.new_tensor([float(detached.sum()), len(detached)])
+    import torch
+
+    numbers = in_float64(log_ratio.detach())
+    total = numbers.sum()
+    return torch.stack([total, torch.full_like(total, len(numbers))])

@@ -182,7 +182,8 @@ def base_precision(params: FineTuneParams) -> Precision:
 def on_files() -> Iterator[None]:
     """While it lasts, networks stay in the memory that their files are mapped to, and frozen copies share it.
 
-    For networks that are cut into shards before they compute: a process copies its own shard, and holds no other.
+    For networks that are cut into shards before they compute (`distributed.networks.Spread`): a process copies its own
+    shard in the type that it is to have, and holds no more of other shards than a unit at a time.
     """
     before = _ON_FILES.set(True)
     try:
@@ -199,10 +200,12 @@ def prepare_network(
     What is trained is float32; what is frozen is held in the training's precision where autocast rounds it anyway.
     An adapter's first values are drawn from `seed`. Raises `TgoError` for target modules that do not fit.
     """
-    from tgo_pipeline.generators.networks.held import compute_in, hold
+    from tgo_pipeline.generators.networks.held import compute_in, hold, lay_out
 
     network = getattr(pipeline, policy.component)
-    hold(network, base_precision(params))
+    if not _ON_FILES.get():  # else shards become what they are to be, each by itself
+        hold(network, base_precision(params))
+        lay_out(network)
     if params.method == "lora":
         _attach(network.requires_grad_(False), policy, params, seed)
         compute_in(network, params.precision)
@@ -220,7 +223,9 @@ def _frozen_copy(network: Any, params: FineTuneParams) -> Any:
     shared = {id(p): nn.Parameter(p.data) for p in network.parameters()} if _ON_FILES.get() else {}
     copied = copy.deepcopy(network, shared).eval()  # parameters that it finds there are not copied
     if params.precision != "fp32":
-        hold(copied.requires_grad_(False), params.precision)
+        copied.requires_grad_(False)
+        if not _ON_FILES.get():
+            hold(copied, params.precision)
     # In fp32 the copy keeps `requires_grad`, although nothing ever asks for its gradients: torch computes products with
     # weights that have it in another way. Before the first step both must agree to the bit, so that log-ratios are
     # exactly 0. Under autocast the products are those of rounded copies, which have none of it without gradients.

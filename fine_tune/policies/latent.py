@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fine_tune.policies.base import Policy, adapter_metadata
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.planning.families import Family
 
@@ -65,7 +66,7 @@ class LatentEncoder:
         """`latents` (N, C, h, w), scaled as the network expects them; other sizes are resized and cropped first."""
         vae = self.pipeline.vae
         pixels = torch.stack([pil_to_tensor(self._fit(image)) for image in images])
-        pixels = (pixels.float() / 127.5 - 1.0).to(vae.device, vae.dtype)
+        pixels = (to_device(pixels, vae.device).float() / 127.5 - 1.0).to(vae.dtype)
         return {LATENTS: _normalise(vae.encode(pixels).latent_dist.mode(), vae.config).float().cpu()}
 
     def _fit(self, image: Image) -> Image:

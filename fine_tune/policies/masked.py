@@ -72,7 +72,7 @@ class MaskedEncoder:
         """
         vq = self._pipeline.vqvae
         pixels = torch.stack([pil_to_tensor(self._fit(image)) for image in images])
-        latents = vq.encode((pixels.float() / 255).to(vq.device, vq.dtype)).latents
+        latents = vq.encode((to_device(pixels, vq.device).float() / 255).to(vq.dtype)).latents
         indices = vq.quantize(latents)[2][2].view(len(images), *latents.shape[-2:])
         return {TOKENS: indices.int().cpu(), SIZE: torch.tensor([self._size] * len(images))}
 

@@ -14,6 +14,7 @@ from fine_tune.distributed.processes import Group
 from fine_tune.objectives.base import Batch, Objective, ReferencePoint
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward, Likelihoods, Predictions
+from tgo_pipeline.devices import in_float64, to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.memory import Halving, OutOfMemory, attempt
 from tgo_pipeline.params import FineTuneParams
@@ -30,8 +31,8 @@ class Measured:
     """One for each unit of this process's share."""
     values: Values
     """(B,) of its samples: errors, what the objective says, labels and weights."""
-    point: float
-    """The reference point of the whole batch, 0 without one."""
+    point: Tensor | None
+    """The reference point of the whole batch, if the objective has one: one number."""
 
 
 class Gradient:
@@ -98,7 +99,7 @@ class Gradient:
     def _of_parts(self, parts: Sequence[TrainingBatch]) -> Measured:
         parts = self._together(lambda: [part.to(self._accelerator.device) for part in parts])
         total = sum(map(len, parts)) // self._members
-        shared, point = self._point, 0.0
+        shared, point = self._point, None
         if shared is not None and len(parts) == 1 and not shared.mismatched:
             # One pass gives the point and the loss: the log-ratios of the whole share are there before the loss is.
             (part,) = parts
@@ -115,7 +116,7 @@ class Gradient:
         return Measured(torch.cat([losses for losses, _ in found]), values, point)
 
     def _learn(
-        self, part: TrainingBatch, likelihoods: Likelihoods, point: float, total: int
+        self, part: TrainingBatch, likelihoods: Likelihoods, point: Tensor | None, total: int
     ) -> tuple[Tensor, Values]:
         """Add the gradient of one part; its losses and values."""
         batch = self._batch(part, point, likelihoods.contrast)
@@ -124,9 +125,11 @@ class Gradient:
         own = {"label": part.label, "weight": part.weight}
         return loss.detach(), self._errors(likelihoods) | metrics | own
 
-    def _batch(self, part: TrainingBatch, point: float = 0.0, contrast: Predictions | None = None) -> Batch:
-        params = self._params
-        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, point, contrast)
+    def _batch(
+        self, part: TrainingBatch, point: Tensor | None = None, contrast: Predictions | None = None
+    ) -> Batch:
+        params, number = self._params, 0.0 if point is None else point
+        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, number, contrast)
 
     def _errors(self, likelihoods: Likelihoods) -> Values:
         temperature = self._params.temperature
@@ -140,9 +143,10 @@ class Gradient:
         return [self._sums(shared, self._forward.log_ratio(part, shared.mismatched), part) for part in parts]
 
     def _sums(self, shared: ReferencePoint, log_ratio: Tensor, part: TrainingBatch) -> Tensor:
-        return shared.sums(log_ratio, self._batch(part)).double()
+        sums = in_float64(shared.sums(log_ratio, self._batch(part)))
+        return to_device(sums, log_ratio.device) if log_ratio.is_cuda else sums
 
-    def _next_point(self, shared: ReferencePoint, sums: Sequence[Tensor]) -> float:
-        mine = torch.stack(list(sums)).sum(0).cpu()
-        value, self.point_state = shared.value(self._group.sum(mine), self.point_state)
-        return value
+    def _next_point(self, shared: ReferencePoint, sums: Sequence[Tensor]) -> Tensor:
+        total = self._group.sum(torch.stack(list(sums)).sum(0))
+        value, self.point_state = shared.value(total, to_device(self.point_state, total.device))
+        return torch.as_tensor(value, device=total.device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING
 
+from tgo_pipeline.executors.aside import Aside
 from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.storage.shards import Interrupted
 
@@ -40,8 +42,9 @@ def fit(
     them stops all after the same step.
 
     What a step says (metrics, histogram, image) is written before its checkpoint: on resuming it is there up to
-    the checkpoint, and what came after is written again. `thresholds` labels each epoch again, if the parameters ask
-    for it.
+    the checkpoint, and what came after is written again. A checkpoint is copied to the host's memory at its step and
+    written by a thread while training goes on; the next one, and the end, wait for it. `thresholds` labels each epoch
+    again, if the parameters ask for it.
     """
 
     def draw() -> None:
@@ -53,7 +56,7 @@ def fit(
 
     if params.validation.every and trainer.step == 0:
         group.agree(draw)
-    with Bar("fine-tuning", params.steps) as bar:
+    with Bar("fine-tuning", params.steps) as bar, Aside() as writing:
         bar.advance(trainer.step)
         while trainer.step < params.steps:
             if thresholds is not None:
@@ -66,10 +69,15 @@ def fit(
                 _report(trainer.step, params, update, training)
             if params.validation.every and trainer.step % params.validation.every == 0:
                 group.agree(draw)
-            last, stopping = trainer.step == params.steps, group.any(stop.requested)
+            last, stopping = trainer.step == params.steps, group.any(stop.requested or writing.failed)
             if last or stopping or trainer.step % params.checkpoint_every == 0:
+                group.on_main(writing.wait)  # before another copy is made
                 state = trainer.state()
-                group.on_main(lambda state=state: checkpoints.save(state))
+                if group.is_main:
+                    writing.do(functools.partial(checkpoints.save, state))
+                del state
+            if last or stopping:
+                group.on_main(writing.wait)
             if stopping:
                 raise Interrupted
 

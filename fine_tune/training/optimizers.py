@@ -75,6 +75,19 @@ def load_named_state(
     set_optimizer_state_dict(network, optimizer, {"state": kept, "param_groups": groups}, options=WHOLE)
     for parameter in [each for each in optimizer.state if names[each] not in kept]:
         del optimizer.state[parameter]  # that one it was not to make
+    for parameter, moments in optimizer.state.items():
+        moments |= {key: _laid_out(value, parameter) for key, value in moments.items()}
+
+
+def _laid_out(value: Any, parameter: Tensor) -> Any:
+    """A moment in the order of its parameter's memory, channels last say, as the optimiser makes it."""
+    if (
+        not isinstance(value, Tensor)
+        or value.shape != parameter.shape
+        or value.stride() == parameter.stride()
+    ):
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _as_tensor(value: Any) -> Tensor:

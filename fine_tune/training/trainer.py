@@ -29,7 +29,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 
 POINT, GUARD, THRESHOLDS = "reference_point", "guard", "thresholds"
-LOSS, NORM = "loss of each unit", "norm of the gradient"
+LOSS, NORM, SHARED = "loss of each unit", "norm of the gradient", "reference point of the batch"
 """Beside the names that objectives give to what they measure."""
 
 
@@ -94,8 +94,10 @@ class Trainer:
         batch = self._data.batch(self.step, self._group.rank, self._group.size)
         measured = self._gradient.of(batch, self._optimizer.zero_grad)
         self._spread.average(self._trained.values())
-        found = fetch({NORM: self._clip(), LOSS: measured.losses, **measured.values})
+        point = {} if measured.point is None else {SHARED: measured.point}
+        found = fetch({NORM: self._clip(), LOSS: measured.losses, **point, **measured.values})
         norm = float(found.pop(NORM)[0])
+        shared = {POINT: float(found.pop(SHARED)[0])} if SHARED in found else {}
         per_sample = self._group.gather(found)
         losses = torch.from_numpy(per_sample.pop(LOSS)).double()
         loss = float(losses.sum() / len(losses))
@@ -114,8 +116,7 @@ class Trainer:
         metrics |= {"learning_rate": rate, "epoch": self._data.epochs(self.step)}
         if math.isfinite(norm):  # with fp16 a step that overflowed has none
             metrics["gradient_norm"] = norm
-        if self._objective.reference_point is not None:
-            metrics["reference_point"] = measured.point
+        metrics |= shared
         self._guard.check(self.step, metrics)
         return Update(metrics, per_sample.get("log_ratio"), label)
 
@@ -161,17 +162,22 @@ class Trainer:
         return whole_weights(self._network, self._trained)
 
     def state(self) -> State:
-        """What a checkpoint holds, without tensors but for the main process. All processes have to call it."""
+        """What a checkpoint holds, copied to the CPU: updates leave it as it is.
+
+        Without tensors but for the main process. All processes have to call it.
+        """
+        # From a CPU nothing is copied on the way; from a GPU a second copy would take the host's memory twice.
+        own = _copies if self._device.type == "cpu" else dict
         average: dict[str, Tensor] = {}
         if self._average:
             with self.averaged():
-                average = _copies(self.weights())
-        moments = named_state(self._optimizer, self._network)
+                average = own(self.weights())
+        moments = own(named_state(self._optimizer, self._network))
         scaler = self._accelerator.scaler
-        memory = {POINT: self._gradient.point_state.tolist(), GUARD: self._guard.state()}
+        memory = {POINT: self._gradient.point_state.cpu().tolist(), GUARD: self._guard.state()}
         memory |= {THRESHOLDS: list(self.thresholds)} if self.thresholds else {}
         return State(
-            self.step, self.weights(), moments, scaler.state_dict() if scaler else {}, average, memory
+            self.step, own(self.weights()), moments, scaler.state_dict() if scaler else {}, average, memory
         )
 
     def load_state(self, state: State) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from fine_tune import stage
+from fine_tune.data.tensors import read_tensors
+from fine_tune.training.trainer import Trainer, Update
 from tests.fine_tune import world
 from tests.pretended_gpu import pretended
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
@@ -67,16 +69,33 @@ def test_it_trains_and_draws_on_its_gpu(
     assert machine.used.keys() == {expected}
 
 
-@pytest.mark.parametrize("write", [tiny_diffusion_pipeline, tiny_sd3_pipeline, tiny_amused_pipeline])
+@pytest.mark.parametrize(
+    ("write", "changes"),
+    [
+        (tiny_diffusion_pipeline, {"micro": 2}),
+        (tiny_sd3_pipeline, {"micro": 2}),
+        (tiny_amused_pipeline, {"micro": 2}),
+        (tiny_diffusion_pipeline, {"micro": 2, "objective": "kto"}),
+        (tiny_diffusion_pipeline, {"micro": 4, "objective": "kto"}),
+        (tiny_diffusion_pipeline, {"micro": 2, "objective": "bco"}),
+        (tiny_diffusion_pipeline, {"micro": 4, "objective": "kto", "kto": {"reference_point": "paper"}}),
+    ],
+)
 def test_a_step_waits_for_its_gpu_once(
-    write: Callable[..., Any], places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[..., Any],
+    changes: dict[str, Any],
+    places: Places,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = write(tmp_path / "model")
+    """Whatever the objective: the reference point of KTO and BCO stays on the GPU until the end of the step."""
+    model, micro = write(tmp_path / "model"), changes["micro"]
+    tuning = {name: value for name, value in changes.items() if name != "micro"}
 
     def waits(steps: int) -> int:
         settings = {"steps": steps, "checkpoint_every": 100, "batch_size": 4, "learning_rate": 1e-6}
-        params = world.params(model, SIZE, **settings, method="lora")
-        runtime = replace(params.runtime, device="cuda", workers=0, micro_batch_size=2)
+        params = world.params(model, SIZE, **settings, method="lora", **tuning)
+        runtime = replace(params.runtime, device="cuda", workers=0, micro_batch_size=micro)
         with pretended(monkeypatch) as machine:
             stage.run(replace(params, runtime=runtime), world.workspace(places))
         return machine.waits
@@ -84,3 +103,58 @@ def test_a_step_waits_for_its_gpu_once(
     waits(1)  # which fills the cache
     clipping = 1  # torch copies its factor to the CPU, where it takes the gradients of a pretended GPU to be
     assert (waits(5) - waits(3)) / 2 == 1 + clipping
+
+
+class _Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"method": "lora"}], ids=["full", "lora"])
+def test_convolutions_train_channels_last_and_go_on_from_a_checkpoint(
+    changes: dict[str, Any], places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pretended GPU computes as a CPU does, channels last: losses are near, and a resumed run has the same bits."""
+    settings = {"steps": 4, "checkpoint_every": 2, "batch_size": 4, "learning_rate": 1e-4, **changes}
+    params = world.params(tiny_diffusion_pipeline(tmp_path / "model"), SIZE, **settings)
+    layouts: list[bool] = []
+    update = Trainer.update
+
+    def train(name: str, device: str, kill_at: int | None = None) -> Places:
+        def watched(trainer: Trainer) -> Update:
+            if trainer.step == kill_at:
+                raise _Killed
+            weight = trainer._network.get_submodule("conv_in").weight
+            moments = [m for m in trainer._optimizer.state.get(weight, {}).values() if m.dim() == 4]
+            layouts.extend(each.stride()[1] == 1 for each in (weight, *moments))  # type: ignore[operator]
+            return update(trainer)
+
+        here = {key: place if key in world.INPUTS else tmp_path / name / key for key, place in places.items()}
+        monkeypatch.setattr(Trainer, "update", watched)
+        own = replace(params, runtime=replace(params.runtime, device=device, workers=0))
+        stage.run(own, world.workspace(here))
+        return here
+
+    on_cpu = train("cpu", "cpu")
+    assert not any(layouts)
+    layouts.clear()
+    with pretended(monkeypatch):
+        unbroken = train("unbroken", "cuda")
+        assert all(layouts)
+        with pytest.raises(_Killed):
+            train("killed", "cuda", kill_at=3)
+        layouts.clear()
+        resumed = train("killed", "cuda")
+        assert len(layouts) >= 2 and all(layouts)
+    for found, expected, equal in ((resumed, unbroken, True), (unbroken, on_cpu, False)):
+        theirs = {
+            path.relative_to(expected["model"]): path for path in expected["model"].rglob("*.safetensors")
+        }
+        assert theirs
+        for name, path in theirs.items():
+            mine = (found["model"] / name).read_bytes()
+            if equal:
+                assert mine == path.read_bytes()
+            else:
+                weights, wanted = read_tensors(found["model"] / name)[0], read_tensors(path)[0]
+                for key, tensor in wanted.items():
+                    torch.testing.assert_close(weights[key], tensor, rtol=1e-3, atol=3e-4)

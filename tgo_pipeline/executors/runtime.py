@@ -43,9 +43,12 @@ def process_runtime(runtime: RuntimeParams, rank: int) -> RuntimeParams:
 
     import torch
 
-    device, threads = runtime.device, runtime.threads
+    device = runtime.device
     if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         device = f"cuda:{rank % torch.cuda.device_count()}"
-    if threads is None:
-        threads = max(1, cores() // runtime.processes)
-    return dataclasses.replace(runtime, device=device, threads=threads)
+    return dataclasses.replace(runtime, device=device, threads=share_of_cores(runtime))
+
+
+def share_of_cores(runtime: RuntimeParams) -> int:
+    """Threads of one of `runtime.processes`: as stated, or its part of the cores."""
+    return runtime.threads or max(1, cores() // runtime.processes)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from tgo_pipeline.generators.networks.held import Held
+
 
 def load_pipeline(
     model: str,
@@ -21,7 +23,7 @@ def load_pipeline(
     device: torch.device | str = "cpu",
     without: Sequence[str] = (),
     precision: Precision = "fp32",
-    held: Precision | None = None,
+    held: Held | None = None,
     described: Sequence[str] = (),
 ) -> DiffusionPipeline:
     """Load `model` onto `device`, all networks in `precision`: what `open_pipeline` opens, or a guided pipeline.

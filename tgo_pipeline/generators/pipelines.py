@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from tgo_pipeline.generators.networks.held import Held
+
 log = logging.getLogger("tgo")
 TEXT = ("text_encoder", "tokenizer")
 ADAPTER = "default_0"
@@ -40,15 +42,15 @@ def open_pipeline(
     device: torch.device | str = "cpu",
     without: Sequence[str] = (),
     precision: Precision = "fp32",
-    held: Precision | None = None,
+    held: Held | None = None,
     described: Sequence[str] = (),
 ) -> DiffusionPipeline:
     """Load `model` onto `device`, all networks in `precision`, with progress bars and the safety checker off.
 
     With `held`, the denoiser of a pipeline in fp32 has half-held weights (`networks.held`), read as such: it computes
-    under autocast alone. Networks named in `described` have a configuration and no weights, on torch's meta device:
-    encoders ask a denoiser for its sizes. The components named in `without` (`vae`, `text_encoder`) are neither read
-    nor held; a model may lack them anyway.
+    under autocast alone; or (`stored`) those of its file, in its type. Networks named in `described` have a
+    configuration and no weights, on torch's meta device: encoders ask a denoiser for its sizes. The components named in
+    `without` (`vae`, `text_encoder`) are neither read nor held; a model may lack them anyway.
 
     The safety checker paints suspected images black; they would then be scored and trained on as black images.
     Raises `TgoError` if a folder or a part of it is missing or broken, if the hub cannot be reached, or if the model
@@ -88,7 +90,7 @@ def _open(
     location: Location,
     without: Sequence[str],
     precision: Precision,
-    held: Precision | None,
+    held: Held | None,
     described: Sequence[str],
 ) -> DiffusionPipeline:
     folder = location.folder or fetch_pipeline(location, without)
@@ -146,7 +148,7 @@ def _dtype(precision: Precision) -> torch.dtype:
     return DTYPES[precision]
 
 
-def _cast(pipeline: Any, precision: Precision, held: Precision | None) -> None:
+def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
     from transformers import T5EncoderModel
@@ -160,7 +162,8 @@ def _cast(pipeline: Any, precision: Precision, held: Precision | None) -> None:
         )
     for name, network in networks.items():
         if held and name in DENOISERS:
-            hold(network, held)
+            if held != "stored":
+                hold(network, held)
         else:
             network.to(_dtype(precision))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.params import GenerateParams
 
+log = logging.getLogger("tgo")
 PNG_COMPRESSION = 3
 """zlib's level: about 5 % larger than the default of 6, and several times faster to write."""
 
@@ -83,6 +85,31 @@ def slice_decoder(pipeline: Any) -> None:
     vae = getattr(pipeline, "vae", None)
     if vae is not None and hasattr(vae, "use_slicing") and vae.device.type != "cpu":
         vae.enable_slicing()
+
+
+def lay_out_networks(pipeline: Any) -> None:
+    """On a GPU put the convolutions of a pipeline that is not trained into the order that its kernels want."""
+    from torch import nn
+
+    from tgo_pipeline.generators.networks.held import lay_out
+
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            lay_out(part)
+
+
+def compile_network(pipeline: Any) -> None:
+    """From now on run the network that denoises as compiled by torch, unless it is guided."""
+    from tgo_pipeline.generators.adapters import network_name
+    from tgo_pipeline.generators.guided_network import GuidedNetwork
+
+    network = getattr(pipeline, network_name(pipeline))
+    if isinstance(
+        network, GuidedNetwork
+    ):  # adapters go to their rows by hooks, which compiled code would leave out
+        log.info("runtime.compile is of no effect on a guided model: it is drawn with as it is")
+    else:
+        network.compile()
 
 
 def png(image: Image) -> bytes:

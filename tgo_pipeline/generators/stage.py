@@ -6,15 +6,17 @@ import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.executors import Ending, Worker, execute, never
+from tgo_pipeline.executors.aside import Aside
 from tgo_pipeline.generators.guidance import load_guided
 from tgo_pipeline.generators.loading import load_pipeline
 from tgo_pipeline.generators.location import guided_fingerprint, model_fingerprint, sampling_hints
 from tgo_pipeline.generators.parts import Parts
-from tgo_pipeline.generators.sample import Sampler, png
+from tgo_pipeline.generators.sample import Sampler, compile_network, lay_out_networks, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.chunks import chunks, require_few
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 VERSION = 1
+MOST_ENCODERS = 4
+"""Threads that write PNG: a model of few steps draws 512 px in a hundredth of a second, and zlib takes as long."""
 
 
 class PlannedImage(NamedTuple):
@@ -141,62 +145,102 @@ def _load(source: SamplingModel, device: torch.device) -> Any:
 def _make_worker(
     folder: Path, parts: Sequence[list[PlannedImage]], source: SamplingModel, runtime: RuntimeParams
 ) -> Worker:
-    from tgo_pipeline.executors.runtime import prepare_torch
+    from tgo_pipeline.executors.runtime import prepare_torch, share_of_cores
 
     pipeline = _load(source, prepare_torch(runtime))
+    lay_out_networks(pipeline)
+    if runtime.compile:
+        compile_network(pipeline)
     sampler = Sampler(pipeline, source.params, runtime.generate_batch_size, sampling_hints(source.model))
+    threads = min(MOST_ENCODERS, share_of_cores(runtime))
 
     def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
-        for shard in shards:
-            _write(folder / shard.name, shard, parts[shard.index], source, sampler, is_ending)
-            yield shard
+        """Each shard is finished while the next is drawn, and yielded after that."""
+        drawn: Shard | None = None
+        with ThreadPoolExecutor(threads) as encoders, Aside() as aside:
+            for shard in shards:
+                _draw(
+                    _Drawing(folder, shard, parts[shard.index], source, encoders), sampler, aside, is_ending
+                )
+                if drawn is not None:
+                    yield drawn
+                drawn = shard
+            aside.wait()
+            if drawn is not None:
+                yield drawn
 
     return work
 
 
-def _write(
-    path: Path,
-    shard: Shard,
-    rows: Sequence[PlannedImage],
-    source: SamplingModel,
-    sampler: Sampler,
-    is_ending: Ending,
-) -> None:
-    import pyarrow as pa
+class _Drawing:
+    """A shard that is being drawn: what is finished of it, and its file when all of it is."""
 
-    from tgo_pipeline.storage.tables import GENERATIONS, write_table
+    def __init__(
+        self,
+        folder: Path,
+        shard: Shard,
+        rows: Sequence[PlannedImage],
+        source: SamplingModel,
+        encoders: ThreadPoolExecutor,
+    ) -> None:
+        self.rows = rows
+        self._path, self._shard, self._source, self._encoders = folder / shard.name, shard, source, encoders
+        self._started_s = time.monotonic()
+        self._finished = Parts(self._path, shard.mark)
+        self.adopted = len(self._finished.records)
+        """Images of an earlier run."""
 
-    started_s = time.monotonic()
-    finished = Parts(path, shard.mark)
-    adopted = len(finished.records)
-    _draw(rows, source, sampler, finished, is_ending)
-    with atomic(path) as temporary:
-        table = pa.Table.from_pylist(finished.records, schema=GENERATIONS)
-        write_table(table, temporary, shard.mark.entries() | {"failed": 0})
-    finished.clear()
-    log.info("%s: %d images in %.1f s", shard.name, len(rows) - adopted, time.monotonic() - started_s)
+    def add(self, rows: Sequence[PlannedImage], images: Sequence[Image]) -> None:
+        """Encode a batch and keep it; the last one writes the shard."""
+        encoded = self._encoders.map(png, images)
+        records = [_record(*each, self._source) for each in zip(rows, images, encoded, strict=True)]
+        self._finished.add(records)
+        if len(self._finished.records) == len(self.rows):
+            self._write()
+
+    def store(self) -> None:
+        """Keep what is finished for another run."""
+        self._finished.store()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        from tgo_pipeline.storage.tables import GENERATIONS, write_table
+
+        with atomic(self._path) as temporary:
+            table = pa.Table.from_pylist(self._finished.records, schema=GENERATIONS)
+            write_table(table, temporary, self._shard.mark.entries() | {"failed": 0})
+        self._finished.clear()
+        count, took_s = len(self.rows) - self.adopted, time.monotonic() - self._started_s
+        log.info("%s: %d images in %.1f s", self._shard.name, count, took_s)
 
 
-def _draw(
-    rows: Sequence[PlannedImage], source: SamplingModel, sampler: Sampler, finished: Parts, is_ending: Ending
-) -> None:
-    """Draw what is not finished. Raises `Interrupted` after a batch if the run is to end; the batches are stored."""
+def _draw(drawing: _Drawing, sampler: Sampler, aside: Aside, is_ending: Ending) -> None:
+    """Draw what is not finished; `aside` encodes and writes, no more than a batch behind.
+
+    Raises `Interrupted` after a batch if the run is to end; the batches are stored.
+    """
     from tgo_pipeline.executors.progress import Bar
 
+    rows, done = drawing.rows, drawing.adopted
+    if done == len(rows):
+        aside.do(lambda: drawing.add([], []))
     with Bar("generate", len(rows)) as bar:
-        bar.advance(done := len(finished.records))
+        bar.advance(done)
         for batch in sampler.batches([row.prompt for row in rows], [row.seed for row in rows], done):
-            drawn = rows[len(finished.records) :][: len(batch)]
-            finished.add([_record(row, image, source) for row, image in zip(drawn, batch, strict=True)])
+            drawn = rows[done : done + len(batch)]
+            aside.do(functools.partial(drawing.add, drawn, batch))
+            done += len(batch)
             bar.advance(len(batch))
-            if is_ending() and len(finished.records) < len(rows):
-                finished.store()
+            if is_ending() and done < len(rows):
+                aside.wait()
+                drawing.store()
                 raise Interrupted
 
 
-def _record(row: PlannedImage, image: Image, source: SamplingModel) -> dict[str, Any]:
+def _record(row: PlannedImage, image: Image, encoded: bytes, source: SamplingModel) -> dict[str, Any]:
     return row._asdict() | {
-        "image": {"bytes": png(image), "path": f"{row.sample_id}.png"},
+        "image": {"bytes": encoded, "path": f"{row.sample_id}.png"},
         "width": image.width,
         "height": image.height,
         "model": source.model,

@@ -292,7 +292,8 @@ class RuntimeParams:
     of a result; nothing else here does more than that either. `generate_batch_size` images are drawn or encoded at a
     time and `micro_batch_size` samples trained on (by default a whole batch); both halve where memory runs out.
     `workers` are processes that decode images for scoring (by default one per core on a GPU, threads on a CPU);
-    `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile.
+    `score_memory_gb` is what reward weights may take (by default most of what is free), `compile` is torch.compile, of
+    the networks that draw, score and train.
     An image of more than `max_image_megapixels` million pixels is not read, and those that are decoded at a time take
     at most about `image_memory_gb`, all processes together. `trackers` follow a training in addition to dvclive, which
     always does. `executor` runs shards: `local`, on this machine, or one of your own (docs/PLUGINS.md).

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
+from fine_tune import stage
 from fine_tune.training.checkpoints import Checkpoints, State, latest_step
+from fine_tune.training.trainer import Trainer, Update
+from tests.fine_tune import world
 from tests.rewriting import shown
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import Mark
@@ -126,3 +130,55 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     with pytest.raises(TgoError, match="the disk is full"):
         checkpoints.save(state(4))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00002"]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is not written before the update after it is done, which does not change what it holds."""
+    save, update, updated = Checkpoints.save, Trainer.update, threading.Event()
+    held: dict[int, dict[str, torch.Tensor]] = {}
+    weights: dict[int, dict[str, torch.Tensor]] = {}
+
+    def watched(trainer: Trainer) -> Update:
+        done = update(trainer)
+        weights[trainer.step] = {name: tensor.clone() for name, tensor in trainer._trained.items()}
+        if trainer.step == 3:
+            updated.set()
+        return done
+
+    def slow(checkpoints: Checkpoints, state: State) -> None:
+        assert updated.wait(60)
+        held[state.step] = state.weights
+        save(checkpoints, state)
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    params = world.params(source / "model", steps=4, checkpoint_every=2)
+    stage.run(params, world.workspace(world.joined_places(source, tmp_path)))
+    assert held.keys() == {2, 4}
+    for step, tensors in held.items():
+        assert all(torch.equal(tensor, weights[step][name]) for name, tensor in tensors.items())
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_training_soon(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, steps = threading.Event(), []
+    update = Trainer.update
+
+    def watched(trainer: Trainer) -> Update:
+        assert trainer.step < 2 or failed.wait(60)
+        steps.append(trainer.step)
+        return update(trainer)
+
+    def full(*_: object) -> None:
+        failed.set()
+        raise TgoError("the disk is full")
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    monkeypatch.setattr(Checkpoints, "save", full)
+    params = world.params(source / "model", steps=9, checkpoint_every=2)
+    with pytest.raises(TgoError, match="the disk is full"):
+        stage.run(params, world.workspace(world.joined_places(source, tmp_path)))
+    assert steps[:2] == [0, 1] and len(steps) <= 4

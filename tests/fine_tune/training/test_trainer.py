@@ -103,7 +103,7 @@ def away(trainer: Trainer) -> None:
 def gradient(trainer: Trainer) -> tuple[torch.Tensor, float, float]:
     away(trainer)
     measured = trainer._gradient.of(trainer._data.batch(0), trainer._optimizer.zero_grad)
-    loss, point = float(measured.losses.mean()), measured.point
+    loss, point = float(measured.losses.mean()), 0.0 if measured.point is None else float(measured.point)
     grads = [p.grad.flatten() for p in trainer._trained.values() if p.grad is not None]
     return torch.cat(grads), loss, point
 

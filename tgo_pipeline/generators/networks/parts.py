@@ -17,9 +17,10 @@ from tgo_pipeline.hub.json_files import read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tgo_pipeline.generators.networks.held import Held
     from tgo_pipeline.params.checks import Precision
 
-    Types = tuple[Precision, Precision]
+    Types = tuple[Held, Precision]
 
 DENOISERS = ("unet", "transformer")
 CONFIG = "config.json"
@@ -58,12 +59,13 @@ def load_networks(
     index: Mapping[str, Any],
     without: Collection[str],
     precision: Precision,
-    held: Precision | None = None,
+    held: Held | None = None,
     described: Collection[str] = (),
 ) -> dict[str, Any]:
     """The networks of a pipeline folder on the CPU, those of `diffusers` in `precision`, but for those in `without`.
 
-    With `held` the denoiser's weights that autocast rounds are in that and its others in float32 (`networks.held`).
+    With `held` the denoiser's weights that autocast rounds are in that and its others in float32 (`networks.held`);
+    `stored` leaves all of them what their file has.
     What a file has in the wanted type stays mapped to the file. Those in `described` are without weights (meta device).
     Raises `TgoError` that names the part for weights that do not fit its configuration.
     """
@@ -88,12 +90,12 @@ def describe_network(folder: Path, kind: Any) -> Any:
         return kind.from_config(read_json(folder / CONFIG)).eval()
 
 
-def types_of(name: str, precision: Precision, held: Precision | None) -> tuple[Precision, Precision]:
+def types_of(name: str, precision: Precision, held: Held | None) -> Types:
     """What a part's weights are held in: those that autocast rounds, and its others."""
     return (held, "fp32") if held and name in DENOISERS else (precision, precision)
 
 
-def load_network(folder: Path, kind: Any, precision: Precision, others: Precision) -> Any:
+def load_network(folder: Path, kind: Any, precision: Held, others: Precision) -> Any:
     """One network with the weights of its folder."""
     from tgo_pipeline.hub.checkpoint import read_tensors
 
@@ -148,7 +150,7 @@ def _network(folder: Path, kind: Any, state: dict[str, Tensor], types: Types, de
 def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Types) -> Any:
     import re
 
-    from tgo_pipeline.generators.networks.held import hold
+    from tgo_pipeline.generators.networks.held import hold, hold_as
     from tgo_pipeline.hub.checkpoint import load_weights, refuse_wrapped
 
     refuse_wrapped(state, folder)
@@ -156,7 +158,11 @@ def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Type
     network._fix_state_dict_keys_on_load(state)
     ignored = kind._keys_to_ignore_on_load_unexpected or ()
     known = {n: w for n, w in state.items() if not any(re.search(pattern, n) for pattern in ignored)}
-    hold(network, *types)
+    held, others = types
+    if held == "stored":
+        hold_as(network, known)
+    else:
+        hold(network, held, others)
     load_weights(network, known, folder)
     network.register_to_config(_name_or_path=str(folder))
     return network
