@@ -8,6 +8,7 @@ import pytest
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import evaluation_rewards, has_diversity, remove_others, sides
 from tgo_pipeline.params import Params, parse
+from tgo_pipeline.storage.shards import parts_folder
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 SCORE = {"rewards": {"pickscore": "demo"}}
@@ -56,6 +57,7 @@ def test_models_that_are_not_named_any_more_lose_their_samples_and_nothing_else_
     for name in ("base", "tuned", "old"):
         _shard(tmp_path / name / "generations/test-00000-of-00001.parquet")
     _shard(tmp_path / "old/scores/.tmp-12-test-00000-of-00001.parquet")
+    _shard(parts_folder(tmp_path / "old/generations/test-00001-of-00002.parquet") / "00000-00064.parquet")
     _shard(tmp_path / "mine/generations/photo.png")
     _shard(tmp_path / "notes/text/a.txt")
     (tmp_path / "empty").mkdir()

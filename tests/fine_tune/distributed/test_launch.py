@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from fine_tune.distributed import launch
+from fine_tune.distributed.processes import Group, _require_own_gpus
 from tests.project import ROOT
 from tgo_pipeline.errors import TgoError
 
@@ -79,3 +84,34 @@ def test_the_stage_says_it_in_one_line(tmp_path: Path) -> None:
             )
             assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
             assert done.stderr.splitlines()[-1].startswith("tgo fine_tune: ")
+
+
+class Meeting(Group):
+    """A group whose other processes have said something already."""
+
+    def _all(self, value: Any) -> list[Any]:
+        return [value, *OTHERS]
+
+
+OTHERS = [f"{socket.gethostname()} b", f"{socket.gethostname()} c"]
+
+
+@pytest.mark.parametrize(
+    ("host", "uuid", "said"),
+    [
+        (None, "a", None),
+        (None, "b", "2 of 3 processes have a GPU that is another one's too, the first of them ranks 0 and 1"),
+        ("elsewhere", "b", None),
+    ],
+)
+def test_processes_that_share_a_gpu_are_refused(
+    host: str | None, uuid: str, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is known by its machine and its uuid: each of two processes may see one GPU alone, and call it cuda:0."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=uuid))
+    if host:
+        monkeypatch.setattr(socket, "gethostname", lambda: host)
+    group = Meeting(0, 3)
+    _require_own_gpus(group, "cpu")
+    with pytest.raises(TgoError, match=said) if said else contextlib.nullcontext():
+        _require_own_gpus(group, "cuda:0")
