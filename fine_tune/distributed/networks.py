@@ -101,8 +101,8 @@ def _shard(network: nn.Module, mesh: Any, precision: Precision, half: torch.dtyp
         if exact := [each for each in _parts(unit) if each is not unit and _is_exact(each, rounded)]:
             fully_shard(exact, **options)
         own = [place for part in _parts(unit) for place in _own(part)]
-        policy = {"mp_policy": in_half} if own and rounded.issuperset(own) else {}
-        fully_shard(unit, **options, **policy)
+        policy = in_half if own and rounded.issuperset(own) else MixedPrecisionPolicy()
+        fully_shard(unit, **options, mp_policy=policy)
 
 
 def _parts(unit: nn.Module) -> Iterator[nn.Module]:
