@@ -62,6 +62,7 @@ TESTS = (
     "tests/rating/test_browser.py::test_everything_fits_*",
     "tests/rating/test_browser.py::test_sixty_*",
     "tests/rating/test_browser.py::test_the_page_says_*",
+    "tests/rating/test_browser.py::test_thumbs_*",
     "tests/rating/test_browser.py::test_two_raters_*",
     "tests/rating/test_screenshots.py::*",
     "tests/report/test_explore.py::test_thousands_of_samples_*",

@@ -139,6 +139,19 @@ def test_pairs_by_keys_mouse_and_touch(browser: Browser, serve: Serve, tmp_path:
     assert rows.select("first", "second", "choice").rows() == expected
 
 
+def test_thumbs_by_keys_and_mouse(browser: Browser, serve: Serve, tmp_path: Path) -> None:
+    to = tmp_path / "thumbs.jsonl"
+    with serve(to, "thumbs") as server, browser.open(server.address) as page:
+        enter(page, "Ann")
+        for count, key in enumerate(("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowUp"), start=1):
+            page.key(key)
+            done(page, count)
+        page.click("#controls [data-value='1']")
+        done(page, 5)
+    rows, _ = read(FeedbackParams(source=str(to), kind="thumb"))
+    assert rows["value"].to_list() == [0, 1, 0, 1, 1]
+
+
 def test_the_page_says_that_an_answer_is_not_saved_and_saves_it_once(
     browser: Browser, serve: Serve, tmp_path: Path
 ) -> None:

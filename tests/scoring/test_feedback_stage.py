@@ -15,8 +15,10 @@ import pytest
 from tests.rewards import tiny
 from tests.scoring.test_stage import BROKEN, ROWS, SHARDS, computed, contents, shard, write_generations
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.feedback.ratings_file import Judgement
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
+from tgo_pipeline.rating.store import append_all
 from tgo_pipeline.scoring.stage import plan, score_folder
 from tgo_pipeline.storage.shards import Status
 from tgo_pipeline.storage.tables import read_folder, read_metadata
@@ -52,6 +54,34 @@ def score(
         metrics=generations.parent / "score.json",
         **keys,
     )
+
+
+def test_the_file_of_tgo_rate_is_taken_by_its_kinds_and_scored_again_when_it_grows(
+    generations: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "ratings.jsonl"
+    first, second, third = SAMPLES[:3]
+    append_all(
+        file,
+        [
+            Judgement("1", "rating", (first,), 4, "ann"),
+            Judgement("2", "rating", (first,), 2, "bob"),
+            Judgement("3", "rating", (second,), None, "ann"),
+            Judgement("4", "pair", (second, third), 1, "ann"),
+        ],
+    )
+    given = {
+        "stars": FeedbackParams(source=str(file), kind="rating", low=1, high=5),
+        "choices": FeedbackParams(source=str(file), kind="pair"),
+    }
+    score(generations, given)
+    frame = read_folder(tmp_path / "scores")
+    assert frame["stars"].to_list() == [3.0, *[None] * (len(SAMPLES) - 1)]
+    assert frame["choices"].to_list() == [None, 1.0, 0.0, *[None] * (len(SAMPLES) - 3)]
+    assert json.loads((tmp_path / "score.json").read_text())["stars"]["empty"] == 1
+    append_all(file, [Judgement("5", "rating", (third,), 5, "ann")])
+    assert score(generations, given).to_do == 0
+    assert read_folder(tmp_path / "scores")["stars"].to_list()[:3] == [3.0, None, 5.0]
 
 
 def test_feedback_alone_scores_without_any_model(generations: Path, tmp_path: Path) -> None:

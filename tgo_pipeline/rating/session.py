@@ -86,7 +86,7 @@ class RatingSession:
         Raises `TgoError` for what was not asked, a value that cannot be, or a disk that refuses it.
         """
         if value is not None and (isinstance(value, bool) or value not in VALUES[self.kind]):
-            raise TgoError(f"{value!r} is no answer to {self.ask}.")
+            raise TgoError(f"{value!r:.80} is no answer to {self.ask}.")
         if not (isinstance(name, str) and 8 <= len(name) <= LONGEST_NAME and name.isalnum()):
             raise TgoError("the answer has no id: load the page again.")
         took = (
