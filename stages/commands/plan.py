@@ -110,9 +110,18 @@ def _advice(stage: str, params: Params, gpus: int) -> str:
         return (
             "lower runtime.score_batch_size, or let runtime.score_memory_gb load rewards one after the other"
         )
-    smaller = [f"runtime.micro_batch_size ({runtime.micro_batch_size or tuning.batch_size})"]
-    smaller.append(f"runtime.generate_batch_size ({runtime.generate_batch_size}, for encoding)")
+    sizes = {
+        "runtime.micro_batch_size ({})": runtime.micro_batch_size or tuning.batch_size,
+        "runtime.generate_batch_size ({}, for encoding)": runtime.generate_batch_size,
+    }
+    smaller = [key.format(size) for key, size in sizes.items() if size > 1]
     more = [] if runtime.gradient_checkpointing else ["runtime.gradient_checkpointing: true"]
+    if tuning.validation.every:
+        more.append(
+            "fine_tune.validation.every: 0, without which encoders lie beside the network to draw with"
+        )
     more += ["fine_tune.method: lora"] if tuning.method == "full" else []
     more += ["configs/accelerate/fsdp2.yaml, which cuts weights and states into shards"] if gpus > 1 else []
+    if not smaller:
+        return f"set {', '.join(more)}" if more else "take a GPU with more memory"
     return f"lower {' and '.join(smaller)}" + (f"; or {', '.join(more)}" if more else "")

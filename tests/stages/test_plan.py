@@ -69,6 +69,24 @@ def tiny(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Params:
     )
 
 
+def test_what_is_at_its_smallest_is_not_to_be_lowered(
+    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtime = dataclasses.replace(
+        tiny.runtime, micro_batch_size=1, generate_batch_size=1, gradient_checkpointing=True
+    )
+    validation = dataclasses.replace(tiny.fine_tune.validation, every=2)
+    smallest = dataclasses.replace(
+        tiny, runtime=runtime, fine_tune=dataclasses.replace(tiny.fine_tune, validation=validation)
+    )
+    plan = make(smallest, Device("small", 1, 1, 0.0001, "nowhere"), gpus=1, prompts=1000)
+    (said,) = [warning for warning in plan.warnings if warning.startswith("fine_tune takes")]
+    assert said.endswith(
+        "set fine_tune.validation.every: 0 (to draw images, encoders lie beside the network)."
+    )
+
+
 def test_what_does_not_fit_is_said_with_what_to_change(
     tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
