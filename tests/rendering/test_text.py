@@ -56,10 +56,10 @@ def test_number(value: float | None, shown: str) -> None:
     assert text.number(value) == shown
 
 
-def test_fixed_and_signed_have_no_minus_zero() -> None:
-    assert text.fixed(-0.0001, 2) == "0.00"
-    assert text.signed(-0.0001, 2) == "+0.00"
-    assert text.signed(-0.5) == "−0.50"
+def test_what_rounds_to_zero_keeps_its_sign_and_zero_has_none() -> None:
+    assert (text.fixed(-0.0001), text.fixed(-0.0), text.fixed(0.0001)) == ("−0.00", "0.00", "0.00")
+    assert (text.signed(-0.0001), text.signed(-0.0), text.signed(0.0001)) == ("−0.00", "0.00", "+0.00")
+    assert (text.signed(-0.5), text.signed(None), text.signed(float("nan"))) == ("−0.50", "–", "–")
 
 
 @pytest.mark.parametrize(

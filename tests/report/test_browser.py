@@ -80,3 +80,28 @@ def test_light_and_dark_are_painted_and_fit_the_width(
             means[scheme] = float(np.median(pixels))
         assert means["light"] > 230
         assert means["dark"] < 50
+
+
+def test_a_table_that_is_cut_says_so_until_its_end_is_reached(browser: Browser, workspace: Workspace) -> None:
+    cut = "document.querySelectorAll('.scroll[data-cut]').length"
+    with browser.open(workspace.report, width=360, height=780) as page:
+        page.until(f"{cut} > 2")
+        place = "document.querySelector('#evaluation .scroll')"
+        assert "more to the right" in page.run(f"getComputedStyle({place}, '::before').content")
+        page.run(f"{place}.scrollLeft = 9999")
+        page.until(f"!{place}.hasAttribute('data-cut')")
+        page.resize(1360, 900)
+        page.until(f"{cut} === 0")
+
+
+def test_the_head_of_a_column_stands_where_its_cells_do(browser: Browser, workspace: Workspace) -> None:
+    aligned = (
+        "[...document.querySelectorAll('main table:not(.matrix):not(:has(thead.hidden))')].filter(table => {"
+        "  const heads = [...table.tHead.rows[0].cells], side = (cell) => getComputedStyle(cell).textAlign;"
+        "  const rows = [...table.tBodies].flatMap(body => [...body.rows]);"
+        "  const whole = rows.filter(row => row.cells.length === heads.length);"
+        "  return whole.some(row => heads.some((head, place) => side(row.cells[place]) !== side(head)));"
+        "}).map(table => table.caption?.innerText ?? table.className)"
+    )
+    with browser.open(workspace.report) as page:
+        assert page.run(aligned) == []

@@ -154,6 +154,9 @@ def test_a_target_that_people_gave_has_no_row_in_the_evaluation(tmp_path: Path) 
     assert lead and lead[1].startswith("The target is feedback, which new images have none of")
     assert "The held-out oracle rose." in lead[1]
     assert "raters 1\u202f234, images only tied 2" in page
+    pairs = page.split('<section id="pairs">')[1].split("</section>")[0]
+    assert "pairs the held-out reward <bdi>oracle</bdi> rose in" in pairs
+    assert "the target" not in pairs and "var(--target)" not in pairs and "var(--held-out)" in pairs
     assert '"target":"stars"' in page
     assert "Is the gain real?" not in page
 

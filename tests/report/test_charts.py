@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from typing import Any
 
@@ -17,6 +18,7 @@ from tgo_pipeline.report.build import HERE
 from tgo_pipeline.report.charts import sections as charts
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.thumbnails import Album
+from tgo_pipeline.report.training import Curve, Panel
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,19 @@ def test_the_bins_of_differences_split_at_zero_and_lose_none(values: list[float]
     bars = spec["layer"][0]["data"]["values"]
     assert sum(bar["count"] for bar in bars) == len(values)
     assert all(bar["high"] <= 1e-12 or bar["low"] >= -1e-12 for bar in bars)
+
+
+@pytest.mark.parametrize("steps", [60, 2000])
+def test_a_learning_rate_with_its_warm_up_is_drawn_as_it_is_and_noise_is_smoothed(steps: int) -> None:
+    at = list(range(1, steps + 1))
+    rate = [3e-7 * min(step / 10, 0.5 + 0.5 * math.cos(math.pi * step / steps)) for step in at]
+    loss = [1 - step / steps + (0.1 if step % 3 else -0.1) for step in at]
+    panels = [
+        Panel(title, [Curve("", at, values)]) for title, values in (("Learning rate", rate), ("Loss", loss))
+    ]
+    drawn, smoothed = map(charts.curves, panels)
+    assert "layer" not in drawn and "layer" in smoothed
+    assert [point["value"] for point in drawn["data"]["values"]] == rate
 
 
 def _luminance(colour: str) -> float:

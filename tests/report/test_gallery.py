@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from tests.report.test_thumbnails import photograph
 from tests.report.workspace import HOSTILE, LONG, Workspace, draw
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import PROMPT_LIMIT, script_json
@@ -123,6 +124,25 @@ def test_thumbnails_have_the_size_that_was_asked_for(workspace: Workspace, tmp_p
     pictures = [picture for picture in island["picture"] if picture]
     assert {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures} == {(48, 48)}
     assert sorted(width for width in island["width"] if width) == [120] * 4
+
+
+def test_photographs_fill_the_bytes_that_there_are(workspace: Workspace, tmp_path: Path) -> None:
+    rows = (
+        tables.read_table(sorted(workspace.sources.generations.glob("*.parquet"))[0]).slice(0, 6).to_pylist()
+    )
+    for row in rows:
+        row["image"]["bytes"] = photograph(row["index"] + len(row["prompt"]))
+    tables.write_table(
+        pa.Table.from_pylist(rows, schema=tables.GENERATIONS), tmp_path / "train-00000-of-00001.parquet", {}
+    )
+    sources = workspace.sources.moved(generations=tmp_path, evaluation_images=tmp_path)
+    made = prepare(_with(workspace.params, gallery=200), sources)
+    assert made is not None
+    ample, scarce = made.hang(40_000_000), made.hang(2_500_000)
+    assert (ample.side, ample.pictures) == (640, 6)
+    assert 96 < scarce.side < 640
+    assert (scarce.pictures, scarce.shown) == (6, ample.shown)  # smaller, and not one fewer
+    assert len(script_json(scarce.island)) <= 2_500_000
 
 
 def test_a_missing_generation_leaves_a_reason(workspace: Workspace, tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ def test_small_pictures_are_kept_pixel_for_pixel() -> None:
     assert picture.pixelated
 
 
-@pytest.mark.parametrize("size", [65, 256, 700])
+@pytest.mark.parametrize("size", [65, 768, 1000])
 def test_larger_pictures_become_thumbnails(size: int) -> None:
     picture = Album().add(draw("a large blue square on a gray background", 1.0, 3, size))
-    assert max(_opened(picture).size) == min(size, 256)
+    assert max(_opened(picture).size) == picture.side == min(size, 768)
     assert (picture.width, picture.height) == (size, size)
     assert not picture.pixelated
 
@@ -40,6 +40,44 @@ def test_the_budget_bounds_the_bytes_and_says_so() -> None:
     assert album.spent <= 6000
     assert 0 < album.shown < 5
     assert "limit" in pictures[-1].reason
+
+
+def photograph(seed: int, width: int = 640, height: int = 427) -> bytes:
+    """A JPEG with structure at every scale, as photographs have it."""
+    rng = np.random.default_rng(seed)
+    field = np.zeros((height, width, 3))
+    for level in range(2, 9):
+        coarse = rng.normal(0, 90 / level, (2**level, 2**level, 3))
+        layers = [
+            Image.fromarray(coarse[..., channel].astype(np.float32)).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+            for channel in range(3)
+        ]
+        field += np.stack([np.asarray(layer) for layer in layers], axis=-1)
+    stream = io.BytesIO()
+    Image.fromarray((128 + field).clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def test_a_photograph_stays_as_large_as_it_is_where_there_is_room() -> None:
+    picture = Album(images=60).add(photograph(0))
+    assert _opened(picture).size == (picture.width, picture.height) == (640, 427)
+
+
+@pytest.mark.parametrize("images", [10, 40, 200])
+def test_photographs_become_smaller_rather_than_fewer(images: int) -> None:
+    album = Album(budget=600_000, images=images)
+    pictures = [album.add(photograph(seed)) for seed in range(3)]
+    sides = [picture.side for picture in pictures]
+    assert (
+        {10: 400, 40: 150, 200: 96}[images]
+        <= min(sides)
+        <= max(sides)
+        <= {10: 640, 40: 400, 200: 200}[images]
+    )
+    sizes = [len(picture.source or "") for picture in pictures if picture.side > 96]
+    assert all(0 < size <= 600_000 // images + 30 for size in sizes)
 
 
 def test_equal_pictures_are_counted_once() -> None:

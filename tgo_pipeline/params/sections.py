@@ -265,13 +265,16 @@ class EvaluateParams:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportParams:
-    """What the report shows; its images stay within `max_mb` megabytes, `gallery` samples at most."""
+    """What the report shows; its images stay within `max_mb` megabytes, `gallery` samples at most.
+
+    `thumbnail` is the longer side of the gallery's images in pixels, by default as many as `max_mb` allows.
+    """
 
     title: str = "Threshold-Guided Optimization"
     examples: int = 8
     pairs: int = 12
     gallery: int = 2000
-    thumbnail: int = 96
+    thumbnail: int | None = None
     max_mb: float = 25.0
 
     def __post_init__(self) -> None:

@@ -28,10 +28,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """`value` with a sign and `digits` decimals, so that effects line up in a column."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", MINUS)
+    """`value` with a sign and `digits` decimals, so that effects line up in a column; zero has none.
+
+    What rounds to zero keeps its sign: an interval from just below zero must not look like one above it.
+    """
+    shown = fixed(value, digits)
+    return f"+{shown}" if value is not None and math.isfinite(value) and value > 0 else shown
 
 
 def decimals(spread: float | None) -> int:
@@ -42,10 +44,10 @@ def decimals(spread: float | None) -> int:
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
-    """`value` with `digits` decimals, never as minus zero."""
+    """`value` with `digits` decimals; what rounds to zero from below keeps its sign, zero has none."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)
+    return f"{value + 0.0:.{digits}f}".replace("-", MINUS)
 
 
 def percent(share: float | None, digits: int = 0) -> str:

@@ -56,7 +56,8 @@ def render(params: Params, workspace: Workspace) -> str:
     limit = int(params.report.max_mb * 1e6)
     fixed = {"style": style(), "runtime": vega_runtime(), "script": script()}
     spare = limit - sum(len(part.encode()) for part in fixed.values())
-    context = _sections(params, workspace, Album(budget=max(0, min(BUDGET_BYTES, spare // 2))))
+    images = 3 * params.report.examples + 2 * params.report.pairs
+    context = _sections(params, workspace, Album(max(0, min(BUDGET_BYTES, spare // 2)), images))
     context |= fixed | {"policy": content_policy(fixed["runtime"], fixed["script"])}
     template = _environment().get_template("report.html.j2")
     exhibition = prepare(params, workspace)

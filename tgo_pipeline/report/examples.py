@@ -68,7 +68,7 @@ class Pair:
 class ExamplePairs:
     """Pairs picked by rule, and per emphasised reward the differences of all pairs and the decimals worth showing."""
 
-    target: str
+    reward: str
     total: int
     gained: int
     lost: int
@@ -108,9 +108,9 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
 
 
 def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) -> ExamplePairs | None:
-    """A seeded draw of test images, the largest gains and the largest losses on the target.
+    """A seeded draw of test images, the largest gains and the largest losses by a reward.
 
-    `shown` are the rewards whose values stand below a pair; the target is its first. Raises `TgoError` for a table
+    `shown` are the rewards whose values stand below a pair; the first of them chooses. Raises `TgoError` for a table
     of the wrong schema.
     """
     if not workspace.samples.is_file() or not shown:
@@ -118,8 +118,7 @@ def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) 
     import polars as pl
 
     samples = pl.DataFrame(read_table(workspace.samples, SAMPLES)).drop_nulls(["base", "tuned"])
-    target = shown[0]
-    rows = samples.filter(pl.col("reward") == target).with_columns(
+    rows = samples.filter(pl.col("reward") == shown[0]).with_columns(
         difference=pl.col("tuned") - pl.col("base")
     )
     by_id = {row["sample_id"]: row for row in rows.iter_rows(named=True)}
@@ -137,7 +136,7 @@ def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) 
     parts = {name: samples.filter(pl.col("reward") == name) for name in shown}
     made = {name: [pair(sample_id) for sample_id in ids] for name, ids in groups.items()}
     return ExamplePairs(
-        target=target,
+        reward=shown[0],
         total=len(by_id),
         gained=sum(row["difference"] > 0 for row in by_id.values()),
         lost=sum(row["difference"] < 0 for row in by_id.values()),

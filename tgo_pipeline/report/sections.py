@@ -124,9 +124,10 @@ def training_curves(workspace: Workspace) -> TrainingSection | None:
 
 @dataclass(frozen=True)
 class ExamplesSection:
-    """The pairs, and per emphasised reward the chart of all paired differences."""
+    """The pairs, the part of the reward that chose them, and per emphasised reward the chart of all differences."""
 
     pairs: ExamplePairs
+    role: summary.Role
     charts: Mapping[str, charts.Spec]
 
 
@@ -134,11 +135,12 @@ def before_after(
     params: Params, workspace: Workspace, evaluated: EvaluationSection | None, album: Album
 ) -> ExamplesSection | None:
     """Pairs with their images; the rewards that the evaluation emphasises stand below them."""
+    roles: Mapping[str, summary.Role] = evaluated.roles if evaluated else {params.target.reward: "target"}
     found = pairs(params, workspace, evaluated.emphasised if evaluated else [params.target.reward], album)
     if found is None:
         return None
     drawn = {
-        name: charts.difference_histogram(values, charts.TARGET if name == found.target else charts.HELD_OUT)
+        name: charts.difference_histogram(values, charts.COLOURS[roles[name]])
         for name, values in found.differences.items()
     }
-    return ExamplesSection(found, drawn)
+    return ExamplesSection(found, roles[found.reward], drawn)

@@ -1,10 +1,11 @@
-"""Images inside the page: small re-encodings of images that come from the shards, within a budget of bytes."""
+"""Images inside the page: re-encodings of images that come from the shards, as large as a budget of bytes allows."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +18,31 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from PIL.Image import Image
 
-LARGEST_SIDE = 256
-"""Pixels of the longer side of an image in the text."""
+LARGEST_SIDE = 768
+"""Pixels of the longer side at most: the detail view is 512 wide, and a fine screen has more than one for each."""
+SMALLEST_SIDE = 96
+"""An image is not made smaller than this to fit into its share of the bytes: some are left out instead."""
 LOSSLESS_SIDE = 64
 """Up to this side an original is enlarged on the page, where lossy compression would show."""
 QUALITY = 85
+BYTES_PER_PIXEL = 0.12
+"""What a photograph takes at `QUALITY`, roughly: where the search for a side that fits begins."""
 BUDGET_BYTES = 12_000_000
 """What all images in the text may take of the page."""
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A thumbnail as a `data:` address with the size of the original, or the reason why there is none."""
+    """A thumbnail as a `data:` address with the size of the original, or the reason why there is none.
+
+    `side` is the longer side of the thumbnail itself.
+    """
 
     source: str | None
     width: int = 0
     height: int = 0
     reason: str = ""
+    side: int = 0
 
     @property
     def pixelated(self) -> bool:
@@ -41,8 +50,8 @@ class Thumbnail:
         return 0 < max(self.width, self.height) <= LOSSLESS_SIDE
 
 
-def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
-    """Decode and re-encode one image; what cannot be decoded becomes an image with a reason."""
+def make_picture(data: bytes | None, side: int, most: int | None = None) -> Thumbnail:
+    """Decode and re-encode one image, in `most` bytes of the page; what cannot be decoded becomes a reason."""
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     if not data:
@@ -51,24 +60,30 @@ def make_picture(data: bytes | None, side: int = LARGEST_SIDE) -> Thumbnail:
         image = decode(data)
     except UnreadableImage as error:
         return Thumbnail(None, reason=str(error))
-    encoded = base64.b64encode(thumbnail(image, side)).decode()
-    return Thumbnail(f"data:image/webp;base64,{encoded}", *image.size)
+    small, encoded = thumbnail(image, side, None if most is None else max(0, most - 4) * 3 // 4)
+    source = f"data:image/webp;base64,{base64.b64encode(encoded).decode()}"
+    return Thumbnail(source, *image.size, side=max(small.size))
 
 
 @dataclass
 class Album:
-    """Makes thumbnails until `budget` bytes of the page are spent; later images are left out and say so."""
+    """Makes thumbnails until `budget` bytes of the page are spent; later images are left out and say so.
+
+    Each of the `images` that are expected may take its share of the budget.
+    """
 
     budget: int = BUDGET_BYTES
+    images: int = 1
     spent: int = 0
     shown: int = 0
+    side: int = 0
     _made: dict[bytes, Thumbnail] = field(default_factory=dict)
 
     def add(self, data: bytes | None) -> Thumbnail:
         """A thumbnail of one image, or the reason why there is none; equal images are counted once."""
         if data in self._made:
             return self._made[data]
-        picture = make_picture(data)
+        picture = make_picture(data, LARGEST_SIDE, self.budget // self.images)
         if data is None or picture.source is None:
             return picture
         if self.spent + len(picture.source) > self.budget:
@@ -76,12 +91,31 @@ class Album:
             return Thumbnail(None, picture.width, picture.height, reason)
         self.spent += len(picture.source)
         self.shown += 1
+        self.side = max(self.side, picture.side)
         self._made[data] = picture
         return picture
 
 
-def thumbnail(image: Image, side: int) -> bytes:
-    """An RGB image as WebP with no side above `side` pixels; what has at most 64 pixels a side stays lossless."""
+def thumbnail(image: Image, side: int, most: int | None = None) -> tuple[Image, bytes]:
+    """An RGB image with no side above `side` pixels, and the same as WebP of `most` bytes where they are given.
+
+    An image too large for them is made smaller, to `SMALLEST_SIDE` at least. What has at most 64 pixels a side stays
+    lossless.
+    """
+    side = min(side, max(image.size))
+    if most is not None and side > SMALLEST_SIDE:
+        width, height = image.size
+        share = math.sqrt(most / BYTES_PER_PIXEL / (width * height))
+        side = max(SMALLEST_SIDE, min(side, int(share * max(width, height))))
+    while True:
+        small, encoded = _webp(image, side)
+        if most is None or len(encoded) <= most or side <= SMALLEST_SIDE:
+            return small, encoded
+        # bytes grow a little slower than pixels, hence 5 % less than the rule of proportion says
+        side = max(SMALLEST_SIDE, int(0.95 * side * math.sqrt(most / len(encoded))))
+
+
+def _webp(image: Image, side: int) -> tuple[Image, bytes]:
     from PIL import Image
 
     stream = io.BytesIO()
@@ -92,16 +126,19 @@ def thumbnail(image: Image, side: int) -> bytes:
         0 if lossless else QUALITY
     )  # without loss it is not quality but the time to spend: more saves nothing
     small.save(stream, "WEBP", quality=effort, method=4, lossless=lossless)
-    return stream.getvalue()
+    return small, stream.getvalue()
 
 
 def read_images(folder: Path, sample_ids: Iterable[str]) -> dict[str, tuple[str, bytes | None]]:
     """(prompt, image bytes) of the wanted samples, from the generation shards of a folder."""
-    return {row["sample_id"]: (row["prompt"], row["image"]) for row in stream_images(folder, sample_ids)}
+    found = stream_images(folder, sample_ids, ["prompt", "image"])
+    return {row["sample_id"]: (row["prompt"], row["image"]) for row in found}
 
 
-def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """`sample_id`, `prompt`, `seed` and `image` (bytes or None) of the wanted samples in the order of the shards.
+def stream_images(
+    folder: Path, sample_ids: Iterable[str], columns: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """`sample_id` and some `columns` of the wanted samples in the order of the shards; `image` is bytes or None.
 
     Reads the `sample_id` column of each shard and then only the row groups that hold a wanted sample, one at a time.
     """
@@ -111,16 +148,17 @@ def stream_images(folder: Path, sample_ids: Iterable[str]) -> Iterator[dict[str,
             return
         with open_parquet(path) as file:
             for group in range(file.num_row_groups):
-                for row in each(_wanted_rows(file, group, wanted), path, RERUN):
+                for row in each(_wanted_rows(file, group, wanted, columns), path, RERUN):
                     wanted.discard(row["sample_id"])
                     yield row
 
 
-def _wanted_rows(file: pq.ParquetFile, group: int, wanted: set[str]) -> Iterator[dict[str, Any]]:
+def _wanted_rows(
+    file: pq.ParquetFile, group: int, wanted: set[str], columns: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     ids = file.read_row_group(group, columns=["sample_id"])["sample_id"].to_pylist()
     places = [place for place, sample_id in enumerate(ids) if sample_id in wanted]
     if not places:
         return
-    columns = ["sample_id", "prompt", "seed", "image"]
-    for row in file.read_row_group(group, columns=columns).take(places).to_pylist():
-        yield row | {"image": row["image"] and row["image"]["bytes"]}
+    for row in file.read_row_group(group, columns=["sample_id", *columns]).take(places).to_pylist():
+        yield row | ({"image": row["image"] and row["image"]["bytes"]} if "image" in row else {})

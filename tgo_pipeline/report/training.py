@@ -12,6 +12,8 @@ import numpy as np
 
 POINTS = 400
 """Points of a curve on the page; a longer one is shown by the means of as many stretches."""
+NOISE = 20
+"""A curve that turns more than once in as many steps is noise with a trend; chance alone turns in two of three."""
 HISTOGRAM = "log_ratios.csv"
 _SIDES = ("policy", "reference", "positive", "negative")
 _LEFT_OUT = ("train", "mean")
@@ -38,10 +40,11 @@ class Curve:
     values: list[float]
 
     @property
-    def monotone(self) -> bool:
-        """Whether it never turns, as a learning rate in its decay: such a curve needs no smoothing."""
-        turns = np.diff(self.values)
-        return bool((turns >= 0).all() or (turns <= 0).all())
+    def noisy(self) -> bool:
+        """Whether it turns all the time; a learning rate with its warm-up does not and is drawn as it is."""
+        moves = np.sign(np.diff(self.values))
+        turns = np.count_nonzero(np.diff(moves[moves != 0]))
+        return bool(turns > len(self.values) / NOISE)
 
     @property
     def first(self) -> float:

@@ -22,7 +22,9 @@ POSITIVE, NEGATIVE, TARGET, HELD_OUT = (
     "var(--held-out)",
 )
 LABEL_COLOURS = alt.Scale(domain=["positive", "negative"], range=[POSITIVE, NEGATIVE])
-ROLE_COLOURS = alt.Scale(domain=["target", "held out", "other"], range=[TARGET, HELD_OUT, MUTED])
+COLOURS = {"target": TARGET, "held out": HELD_OUT, "other": MUTED}
+"""What each part of a reward is drawn in."""
+ROLE_COLOURS = alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
 CURVE_COLOURS = {"positive": POSITIVE, "negative": NEGATIVE, "policy": TARGET, "reference": MUTED}
 SMOOTHED_FROM = 30  # points; below that the raw line is all
 CONFIG: Spec = {
@@ -291,7 +293,7 @@ def curves(panel: Panel) -> Spec:
     tips = ["series:N", "step:Q", alt.Tooltip("value:Q", format=".4~g")]
     description = f"{panel.title} over training steps"
     longest = max(len(curve.values) for curve in panel.curves)
-    if longest < SMOOTHED_FROM or all(curve.monotone for curve in panel.curves):
+    if longest < SMOOTHED_FROM or not any(curve.noisy for curve in panel.curves):
         line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash, tooltip=tips)
         return finish(line, description, 170)
     reach = longest // 25 + 1

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals, script_json, visible
 from tgo_pipeline.report.gallery.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.gallery.selection import ranked_units
-from tgo_pipeline.report.thumbnails import Thumbnail, make_picture, stream_images
+from tgo_pipeline.report.thumbnails import LARGEST_SIDE, Thumbnail, make_picture, stream_images
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.workspace import Workspace
 
@@ -25,13 +24,17 @@ GONE = "its generation is missing"
 
 @dataclass(frozen=True)
 class Gallery:
-    """`island` is what the page's script reads; `total` samples could have been shown, `pictures` are `bytes_` long."""
+    """`island` is what the page's script reads; `total` samples could have been shown.
+
+    There are `pictures` images, `bytes_` long in all, with no side above `side` pixels.
+    """
 
     island: dict[str, Any]
     shown: int
     total: int
     pictures: int
     bytes_: int
+    side: int
     limited_by: str | None
 
 
@@ -46,49 +49,84 @@ class GallerySample:
 
 
 class Exhibition:
-    """Everything a gallery could show, its images made; `hang` takes what fits into a number of bytes."""
+    """Everything a gallery could show; `hang` makes the images of what fits into a number of bytes."""
 
     def __init__(
         self, params: Params, found: Candidates, units: Sequence[Sequence[int]], workspace: Workspace
     ) -> None:
-        self._found, self._target = found, params.target.reward
+        self._found, self._target, self._side = found, params.target.reward, params.report.thumbnail
+        self._folders = {"": workspace.generations, **model_folders(params, workspace)}
         self._units = [list(unit) for unit in units]
-        rows = [row for unit in self._units for row in unit]
-        folders = {"": workspace.generations, **model_folders(params, workspace)}
-        self._entries = _entries(found.frame, rows, folders, params.report.thumbnail)
+        self._entries = self._texts([row for unit in self._units for row in unit])
 
     def hang(self, budget: int) -> Gallery:
-        """The gallery whose island takes `budget` bytes at most: units by their priority until it is full."""
-        kept = _while_they_fit([self._size(unit) for unit in self._units], budget)
+        """The gallery whose island takes `budget` bytes at most: units by their priority until it is full.
+
+        Its images are as large as an equal share of the bytes allows, unless `report.thumbnail` gives their side.
+        """
+        kept = _while_they_fit([SMALLEST_ENTRY * len(unit) for unit in self._units], budget)
+        entries = self._pictured(self._rows(kept), budget)
+        kept = _while_they_fit(
+            [sum(len(entries[row].picture.source or "") for row in unit) for unit in self._units[:kept]],
+            budget,
+        )
         while True:
-            rows = sorted(row for unit in self._units[:kept] for row in unit)
-            gallery = self._gallery(rows, whole=kept == len(self._units))
+            shown = [entries[row] for row in self._rows(kept)]
+            gallery = self._gallery(shown, whole=kept == len(self._units))
             size = len(script_json(gallery.island))
             if size <= budget or not kept:
                 return gallery
             kept = min(kept - 1, int(kept * budget / size))
 
-    def _size(self, unit: Sequence[int]) -> int:
-        """Bytes of the images of a unit and of the longest of its prompts."""
-        entries = [self._entries[row] for row in unit]
-        return sum(len(entry.picture.source or "") for entry in entries) + max(len(e.prompt) for e in entries)
+    def _rows(self, kept: int) -> list[int]:
+        """The rows of the first `kept` units in the order of the run."""
+        return sorted(row for unit in self._units[:kept] for row in unit)
 
-    def _gallery(self, rows: Sequence[int], whole: bool) -> Gallery:
-        shown = [self._entries[row] for row in rows]
+    def _texts(self, rows: Sequence[int]) -> dict[int, GallerySample]:
+        """The entries of some rows of the candidates, without their images."""
+        entries = {row: GallerySample(row, f"({GONE})", None, Thumbnail(None, reason=GONE)) for row in rows}
+        for row, found in self._stream(rows, ["prompt", "seed"]):
+            entries[row] = replace(entries[row], prompt=visible(found["prompt"]), seed=found["seed"])
+        return entries
+
+    def _pictured(self, rows: Sequence[int], budget: int) -> dict[int, GallerySample]:
+        """The entries of some rows with their images; originals are let go one by one."""
+        entries = {row: self._entries[row] for row in rows}
+        share = None
+        if self._side is None and rows:
+            texts = len(script_json(_island(self._found, list(entries.values()), self._target)))
+            share = max(0, budget - texts) // len(rows)
+        for row, found in self._stream(rows, ["image"]):
+            picture = make_picture(found["image"], self._side or LARGEST_SIDE, share)
+            entries[row] = replace(entries[row], picture=picture)
+        return entries
+
+    def _stream(self, rows: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Some columns of what was generated, with the row of each sample; a model after the other."""
+        places: dict[str, dict[str, int]] = {}
+        named = self._found.frame[rows].select("model", "sample_id").iter_rows()
+        for row, (model, sample_id) in zip(rows, named, strict=True):
+            places.setdefault(model, {})[sample_id] = row
+        for model, wanted in places.items():
+            for found in stream_images(self._folders[model], wanted, columns):
+                yield wanted[found["sample_id"]], found
+
+    def _gallery(self, shown: Sequence[GallerySample], whole: bool) -> Gallery:
         sources = [entry.picture.source for entry in shown if entry.picture.source]
-        limit = "max_mb" if not whole else "gallery" if len(rows) < self._found.total else None
+        limit = "max_mb" if not whole else "gallery" if len(shown) < self._found.total else None
         return Gallery(
             island=_island(self._found, shown, self._target),
-            shown=len(rows),
+            shown=len(shown),
             total=self._found.total,
             pictures=len(sources),
             bytes_=sum(len(source) for source in sources),
+            side=max((entry.picture.side for entry in shown), default=0),
             limited_by=limit,
         )
 
 
 def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
-    """Read and shrink the images of the samples that a gallery of `report.gallery` would show.
+    """Choose the samples that a gallery of `report.gallery` would show.
 
     None if nothing has been scored or drawn, or if the gallery is switched off. Raises `TgoError` for a wrong schema.
     """
@@ -98,32 +136,13 @@ def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
     found = candidates(params, workspace)
     if found is None or not found.rewards:
         return None
-    most = min(report.gallery, int(report.max_mb * 1e6 / SMALLEST_ENTRY))
     units, taken = [], 0
     for unit in ranked_units(found.frame, found.rewards[0]):
-        if taken + len(unit) > most:
+        if taken + len(unit) > report.gallery:
             break
         units.append(unit)
         taken += len(unit)
     return Exhibition(params, found, units, workspace)
-
-
-def _entries(
-    frame: pl.DataFrame, rows: Sequence[int], folders: Mapping[str, Path], side: int
-) -> dict[int, GallerySample]:
-    """The entries of some rows of the candidates; originals are let go one by one."""
-    places: dict[str, dict[str, int]] = {}
-    for row, (model, sample_id) in zip(
-        rows, frame[rows].select("model", "sample_id").iter_rows(), strict=True
-    ):
-        places.setdefault(model, {})[sample_id] = row
-    entries = {row: GallerySample(row, f"({GONE})", None, Thumbnail(None, reason=GONE)) for row in rows}
-    for model, wanted in places.items():
-        for found in stream_images(folders[model], wanted):
-            row = wanted[found["sample_id"]]
-            picture = make_picture(found["image"], side)
-            entries[row] = GallerySample(row, visible(found["prompt"]), found["seed"], picture)
-    return entries
 
 
 def _while_they_fit(sizes: Iterable[int], budget: int) -> int:

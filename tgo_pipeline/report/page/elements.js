@@ -17,12 +17,12 @@ const isolated = (text) => make("bdi", {}, text);
 
 function fixed(value, decimals) {
   if (value === null || value === undefined) return MISSING;
-  return value.toFixed(decimals).replace(/^-(0(\.0*)?)$/, "$1").replace("-", "\u2212");
+  return value.toFixed(decimals).replace("-", "\u2212"); // what rounds to zero keeps its sign
 }
 
 function signed(value, decimals) {
   const text = fixed(value, decimals);
-  return value === null || value === undefined || text.startsWith("\u2212") ? text : "+" + text;
+  return value > 0 ? "+" + text : text;
 }
 
 const percent = (share) => (share === null ? MISSING : fixed(100 * share, 0) + "\u202f%");

@@ -169,19 +169,21 @@ function labelOf(samples, row) {
   return make("span", { class: "label " + name }, name);
 }
 
-// The thumbnail of a sample at a whole multiple of its size where it is tiny, or the reason why there is none.
-function picture(samples, row, alternative, side) {
+// The thumbnail of a sample within `side` pixels, at a whole multiple of its size where it is tiny and else within
+// `large`; or the reason why there is none.
+function picture(samples, row, alternative, side, large = side) {
   const source = samples.sourceOf(row);
   if (!source) return make("span", { class: "no-picture" }, isolated(samples.errorOf(row) ?? "no image"));
   const [width, height] = [samples.width[row], samples.height[row]];
-  const factor = side / Math.max(width, height);
+  const longer = Math.max(width, height);
+  const factor = (longer <= 64 ? side : large) / longer;
   const scale = factor >= 1 ? Math.floor(factor) : factor;
   return make("img", {
     src: source,
     alt: alternative,
     width: Math.round(width * scale),
     height: Math.round(height * scale),
-    class: Math.max(width, height) <= 64 ? "pixelated" : null,
+    class: longer <= 64 ? "pixelated" : null,
     decoding: "async",
   });
 }

@@ -13,7 +13,18 @@ function startPairs(gallery) {
   }
 }
 
+// A table that is wider than its place says so while more of it is to the right.
+function startTables() {
+  const mark = (place) => place.toggleAttribute("data-cut", place.scrollWidth - place.clientWidth - place.scrollLeft > 1);
+  const resized = new ResizeObserver((entries) => entries.forEach(({ target }) => mark(target)));
+  for (const place of document.querySelectorAll(".scroll")) {
+    resized.observe(place);
+    place.addEventListener("scroll", () => mark(place), { passive: true });
+  }
+}
+
 startTheme();
+startTables();
 const gallery = startGallery();
 startPairs(gallery);
 startKeys(gallery);
