@@ -7,7 +7,7 @@ from stages.begin import INTERRUPTED, UNSCORED, USER_ERROR  # isort: split
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import typer
 from stages.ending import ending
 from stages.upstream import ALLOW, PIPELINE, STAGES, require_current
 from tgo_pipeline.executors.progress import configure_logging
-from tgo_pipeline.params import load_params
+from tgo_pipeline.params import load_params, overrides
 from tgo_pipeline.storage.workspace import HERE
 
 __all__ = [
@@ -43,19 +43,21 @@ ALLOW_STALE = typer.Option(
 """The option of every command that runs a stage."""
 
 
-def run_stage(name: str, params: Path, *, allow_stale: bool = False) -> None:
+def run_stage(name: str, params: Path, *, allow_stale: bool = False, given: Sequence[str] = ()) -> None:
     """Run one stage on a parameter file; ends the process with 2 for an error of the input, 130 after a signal.
 
-    It does not build on stale results of earlier stages, unless `allow_stale` or the environment says so.
+    `given` are values such as `label.c=1` in place of those of the file. It does not build on stale results of earlier
+    stages, unless `allow_stale` or the environment says so.
     """
     if allow_stale:
         os.environ[ALLOW] = "1"
 
     def work() -> None:
-        loaded = load_params(params)
+        loaded = load_params(params, given)
         if name in STAGES:  # an error in code of one's own is said before hours are spent on what comes first
             loaded.fine_tune.load_parts()
             require_current(name, loaded)
+            overrides.note(name, given)
         importlib.import_module(f"stages.{name}").run(loaded)
 
     run_command(name, work)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPORT = "<frozen importlib._bootstrap>"
 """Where Python says that the code of an import is."""
-arrived: list[int] = []
-"""The signals that came since the command began."""
+SAME_S = 1.0
+"""A signal that comes again within this time is the first one, sent on by a command that runs several stages."""
+arrived: list[float] = []
+"""When signals came since the command began."""
 
 
 def is_command() -> bool:
@@ -46,7 +49,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
     Libraries that are initialised in C++ abort where they are interrupted.
     """
-    arrived.append(number)
+    now = time.monotonic()
+    if number != signal.SIGALRM:
+        if arrived and now - arrived[-1] < SAME_S:
+            return
+        arrived.append(now)
     if _imports(frame):
         _soon()
     else:

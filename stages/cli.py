@@ -13,6 +13,7 @@ from stages.commands import (
     doctor,
     evaluation,
     exchange,
+    init,
     plan,
     presets,
     rate,
@@ -29,6 +30,7 @@ from tgo_pipeline import __version__
 from tgo_pipeline.rendering.terminal import prepare_streams, safe
 
 COMMANDS = (
+    init.init,
     share.card,
     share.push,
     plan.plan,

@@ -10,11 +10,10 @@ import importlib
 import logging
 import shutil
 import subprocess
-from pathlib import Path
 
 from stages import STAGES
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.inputs.demanded import lacking, read_yaml
+from tgo_pipeline.inputs.demanded import lacking, read_yaml, require_known_captions
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
 from tgo_pipeline.storage.workspace import HERE, Workspace
@@ -33,23 +32,26 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 
     _require_sections(workspace)
     _require_commit()
+    require_known_captions(params)
     with looking():
         entries = {name: importlib.import_module(f"stages.{name}").inputs(params) for name in STAGES}
-    if _is_of_an_earlier_pipeline(workspace.lock):
+    if _is_of_an_earlier_pipeline(workspace):
         log.info(
-            "%s is from before DVC had the stage `inputs`: every stage runs once more. What is finished is kept; the "
-            "long stages find that they have nothing to do.",
+            "%s is of an earlier version of %s: every stage runs once more. What is finished is kept; the long stages "
+            "find that they have nothing to do.",
             workspace.lock,
+            workspace.pipeline,
         )
     with atomic(workspace.inputs) as temporary:
         content = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=1000)
         temporary.write_text(HEADER + content, encoding="utf-8")
 
 
-def _is_of_an_earlier_pipeline(lock: Path) -> bool:
-    """Whether DVC has run stages here, and none of them was this one."""
-    known = read_yaml(lock).get("stages") or {}
-    return bool(known) and "inputs" not in known
+def _is_of_an_earlier_pipeline(workspace: Workspace) -> bool:
+    """Whether DVC has run stages here by other commands than it runs now."""
+    now = read_yaml(workspace.pipeline).get("stages") or {}
+    known = read_yaml(workspace.lock).get("stages") or {}
+    return any(stage in now and entry.get("cmd") != now[stage].get("cmd") for stage, entry in known.items())
 
 
 def _require_sections(workspace: Workspace) -> None:

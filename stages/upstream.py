@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.params.overrides import noted
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
@@ -65,4 +66,6 @@ def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | N
         return None
     if not is_outdated(now):
         return None
-    return f"the results of {stage} are not those of the parameters and inputs of now ({now}; {what})"
+    given = " ".join(f"--set {each}" for each in noted(stage, workspace))
+    made = f"; they were made with {given}" if given else ""
+    return f"the results of {stage} are not those of the parameters and inputs of now ({now}; {what}{made})"

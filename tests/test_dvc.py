@@ -285,9 +285,9 @@ def test_an_installed_package_runs_in_an_empty_folder(tmp_path: Path):
     found = run(folder, "python", "-c", where, variables=installed).stdout.split()
     assert all(file.startswith(str(tmp_path / "site")) for file in found)
     run(folder, "git", "init", "-q")
-    run(folder, "python", "-m", "stages.cli", "recipe", "use", "sd15", variables=installed)
+    run(folder, "python", "-m", "stages.cli", "init", "--recipe", "sd15", variables=installed)
     written = run(folder, "git", "ls-files", "-o", "--directory", "--exclude-standard").stdout.split()
-    assert sorted(written) == [".dvc/", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"]
+    assert sorted(written) == [".dvc/", ".dvcignore", ".gitignore", "README.md", "dvc.yaml", "params.yaml"]
     set_params(folder, {"model": "demo", "revision": None, **TOY_PROMPTS})
     refused = run(folder, "dvc", "repro", "prompts", variables=installed, ok=False)
     assert "this git repository has no commit" in refused.stderr

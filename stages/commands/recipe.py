@@ -38,10 +38,9 @@ def use_recipe(
     to: Path = typer.Option(HERE.params, metavar="FILE", help="The parameter file to write."),
     force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
 ) -> None:
-    """Write a recipe as the parameter file, and say what is to be filled in."""
+    """Write a recipe as the parameter file, as `tgo init` does, and say what is to be filled in."""
     from tgo_pipeline.params.recipes import PLACEHOLDER, use
     from tgo_pipeline.rendering.terminal import safe
-    from tgo_pipeline.storage.project import make_project
 
     chosen = use(name, to, replace=force)
     lines = chosen.to_fill()
@@ -49,10 +48,4 @@ def use_recipe(
     typer.echo(f"{safe(str(to))} is written.{pin}")
     for number, line in lines:
         typer.echo(f"  line {number}: {line}")
-    if make_project(to.parent):
-        typer.echo(
-            f"{to.with_name(HERE.pipeline.name)}, the pipeline that `dvc repro` runs, is written with DVC's settings; "
-            "it needs a git repository with a commit."
-        )
-    rated = "dvc repro generate, tgo rate, " if chosen.is_rated else ""
-    typer.echo(f"Then: tgo doctor, tgo plan, {rated}dvc repro.")
+    typer.echo(f"Then: {chosen.steps}. `tgo init` writes a whole project.")

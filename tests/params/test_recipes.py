@@ -14,13 +14,12 @@ import yaml
 from stages import fine_tune, generate, label, prompts, score, threshold
 from stages.cli import main
 from tests.datasets import public
-from tests.project import ROOT
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
-from tgo_pipeline.params.presets import models
+from tgo_pipeline.params.presets import models, presets
 from tgo_pipeline.params.recipes import recipe, recipes
 from tgo_pipeline.storage.workspace import HERE
 
@@ -49,7 +48,7 @@ def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-EMBEDDED = ("ratings",)
+EMBEDDED = ("demo", "ratings")
 """Recipes of the demo's model and prompts: nothing in them is on the hub."""
 
 
@@ -100,15 +99,43 @@ def test_a_recipe_is_written_as_shown_and_never_over_a_file(
     assert (tmp_path / "params.yaml").read_text() == recipe("sd15").text
 
 
-def test_a_recipe_brings_the_pipeline_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.chdir(tmp_path)
-    assert tgo("recipe", "use", "sd15", monkeypatch=monkeypatch) == 0
-    assert "dvc.yaml, the pipeline that `dvc repro` runs, is written" in capsys.readouterr().out
-    assert (tmp_path / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
-    assert tgo("recipe", "use", "sd15", "--to", "other.yaml", monkeypatch=monkeypatch) == 0
-    assert "dvc.yaml" not in capsys.readouterr().out
+COMMON = {
+    "label": {"c", "ties", "scale"},
+    "threshold": {"percentile"},
+    "target": {"reward"},
+    "fine_tune": {
+        "preset",
+        "method",
+        "steps",
+        "batch_size",
+        "learning_rate",
+        "beta",
+        "temperature",
+        "caption_dropout",
+        "checkpoint_every",
+    },
+    "evaluate": {"images_per_prompt"},
+    "runtime": {"device", "processes", "generate_batch_size", "micro_batch_size", "gradient_checkpointing"},
+}
+"""What people change first: `dvc exp run -S` finds only what the file lists."""
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_lists_every_common_key(name: str):
+    content = yaml.safe_load(recipe(name).text)
+    assert {key: names - content[key].keys() for key, names in COMMON.items()} == {
+        key: set() for key in COMMON
+    }
+
+
+def test_null_in_fine_tune_is_the_value_of_the_preset(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(recipe("sd14").text)
+    with_null = load_params(path)
+    lines = recipe("sd14").text.splitlines()
+    path.write_text("\n".join(line for line in lines if ": null" not in line))
+    assert load_params(path) == with_null
+    assert with_null.fine_tune.learning_rate == presets()["tgo/sd14"].values["learning_rate"]
 
 
 def test_a_recipe_that_people_rate_says_so(
@@ -118,7 +145,7 @@ def test_a_recipe_that_people_rate_says_so(
     assert tgo("recipe", "use", "ratings", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert "COMMIT" not in said
-    assert said.endswith("Then: tgo doctor, tgo plan, dvc repro generate, tgo rate, dvc repro.\n")
+    assert said.endswith("Then: tgo doctor, tgo plan, tgo run ..generate, tgo rate, tgo run all. `tgo init` writes a whole project.\n")
 
 
 @pytest.mark.parametrize(

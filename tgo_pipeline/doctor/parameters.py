@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tgo_pipeline.doctor.findings import Finding, fail, ok, warn
 from tgo_pipeline.doctor.request import Request
 from tgo_pipeline.doctor.sources import moves, sources
+from tgo_pipeline.inputs.demanded import require_known_captions
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.recipes import PLACEHOLDER, Recipe
 from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
@@ -24,12 +25,13 @@ def checks(case: Request) -> Iterator[Check]:
         yield "revisions", lambda: _filled_in(case.path)
         yield "revisions", lambda: _pinned(params)
         yield "fine_tune", lambda: _own_parts(params)
+        yield "rewards", lambda: _captions(params)
 
 
 def _readable(case: Request) -> Iterator[Finding]:
     path, params = case.path, case.params
     if params is None:
-        hint = "" if path.exists() else " `tgo recipe list` names files to begin with."
+        hint = "" if path.exists() else " `tgo init` begins a project."
         yield fail(str(path), f"{(case.error or '').removeprefix(f'{path}: ')}{hint}")
         return
     tuning = params.fine_tune
@@ -46,6 +48,12 @@ def _own_parts(params: Params) -> Iterator[Finding]:
     for kind, name in zip((OBJECTIVE, POLICY), named, strict=True):
         if name is not None and name not in (*kind.builtin, *kind.also):
             yield ok("fine_tune", f"{kind.noun} {name}: can be imported.")
+
+
+def _captions(params: Params) -> Iterator[Finding]:
+    """Raise `TgoError` if the oracle of the small world cannot judge the images of the prompts."""
+    require_known_captions(params)
+    yield from ()
 
 
 def _filled_in(path: Path) -> Iterator[Finding]:

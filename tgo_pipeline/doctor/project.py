@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DVC, LOCK = HERE.pipeline, HERE.lock
 DVC_LOCK = Path(".dvc/tmp/lock")
-STEP_BY_STEP = "the stages run without it, one by one (`tgo run STAGE`)"
+STEP_BY_STEP = "`tgo run all` runs the stages without it"
 
 
 def checks(case: Request) -> Iterator[Check]:
@@ -111,9 +111,7 @@ def _stages(params: Path | None) -> Iterator[Finding]:
     from voluptuous import Invalid
 
     if not DVC.is_file():
-        yield warn(
-            str(DVC), f"is not here: `dvc repro` needs it (`tgo recipe use` writes it too); {STEP_BY_STEP}."
-        )
+        yield warn(str(DVC), f"is not here: `dvc repro` needs it (`tgo init` writes it); {STEP_BY_STEP}.")
         return
     try:
         content: Any = COMPILED_MULTI_STAGE_SCHEMA(yaml_text.loads(read_text(DVC)))
@@ -125,12 +123,12 @@ def _stages(params: Path | None) -> Iterator[Finding]:
         yield warn(
             str(DVC),
             "is of an earlier version, whose DVC sees neither changed files that the parameters name nor another "
-            "version of the code: move it away, and `tgo recipe use` writes the present one beside a recipe.",
+            "version of the code: `tgo init` in another folder writes the present one.",
         )
         return
     yield ok(str(DVC), f"{len(stages)} stages.")
     if params is not None and (said := lacking(HERE.moved(params=params))):
-        yield warn(str(DVC), f"{said} `tgo run` needs none of it.")
+        yield fail(str(DVC), f"{said} `tgo run` needs none of it.")
 
 
 def _locks() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What DVC demands of a parameter file: every name of dvc.yaml is in it, even where a default would do."""
+"""What must be so for the last stage to run: DVC sees every name of dvc.yaml, and the oracle knows every caption."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import yaml_text
 from tgo_pipeline.formats.files import read_text
+from tgo_pipeline.params import Params
 from tgo_pipeline.storage.workspace import Workspace
 
+ORACLE = "oracle"
+SHOWN = 60
+"""Characters of a caption in an error."""
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
 """Of the parameters that are not sections."""
 
@@ -27,6 +31,41 @@ def lacking(workspace: Workspace) -> str:
         f"{workspace.params} lacks {', '.join(missing)}, which {workspace.pipeline} names and DVC therefore wants "
         f"to see there: write {lines} for the defaults."
     )
+
+
+def require_known_captions(params: Params) -> None:
+    """Raise `TgoError` if the oracle of the small world is to judge images of captions that it does not know."""
+    if ORACLE not in {*params.score.rewards, *params.evaluate.rewards}:
+        return
+    section = params.prompts
+    sources = {f"prompts.test.{name}": source for name, source in section.test.items()}
+    if section.test_fraction or ORACLE in params.score.rewards:
+        sources["prompts.train"] = section.train
+    for key, source in sources.items():
+        if (caption := _unknown_caption(source, section.column)) is not None:
+            raise TgoError(
+                f"the reward {ORACLE} is the true preference of the small world alone, and {key} is {source}{caption}: "
+                f"remove {ORACLE} from the rewards, or take prompts such as demo:plain."
+            )
+
+
+def _unknown_caption(source: str, column: str) -> str | None:
+    """Which caption of a source the oracle does not know; empty where none was looked at, None if it knows all."""
+    from tgo_pipeline.datasets.sources import is_on_hub
+    from tgo_pipeline.demo import world
+    from tgo_pipeline.prompts.normalise import normalise
+    from tgo_pipeline.prompts.sources import DEMO, prompts
+
+    if source.startswith(DEMO):
+        return None
+    if is_on_hub(source):
+        return ""
+    for text in map(normalise, (prompt.text for prompt in prompts(source, column))):
+        try:
+            world.parse(text) if text else None
+        except ValueError:
+            return f", with {text[:SHOWN]!r}"
+    return None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Every section but `runtime` changes numbers and is tracked by DVC; `runtime` say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tgo_pipeline.params import presets
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.params.fine_tune import FineTuneParams, LoraParams
 from tgo_pipeline.params.objectives import GuardParams
+from tgo_pipeline.params.overrides import override
 from tgo_pipeline.params.parsing import parse
 from tgo_pipeline.params.sections import (
     RESERVED,
@@ -107,8 +108,11 @@ class Params:
         return not set(self.target_rewards) & set(self.score.feedback)
 
 
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check a parameter file. Raises `TgoError` naming the file and the offending key."""
+def load_params(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Params:
+    """Read and check a parameter file, with `overrides` such as `label.c=1` in place of what it says.
+
+    Raises `TgoError` naming the file and the offending key.
+    """
     path = Path(path)
     if not path.exists():
         raise TgoError(f"{path} does not exist: run from the project's root, or name a parameter file.")
@@ -116,7 +120,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raw = yaml_text.loads(read_text(path))
         if not isinstance(raw, Mapping):
             raise TgoError(f"it holds {type(raw).__name__}, not a mapping of sections to keys.")
-        params = parse(Params, presets.apply(raw))
+        params = parse(Params, presets.apply(override(Params, raw, overrides)))
     except OSError as error:
         raise TgoError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -35,7 +35,7 @@ def parse(kind: type[T], raw: Mapping[str, Any], where: str = "") -> T:
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in raw:
         if key not in fields:
-            raise TgoError(_unknown_key(f"{where}{key}", str(key), list(fields)))
+            raise TgoError(unknown_key(f"{where}{key}", str(key), list(fields)))
     values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in raw.items()}
     for name, spec in fields.items():
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
@@ -47,7 +47,8 @@ def parse(kind: type[T], raw: Mapping[str, Any], where: str = "") -> T:
         raise TgoError(f"{where}{error}") from None
 
 
-def _unknown_key(full: str, key: str, allowed: list[str]) -> str:
+def unknown_key(full: str, key: str, allowed: list[str]) -> str:
+    """What to say of a key that there is not, with its place in full."""
     close = difflib.get_close_matches(key, allowed, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{full} is not a known key.{hint} Allowed here: {', '.join(allowed)}."

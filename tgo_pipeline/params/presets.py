@@ -82,7 +82,7 @@ def _lent(name: str, lender: str | None, entries: Mapping[str, _Entry]) -> Prese
 
 
 def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The parameters of a `params.yaml` with the preset's values wherever `fine_tune` gives none.
+    """The parameters of a `params.yaml` with the preset's values wherever `fine_tune` gives none, or null.
 
     `fine_tune.preset`: `auto` is "<objective>/<model>" if there is one for a known model, else none. A name sets the
     objective too, if none is given. Raises `TgoError` for an unknown name and for one of another objective.
@@ -90,6 +90,7 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     tuning = raw.get("fine_tune")
     if not isinstance(tuning, Mapping):
         return raw
+    raw = {**raw, "fine_tune": _given(tuning)}
     name = chosen(tuning, raw.get("model", "demo"))
     if name is None:
         return raw
@@ -100,7 +101,15 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
             f"fine_tune.preset is {name}, but fine_tune.objective is {given}: name a preset of {given} "
             "(see `tgo presets`), or set the objective to match."
         )
-    return {**raw, "fine_tune": _merge({"objective": objective, **_values(name)}, tuning)}
+    return {**raw, "fine_tune": _merge({"objective": objective, **_values(name)}, raw["fine_tune"])}
+
+
+def _given(tuning: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A section without keys that are null where null is no value: they stand there to be found by `dvc exp run -S`."""
+    from tgo_pipeline.params.fine_tune import FineTuneParams
+
+    nullable = {each.name for each in dataclasses.fields(FineTuneParams) if each.default is None}
+    return {key: value for key, value in tuning.items() if value is not None or key in nullable}
 
 
 def _values(name: str) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ from tgo_pipeline.storage.writing import atomic
 if TYPE_CHECKING:
     from rich.table import Table
 
+DEMO = "demo"
+"""The recipe of the small world, which needs nothing but the package."""
 PLACEHOLDER = "COMMIT"
 """What a recipe has where a revision is to be pinned."""
 
@@ -37,9 +39,12 @@ class Recipe:
         return _first_sentence(" ".join(lines))
 
     @property
-    def is_rated(self) -> bool:
-        """Whether people rate its samples before they are scored."""
-        return "feedback" in yaml_text.loads(self.text)["score"]
+    def steps(self) -> str:
+        """The commands that lead to a tuned model; people may rate the samples before they are scored."""
+        content = yaml_text.loads(self.text)
+        drawn = content["generate"].get("source", "model") == "model"
+        rated = "tgo run ..generate, tgo rate, " if drawn and content["score"].get("feedback") else ""
+        return f"tgo doctor, tgo plan, {rated}tgo run all"
 
     def to_fill(self) -> list[tuple[int, str]]:
         """Number (from 1) and text of every line that has a revision to be filled in."""

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,17 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`."""
+    """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`.
+
+    What comes within a second is the first one again: the terminal sends it to a stage and to the command that runs several
+    stages, which sends it on.
+    """
+
+    SAME_S = 1.0
 
     def __init__(self) -> None:
         self._requested = False
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     @property
@@ -126,8 +134,10 @@ class Stop:
 
     def _handle(self, number: int, _frame: object) -> None:
         if self.requested:
+            if time.monotonic() - self._since < self.SAME_S:
+                return
             raise KeyboardInterrupt
-        self._requested = True
+        self._requested, self._since = True, time.monotonic()
         log.warning("%s: finishing the work in hand; once more to end at once", signal.Signals(number).name)
 
     def check(self) -> None:

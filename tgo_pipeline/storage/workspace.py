@@ -57,6 +57,8 @@ class Workspace:
     runs = _At("runs")
     share = _At("share")
     report = _At("report.html")
+    python = _At(".dvc/tmp/python")
+    overrides = _At("data/.overrides.json")
 
     @property
     def samples(self) -> Path:
