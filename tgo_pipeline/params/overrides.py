@@ -1,7 +1,7 @@
 """Values from the command line instead of those of `params.yaml`: `--set fine_tune.learning_rate=1e-5`.
 
-A result of a stage is that of the parameters it ran with, so that the next stage without them finds it stale. What a stage
-ran with is noted, to be said then.
+A result of a stage is that of the parameters it ran with: the next stage without them finds it stale. What a stage ran
+with is noted, to be said then.
 """
 
 from __future__ import annotations

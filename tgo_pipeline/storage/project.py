@@ -1,6 +1,6 @@
 """The files that make a folder a project: parameters, the pipeline in dvc.yaml, DVC's settings and plot templates.
 
-Those of DVC are this repository's own (`project_files` links to them), so that an installed package brings the same ones.
+Those of DVC are this repository's own (`project_files` links to them): an installed package brings the same ones.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ NO_SCM = "    no_scm = true\n"
 def make_project(folder: Path, params: str) -> list[Path]:
     """Write a project with these parameters into a folder, which may hold other files; the files that were written.
 
-    Without git on this machine the project does without it. Raises `TgoError`, before anything is written, if one of its
-    files is there with another content, or if the folder is inside of another project.
+    Without git on this machine the project does without it. Raises `TgoError`, before anything is written, if one of
+    its files is there with another content, or if the folder is inside of another project.
     """
     contents = {target: _content(name) for name, target in FILES.items()}
     contents |= {HERE.params: params.encode(), Path(README): _content(README)}

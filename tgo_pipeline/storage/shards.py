@@ -106,8 +106,8 @@ class Interrupted(Exception):
 class Stop:
     """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`.
 
-    What comes within a second is the first one again: the terminal sends it to a stage and to the command that runs several
-    stages, which sends it on.
+    What comes within a second is the first one again: the terminal sends it to a stage and to the command that runs
+    several stages, which sends it on.
     """
 
     SAME_S = 1.0
