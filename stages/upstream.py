@@ -16,6 +16,8 @@ from tgo_pipeline.params.overrides import noted
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tgo_pipeline.storage.shards import Status
 
 log = logging.getLogger("tgo")
@@ -69,3 +71,29 @@ def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | N
     given = " ".join(f"--set {each}" for each in noted(stage, workspace))
     made = f"; they were made with {given}" if given else ""
     return f"the results of {stage} are not those of the parameters and inputs of now ({now}; {what}{made})"
+
+
+def is_current(stage: str, params: Params) -> bool:
+    """Whether the results of a stage are all there, and those of the parameters and inputs of now."""
+    from tgo_pipeline.plugins.folder import looking
+
+    try:
+        with looking():
+            now, _ = importlib.import_module(f"stages.{stage}").shards(params)
+    except TgoError:  # the stage itself says what is missing
+        return False
+    return (
+        bool(now.done)
+        and not now.to_do
+        and not is_outdated(now)
+        and all(path.exists() for path in _outputs(stage))
+    )
+
+
+def _outputs(stage: str) -> list[Path]:
+    """What the pipeline says that a stage writes: metrics, too, come after its last shard."""
+    from tgo_pipeline.storage.project import pipeline
+
+    entry = pipeline()["stages"][stage]
+    listed = [*entry.get("outs", ()), *entry.get("metrics", ()), *entry.get("plots", ())]
+    return [HERE.root / (each if isinstance(each, str) else next(iter(each))) for each in listed]

@@ -26,6 +26,7 @@ def test_values_have_the_types_of_the_schema():
             "target={reward: clip}",
             "runtime.trackers=[wandb]",
             "generate.guidance.positive=models/p",
+            "generate.guidance.kind=pgd",
             "evaluate.models.x=models/x",
         ],
     )
