@@ -48,10 +48,11 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 
 
 def _is_of_an_earlier_pipeline(workspace: Workspace) -> bool:
-    """Whether DVC has run stages here by other commands than it runs now."""
+    """Whether DVC has run stages here without this one, or by other commands than it runs now."""
     now = read_yaml(workspace.pipeline).get("stages") or {}
     known = read_yaml(workspace.lock).get("stages") or {}
-    return any(stage in now and entry.get("cmd") != now[stage].get("cmd") for stage, entry in known.items())
+    changed = (stage in now and entry.get("cmd") != now[stage].get("cmd") for stage, entry in known.items())
+    return bool(known) and ("inputs" not in known or any(changed))
 
 
 def _require_sections(workspace: Workspace) -> None:
