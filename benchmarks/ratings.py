@@ -3,7 +3,7 @@
     python -m benchmarks.ratings               # three seeds; replaces its section of RESULTS.md
     python -m benchmarks.ratings --seeds 0 --work /tmp/r
 
-Each seed is a project as a user makes it: `tgo recipe use ratings`, git, `dvc repro generate`, `tgo rate` answered
+Each seed is a project as a user makes it: `tgo init --recipe ratings`, `dvc repro generate`, `tgo rate` answered
 through the page's own requests, `dvc repro`. The people see the image that the page shows and its prompt. They know how
 the image ranks for the analytic oracle, are more or less kind, and make mistakes: no score of it reaches the pipeline.
 """
@@ -70,15 +70,14 @@ def tgo(*words: str) -> tuple[str, ...]:
 def make_project(folder: Path, seed: int, overrides: dict[str, Any] | None = None) -> None:
     """A project of the recipe with this seed."""
     folder.mkdir(parents=True)
-    call(folder, *tgo("recipe", "use", "ratings"))
+    call(folder, *tgo("init", "--recipe", "ratings"))
     params = folder / HERE.params
     content = yaml.safe_load(params.read_text()) | {"seed": seed}
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
         content[section][name] = value
     params.write_text(yaml.safe_dump(content, sort_keys=False))
-    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "project")):
-        call(folder, "git", *words)
+    call(folder, "git", "commit", "-q", "-a", "-m", "project")
 
 
 def rate(folder: Path, seed: int, count: int = RATINGS, raters: int = RATERS) -> float:

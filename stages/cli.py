@@ -13,7 +13,6 @@ from stages.commands import (
     doctor,
     evaluation,
     exchange,
-    init,
     plan,
     presets,
     rate,
@@ -30,7 +29,7 @@ from tgo_pipeline import __version__
 from tgo_pipeline.rendering.terminal import prepare_streams, safe
 
 COMMANDS = (
-    init.init,
+    recipe.init,
     share.card,
     share.push,
     plan.plan,

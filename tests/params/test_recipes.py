@@ -146,7 +146,9 @@ def test_a_recipe_that_people_rate_says_so(
     assert tgo("recipe", "use", "ratings", monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert "COMMIT" not in said
-    assert said.endswith("Then: tgo doctor, tgo plan, tgo run ..generate, tgo rate, tgo run all. `tgo init` writes a whole project.\n")
+    assert said.endswith(
+        "Then: tgo doctor, tgo plan, tgo run ..generate, tgo rate, tgo run all. `tgo init` writes a whole project.\n"
+    )
 
 
 @pytest.mark.parametrize(
