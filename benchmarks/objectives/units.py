@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import Params, parse
+from tgo_pipeline.params import Params, parse, presets
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.paths import file_name
 
@@ -131,6 +131,7 @@ class Study:
             with atomic(kept) as temporary:
                 temporary.write_text(yaml.safe_dump(raw, sort_keys=False))
         raw = yaml.safe_load(kept.read_text())
+        raw["fine_tune"] = presets.given(raw["fine_tune"])
         return cls(raw, work, {TEST: raw["prompts"]["test"], VALIDATION: {VALIDATION: "demo:validation"}})
 
     def params(self, unit: Unit) -> Params:

@@ -13,10 +13,11 @@ from benchmarks.results import replace_section
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.scores import pairs_from_samples
-from tgo_pipeline.params import EvaluateParams, Params, parse
+from tgo_pipeline.params import EvaluateParams, Params, parse, presets
 from tgo_pipeline.rendering.table import decimals, measured
 
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
+RAW["fine_tune"] = presets.given(RAW["fine_tune"])
 PARAMS = EvaluateParams(bootstrap=300)
 
 

@@ -17,10 +17,13 @@ from stages.cli import main
 
 ROOT = Path(__file__).parents[2]
 PARAMS: dict[str, Any] = {
+    "seed": 0,
     "model": "demo",
+    "revision": None,
     "prompts": {"train": "demo:train", "test": {"plain": "demo:plain"}},
     "score": {"rewards": {"pickscore": "demo"}},
     "target": {"reward": "pickscore"},
+    **{name: {} for name in ("generate", "threshold", "label", "fine_tune", "evaluate", "report")},
     "runtime": {"device": "cpu"},
 }
 

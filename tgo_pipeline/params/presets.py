@@ -90,21 +90,21 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     tuning = raw.get("fine_tune")
     if not isinstance(tuning, Mapping):
         return raw
-    raw = {**raw, "fine_tune": _given(tuning)}
+    raw = {**raw, "fine_tune": given(tuning)}
     name = chosen(tuning, raw.get("model", "demo"))
     if name is None:
         return raw
     objective = name.split("/")[0]
-    given = tuning.get("objective", objective)
-    if given != objective:
+    wanted = tuning.get("objective", objective)
+    if wanted != objective:
         raise TgoError(
-            f"fine_tune.preset is {name}, but fine_tune.objective is {given}: name a preset of {given} "
+            f"fine_tune.preset is {name}, but fine_tune.objective is {wanted}: name a preset of {given} "
             "(see `tgo presets`), or set the objective to match."
         )
     return {**raw, "fine_tune": _merge({"objective": objective, **_values(name)}, raw["fine_tune"])}
 
 
-def _given(tuning: Mapping[str, Any]) -> Mapping[str, Any]:
+def given(tuning: Mapping[str, Any]) -> Mapping[str, Any]:
     """A section without keys that are null where null is no value: they stand there to be found by `dvc exp run -S`."""
     from tgo_pipeline.params.fine_tune import FineTuneParams
 
