@@ -30,7 +30,16 @@ def score(
         "module:function. SOURCE is a folder, the official file, org/name@revision on the hub, or demo (tiny weights "
         "to try it); without one the official files are downloaded.",
     ),
-    out: Path = typer.Option(Path("scores.parquet"), metavar="FILE", help="The Parquet file to write."),
+    out: Path = typer.Option(
+        Path("scores.parquet"),
+        metavar="FILE",
+        help="The file to write: .parquet, or .csv or .jsonl, which has its .parquet beside it.",
+    ),
+    report: Path = typer.Option(
+        None,
+        metavar="FILE.html",
+        help="A page to write too: every image with its scores, best, worst, disagreement.",
+    ),
     prompts: Path = typer.Option(
         None,
         metavar="FILE",
@@ -76,6 +85,7 @@ def score(
         max_image_megapixels=max_image_megapixels,
         image_memory_gb=image_memory_gb,
         overwrite=overwrite,
+        report=report,
     )
     raise typer.Exit(_score(call))
 
@@ -84,13 +94,18 @@ def _score(call: Call) -> int:
     """Score, show the summary and return the exit code."""
     from tgo_pipeline.executors.progress import configure_logging
     from tgo_pipeline.rendering.terminal import show
-    from tgo_pipeline.scoring.command import run, summary
+    from tgo_pipeline.scoring.command import export, run, summary
 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     configure_logging()
     outcome = run.score(call)
-    scores = summary.summarise(call.out)
+    export.export(call)
+    scores = summary.summarise(call.table, call.out)
     show(summary.show(scores, outcome), summary.WIDE)
+    if call.report is not None:
+        from tgo_pipeline.report.scored import build
+
+        build(call)
     return UNSCORED if scores.failed else 0
 
 

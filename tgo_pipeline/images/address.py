@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tgo_pipeline.datasets import is_dataset, known, open_dataset
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import FORM
 from tgo_pipeline.images.base import FILE_NAME, METADATA, ImageSource, printable
 from tgo_pipeline.images.columns import Columns
@@ -17,10 +18,12 @@ from tgo_pipeline.images.dataset import DatasetImages
 from tgo_pipeline.images.files import (
     EXTENSIONS,
     folder_images,
+    is_url_list,
     kind,
     metadata_of,
     named_images,
     table_of_paths,
+    url_list,
     walk,
 )
 from tgo_pipeline.images.hub import HubImages
@@ -55,13 +58,13 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
 def _forms() -> str:
     """What an address may be, for messages."""
     return (
-        'an image file, a folder, a pattern ("images/*.png"), a csv, jsonl or Parquet table, '
-        f"{FORM}, or a public data set {known()}"
+        'an image file, a folder, a pattern ("images/*.png"), a csv, jsonl or Parquet table, a .txt of http(s) '
+        f"addresses, {FORM}, or a public data set {known()}"
     )
 
 
 def _is_remote(text: str) -> bool:
-    return is_hub_rows(text) or is_dataset(text)
+    return is_url(text) or is_hub_rows(text) or is_dataset(text)
 
 
 def _expand(text: str) -> list[str]:
@@ -96,7 +99,11 @@ def _expand(text: str) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    return not (_is_remote(path) or os.path.isdir(path) or kind(path) in (*TABLES, PARQUET))
+    if is_url(path):
+        return True
+    return not (
+        _is_remote(path) or os.path.isdir(path) or kind(path) in (*TABLES, PARQUET) or is_url_list(path)
+    )
 
 
 def _describes(path: str, folders_of_images: Collection[str]) -> bool:
@@ -118,6 +125,8 @@ def _open(path: str, columns: Columns, skip: Collection[str]) -> Iterator[ImageS
         yield from _open_folder(path, columns, skip)
     elif kind(path) == PARQUET:
         yield ParquetFile(path, columns)
+    elif is_url_list(path):
+        yield url_list(path)
     else:
         yield table_of_paths(path, columns)
 

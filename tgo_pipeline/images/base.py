@@ -6,12 +6,13 @@ import itertools
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.formats.remote import Remote, is_url
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -22,8 +23,8 @@ GAP = 256
 """So many unwanted rows are read past before a sequence is opened again behind them."""
 
 
-Content = Path | StoredValue | bytes | None
-"""An image, or where it lies: a file, or a place in a table; None where it is missing."""
+Content = Path | StoredValue | Remote | bytes | None
+"""An image, or where it lies: a file, a place in a table, an address on the web; None where it is missing."""
 
 
 class Row(NamedTuple):
@@ -128,6 +129,28 @@ class Cursor:
                 self._position = position
         if self._position != position:
             self._rows, self._position = self._open_at(position), position
+
+
+def located(path: str) -> Path | Remote:
+    """Where an image lies: in a file, or on the web."""
+    return Remote(path) if is_url(path) else Path(path)
+
+
+def picked(sources: Iterable[ImageSource], wanted: Collection[int]) -> Iterator[tuple[int, Row]]:
+    """Some rows by their number over all sources, in order; of a stream everything before them is read too."""
+    first, last = 0, max(wanted, default=-1)
+    for source in sources:
+        count, seen = source.count, 0
+        if count is None:
+            for seen, row in enumerate(source.rows(0, last - first + 1), start=1):
+                if first + seen - 1 in wanted:
+                    yield first + seen - 1, row
+        else:
+            for number in sorted(number for number in wanted if first <= number < first + count):
+                yield from ((number, row) for row in source.rows(number - first, number - first + 1))
+        first += seen if count is None else count
+        if first > last:
+            return
 
 
 def printable(path: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import spelling
+from tgo_pipeline.formats.files import open_regular
+from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.formats.spelling import on_disk, slashes
 from tgo_pipeline.images.base import (
     FILE_NAME,
@@ -24,6 +26,7 @@ from tgo_pipeline.images.base import (
     Row,
     date,
     file_states,
+    located,
     printable,
 )
 from tgo_pipeline.images.columns import Columns
@@ -41,6 +44,8 @@ CAPTION_CHARACTERS = 1_000_000
 """A longer text beside an image is not its caption."""
 KINDS = 5
 """Extensions that the log names of what is left out."""
+PROBED_BYTES = 4096
+"""Where the first line of a list of addresses begins at the latest."""
 PROBED = 100
 """How many files of a table are looked for before it is said that none is there."""
 
@@ -74,11 +79,11 @@ class ListedImages(ImageSource):
     def rows(self, start: int, stop: int) -> Iterator[Row]:
         for place in range(start, min(stop, len(self._paths))):
             path, name = self._paths[place], printable(self._names[place])
-            image = printable(os.path.normpath(path or name))
+            image = printable(path if path and is_url(path) else os.path.normpath(path or name))
             yield Row(
                 place,
                 image,
-                Path(path) if path else None,
+                located(path) if path else None,
                 self._prompts[place] if self._prompts else None,
                 (name,),
                 uid=name if self._unique else image,
@@ -160,7 +165,7 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
     if columns.importing:
         for name in names:
             require_inside(path, name)
-    paths = [on_disk(folder, name) if name else None for name in names]
+    paths = [name if not name or is_url(name) else on_disk(folder, name) for name in names]
     require_some(path, image, names[:PROBED])
     captions = _captions(paths) if prompt is None and columns.prompts else None
     return ListedImages(
@@ -172,8 +177,33 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
     )
 
 
+def is_url_list(path: str) -> bool:
+    """Whether a text file begins with an address of the web."""
+    if kind(path) != CAPTION or not os.path.isfile(path):
+        return False
+    with open_regular(path) as stream:
+        return is_url(stream.read(PROBED_BYTES).decode("utf-8-sig", "replace").lstrip())
+
+
+def url_list(path: str) -> ListedImages:
+    """The images of a text file with an address of the web in each line. Raises `TgoError` for any other line."""
+    urls: list[str] = []
+    with text.opened(Folder(Path(path).parent), Path(path).name) as stream:
+        for number, line in enumerate(text.lines(stream, printable(path)), start=1):
+            url = line.strip()
+            if url and not is_url(url):
+                raise TgoError(
+                    f"{printable(path)}, line {number}: {url[:80]!r} is no http(s) address: a list of addresses has "
+                    "one in each line. For files write a csv with file_name."
+                )
+            urls += [url] if url else []
+    return ListedImages(urls, urls)
+
+
 def require_inside(table: str, name: str | None) -> None:
-    """Raise `TgoError` unless a name is that of a file inside the folder of the table that names it."""
+    """Raise `TgoError` unless a name is that of a file inside the folder of the table that names it, or on the web."""
+    if name and is_url(name):
+        return
     if not name or os.path.isabs(name) or ".." in PurePath(slashes(name)).parts:
         folder = os.path.dirname(os.path.abspath(table))
         raise TgoError(f"{printable(table)}: {name!r} is not a file inside {printable(folder)}.")
@@ -182,7 +212,7 @@ def require_inside(table: str, name: str | None) -> None:
 def require_some(table: str, column: str, names: Sequence[str | None]) -> None:
     """Raise `TgoError` if a table names files, and none of them is there."""
     folder = os.path.dirname(table)
-    looked = [on_disk(folder, name) for name in names if name]
+    looked = [on_disk(folder, name) for name in names if name and not is_url(name)]
     if looked and not any(map(os.path.lexists, looked)):
         raise TgoError(
             f"{printable(table)}: none of its files is there (looked for {printable(looked[0])} and others): {column} "

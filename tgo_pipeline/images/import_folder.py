@@ -14,6 +14,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.formats.remote import Remote
 from tgo_pipeline.images.base import ImageSource, Row, listing, printable, states
 from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
@@ -194,6 +195,12 @@ def _image(item: Item) -> tuple[bytes | None, str | None]:
         )
     if isinstance(row.content, StoredValue):
         return row.content.read(), row.path
+    if isinstance(row.content, Remote):
+        try:
+            return row.content.read(), row.content.url
+        except OSError as error:
+            log.warning("%s: %s", row.content.url, error.strerror)
+            return None, None
     if not isinstance(row.content, Path):
         return row.content, row.path
     try:

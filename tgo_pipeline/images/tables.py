@@ -14,6 +14,7 @@ from tgo_pipeline.formats.files import require_regular
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.formats.parquet_files import explained
 from tgo_pipeline.formats.parquet_values import StoredValue, locate
+from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.formats.spelling import on_disk
 from tgo_pipeline.images.base import (
     FILE_NAME,
@@ -24,6 +25,7 @@ from tgo_pipeline.images.base import (
     Row,
     date,
     file_states,
+    located,
     printable,
 )
 from tgo_pipeline.images.columns import IMAGE_OPTION, PROMPT_OPTION, Columns
@@ -150,7 +152,7 @@ class ImageTable(ImageSource):
         if self._importing and (self._of_paths or (data is None and path)):
             self._require_image(path)
         if data is None and path:
-            return path, Path(on_disk(Path(self._path).parent, path))
+            return path, located(path if is_url(path) else on_disk(Path(self._path).parent, path))
         return path, data
 
     def _require_image(self, path: str | None) -> None:

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tgo_pipeline.rendering import text
 from tgo_pipeline.report import sections
 from tgo_pipeline.report.adequacy import adequacy
 from tgo_pipeline.report.examples import examples
-from tgo_pipeline.report.gallery.gallery import prepare
+from tgo_pipeline.report.gallery.gallery import Exhibition, prepare
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.run import describe
 from tgo_pipeline.report.thumbnails import BUDGET_BYTES, Album
@@ -53,24 +54,42 @@ def render(params: Params, workspace: Workspace) -> str:
 
     Raises `TgoError` if not even the rest fits.
     """
-    limit = int(params.report.max_mb * 1e6)
-    fixed = {"style": style(), "runtime": vega_runtime(), "script": script()}
-    spare = limit - sum(len(part.encode()) for part in fixed.values())
-    images = 3 * params.report.examples + 2 * params.report.pairs
-    context = _sections(params, workspace, Album(max(0, min(BUDGET_BYTES, spare // 2)), images))
-    context |= fixed | {"policy": content_policy(fixed["runtime"], fixed["script"])}
-    template = _environment().get_template("report.html.j2")
-    exhibition = prepare(params, workspace)
+    report = params.report
+    album = album_of(report.max_mb, 3 * report.examples + 2 * report.pairs)
+    context = _sections(params, workspace, album) | {"max_mb": report.max_mb}
+    advice = "report.max_mb is {mb:g}, but {what}: give more, or lower report.examples and report.pairs."
+    return filled("report.html.j2", context, prepare(params, workspace), report.max_mb, advice)
+
+
+def album_of(max_mb: float, images: int) -> Album:
+    """Room for the images in the text of a page, of which so many are expected."""
+    spare = int(max_mb * 1e6) - sum(len(part.encode()) for part in _fixed().values())
+    return Album(max(0, min(BUDGET_BYTES, spare // 2)), max(1, images))
+
+
+def _fixed() -> dict[str, str]:
+    """What every page has."""
+    return {"style": style(), "runtime": vega_runtime(), "script": script()}
+
+
+def filled(
+    template: str, context: Mapping[str, Any], exhibition: Exhibition | None, max_mb: float, advice: str
+) -> str:
+    """A page of at most `max_mb` megabytes of UTF-8, of which the gallery takes what the rest leaves.
+
+    Raises `TgoError`, with the `advice`, if not even the rest fits.
+    """
+    limit, fixed = int(max_mb * 1e6), _fixed()
+    whole = {**context, **fixed, "policy": content_policy(fixed["runtime"], fixed["script"])}
+    found = _environment().get_template(template)
 
     def page(budget: int) -> str:
-        return template.render(**context, gallery=exhibition and exhibition.hang(budget)).lstrip()
+        return found.render(**whole, gallery=exhibition and exhibition.hang(budget)).lstrip()
 
     without = len(page(0).encode())
     if without > limit:
-        raise TgoError(
-            f"report.max_mb is {params.report.max_mb:g}, but the page takes {text.size(without)} before a single "
-            "sample is in its gallery: give more, or lower report.examples and report.pairs."
-        )
+        what = f"the page takes {text.size(without)} before a single sample is in its gallery"
+        raise TgoError(advice.format(mb=max_mb, what=what))
     return page(limit - without - RESERVE_BYTES)
 
 

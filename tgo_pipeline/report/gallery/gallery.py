@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SMALLEST_ENTRY = 300
 """Bytes that no sample with its image stays under: what cannot fit is not decoded in the first place."""
 GONE = "its generation is missing"
+Stream = Callable[[Sequence[int], Sequence[str]], Iterator[tuple[int, dict[str, Any]]]]
+"""Reads columns of some rows of the candidates, each with its row, in any order."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,15 @@ class Exhibition:
     """Everything a gallery could show; `hang` makes the images of what fits into a number of bytes."""
 
     def __init__(
-        self, params: Params, found: Candidates, units: Sequence[Sequence[int]], workspace: Workspace
+        self,
+        found: Candidates,
+        units: Sequence[Sequence[int]],
+        stream: Stream,
+        target: str = "",
+        side: int | None = None,
     ) -> None:
-        self._found, self._target, self._side = found, params.target.reward, params.report.thumbnail
-        self._folders = {"": workspace.generations, **model_folders(params, workspace)}
+        """`stream` reads columns of rows of the candidates: `prompt`, `seed`, and `image` as bytes."""
+        self._found, self._target, self._side, self._stream = found, target, side, stream
         self._units = [list(unit) for unit in units]
         self._entries = self._texts([row for unit in self._units for row in unit])
 
@@ -101,16 +108,6 @@ class Exhibition:
             entries[row] = replace(entries[row], picture=picture)
         return entries
 
-    def _stream(self, rows: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Some columns of what was generated, with the row of each sample; a model after the other."""
-        places: dict[str, dict[str, int]] = {}
-        named = self._found.frame[rows].select("model", "sample_id").iter_rows()
-        for row, (model, sample_id) in zip(rows, named, strict=True):
-            places.setdefault(model, {})[sample_id] = row
-        for model, wanted in places.items():
-            for found in stream_images(self._folders[model], wanted, columns):
-                yield wanted[found["sample_id"]], found
-
     def _gallery(self, shown: Sequence[GallerySample], whole: bool) -> Gallery:
         sources = [entry.picture.source for entry in shown if entry.picture.source]
         limit = "max_mb" if not whole else "gallery" if len(shown) < self._found.total else None
@@ -136,13 +133,31 @@ def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
     found = candidates(params, workspace)
     if found is None or not found.rewards:
         return None
+    folders = {"": workspace.generations, **model_folders(params, workspace)}
+
+    def stream(rows: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Some columns of what was generated, a model after the other."""
+        places: dict[str, dict[str, int]] = {}
+        named = found.frame[rows].select("model", "sample_id").iter_rows()
+        for row, (model, sample_id) in zip(rows, named, strict=True):
+            places.setdefault(model, {})[sample_id] = row
+        for model, wanted in places.items():
+            for record in stream_images(folders[model], wanted, columns):
+                yield wanted[record["sample_id"]], record
+
+    units = first_units(found, report.gallery)
+    return Exhibition(found, units, stream, params.target.reward, report.thumbnail)
+
+
+def first_units(found: Candidates, most: int) -> list[list[int]]:
+    """The units of candidates that are most worth showing, of `most` samples together."""
     units, taken = [], 0
     for unit in ranked_units(found.frame, found.rewards[0]):
-        if taken + len(unit) > report.gallery:
+        if taken + len(unit) > most:
             break
         units.append(unit)
         taken += len(unit)
-    return Exhibition(params, found, units, workspace)
+    return units
 
 
 def _while_they_fit(sizes: Iterable[int], budget: int) -> int:

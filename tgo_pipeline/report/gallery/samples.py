@@ -56,7 +56,7 @@ def candidates(params: Params, workspace: Workspace) -> Candidates | None:
     order = [target, *params.score.columns, *params.evaluate.rewards]
     rewards = [name for name in dict.fromkeys(order) if name in frame.columns]
     members = [name for name in rewards if name != target or target in params.score.columns]
-    frame = frame.with_columns(_disagreement(members))
+    frame = frame.with_columns(disagreement(members))
     return Candidates(frame, rewards, sum(total for _, total in found))
 
 
@@ -164,7 +164,7 @@ def _with_target(
     return combined.with_columns(pl.col(target).fill_nan(None))
 
 
-def _disagreement(rewards: Sequence[str]) -> pl.Expr:
+def disagreement(rewards: Sequence[str]) -> pl.Expr:
     """How far the rewards' percentile ranks (0 to 1, among training and among test samples) lie apart."""
     import polars as pl
 

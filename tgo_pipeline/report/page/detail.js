@@ -96,7 +96,7 @@ class Detail {
   facts(row) {
     const { samples } = this.gallery;
     const known = [
-      ["set", samples.splitOf(row)],
+      ["set", samples.splitOf(row) || null],
       ["model", samples.modelOf(row) || null],
       ["label", labelOf(samples, row)],
       ["weight", samples.weight[row] === null ? null : fixed(samples.weight[row], 3)],

@@ -43,6 +43,7 @@ class Gallery {
     fill("split", samples.splits.map((name) => [name, name === samples.training ? "training" : "test: " + name]));
     fill("model", samples.models.filter(Boolean).map((name) => [name, name]));
     const offered = {
+      split: samples.splits.length > 1,
       model: samples.models.some(Boolean),
       label: samples.label.some((label) => label !== null),
       error: samples.errors.length > 0,
@@ -51,7 +52,7 @@ class Gallery {
       apart: samples.disagreement.some((value) => value !== null),
     };
     const needs = { loss: "gain", together: "apart" };
-    for (const name of ["model", "label", "error"]) controls.elements[name].closest("label").hidden = !offered[name];
+    for (const name of ["split", "model", "label", "error"]) controls.elements[name].closest("label").hidden = !offered[name];
     for (const choice of [...controls.elements.sort.options]) {
       if (offered[needs[choice.value] ?? choice.value] === false) choice.remove();
     }
@@ -150,7 +151,7 @@ class Gallery {
     const gain = order === "gain" || order === "loss" ? samples.gainOf(row, reward) : null;
     const model = samples.modelOf(row);
     return [
-      make("span", {}, samples.splitOf(row) + (model ? ", " + model : "")),
+      make("span", {}, isolated([samples.splitOf(row), model].filter(Boolean).join(", ") || samples.id[row])),
       labelOf(samples, row),
       make("span", {}, isolated(name), " ", make("b", {}, fixed(samples.scoreOf(row, reward), decimals))),
       gain === null ? null : make("span", {}, "against base ", make("b", {}, signed(gain, decimals))),

@@ -15,19 +15,22 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.formats.remote import Remote
 from tgo_pipeline.rewards.engine.decode import UnreadableImage, decoded, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    ImageInput = Image.Image | str | os.PathLike[str] | StoredValue | bytes | np.ndarray | Tensor | None
+    Stored = str | os.PathLike[str] | StoredValue | Remote | bytes | None
+    ImageInput = Image.Image | Stored | np.ndarray | Tensor
 else:
     ImageInput = Any
+_ADDRESSES = (str, os.PathLike, StoredValue, Remote)
 
 
 def check_input(image: ImageInput, row: int) -> None:
     """Raise `TgoError` if the `row`-th image given is of a kind that holds no image."""
-    if image is None or isinstance(image, (Image.Image, str, os.PathLike, StoredValue, bytes)):
+    if image is None or isinstance(image, (Image.Image, bytes, *_ADDRESSES)):
         return
     kind = type(image).__name__
     array = isinstance(image, np.ndarray)
@@ -55,15 +58,25 @@ def open_image(image: ImageInput) -> Image.Image:
 @contextlib.contextmanager
 def opened(image: ImageInput) -> Iterator[Image.Image]:
     """As `open_image`; until the end of the block it counts as memory in flight."""
-    if image is None or isinstance(image, bytes):
-        with decoded(image) as found:
-            yield found
-    elif isinstance(image, (str, os.PathLike, StoredValue)):
-        data = image.read() if isinstance(image, StoredValue) else read_file(image)
-        with decoded(data) as found:
+    if image is None or isinstance(image, (bytes, *_ADDRESSES)):
+        with decoded(read_content(image)) as found:
             yield found
     else:
         yield to_rgb(image if isinstance(image, Image.Image) else _from_pixels(image))
+
+
+def read_content(image: Stored) -> bytes | None:
+    """The bytes of an image from where it lies. Raises `UnreadableImage` with the reason if they cannot be had."""
+    if image is None or isinstance(image, bytes):
+        return image
+    if isinstance(image, StoredValue):
+        return image.read()
+    if isinstance(image, Remote):
+        try:
+            return image.read()
+        except OSError as error:
+            raise UnreadableImage(f"it cannot be fetched ({error.strerror})") from error
+    return read_file(image)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.formats.remote import Remote
 from tgo_pipeline.images.base import Content, date
 from tgo_pipeline.storage.fingerprints import fingerprint
 
@@ -30,13 +31,15 @@ def row_key(image: Content, prompt: str | None) -> int:
     """What a row's scores depend on besides the reward, in 64 bits: its image and its prompt.
 
     An image in a table counts by its bytes, so that it may move to another row; a file counts by its path, size and
-    time of change, so that it need not be read. Ask before the file is read: if it changes meanwhile, the next call
-    sees that it did.
+    time of change, so that it need not be read, and one on the web by its address. Ask before the file is read: if it
+    changes meanwhile, the next call sees that it did.
     """
     return int(fingerprint(image=_state(image), prompt=prompt), 16)
 
 
 def _state(image: Content) -> Any:
+    if isinstance(image, Remote):
+        return image.url
     if isinstance(image, StoredValue):
         image = image.read()
     if isinstance(image, bytes):

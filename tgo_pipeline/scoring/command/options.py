@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.files import open_regular
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
+from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import PREFIX
 from tgo_pipeline.rewards.specs import Spec, parse
+
+TEXTS = (".csv", ".jsonl")
+"""What `out` may be besides Parquet: text that is written from it."""
+KINDS = (".parquet", *TEXTS, ".pq", "")
+PAGES = (".html", ".htm")
+HEAD_BYTES = 1 << 16
+"""Where the first line of a text of scores ends at the latest."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,25 @@ class Call:
     max_image_megapixels: float = MEGAPIXELS
     image_memory_gb: float = MEMORY_GB
     overwrite: bool = False
+    report: Path | None = None
+
+    @property
+    def table(self) -> Path:
+        """The Parquet file of the scores: `out`, or what lies beside it under the same name where `out` is text."""
+        return self.out.with_suffix(".parquet") if self.out.suffix.lower() in TEXTS else self.out
+
+    @property
+    def written(self) -> list[Path]:
+        """Every file that the call writes."""
+        return list(dict.fromkeys([self.table, self.out, *([self.report] if self.report else [])]))
 
     def inputs(self) -> dict[str, Any]:
         """What is scored, under the names of the options; calls that share an output must agree in it."""
-        named = [path if path.startswith(PREFIX) else os.path.normpath(path) for path in self.paths]
+        named = [
+            path if path.startswith(PREFIX) or is_url(path) else os.path.normpath(path) for path in self.paths
+        ]
         return {
-            "PATH": [path for path in named if path != os.path.normpath(self.out)],
+            "PATH": [path for path in named if path not in map(os.path.normpath, self.written)],
             "--prompts": os.path.normpath(self.prompts) if self.prompts else None,
             "--prompt": self.prompt,
             "--image-column": self.image_column,
@@ -58,17 +83,43 @@ class Call:
         return specs
 
     def check_out(self) -> None:
-        """Raise `TgoError` unless a file can be written at `out`."""
-        folder = self.out.parent
-        if self.out.is_dir():
-            example = self.out / "scores.parquet"
-            raise TgoError(f"--out {self.out} is a folder: name a file in it, such as {example}.")
-        if not folder.is_dir():
-            raise TgoError(f"--out {self.out}: the folder {folder} does not exist; make it first.")
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
+        """Raise `TgoError` unless files can be written at `out` and `report`, of a kind that their names say."""
+        if self.out.suffix.lower() not in KINDS:
+            raise TgoError(f"--out {self.out}: name a file that ends in {', '.join(filter(None, KINDS))}.")
+        _check_place("--out", self.out, "scores.parquet")
+        if self.out != self.table and self.out.exists() and not self.overwrite:
+            self._check_text()
+        if self.report is not None:
+            if self.report.suffix.lower() not in PAGES:
+                raise TgoError(f"--report {self.report}: name a file that ends in {' or '.join(PAGES)}.")
+            _check_place("--report", self.report, "scores.html")
+
+    def _check_text(self) -> None:
+        """Raise `TgoError` unless the text at `out` is of scores: nobody's own table is replaced."""
+        with open_regular(self.out) as stream:
+            head = stream.read(HEAD_BYTES).decode("utf-8", "replace").partition("\n")[0]
+        names: list[str] = []
+        with contextlib.suppress(ValueError, TypeError):
+            names = (
+                list(json.loads(head))
+                if self.out.suffix.lower() == ".jsonl"
+                else next(csv.reader([head]), [])
+            )
+        if not self.table.exists() or names[:2] != ["image", "prompt"] or names[-1:] != ["error"]:
             raise TgoError(
-                f"--out {self.out}: nothing can be written in {folder}: {error.strerror}."
-            ) from error
+                f"{self.out} exists and is not as `tgo score` writes it: name another --out, or replace it with "
+                "--overwrite."
+            )
+
+
+def _check_place(option: str, path: Path, example: str) -> None:
+    folder = path.parent
+    if path.is_dir():
+        raise TgoError(f"{option} {path} is a folder: name a file in it, such as {path / example}.")
+    if not folder.is_dir():
+        raise TgoError(f"{option} {path}: the folder {folder} does not exist; make it first.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TgoError(f"{option} {path}: nothing can be written in {folder}: {error.strerror}.") from error

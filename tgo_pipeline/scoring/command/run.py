@@ -58,7 +58,7 @@ class Outcome:
 
 
 def score(call: Call) -> Outcome:
-    """Write the scores of a call to `call.out`; nothing is scored again that an equal call has scored.
+    """Write the scores of a call to `call.table`; nothing is scored again that an equal call has scored.
 
     Raises `TgoError` for what cannot be scored, as far as possible before a reward is loaded, and `Interrupted` after a
     signal.
@@ -67,15 +67,24 @@ def score(call: Call) -> Outcome:
     call.check_out()
     columns = Columns(call.image_column, call.prompt_column)
     prompts = choose(call.prompts, call.prompt, columns)
-    skip = {os.path.abspath(path) for path in (call.out, parts_folder(call.out))}
-    sources = open_images(call.paths, replace(columns, prompts=isinstance(prompts, OwnPrompts)), skip)
+    sources = _opened(call, replace(columns, prompts=isinstance(prompts, OwnPrompts)))
     if isinstance(prompts, PromptLines) and any(source.count is None for source in sources):
         raise TgoError(
             f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
             "beforehand: name its column with --prompt-column, or give one --prompt."
         )
-    with explain_disk(call.out), held(call.out), Stop() as stop:
+    with explain_disk(call.table), held(call.table), Stop() as stop:
         return _Run(call, sources, prompts, stop).run()
+
+
+def open_sources(call: Call) -> list[ImageSource]:
+    """The images of a call, in the order of its rows, without their prompts."""
+    return _opened(call, Columns(call.image_column, prompts=False))
+
+
+def _opened(call: Call, columns: Columns) -> list[ImageSource]:
+    skip = {os.path.abspath(path) for path in (*call.written, parts_folder(call.table))}
+    return open_images(call.paths, columns, skip)
 
 
 class _Run:
@@ -99,7 +108,7 @@ class _Run:
             for column, spec in self._specs.items()
         }
         part_rows = max(ON_GPU if device.type == "cuda" else ON_CPU, call.batch_size or 1)
-        self.results = Results(call.out, call.inputs(), part_rows, overwrite=call.overwrite)
+        self.results = Results(call.table, call.inputs(), part_rows, overwrite=call.overwrite)
         self.results.check_columns(self.wanted)
         self.plan = CallPlan(sources, prompts, self.results, self._specs, self.wanted)
         self._outcome = Outcome()

@@ -29,6 +29,7 @@ FAILURES = 5
 NOTHING = "–"
 QUANTILES = (0.05, 0.5, 0.95)
 MANY_DECIMALS = 6
+TOYS = "(demo): tiny weights to try the command with. These are toys: their scores say nothing of an image."
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,29 @@ class Summary:
     failures: list[tuple[str, str]]
 
 
-def summarise(out: Path) -> Summary:
-    """Read what `tgo score` wrote."""
-    rewards = read_metadata(out, ("rewards",))["rewards"]
-    table = read_table(out, columns=[*rewards, "error"])
+def summarise(path: Path, out: Path) -> Summary:
+    """Read the table that `tgo score` wrote for `out`."""
+    rewards = read_metadata(path, ("rewards",))["rewards"]
+    table = read_table(path, columns=[*rewards, "error"])
     failed = np.flatnonzero(np.asarray(table["error"].is_valid()))
     first = failed[:FAILURES]
-    images = read_table(out, columns=["image"])["image"].take(first).to_pylist()
+    images = read_table(path, columns=["image"])["image"].take(first).to_pylist()
     reasons = table["error"].take(first).to_pylist()
     columns = [
         Column(name, table[name].drop_null().to_numpy(), table[name].null_count, about)
         for name, about in rewards.items()
     ]
     return Summary(out, table.num_rows, len(failed), columns, list(zip(images, reasons, strict=True)))
+
+
+def is_toy(about: Mapping[str, Any]) -> bool:
+    """Whether a column is of the small world's weights, which try out the command and judge nothing."""
+    return about.get("source") == DEMO
+
+
+def shown_name(name: str, about: Mapping[str, Any]) -> str:
+    """The name of a column for people: that of a toy says so."""
+    return f"{name} (demo)" if is_toy(about) else name
 
 
 def show(summary: Summary, outcome: Outcome) -> Group:
@@ -74,6 +85,8 @@ def show(summary: Summary, outcome: Outcome) -> Group:
 
     parts: list[RenderableType] = [_table(summary.columns)]
     parts += [Group(Text(), _histogram(column)) for column in summary.columns if len(column.scores)]
+    if any(is_toy(column.about) for column in summary.columns):
+        parts += [Text(), Text(TOYS, style="yellow")]
     if summary.failures:
         parts += [Text(), _failures(summary)]
     return Group(*parts, Text(), Text(_last_line(summary, outcome)))
@@ -99,7 +112,12 @@ def _table(columns: Sequence[Column]) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for column in columns:
         failed = f"[red]{column.failed:,}[/]" if column.failed else "0"
-        table.add_row(column.name, f"{len(column.scores):,}", failed, *_statistics(column.scores))
+        table.add_row(
+            shown_name(column.name, column.about),
+            f"{len(column.scores):,}",
+            failed,
+            *_statistics(column.scores),
+        )
     return table
 
 
@@ -127,7 +145,7 @@ def _histogram(column: Column) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    heading = Text.assemble((column.name, "bold cyan"), "  ", meaning(column.about))
+    heading = Text.assemble((shown_name(column.name, column.about), "bold cyan"), "  ", meaning(column.about))
     values = column.scores.astype(np.float64)
     low, high = (number(end, float(values.std())) for end in (values.min(), values.max()))
     if values.min() == values.max():
@@ -143,7 +161,7 @@ def _histogram(column: Column) -> Group:
 
 def meaning(about: Mapping[str, Any]) -> str:
     """The scale of a reward in words, with the range where its official weights usually score."""
-    if about["typical_range"] is None or about.get("source") == DEMO:
+    if about["typical_range"] is None or is_toy(about):
         return about["scale"]
     low, high = about["typical_range"]
     return f"{about['scale']}; usually {low:g} to {high:g}"
