@@ -14,6 +14,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
+from tgo_pipeline.formats.remote import Remote
 from tgo_pipeline.images.base import END, Row, printable
 from tgo_pipeline.images.columns import Columns
 from tgo_pipeline.prompts.normalise import normalise
@@ -67,7 +68,7 @@ def _rows(address: str, columns: Columns, limit: int | None, copies: Path) -> It
     copied = 0
     for source in images.open([address], columns):
         for row in source.rows(0, END):
-            copied += isinstance(row.content, bytes)
+            copied += isinstance(row.content, (bytes, Remote))
             if limit is None and copied > COPIED:
                 log.warning(
                     "%s: its first %d images are copied to be shown; --limit takes more",
@@ -81,6 +82,13 @@ def _rows(address: str, columns: Columns, limit: int | None, copies: Path) -> It
 def _content(row: Row, copy: Path) -> Path | StoredValue | None:
     if isinstance(row.content, bytes):
         copy.write_bytes(row.content)
+        return copy
+    if isinstance(row.content, Remote):
+        try:
+            copy.write_bytes(row.content.read())
+        except OSError as error:
+            log.warning("%s: %s", row.content.url, error.strerror)
+            return None
         return copy
     if isinstance(row.content, Path) and not row.content.is_file():
         return None

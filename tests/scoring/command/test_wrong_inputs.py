@@ -51,7 +51,7 @@ def _pictures(tmp_path: Path) -> None:
         (["pictures", "--prompts", "empty"], "empty"),
         (
             ["list.csv"],
-            "has no column 'image' or 'file_name' or 'path' or 'image_path': name the one that holds",
+            "or 'image_path' or 'image_url' or 'url': name the one that holds",
         ),
         (
             ["list.csv", "--image-column", "files"],
