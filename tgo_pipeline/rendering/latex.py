@@ -47,6 +47,7 @@ _SPECIAL = {
     "`": r"\textasciigrave{}",
     "–": r"\textendash{}",
     "…": r"\dots{}",
+    "−": "$-$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "½": r"$\frac12$",

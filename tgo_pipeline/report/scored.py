@@ -128,7 +128,7 @@ def _column(frame: pl.DataFrame, name: str, about: dict[str, Any]) -> Column:
     ends = [float(end) for end in np.quantile(values, QUANTILES)] if len(values) else [None] * len(QUANTILES)
     return Column(
         name=shown_name(name, about[name]),
-        meaning=meaning(about[name]) + (" A toy of the demo." if is_toy(about[name]) else ""),
+        meaning=meaning(about[name]) + ("; a toy of the demo" if is_toy(about[name]) else ""),
         scores=scores.to_list(),
         n=len(values),
         decimals=text.decimals(std),
