@@ -88,6 +88,8 @@ TESTS = (
     "tests/stages/test_init.py::test_a_stage_that_fails_*",
     "tests/stages/test_init.py::test_a_value_that_was_set_*",
     "tests/stages/test_init.py::test_all_stages_*",
+    "tests/stages/test_init.py::test_captions_*",
+    "tests/stages/test_init.py::test_dvc_runs_*",
     "tests/stages/test_init.py::test_what_is_missing_*",
     "tests/stages/test_plan.py::test_a_family_of_ones_own_*",
     "tests/stages/test_plan.py::test_a_plan_is_what_*",
