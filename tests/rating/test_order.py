@@ -111,9 +111,7 @@ def test_where_rewards_disagree_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["tau", "disagree"])
 def test_an_order_that_needs_scores_says_so(tmp_path: Path, kind: str) -> None:
     workspace, images = flat(tmp_path), made(6)
-    with pytest.raises(
-        TgoError, match=rf"--order {kind}: .*(does not exist: run the stage|run the score stage)"
-    ):
+    with pytest.raises(TgoError, match=rf"--order {kind}: .*(does not exist: run|run the score stage)"):
         order.urgency(kind, images, order.singles(images), TWO, workspace)
     write_scores(workspace.scores, {"clip": np.arange(6.0), "aesthetic": np.arange(6.0)}, per_prompt=3)
     fit_folder(TWO, workspace)

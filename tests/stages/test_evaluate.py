@@ -15,5 +15,5 @@ def test_without_its_inputs_it_says_what_to_run_first(
     with pytest.raises(SystemExit) as ended:
         run_stage("evaluate", ROOT / "params.yaml")
     assert ended.value.code == USER_ERROR
-    assert "data/prompts.parquet does not exist: run the stage" in capsys.readouterr().err
+    assert "data/prompts.parquet does not exist: run `tgo run prompts` first" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*"))

@@ -12,7 +12,7 @@ from tests.project import ROOT
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "data/prompts.parquet does not exist: run the stage"),
+        ([], "data/prompts.parquet does not exist: run `tgo run prompts` first"),
         (["--strengths", "1,two"], "it must be numbers with commas between them"),
         (["--strengths", "0"], "no strength to compare with 0"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from tests.project import ROOT
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.project import FILES, README, make_project
+from tgo_pipeline.storage.project import FILES, README, first_run, make_project
 
 PACKAGE = ROOT / "tgo_pipeline/storage"
 
@@ -75,3 +75,17 @@ def test_a_file_is_no_folder(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(TgoError, match="is a file: name a folder"):
         make_project(tmp_path / "file", "seed: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("data/prompts.parquet", "run `tgo run prompts` first, which writes it"),
+        ("/home/me/project/data/scores", "run `tgo run score` first, which writes it"),
+        ("data/evaluation/samples.parquet", "run `tgo run evaluate` first, which writes it"),
+        ("data/thresholds.parquet", "run `tgo run threshold` first, which writes it"),
+        ("elsewhere/scores", "run the stage that writes it first"),
+    ],
+)
+def test_the_stage_of_a_missing_result_is_named(path: str, said: str):
+    assert first_run(Path(path)) == said

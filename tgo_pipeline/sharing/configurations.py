@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import json_text
 from tgo_pipeline.sharing.facts import shards
+from tgo_pipeline.storage.project import first_run
 from tgo_pipeline.storage.shards import SHARD_NAME
 from tgo_pipeline.storage.tables import read_schema
 
@@ -71,7 +72,7 @@ def read_configuration(name: str, folder: Path) -> Configuration:
     """Read the footers of a folder's shards. Raises `TgoError` if there are none, or they do not fit together."""
     files = shards(folder)
     if not files:
-        raise TgoError(f"{folder} holds no Parquet shard: run the stage that writes it first.")
+        raise TgoError(f"{folder} holds no Parquet shard: {first_run(folder)}.")
     features: dict[str, Any] = {}
     splits: dict[str, Split] = {}
     for path in files:

@@ -63,6 +63,16 @@ def pipeline() -> dict[str, Any]:
     return yaml_text.loads(_content("pipeline.yaml").decode())
 
 
+def first_run(path: Path) -> str:
+    """What to do where a result is missing: which stage writes it, if it is a place of the pipeline."""
+    for stage, entry in pipeline()["stages"].items():
+        for out in entry["outs"]:
+            parts = Path(out if isinstance(out, str) else next(iter(out))).parts
+            if any(path.parts[at : at + len(parts)] == parts for at in range(len(path.parts))):
+                return f"run `tgo run {stage}` first, which writes it"
+    return "run the stage that writes it first"
+
+
 def _content(name: str) -> bytes:
     return (resources.files("tgo_pipeline.storage") / "project_files" / name).read_bytes()
 

@@ -19,6 +19,7 @@ from tgo_pipeline.formats.parquet_files import each, explained
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.paths import parquet_files
+from tgo_pipeline.storage.project import first_run
 from tgo_pipeline.storage.sink import Sink
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def read_table(
     Raises `TgoError` that names the file, and the column that is missing or of another type.
     """
     if not path.exists():
-        raise TgoError(f"{path} does not exist: run the stage that writes it first.")
+        raise TgoError(f"{path} does not exist: {first_run(path)}.")
     if check:
         digests.verify(path)
     found = read_schema(path)
@@ -307,6 +308,6 @@ def read_folder(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFr
 
     files = parquet_files(folder)
     if not files:
-        raise TgoError(f"{folder} holds no Parquet shard: run the stage that writes it first.")
+        raise TgoError(f"{folder} holds no Parquet shard: {first_run(folder)}.")
     tables = [pl.from_arrow(read_table(file, columns=columns)) for file in files]
     return pl.concat(tables, how="vertical_relaxed")  # type: ignore[arg-type]
