@@ -40,7 +40,7 @@ LIMITS = ReportParams()
 
 
 @dataclass(frozen=True)
-class Column:
+class RewardView:
     """What the page says of one reward; `scores` has None where there is none, rows are those of the table.
 
     `statistics` are mean, standard deviation and quantiles, `correlations` those of ranks with every reward.
@@ -121,12 +121,12 @@ def _contents(several: bool, failed: bool) -> list[tuple[str, str]]:
     return [(place, name) for place, name, there in every if there]
 
 
-def _column(frame: pl.DataFrame, name: str, about: dict[str, Any]) -> Column:
+def _column(frame: pl.DataFrame, name: str, about: dict[str, Any]) -> RewardView:
     scores = frame[name].cast(float)
     values = scores.drop_nulls().to_numpy()
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     ends = [float(end) for end in np.quantile(values, QUANTILES)] if len(values) else [None] * len(QUANTILES)
-    return Column(
+    return RewardView(
         name=shown_name(name, about[name]),
         meaning=meaning(about[name]) + ("; a toy of the demo" if is_toy(about[name]) else ""),
         scores=scores.to_list(),
