@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import shutil
-import subprocess
 
 from stages import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.inputs.demanded import lacking, read_yaml, require_known_captions
 from tgo_pipeline.params import Params
 from tgo_pipeline.plugins.folder import looking
+from tgo_pipeline.storage.project import git_agrees
 from tgo_pipeline.storage.workspace import HERE, Workspace
 from tgo_pipeline.storage.writing import atomic
 
@@ -63,18 +62,13 @@ def _require_sections(workspace: Workspace) -> None:
 
 def _require_commit() -> None:
     """dvclive, which writes the log of the training, fails in a git repository that has no commit yet."""
-    if _git("rev-parse", "--is-inside-work-tree") and not _git("rev-parse", "--verify", "--quiet", "HEAD"):
+    if git_agrees(HERE.root, "rev-parse", "--is-inside-work-tree") and not git_agrees(
+        HERE.root, "rev-parse", "--verify", "--quiet", "HEAD"
+    ):
         raise TgoError(
             "this git repository has no commit, and dvclive, which writes the log of the training, needs one: "
             "`git add -A`, `git commit`, and run again."
         )
-
-
-def _git(*arguments: str) -> bool:
-    """Whether a question to git has a good answer; without git there is none."""
-    if shutil.which("git") is None:
-        return False
-    return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode == 0
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _score(call: Call) -> int:
     if call.report is not None:
         from tgo_pipeline.report.scored import build
 
-        build(call)
+        build(call, call.report)
     return UNSCORED if scores.failed else 0
 
 

@@ -60,9 +60,9 @@ def _unknown_caption(source: str, column: str) -> str | None:
         return None
     if is_on_hub(source):
         return ""
-    for text in map(normalise, (prompt.text for prompt in prompts(source, column))):
+    for text in filter(None, (normalise(prompt.text) for prompt in prompts(source, column))):
         try:
-            world.parse(text) if text else None
+            world.parse(text)
         except ValueError:
             return f", with {text[:SHOWN]!r}"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,13 +59,12 @@ class RewardView:
     correlations: list[float | None]
 
 
-def build(call: Call) -> None:
-    """Write the page of a finished call to `call.report`. Raises `TgoError` where its images are gone."""
-    assert call.report is not None
+def build(call: Call, to: Path) -> None:
+    """Write the page of a finished call to a file. Raises `TgoError` where its images are gone."""
     page = render(call)
-    with atomic(call.report) as temporary:
+    with atomic(to) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    log.info("%s: %s", call.report, text.size(call.report.stat().st_size))
+    log.info("%s: %s", to, text.size(to.stat().st_size))
 
 
 def render(call: Call) -> str:

@@ -45,7 +45,7 @@ def make_project(folder: Path, params: str) -> list[Path]:
     """
     contents = {target: _content(name) for name, target in FILES.items()}
     contents |= {HERE.params: params.encode(), Path(README): _content(README)}
-    if shutil.which("git") is None:
+    if not has_git():
         contents[FILES["dvc/config"]] += NO_SCM.encode()
     _refuse_inside_of_another(folder)
     _refuse_to_overwrite(folder, contents)
@@ -109,11 +109,11 @@ def begin_repository(folder: Path, written: list[Path]) -> bool:
 
     The commit is made because dvclive, which writes the log of the training, needs one.
     """
-    if shutil.which("git") is None or _git(folder, "rev-parse", "--is-inside-work-tree"):
+    if not has_git() or git_agrees(folder, "rev-parse", "--is-inside-work-tree"):
         return False
     author = (
         ()
-        if _git(folder, "config", "user.email")
+        if git_agrees(folder, "config", "user.email")
         else ("-c", "user.name=tgo", "-c", "user.email=tgo@localhost")
     )
     commands = (
@@ -122,7 +122,7 @@ def begin_repository(folder: Path, written: list[Path]) -> bool:
         (*author, "commit", "--quiet", "--message", "Begin the project"),
     )
     for command in commands:
-        if not _git(folder, *command):
+        if not git_agrees(folder, *command):
             raise TgoError(
                 f"{folder}: `git {' '.join(command)}` failed. The files of the project are written: make the folder a "
                 "repository with a commit by hand."
@@ -130,6 +130,14 @@ def begin_repository(folder: Path, written: list[Path]) -> bool:
     return True
 
 
-def _git(folder: Path, *arguments: str) -> bool:
-    """Whether a command of git ends well."""
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False).returncode == 0
+def has_git() -> bool:
+    """Whether this machine has git."""
+    return shutil.which("git") is not None
+
+
+def git_agrees(folder: Path, *arguments: str) -> bool:
+    """Whether a command of git ends well in a folder; without git none does."""
+    return (
+        has_git()
+        and subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False).returncode == 0
+    )
