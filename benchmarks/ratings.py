@@ -33,8 +33,11 @@ import yaml
 from PIL import Image
 from scipy.stats import rankdata
 
-from benchmarks.results import machine, replace_section, table
+from benchmarks.results import SEEDS_RESAMPLED, machine, of_training, replace_section, table
 from tgo_pipeline.demo.oracle import oracle
+from tgo_pipeline.evaluation.statistics.compare import evaluation_table
+from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
+from tgo_pipeline.params import load_params
 from tgo_pipeline.storage.workspace import HERE
 
 ROOT = Path(__file__).parents[1]
@@ -139,24 +142,27 @@ def _post(address: str, **content: Any) -> dict[str, Any]:
         return json.load(answer)
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """The oracle's row of the evaluation, over all test sets."""
-    rows = pl.read_parquet(folder / HERE.evaluation)
-    return rows.filter((pl.col("reward") == "oracle") & (pl.col("test_set") == "all")).row(0, named=True)
+def outcome(*projects: Path) -> dict[str, Any]:
+    """The oracle's row of the evaluation over all test sets, of all projects together."""
+    samples = pl.concat(
+        of_training(pl.read_parquet(project / HERE.samples), place) for place, project in enumerate(projects)
+    )
+    params = load_params(projects[0] / HERE.params)
+    rows = evaluation_table(pairs_from_samples(samples), None, params.evaluate, params.seed).to_pylist()
+    kept = ("n", "base_mean", "tuned_mean", "difference", "difference_low", "difference_high", "win_rate")
+    row = next(row for row in rows if row["reward"] == "oracle" and row["test_set"] == ALL)
+    return {name: row[name] for name in kept}
 
 
 def run_seed(folder: Path, seed: int, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One project from nothing to its report: what the oracle says, and what it took."""
+    """One project from nothing to its report: what it was rated, and what it took."""
     start_s = time.monotonic()
     make_project(folder, seed, overrides)
     call(folder, "dvc", "repro", "generate")
     agreement = rate(folder, seed)
     call(folder, "dvc", "repro")
     labels = pl.read_parquet(folder / HERE.labels / "*.parquet")["label"]
-    found = outcome(folder)
-    kept = ("n", "base_mean", "tuned_mean", "difference", "difference_low", "difference_high", "win_rate")
     return {
-        **{name: found.get(name) for name in kept},
         "seed": seed,
         "agreement": agreement,
         "positive": float(np.mean(labels.to_numpy() == 1)),
@@ -175,19 +181,22 @@ def main(
     """Run every seed and write the section."""
     overrides = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in set_)}
     folder = work or Path(tempfile.mkdtemp())
+    projects = {seed: folder / f"seed-{seed}" for seed in map(int, seeds.split(","))}
     rows = []
     try:
-        for seed in map(int, seeds.split(",")):
-            rows.append(run_seed(folder / f"seed-{seed}", seed, overrides))
+        for seed, project in projects.items():
+            rows.append(run_seed(project, seed, overrides) | outcome(project))
             print(json.dumps(rows[-1]), flush=True)
+        together = outcome(*projects.values())
+        print(json.dumps(together), flush=True)
     finally:
         if work is None:
             shutil.rmtree(folder, ignore_errors=True)
     if not overrides and seeds == SEEDS:
-        replace_section(RESULTS, "ratings", _section(rows))
+        replace_section(RESULTS, "ratings", _section(rows, together))
 
 
-def _section(rows: list[dict[str, Any]]) -> str:
+def _section(rows: list[dict[str, Any]], together: dict[str, Any]) -> str:
     where = ", ".join(f"{key} {value}" for key, value in machine().items())
     shown = [
         [
@@ -195,14 +204,12 @@ def _section(rows: list[dict[str, Any]]) -> str:
             f"{row['agreement']:.2f}",
             f"{row['labels']}",
             f"{row['positive']:.2f}",
-            f"{row['base_mean']:.4f}",
-            f"{row['tuned_mean']:.4f}",
-            f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]",
-            f"{row['win_rate']:.2f}",
+            *_gain(row),
             f"{row['seconds'] / 60:.1f}",
         ]
         for row in rows
     ]
+    shown.append(["together", "", "", "", *_gain(together), ""])
     names = [
         "seed",
         "stars ~ oracle",
@@ -219,8 +226,17 @@ def _section(rows: list[dict[str, Any]]) -> str:
 {RATINGS} ratings through the page of `tgo rate`, `dvc repro`. {RATERS} scripts give one to five stars by how an image
 ranks for the oracle, with a kindness of their own (standard deviation {KINDNESS} stars) and mistakes
 ({MISTAKES} stars); no reward model is used. Means of the oracle over all test prompts; the interval of the mean
-difference is at 95 %; `stars ~ oracle` is Spearman's correlation."""
+difference is at 95 %; `stars ~ oracle` is Spearman's correlation. {SEEDS_RESAMPLED}"""
     return f"## A model tuned on ratings\n\n{about}\n\n{table(names, shown)}"
+
+
+def _gain(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['base_mean']:.4f}",
+        f"{row['tuned_mean']:.4f}",
+        f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]",
+        f"{row['win_rate']:.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -11,13 +11,32 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.devices import cores
+
+if TYPE_CHECKING:
+    import polars as pl
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 LIBRARIES = ("torch", "torchvision", "transformers", "diffusers", "peft", "open_clip_torch", "Pillow")
+
+
+SEEDS_RESAMPLED = (
+    "Of several seeds, intervals resample the trainings as well as the prompts (docs/EVALUATION.md); of one, the "
+    "prompts alone."
+)
+"""What a section says of its intervals."""
+
+
+def of_training(samples: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The samples table of one seed, fit to stand with those of others: its ids and a column say which it is."""
+    import polars as pl
+
+    return samples.with_columns(
+        sample_id=pl.format("{}/{}", pl.lit(seed), "sample_id"), training=pl.lit(str(seed))
+    )
 
 
 def machine() -> dict[str, str]:

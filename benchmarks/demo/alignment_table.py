@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.results import table
+from benchmarks.results import SEEDS_RESAMPLED, table
 from tgo_pipeline.evaluation.statistics.scores import ALL
 from tgo_pipeline.rendering.table import decimals, measured
 
@@ -43,9 +43,9 @@ def _conditions(summary: Mapping[str, Any], overrides: Sequence[str]) -> str:
         f"{summary['date']}, {here['processor']}, accelerator {here['accelerator']}, torch {here['torch']}, commit "
         f"{here['commit']}. Target {summary['target']}, percentile {threshold['percentile']}, c {label['c']} "
         f"({label['scale']}); {settings}.{changed}\n\n"
-        "Difference: mean of tuned minus base on the same prompt and seed, in reward units, with a bootstrap over "
-        "prompts. Effect: the difference in standard deviations of the base model. Win rate: strict wins over all "
-        "pairs, with a Wilson interval on the effective number of pairs. Pooled rows resample prompts, not seeds."
+        "Difference: mean of tuned minus base on the same prompt and seed, in reward units, with a bootstrap. "
+        f"{SEEDS_RESAMPLED} Effect: the difference in standard deviations of the base model. Win rate: strict wins "
+        "over all pairs, with the same bootstrap; of one seed with a Wilson interval on the effective number of pairs."
     )
 
 

@@ -29,7 +29,7 @@ import typer
 import yaml
 
 from benchmarks.demo.alignment_table import Rows, markdown
-from benchmarks.results import machine, replace_section
+from benchmarks.results import machine, of_training, replace_section
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
@@ -87,9 +87,7 @@ def run_seed(runs: Runs, folder: Path, contents: Mapping[str, dict[str, Any]], s
             shutil.copy2(folder / file, kept / file.name)
         runs.rows.setdefault(method, {})[seed] = pl.read_parquet(kept / "evaluation.parquet").to_dicts()
         samples = pl.read_parquet(kept / "samples.parquet")
-        runs.samples.setdefault(method, []).append(
-            samples.with_columns(sample_id=pl.format("{}/{}", pl.lit(seed), "sample_id"))
-        )
+        runs.samples.setdefault(method, []).append(of_training(samples, seed))
 
 
 def _run_stage(folder: Path, stage: str, what: str) -> float:
@@ -109,7 +107,7 @@ def _run_stage(folder: Path, stage: str, what: str) -> float:
 
 
 def pooled(frames: Sequence[pl.DataFrame], target: str, params: EvaluateParams) -> Rows:
-    """The rows of all seeds together; prompts are resampled with the samples of every seed, seeds are not resampled."""
+    """The rows of all seeds together; intervals resample seeds and prompts."""
     return evaluation_table(pairs_from_samples(pl.concat(frames)), target, params).to_pylist()
 
 

@@ -16,6 +16,7 @@ from benchmarks.objectives.tables import (
     training_table,
 )
 from benchmarks.objectives.units import Study, Unit
+from benchmarks.results import SEEDS_RESAMPLED
 from tgo_pipeline.params import EvaluateParams, parse
 
 MAIN = "main"
@@ -89,8 +90,8 @@ def _conditions(numbers: Mapping[str, Any]) -> str:
         f"{tuning['batch_size']} samples (half as many pairs), cosine schedule; target {numbers['target']}, guidance "
         f"{generate['guidance_scale']} for sampling, training data and evaluation, {generate['steps']} steps. "
         "One image for each test caption and seed, compared with the base's from the same seed.\n\n"
-        "Effect: mean difference to the base in its standard deviations, with 95 % bootstrap intervals over prompts "
-        "(all seeds of a prompt are drawn together; seeds are not resampled). Win rate: strict wins over pairs. "
+        "Effect: mean difference to the base in its standard deviations, with 95 % bootstrap intervals. "
+        f"{SEEDS_RESAMPLED} Win rate: strict wins over pairs. "
         "Learning rate and stiffness were chosen for each method by the target on the validation captions (another "
         "seed), with equally many trials for each; the oracle chose nothing. The trials are in docs/LOG.md."
     )

@@ -9,7 +9,7 @@ import polars as pl
 
 from benchmarks.objectives.plan import ORDER, RATE, STRENGTH, TEMPERATURE, Plan
 from benchmarks.objectives.units import BASE, METHODS, Result, Unit
-from benchmarks.results import table
+from benchmarks.results import of_training, table
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.scores import ALL, pairs_from_samples
 from tgo_pipeline.params import EvaluateParams
@@ -39,15 +39,14 @@ def by_method(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
 
 
 def samples_of(results: Mapping[int, Result]) -> pl.DataFrame:
-    """The paired samples of all seeds; a sample's id tells its seed."""
+    """The paired samples of all seeds, each a training."""
     return pl.concat(
-        pl.read_parquet(result.samples).with_columns(sample_id=pl.format("{}/{}", pl.lit(seed), "sample_id"))
-        for seed, result in sorted(results.items())
+        of_training(pl.read_parquet(result.samples), seed) for seed, result in sorted(results.items())
     )
 
 
 def pooled(samples: pl.DataFrame, target: str, params: EvaluateParams) -> list[Row]:
-    """The evaluation table of all seeds together; prompts are resampled with every seed's sample, seeds are not."""
+    """The evaluation table of all seeds together; intervals resample seeds and prompts."""
     return evaluation_table(pairs_from_samples(samples), target, params).to_pylist()
 
 
@@ -104,7 +103,7 @@ def contrast(
 ) -> dict[str, dict[str, float]] | None:
     """One method against another on the seeds of both, paired sample by sample, in the other's deviations.
 
-    Target and oracle; None if they share no seed.
+    Target and oracle, their intervals over seeds and prompts; None if they share no seed.
     """
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:

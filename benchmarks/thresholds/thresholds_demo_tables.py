@@ -13,7 +13,7 @@ from benchmarks.objectives.figure import INK, OURS, QUIET
 from benchmarks.objectives.run import Job
 from benchmarks.objectives.tables import ORACLE, contrast, find, pooled, samples_of, standardised
 from benchmarks.objectives.units import Result, Study
-from benchmarks.results import table
+from benchmarks.results import SEEDS_RESAMPLED, table
 from benchmarks.thresholds.demo_plan import GLOBAL, RULES, WEIGHTINGS, found, rules, unit
 from tgo_pipeline.errors import TgoError
 
@@ -28,21 +28,32 @@ MEASURES = {
 """Shares of samples, or of pairs of samples of one prompt with different labels."""
 
 
+class Draws(NamedTuple):
+    """How often each seed (D, S) and each prompt (D, P) is drawn."""
+
+    seeds: np.ndarray
+    prompts: np.ndarray
+
+
 class Ratio(NamedTuple):
-    """A share: what counts of each prompt (P,), and what it counts among."""
+    """A share: what counts of each seed and prompt (S, P), and what it counts among."""
 
     count: np.ndarray
     among: np.ndarray
 
-    def of(self, draws: np.ndarray) -> np.ndarray:
-        """The share in each draw of prompts (D, P)."""
-        return (draws @ self.count) / (draws @ self.among)
+    def of(self, draws: Draws) -> np.ndarray:
+        """The share in each draw; a sample counts as often as its seed and its prompt are drawn, multiplied."""
+        count, among = (
+            (draws.seeds * (draws.prompts @ each.T)).sum(axis=1) for each in (self.count, self.among)
+        )
+        return count / among
 
 
 @dataclass(frozen=True)
 class Samples:
     """The training samples of all seeds: what a rule made of them, and what the oracle says (N,)."""
 
+    seeds: np.ndarray
     prompts: np.ndarray
     sets: np.ndarray
     """Numbers a prompt's samples in one seed: these are compared with each other."""
@@ -56,7 +67,7 @@ def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
     """The labels of every rule and the oracle's scores of the same images."""
     from fine_tune.data.labels import read_labels
 
-    prompts, sets, oracle, above = [], [], [], []
+    of_seed, prompts, sets, oracle, above = [], [], [], [], []
     labels: dict[str, list[np.ndarray]] = {rule: [] for rule in RULES}
     for seed in seeds:
         jobs = {rule: _job(study, rule, seed) for rule in RULES}
@@ -64,6 +75,7 @@ def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
         truth = _oracle(jobs[GLOBAL])
         known = read[GLOBAL]
         values = np.array([truth[sample] for sample in known.sample_ids])
+        of_seed += [str(seed)] * len(known.prompt_ids)
         prompts += known.prompt_ids
         sets += [f"{seed}/{prompt}" for prompt in known.prompt_ids]
         oracle.append(values)
@@ -71,7 +83,14 @@ def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
         for rule, each in read.items():
             labels[rule].append(each.label)
     joined = {rule: np.concatenate(each) for rule, each in labels.items()}
-    return Samples(_numbers(prompts), _numbers(sets), np.concatenate(oracle), np.concatenate(above), joined)
+    return Samples(
+        _numbers(of_seed),
+        _numbers(prompts),
+        _numbers(sets),
+        np.concatenate(oracle),
+        np.concatenate(above),
+        joined,
+    )
 
 
 def _numbers(names: Sequence[str]) -> np.ndarray:
@@ -95,7 +114,7 @@ def _oracle(job: Job) -> dict[str, float]:
 
 
 def measures(samples: Samples, rule: str) -> dict[str, Ratio]:
-    """Every measure of a rule's labels, prompt by prompt."""
+    """Every measure of a rule's labels, by seed and prompt."""
     label = samples.labels[rule]
     count = np.bincount(samples.sets)
     advantage = samples.oracle - (np.bincount(samples.sets, samples.oracle) / count)[samples.sets]
@@ -103,10 +122,10 @@ def measures(samples: Samples, rule: str) -> dict[str, Ratio]:
 
     def share(hit: np.ndarray, among: np.ndarray | None = None) -> Ratio:
         chosen = np.ones(label.size, bool) if among is None else among
-        size = samples.prompts.max() + 1
-        return Ratio(
-            np.bincount(samples.prompts, hit & chosen, size), np.bincount(samples.prompts, chosen, size)
-        )
+        counts = np.zeros((2, *_shape(samples)))
+        for each, counted in zip(counts, (hit & chosen, chosen), strict=True):
+            np.add.at(each, (samples.seeds, samples.prompts), counted)
+        return Ratio(*counts)
 
     return {
         "positive": share(label == 1),
@@ -117,24 +136,31 @@ def measures(samples: Samples, rule: str) -> dict[str, Ratio]:
     }
 
 
+def _shape(samples: Samples) -> tuple[int, int]:
+    """How many seeds and prompts there are."""
+    return int(samples.seeds.max()) + 1, int(samples.prompts.max()) + 1
+
+
 def _ordered_pairs(samples: Samples, label: np.ndarray) -> Ratio:
     """Pairs of one prompt and seed with different labels: those whose positive one the oracle prefers, ties half."""
-    size = samples.prompts.max() + 1
-    right, pairs = np.zeros(size), np.zeros(size)
+    right, pairs = np.zeros((2, *_shape(samples)))
     order = np.argsort(samples.sets, kind="stable")
     for rows in np.split(order, np.cumsum(np.bincount(samples.sets))[:-1]):
         better = np.sign(samples.oracle[rows][:, None] - samples.oracle[rows])
         different = (label[rows][:, None] == 1) & (label[rows] == 0)
-        right[samples.prompts[rows[0]]] += float(((1 + better) / 2)[different].sum())
-        pairs[samples.prompts[rows[0]]] += int(different.sum())
+        place = samples.seeds[rows[0]], samples.prompts[rows[0]]
+        right[place] += float(((1 + better) / 2)[different].sum())
+        pairs[place] += int(different.sum())
     return Ratio(right, pairs)
 
 
 def label_rows(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
-    """Each measure of each rule with its interval, and its difference from the global rule: prompts are resampled."""
-    size = int(samples.prompts.max()) + 1
+    """Each measure of each rule with its interval, and its difference from the global rule.
+
+    Seeds and prompts are resampled, independently.
+    """
     rng = np.random.default_rng(0)
-    draws = rng.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
+    draws = Draws(*(rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float) for n in _shape(samples)))
     reference = measures(samples, GLOBAL)
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for rule in samples.labels:
@@ -146,10 +172,8 @@ def label_rows(samples: Samples) -> dict[str, dict[str, dict[str, float]]]:
     return rows
 
 
-def _interval(
-    ratio: Ratio, draws: np.ndarray, other: Ratio | None = None, prefix: str = ""
-) -> dict[str, float]:
-    whole = np.ones((1, draws.shape[1]))
+def _interval(ratio: Ratio, draws: Draws, other: Ratio | None = None, prefix: str = "") -> dict[str, float]:
+    whole = Draws(*(np.ones((1, each.shape[1])) for each in draws))
     value, drawn = (
         ratio.of(weights) - (0.0 if other is None else other.of(weights)) for weights in (whole, draws)
     )
@@ -213,9 +237,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"{summary['date']}, {here['processor']}, torch {here['torch']}, commit {here['commit']}. Denoising model, "
         f"TGO, {len(seeds)} seeds of 256 prompts with four images each ({summary['prompts']} prompts in all), 78 "
         f"steps of 32 samples (2.4 epochs), target {summary['target']}, test captions with one image each. Labels "
-        "are binary; weights do not differ between rules. Intervals: 95 %, prompts resampled with the samples of all "
-        "seeds; seeds are not resampled, so that they hold for these trainings: whether a rule is better at all, the "
-        "seeds say. Rates and T were tuned with the global rule.",
+        f"are binary; weights do not differ between rules. Intervals: 95 %. {SEEDS_RESAMPLED} Rates and T were tuned "
+        "with the global rule.",
         "### The labels",
         _label_table(summary["labels"]),
         "Shares of the training samples. *Pairs*: of two images of one prompt with different labels, how often the "

@@ -11,6 +11,7 @@ from benchmarks.objectives.units import WEIGHTS
 from benchmarks.thresholds.demo_plan import GLOBAL, REESTIMATED, RULES, WEIGHTINGS, rules, unit, units
 from benchmarks.thresholds.thresholds_demo_tables import (
     RESAMPLES,
+    Draws,
     Ratio,
     Samples,
     figure,
@@ -22,11 +23,12 @@ from benchmarks.thresholds.thresholds_demo_tables import (
 RNG = np.random.default_rng(0)
 PROMPTS, SEEDS, K = 12, 2, 4
 PROMPT = np.tile(np.repeat(np.arange(PROMPTS), K), SEEDS)
+SEED = np.repeat(np.arange(SEEDS), PROMPTS * K)
 SET = np.repeat(np.arange(PROMPTS * SEEDS), K)
 ORACLE = RNG.integers(0, 4, PROMPT.size) / 3
 LABELS = {GLOBAL: RNG.integers(0, 2, PROMPT.size), "other": RNG.integers(0, 2, PROMPT.size)}
-SAMPLES = Samples(PROMPT, SET, ORACLE, np.median(ORACLE) <= ORACLE, LABELS)
-EVERY = np.ones((1, PROMPTS))
+SAMPLES = Samples(SEED, PROMPT, SET, ORACLE, np.median(ORACLE) <= ORACLE, LABELS)
+EVERY = Draws(np.ones((1, SEEDS)), np.ones((1, PROMPTS)))
 
 
 def test_shares_and_pairs_are_those_of_a_loop() -> None:
@@ -51,19 +53,25 @@ def test_shares_and_pairs_are_those_of_a_loop() -> None:
     assert found["overall"] == pytest.approx(((label == 1) == (np.median(ORACLE) <= ORACLE)).mean())
 
 
-def test_intervals_resample_prompts_with_all_their_samples() -> None:
+def test_intervals_resample_seeds_and_prompts() -> None:
     rows = label_rows(SAMPLES)["other"]
     assert rows["positive"]["low"] < rows["positive"]["value"] < rows["positive"]["high"]
-    by_prompt = np.array([LABELS["other"][prompt == PROMPT].mean() for prompt in range(PROMPTS)])
-    drawn = RNG.choice(by_prompt, (20 * RESAMPLES, PROMPTS)).mean(1)
+    cells = LABELS["other"].reshape(SEEDS, PROMPTS, K).mean(axis=2)
+    drawn = [
+        cells[np.ix_(RNG.integers(SEEDS, size=SEEDS), RNG.integers(PROMPTS, size=PROMPTS))].mean()
+        for _ in range(10 * RESAMPLES)
+    ]
     assert rows["positive"]["low"] == pytest.approx(np.quantile(drawn, 0.025), abs=0.03)
     assert label_rows(SAMPLES)[GLOBAL]["flipped"]["high"] == 0
     assert label_rows(SAMPLES)[GLOBAL]["pairs"]["difference_value"] == 0
 
 
 def test_a_ratio_is_of_sums_not_of_ratios() -> None:
-    ratio = Ratio(np.array([1.0, 0.0]), np.array([1.0, 3.0]))
-    assert ratio.of(np.array([[1.0, 1.0], [2.0, 0.0]])).tolist() == [0.25, 1.0]
+    ratio = Ratio(np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[1.0, 3.0], [2.0, 2.0]]))
+    draws = Draws(
+        np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]), np.array([[1.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
+    )
+    assert ratio.of(draws).tolist() == [0.25, 3 / 8, 1.0]
 
 
 def test_every_rule_differs_in_nothing_but_the_labels() -> None:

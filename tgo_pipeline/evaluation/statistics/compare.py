@@ -62,8 +62,9 @@ def evaluation_table(
 
     A win is strict; `win_rate` is wins / n with a Wilson interval on the effective number of independent pairs,
     `win_tie_rate` counts a tie as half a win. `effect` is the difference in standard deviations of the base model.
-    Differences and `win_tie_rate` have paired bootstrap intervals over prompts: null for a single prompt. Without a
-    target (None) no row is one. Raises `TgoError` if a reward has no pair in a test set.
+    Differences and `win_tie_rate` have paired bootstrap intervals over prompts: null for a single prompt. Of several
+    trainings all intervals, that of `win_rate` too, are of the bootstrap that draws both trainings and prompts. Without
+    a target (None) no row is one. Raises `TgoError` if a reward has no pair in a test set.
     """
     sets = dict.fromkeys(pairs.test_sets.tolist())
     if ALL in sets:
@@ -85,8 +86,9 @@ def _rows(
 ) -> list[dict[str, Any]]:
     base, tuned, clusters = pairs.base[chosen], pairs.tuned[chosen], pairs.prompt_ids[chosen]
     complete = pairs.complete()[chosen]
-    _require_pairs(complete, name, pairs.rewards)
-    intervals = _bootstrap(base, tuned, clusters, params, seed)
+    require_pairs(complete, name, pairs.rewards)
+    trainings = None if pairs.trainings is None else pairs.trainings[chosen]
+    intervals = _bootstrap(base, tuned, clusters, trainings, params, seed)
     rows = []
     for index, reward in enumerate(pairs.rewards):
         kept = complete[:, index]
@@ -101,34 +103,42 @@ def _rows(
     return rows
 
 
-def _require_pairs(complete: NDArray[np.bool_], name: str, rewards: Sequence[str]) -> None:
+def require_pairs(complete: NDArray[np.bool_], name: str, rewards: Sequence[str]) -> None:
+    """Raise `TgoError` if a reward has no complete sample; `complete` (N, R) is of the test set `name`."""
     for reward, count in zip(rewards, complete.sum(axis=0), strict=True):
         if not count:
             raise TgoError(
-                f"test set {name!r}: no sample has a score of {reward} on both sides (an aggregate has one only where "
+                f"test set {name!r}: no sample has a score of {reward} on all sides (an aggregate has one only where "
                 "all images of the prompt have); the column `error` of the score shards in data/evaluation says why."
             )
 
 
 def _bootstrap(
-    base: NDArray, tuned: NDArray, clusters: NDArray, params: EvaluateParams, seed: int
+    base: NDArray,
+    tuned: NDArray,
+    clusters: NDArray,
+    trainings: NDArray | None,
+    params: EvaluateParams,
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """The bootstrap intervals of every reward of one test set, from the same resamples."""
     wins, ties, losses = compare_pairs(base, tuned)
-    halves = np.where(wins | ties | losses, wins + 0.5 * ties, np.nan)
-    low, high = bootstrap_means(
-        np.concatenate([tuned - base, halves], axis=1),
+    known = wins | ties | losses
+    measured = {"difference": tuned - base, "win_tie_rate": np.where(known, wins + 0.5 * ties, np.nan)}
+    if trainings is not None and len(np.unique(trainings)) > 1:  # Wilson's interval knows of prompts alone
+        measured["win_rate"] = np.where(known, wins, np.nan)
+    ends = bootstrap_means(
+        np.concatenate(list(measured.values()), axis=1),
         clusters,
         resamples=params.bootstrap,
         confidence=params.confidence,
         seed=seed,
+        trainings=trainings,
     )
-    (difference_low, rate_low), (difference_high, rate_high) = np.split(low, 2), np.split(high, 2)
     return {
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-        "win_tie_rate_low": rate_low,
-        "win_tie_rate_high": rate_high,
+        f"{name}_{end}": values
+        for end, both in zip(("low", "high"), ends, strict=True)
+        for name, values in zip(measured, np.split(both, len(measured)), strict=True)
     }
 
 

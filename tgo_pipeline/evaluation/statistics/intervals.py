@@ -1,16 +1,18 @@
 """Statistics of paired comparisons: effective sizes for win rates, bootstrap and sign flips over prompts for means.
 
-Images of one prompt are not independent, so every interval counts prompts ("clusters"), not images. All in float64.
+Images of one prompt are not independent, so every interval counts prompts ("clusters"), not images. Samples of several
+trainings are crossed: each training has the same prompts, and both are drawn again. All in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.seeds import derive_seed
 
 Floats = NDArray[np.float64]
 BLOCK = 2**22  # resample-by-cluster counts held at once (32 MB)
@@ -37,14 +39,22 @@ def effective_size(outcomes: NDArray, clusters: NDArray) -> float:
 
 
 def bootstrap_means(
-    values: NDArray, clusters: NDArray, *, resamples: int, confidence: float, seed: int
+    values: NDArray,
+    clusters: NDArray,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    trainings: NDArray | None = None,
 ) -> tuple[Floats, Floats]:
-    """Percentile intervals (K,), (K,) of the column means of `values` (N, K), resampling whole clusters.
+    """Percentile intervals (K,), (K,) of the column means of `values` (N, K), resampling clusters and `trainings`.
 
     NaN is a missing value of its column. All columns share their resamples, so they can be compared. A column with
     fewer than two clusters gets NaN: one prompt says nothing about another. Raises `TgoError` without a row.
     """
-    means, clusters_with_value = resampled_means(values, clusters, resamples=resamples, seed=seed)
+    means, clusters_with_value = resampled_means(
+        values, clusters, resamples=resamples, seed=seed, trainings=trainings
+    )
     intervals = np.full((2, values.shape[1]), np.nan)
     for column in np.flatnonzero(clusters_with_value > 1):
         intervals[:, column] = percentile_interval(means[:, column], confidence)
@@ -71,21 +81,59 @@ def may_decide(clusters: int, confidence: float) -> bool:
 
 
 def resampled_means(
-    values: NDArray, clusters: NDArray, *, resamples: int, seed: int
+    values: NDArray, clusters: NDArray, *, resamples: int, seed: int, trainings: NDArray | None = None
 ) -> tuple[Floats, NDArray[np.intp]]:
     """The column means of `values` (N, K) in each resample, (resamples, K), and the clusters that each column has.
 
     Whole clusters are drawn with replacement, the same for all columns; NaN is a missing value of its column.
+    `trainings` (N,) names the training of each value, or (N, F) one of each of F groups: those of a group are drawn
+    with replacement too, independently of the clusters, and a value weighs the product of how often its trainings and
+    its cluster are drawn: the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2), 386-411; with more
+    factors Owen and Eckles 2012, there 6(3)). No bootstrap of crossed effects is exact (McCullagh 2000, Bernoulli 6,
+    285-301): of S trainings this one finds (S - 1) / S of the variance between them, and up to three times the variance
+    that is of single images. One training gives the bootstrap over clusters, bit by bit.
     """
     _require(values, clusters)
+    if trainings is None:
+        trainings = np.zeros(len(values), dtype=np.intp)
+    _require(values, trainings, "trainings")
     present = ~np.isnan(values)
     sizes, inverse = _cluster_sizes(clusters)
+    members, cells = np.unique(trainings.reshape(len(values), -1), axis=0, return_inverse=True)
     sums, counts = (
-        _cluster_sums(part, inverse, len(sizes)) for part in (np.where(present, values, 0.0), present)
+        _cluster_sums(part, cells.ravel() * len(sizes) + inverse, len(members) * len(sizes)).reshape(
+            len(members), len(sizes), -1
+        )
+        for part in (np.where(present, values, 0.0), present)
     )
-    weights = _multiplicities(len(sizes), resamples, np.random.default_rng(seed))
-    means = np.concatenate([_ratio(block @ sums, block @ counts) for block in weights])
-    return means, (counts > 0).sum(axis=0)
+    drawn = _drawn_trainings(members, resamples, seed)
+    means, start = [], 0
+    for weights in _multiplicities(len(sizes), resamples, np.random.default_rng(seed)):
+        block = drawn[start : start + len(weights)]
+        means.append(_ratio(_crossed(block, weights, sums), _crossed(block, weights, counts)))
+        start += len(weights)
+    return np.concatenate(means), (counts.sum(axis=0) > 0).sum(axis=0)
+
+
+def _drawn_trainings(members: NDArray, resamples: int, seed: int) -> Floats:
+    """How often each row of `members` (C, F) is drawn in each resample, (resamples, C): a product over its columns."""
+    drawn = np.ones((resamples, len(members)))
+    for place, column in enumerate(members.T):
+        names, codes = np.unique(column, return_inverse=True)
+        generator = np.random.default_rng(derive_seed(seed, f"trainings {place}", "bootstrap"))
+        drawn *= np.concatenate(list(_multiplicities(len(names), resamples, generator)))[:, codes]
+    return drawn
+
+
+def _crossed(drawn: Floats, weights: Floats, sums: Floats) -> Floats:
+    """Sums (b, K) over trainings (C) and clusters (P) of `sums` (C, P, K), each as often as both are drawn.
+
+    One product of matrices for each training: an array (b, C, P) would not fit.
+    """
+    total = drawn[:, :1] * (weights @ sums[0])
+    for place in range(1, len(sums)):
+        total += drawn[:, place : place + 1] * (weights @ sums[place])
+    return total
 
 
 def percentile_interval(resampled: NDArray, confidence: float) -> tuple[float, float]:
@@ -93,6 +141,48 @@ def percentile_interval(resampled: NDArray, confidence: float) -> tuple[float, f
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(resampled, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def crossed_t_interval(sides: Sequence[Floats], confidence: float) -> tuple[Floats, Floats]:
+    """Student's intervals (K,), (K,) of the mean of `sides[0]`, less that of `sides[1]` if there is one.
+
+    A side (S, P, K) has the values of S trainings on P prompts, all sides the same prompts; a single training is taken
+    as it is. The variance is that of crossed random effects, from the mean squares of trainings, prompts and rest, and
+    never below any of its parts; the degrees of freedom are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114).
+    NaN for a single prompt.
+    """
+    means = [side.mean(axis=(0, 1)) for side in sides]
+    difference = means[0] - sum(means[1:])
+    of_prompts = sides[0].mean(axis=0) - sum(side.mean(axis=0) for side in sides[1:])
+    prompts = len(of_prompts)
+    if prompts < 2:
+        return np.full_like(difference, np.nan), np.full_like(difference, np.nan)
+    parts = [of_prompts.var(axis=0, ddof=1) / prompts]
+    freedoms = [prompts - 1]
+    for side, mean in zip(sides, means, strict=True):
+        count = len(side)
+        if count > 1:
+            own = side.mean(axis=1)
+            residual = side - own[:, None] - side.mean(axis=0) + mean
+            freedom = (count - 1) * (prompts - 1)
+            alone = (residual**2).sum(axis=(0, 1)) / freedom / (count * prompts)
+            parts += [own.var(axis=0, ddof=1) / count, -alone]
+            freedoms += [count - 1, freedom]
+    return _t_interval(difference, np.array(parts), np.array(freedoms), confidence)
+
+
+def _t_interval(
+    centre: Floats, parts: Floats, freedoms: NDArray[np.intp], confidence: float
+) -> tuple[Floats, Floats]:
+    """Around `centre` (K,), with a variance that is the sum of `parts` (M, K), each with its degrees of freedom."""
+    from scipy.special import stdtrit
+
+    variance = np.maximum(parts.sum(axis=0), parts.max(axis=0))
+    with np.errstate(invalid="ignore"):
+        freedom = variance**2 / (parts**2 / freedoms[:, None]).sum(axis=0)
+    quantile = stdtrit(np.maximum(np.nan_to_num(freedom, nan=1.0), 1.0), 0.5 + confidence / 2)
+    half = quantile * np.sqrt(variance)
+    return centre - half, centre + half
 
 
 def sign_flip_test(differences: NDArray, clusters: NDArray, *, flips: int, seed: int) -> Floats:
@@ -135,10 +225,10 @@ def compare_pairs(base: NDArray, tuned: NDArray) -> tuple[NDArray, NDArray, NDAr
     return tuned > base, tuned == base, tuned < base
 
 
-def _require(values: NDArray, clusters: NDArray) -> None:
+def _require(values: NDArray, clusters: NDArray, what: str = "prompts") -> None:
     if len(values) != len(clusters):
         raise TgoError(
-            f"{len(values)} values came with {len(clusters)} prompts: they must be of equal length."
+            f"{len(values)} values came with {len(clusters)} {what}: they must be of equal length."
         )
     if not len(values):
         raise TgoError("there is nothing to compare: no sample was scored on both sides.")

@@ -104,7 +104,10 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class PairedScores:
-    """N samples of both sides in one order, scored by R rewards; NaN where a side could not be scored."""
+    """N samples of both sides in one order, scored by R rewards; NaN where a side could not be scored.
+
+    Where the tuned side are several trainings, `trainings` (N,) says of which one each sample is.
+    """
 
     sample_ids: NDArray[np.str_]  # (N,)
     prompt_ids: NDArray[np.str_]  # (N,)
@@ -113,6 +116,7 @@ class PairedScores:
     rewards: tuple[str, ...]
     base: NDArray[np.float64]  # (N, R)
     tuned: NDArray[np.float64]  # (N, R)
+    trainings: NDArray[np.str_] | None = None  # (N,)
 
     def __post_init__(self) -> None:
         if not len(self.sample_ids):
@@ -210,14 +214,21 @@ def samples_table(pairs: PairedScores) -> pa.Table:
 
 
 def pairs_from_samples(samples: pl.DataFrame) -> PairedScores:
-    """The pairs of a samples table (or of several, if their `sample_id`s differ), back in their shape (N, R)."""
+    """The pairs of a samples table, back in their shape (N, R).
+
+    Several tables may be together, if their `sample_id`s differ; a column `training` then says of which training a
+    sample is.
+    """
     rewards = samples["reward"].unique(maintain_order=True).to_list()
     identity = ["sample_id", "prompt_id", "prompt", "test_set"]
+    identity += ["training"] if "training" in samples.columns else []
     base, tuned = (
         samples.pivot(on="reward", on_columns=rewards, index=identity, values=side, maintain_order=True)
         for side in ("base", "tuned")
     )
-    ids, prompt_ids, prompts, test_sets = (np.array(base[name].to_list(), dtype=np.str_) for name in identity)
+    ids, prompt_ids, prompts, test_sets, *trainings = (
+        np.array(base[name].to_list(), dtype=np.str_) for name in identity
+    )
     return PairedScores(
         sample_ids=ids,
         prompt_ids=prompt_ids,
@@ -226,4 +237,5 @@ def pairs_from_samples(samples: pl.DataFrame) -> PairedScores:
         rewards=tuple(rewards),
         base=_matrix(base, rewards),
         tuned=_matrix(tuned, rewards),
+        trainings=trainings[0] if trainings else None,
     )
