@@ -77,10 +77,10 @@ def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
     if not validation.every:
         return 0.0, 0, foot.peak_bytes
     times = run.params.fine_tune.steps // validation.every + 1
-    pictures = times * min(validation.prompts, len(run.test)) * len(run.footprints)
+    images = times * min(validation.prompts, len(run.test)) * len(run.footprints)
     encoders = drawing.weight_bytes - drawing.denoiser_bytes
     while_drawing = foot.state_bytes + encoders + drawing.activation_bytes
-    return pictures * drawing.flops_per_image, while_drawing, foot.peak_bytes + encoders
+    return images * drawing.flops_per_image, while_drawing, foot.peak_bytes + encoders
 
 
 def _sizes(run: Estimate, feet: list[Footprint]) -> dict[str, float]:

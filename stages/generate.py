@@ -85,7 +85,7 @@ def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
 def estimate(run: Estimate) -> StagePlan:
     """What sampling the training images will take."""
     width, height = run.family.width, run.family.height
-    size, sure = _pictures(run, width, height)
+    size, sure = _image_bytes(run, width, height)
     work = f"{run.images:,} images of {width}x{height}"
     common = {
         "images": run.images,
@@ -108,7 +108,7 @@ def estimate(run: Estimate) -> StagePlan:
     )
 
 
-def _pictures(run: Estimate, width: int, height: int) -> tuple[int, Sure]:
+def _image_bytes(run: Estimate, width: int, height: int) -> tuple[int, Sure]:
     """Bytes of the generation shards: of those there are, by their mean, or the most that they can be."""
     from tgo_pipeline.planning import disk
 

@@ -103,7 +103,7 @@ TESTS = (
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_kill.py::*",
     "tests/test_wrong_inputs.py::test_a_full_disk",
-    "tests/test_wrong_inputs.py::test_a_truncated_picture_*",
+    "tests/test_wrong_inputs.py::test_a_truncated_image_*",
 )
 """Patterns of test ids; `[[]` is a bracket."""
 LONGEST = (

@@ -19,7 +19,7 @@ with sums over tens of terms that are off by a few units. When every operation w
 shape, the greatest difference was 1.3e-5, in embeddings of a text encoder."""
 SCORE = 64
 """The same for a reward of an image: its networks end in norms and cosines, which level what their layers err by."""
-PICTURES = 1e-3
+IMAGES = 1e-3
 """Of the range of an image: several steps of a network and a decoder."""
 SAME_TOKENS = 0.9
 """The share of tokens that two drawings must have in common. A token that is drawn where two are equally likely within
@@ -37,11 +37,11 @@ def assert_same_numbers(found: Any, expected: Any, units: int = NETWORK) -> None
     np.testing.assert_allclose(found, expected, rtol=0, atol=units * np.finfo(expected.dtype).eps * greatest)
 
 
-def assert_same_pictures(found: Any, expected: Any, *, tokens: bool = False) -> None:
+def assert_same_images(found: Any, expected: Any, *, tokens: bool = False) -> None:
     """Both are equal to rounding; of a model that draws tokens nearly all pixels are."""
     found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     assert found.shape == expected.shape
-    same = np.abs(found - expected) <= PICTURES * max(1.0, np.abs(expected).max())
+    same = np.abs(found - expected) <= IMAGES * max(1.0, np.abs(expected).max())
     assert same.mean() >= (SAME_TOKENS if tokens else 1)
 
 

@@ -61,15 +61,15 @@ def write_ratings(folder: Path, seed: int = 0) -> None:
     captions = [
         caption for caption in rng.permutation(demo.prompts("train"))[:PROMPTS] for _ in range(PER_PROMPT)
     ]
-    pictures = world.pictures(captions, seed)
-    ranks = np.argsort(np.argsort(oracle(pictures, captions))) / len(captions)
+    images = world.images(captions, seed)
+    ranks = np.argsort(np.argsort(oracle(images, captions))) / len(captions)
     bias = rng.normal(0, 0.8, RATERS)
     folder.mkdir(parents=True)
     with (folder / "ratings.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["file_name", "prompt", "rating", "rater"])
-        for number, (caption, picture, rank) in enumerate(zip(captions, pictures, ranks, strict=True)):
-            Image.fromarray(picture).save(folder / f"{number}.png")
+        for number, (caption, image, rank) in enumerate(zip(captions, images, ranks, strict=True)):
+            Image.fromarray(image).save(folder / f"{number}.png")
             for rater in rng.choice(RATERS, RATINGS, replace=False):
                 stars = np.clip(round(1.5 + 3 * rank + bias[rater] + rng.normal(0, 0.5)), 1, 5)
                 table.writerow([f"{number}.png", caption, int(stars), f"rater {rater}"])
@@ -105,7 +105,7 @@ def test_raters_of_different_kindness_are_set_straight(project: Path) -> None:
     rows = pl.read_csv(project / "ratings/ratings.csv")
     plain = rows.group_by("file_name").agg(pl.col("rating").mean())
     generations = pl.read_parquet(project / "data/generations/*.parquet")
-    pixels = np.stack([np.asarray(picture) for picture in map(_picture, generations["image"])])
+    pixels = np.stack([np.asarray(image) for image in map(_image, generations["image"])])
     truth = generations.select("sample_id", file_name="image_uid").with_columns(
         truth=oracle(pixels, generations["prompt"].to_list())
     )
@@ -117,7 +117,7 @@ def test_raters_of_different_kindness_are_set_straight(project: Path) -> None:
     assert ranks["stars"][0] > ranks["rating"][0]
 
 
-def _picture(stored: dict[str, bytes]) -> Image.Image:
+def _image(stored: dict[str, bytes]) -> Image.Image:
     import io
 
     return Image.open(io.BytesIO(stored["bytes"]))

@@ -67,9 +67,9 @@ def test_a_parquet_file_of_the_wrong_schema(project: Path):
     assert "prompts.parquet has no column 'prompt_id'" in refused(project, "generate")
 
 
-def test_a_truncated_picture_among_good_ones(project: Path):
+def test_a_truncated_image_among_good_ones(project: Path):
     """Existing images instead of sampled ones: the damaged one keeps its row and its reason."""
-    folder = project / "pictures"
+    folder = project / "photos"
     folder.mkdir()
     lines = ["file_name,prompt"]
     for number in range(6):
@@ -80,7 +80,7 @@ def test_a_truncated_picture_among_good_ones(project: Path):
         lines.append(f"{number}.png,a blue ring on a black background number {number}")
     (folder / "metadata.csv").write_text("\n".join(lines))
     set_params(
-        project, {"generate": {"source": "images", "images": "pictures"}, "score": {"max_error_rate": 0.5}}
+        project, {"generate": {"source": "images", "images": "photos"}, "score": {"max_error_rate": 0.5}}
     )
     stage(project, "generate")
     stage(project, "score")

@@ -42,7 +42,7 @@ def tiny_amused_pipeline(folder: Path, seed: int = 0) -> Path:
             codebook_size=CODES,
             sample_size=GRID,
         )
-        parts = _text_and_pictures(folder)
+        parts = _text_and_images(folder)
     pipeline = AmusedPipeline(
         transformer=transformer, scheduler=AmusedScheduler(mask_token_id=MASK_TOKEN), **parts
     )
@@ -61,7 +61,7 @@ def tiny_meissonic_pipeline(folder: Path, seed: int = 0, downsample: bool = True
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         transformer = MeissonicTransformer2DModel(**tiny_meissonic_config(downsample))
-        parts = _text_and_pictures(folder)
+        parts = _text_and_images(folder)
     pipeline = MeissonicPipeline(
         transformer=transformer,
         scheduler=AmusedScheduler(mask_token_id=MASK_TOKEN),
@@ -92,7 +92,7 @@ def tiny_meissonic_config(downsample: bool = True) -> dict[str, Any]:
     }
 
 
-def _text_and_pictures(folder: Path) -> dict[str, Any]:
+def _text_and_images(folder: Path) -> dict[str, Any]:
     """VQ model, tokenizer and text encoder, the same for both families."""
     import torch
     from diffusers.models.autoencoders.vq_model import VQModel

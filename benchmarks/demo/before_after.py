@@ -15,13 +15,13 @@ from tgo_pipeline.storage.tables import read_folder
 SCALE = 3
 
 
-def strip(project: Path, output: Path, pictures: int = 18, seed: int = 0) -> None:
-    """Draw `pictures` pairs without looking at them, and write both rows, three times enlarged."""
+def strip(project: Path, output: Path, images: int = 18, seed: int = 0) -> None:
+    """Draw `images` pairs without looking at them, and write both rows, three times enlarged."""
     sides = {
         side: read_folder(project / "data/evaluation" / side / "generations") for side in ("base", "tuned")
     }
     every = sides["base"].sort("sample_id")["sample_id"].to_list()
-    chosen = [every[i] for i in np.random.default_rng(seed).choice(len(every), pictures, replace=False)]
+    chosen = [every[i] for i in np.random.default_rng(seed).choice(len(every), images, replace=False)]
     rows = [np.hstack([_pixels(table, sample_id) for sample_id in chosen]) for table in sides.values()]
     image = Image.fromarray(np.vstack(rows))
     output.parent.mkdir(parents=True, exist_ok=True)

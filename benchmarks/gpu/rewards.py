@@ -150,12 +150,12 @@ def _floor_s(case: Case, rewards: Mapping[str, Any]) -> float:
 
 def networks(rewards: Mapping[str, Any], batch: int) -> Callable[[], list[Tensor]]:
     """What the networks do for a batch, with its pixels and prompts on the device."""
-    picture, prompt = open_image(png(0)), captions(1, 1)
+    image, prompt = open_image(png(0)), captions(1, 1)
     places = np.zeros(batch, dtype=int)
     with torch.inference_mode():
         encoded = {name: reward.encode_prompts(prompt)[places] for name, reward in rewards.items()}
         pixels = {
-            reward.preprocessing: torch.stack([reward.preprocessing(picture)])
+            reward.preprocessing: torch.stack([reward.preprocessing(image)])
             .repeat(batch, 1, 1, 1)
             .to(reward.device)
             for reward in rewards.values()

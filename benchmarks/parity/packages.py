@@ -126,8 +126,8 @@ class PickScore(CosineReward):
 
     @torch.no_grad()
     def score(self, images: list[str], prompt: str) -> list[float]:
-        pictures = [Image.open(image) for image in images]
-        image_inputs = self.processor(images=pictures, **self._options).to(self.device)
+        opened = [Image.open(image) for image in images]
+        image_inputs = self.processor(images=opened, **self._options).to(self.device)
         text_inputs = self.processor(text=prompt, **self._options).to(self.device)
         image_embs = self.network.get_image_features(**image_inputs)
         image_embs = image_embs / torch.norm(image_embs, dim=-1, keepdim=True)

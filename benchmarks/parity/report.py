@@ -104,9 +104,7 @@ def _by_design(results: Mapping[str, Mapping[str, Any]]) -> str:
             text = ", ".join(f"{reward} {_number(value)}" for reward, value in moved.items())
             lines.append([image.replace("_", " "), why, text])
     return (
-        _BY_DESIGN
-        + _text_table(["picture", "here, and there", "greatest difference of a score"], lines)
-        + "\n"
+        _BY_DESIGN + _text_table(["image", "here, and there", "greatest difference of a score"], lines) + "\n"
     )
 
 

@@ -76,7 +76,7 @@ def make_samples(folder: Path, seed: int) -> Samples:
     high = {"portrait": (int(rng.integers(230, 390)), int(rng.integers(400, 900)))}
     images = {}
     for name, (width, height) in {**SIZES, **wide, **high}.items():
-        images[name] = _save(_convert(picture(rng, width, height), name, rng), name, folder)
+        images[name] = _save(_convert(random_image(rng, width, height), name, rng), name, folder)
     twins = {name: _twin(images[name], name, folder) for name in (*DECODED, *PADDED)}
     return Samples(images, twins, make_prompts(rng))
 
@@ -93,7 +93,7 @@ def _twin(image: Path, name: str, folder: Path) -> Path:
     return folder / f"{name}_twin.png"
 
 
-def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+def random_image(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """Smooth colours with a few shapes and a little noise, RGB: like a photograph in what resizing does to it."""
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -115,7 +115,7 @@ def _convert(image: Image.Image, name: str, rng: np.random.Generator) -> Image.I
         grey = np.asarray(image.convert("L"), dtype=np.uint16)
         return Image.fromarray(grey * 256 + rng.integers(0, 256, grey.shape, dtype=np.uint16))
     if mode == "RGBA":
-        image.putalpha(picture(rng, *image.size).convert("L"))
+        image.putalpha(random_image(rng, *image.size).convert("L"))
         return image
     return image.convert(mode)
 

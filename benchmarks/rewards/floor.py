@@ -57,8 +57,8 @@ class Parts:
 
     def _batch(self, images: Sequence[bytes], encoded: Mapping[str, Any]) -> None:
         with self.clock("decode, one thread"):
-            pictures = [open_image(image) for image in images]
-        pixels = self._pixels(pictures)
+            opened = [open_image(image) for image in images]
+        pixels = self._pixels(opened)
         seen: dict[tuple[int, str], Any] = {}
         for name, reward in self.rewards.items():
             key = id(reward.image_encoder), _preparation(name)
@@ -74,7 +74,7 @@ class Parts:
             one = functools.partial(combine, image[:1], prompt[:1])
             self._timed(f"combine: {name}", functools.partial(combine, image, prompt), one, 1)
 
-    def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
+    def _pixels(self, opened: Sequence[Any]) -> dict[str, Tensor]:
         """Every preparation's pixels on the device, ready for a network."""
         pixels = {}
         for name, reward in self.rewards.items():
@@ -82,7 +82,7 @@ class Parts:
             if label in pixels:
                 continue
             with self.clock(f"resize, {label}, one thread"):
-                stacked = torch.stack([reward.preprocessing(picture) for picture in pictures])
+                stacked = torch.stack([reward.preprocessing(image) for image in opened])
             with self.clock("copy and normalise"):
                 pixels[label] = reward.preprocessing.finish(stacked.to(reward.device))
         return pixels

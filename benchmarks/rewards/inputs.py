@@ -33,7 +33,7 @@ STYLES = (
 DETAILS = ("highly detailed", "soft focus", "golden hour", "muted colours", "wide angle", "symmetrical", "8k")
 
 
-def picture(index: int, pixels: int = 512) -> Image.Image:
+def random_image(index: int, pixels: int = 512) -> Image.Image:
     """A smooth image with fine noise, different for every index; its PNG is about as large as a photograph's."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[:pixels, :pixels] / pixels
@@ -47,9 +47,9 @@ def picture(index: int, pixels: int = 512) -> Image.Image:
 
 
 def png(index: int, pixels: int = 512) -> bytes:
-    """`picture` as PNG."""
+    """`random_image` as PNG."""
     stream = io.BytesIO()
-    picture(index, pixels).save(stream, "PNG")
+    random_image(index, pixels).save(stream, "PNG")
     return stream.getvalue()
 
 

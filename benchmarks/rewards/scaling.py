@@ -36,10 +36,10 @@ DISTINCT = 16
 """Images that a stream repeats; their bytes stay in memory, so that a curve shows the scorer's own."""
 
 
-def streamed(count: int, pictures: Sequence[bytes], prompts: Sequence[str]) -> Iterator[tuple[bytes, str]]:
+def streamed(count: int, images: Sequence[bytes], prompts: Sequence[str]) -> Iterator[tuple[bytes, str]]:
     """Pairs of image and prompt, made as they are asked for; every image has bytes of its own."""
     for row in range(count):
-        yield bytes(bytearray(pictures[row % len(pictures)])), prompts[row % len(prompts)]
+        yield bytes(bytearray(images[row % len(images)])), prompts[row % len(prompts)]
 
 
 def per_prompt(arguments: argparse.Namespace) -> list[dict[str, float]]:
@@ -61,15 +61,15 @@ def stream(arguments: argparse.Namespace) -> dict[str, float]:
     """Stream `images` images through the small networks; images per second and the peaks of memory."""
     checkpoints = write_checkpoints(arguments.work / "weights-tiny", "tiny", 0)
     rewards = load_five(checkpoints, arguments.device)
-    pictures = [png(index) for index in range(DISTINCT)]
+    images = [png(index) for index in range(DISTINCT)]
     prompts = captions(arguments.images, arguments.per_prompt)
     with Scorer(rewards, workers=arguments.workers) as scorer:
-        for _ in scorer.stream(streamed(DISTINCT, pictures, prompts)):  # starts workers and threads
+        for _ in scorer.stream(streamed(DISTINCT, images, prompts)):  # starts workers and threads
             pass
         forget_peak(arguments.device)
         start = time.perf_counter()
         scored = sum(
-            len(batch.errors) for batch in scorer.stream(streamed(arguments.images, pictures, prompts))
+            len(batch.errors) for batch in scorer.stream(streamed(arguments.images, images, prompts))
         )
         took_s = time.perf_counter() - start
     return {

@@ -69,8 +69,8 @@ def report(
     }
     (output / "thresholds_demo.json").write_text(json.dumps(summary, indent=1) + "\n")
     figure(summary).save(str(output / "thresholds_demo.svg"))
-    picture = "![Difference of each rule to the global one](thresholds_demo.svg)"
-    replace_section(output / RESULTS.name, "thresholds_demo", f"{markdown(summary).strip()}\n\n{picture}")
+    chart = "![Difference of each rule to the global one](thresholds_demo.svg)"
+    replace_section(output / RESULTS.name, "thresholds_demo", f"{markdown(summary).strip()}\n\n{chart}")
 
 
 def _numbers(seeds: str) -> list[int]:

@@ -14,7 +14,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from benchmarks.rewards.inputs import captions, picture
+from benchmarks.rewards.inputs import captions, random_image
 from tgo_pipeline.rewards.networks.tokenizers import hugging_face_tokenizer
 
 SD15, SDXL = "sd15", "sdxl"
@@ -45,7 +45,7 @@ SCALES = {
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Examples:
     """What is trained on: pixels (N, H, W, 3) uint8, two images a prompt, and what a threshold made of scores."""
 
     pixels: np.ndarray
@@ -55,12 +55,12 @@ class Pictures:
     score: np.ndarray
 
 
-def pictures(architecture: str, size: str, count: int) -> Pictures:
+def examples(architecture: str, size: str, count: int) -> Examples:
     """The same images, prompts, labels and weights for every side."""
     pixels = SCALES[size].latent_size[architecture] * PIXELS_PER_LATENT
     score = np.random.default_rng(0).normal(size=count)
-    return Pictures(
-        np.stack([np.asarray(picture(index, pixels)) for index in range(count)]),
+    return Examples(
+        np.stack([np.asarray(random_image(index, pixels)) for index in range(count)]),
         captions(count, PER_PROMPT),
         (score >= 0).astype(np.int8),
         (1 + 5 * np.abs(score)).astype(np.float32),

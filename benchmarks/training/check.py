@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.training.architectures import build_pipeline, pictures
+from benchmarks.training.architectures import build_pipeline, examples
 from benchmarks.training.ours import Engine
 from benchmarks.training.plain import Draw, PlainLoop
 from benchmarks.training.task import Task, Work
@@ -49,7 +49,7 @@ def losses(task: Task) -> dict[str, list[float]]:
     recorded = Recorded(engine.build())
     ours = [engine.step() for _ in range(task.steps)]
     device = torch.device(task.device)
-    data = pictures(task.architecture, task.size, task.batch)
+    data = examples(task.architecture, task.size, task.batch)
     latents = engine.latents().to(device)
     pipeline = build_pipeline(task.architecture, task.size, device)
     loop = PlainLoop(task, pipeline, data, LEARNING_RATE)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.training.architectures import Pictures, build_pipeline, pictures
+from benchmarks.training.architectures import Examples, build_pipeline, examples
 from benchmarks.training.task import BETA, LEARNING_RATE, TEMPERATURE, Task, Work
 from fine_tune.data.batches import Encoded, Sampling, TrainingData
 from fine_tune.data.cache import IMAGES, PROMPTS
@@ -37,7 +37,7 @@ class Engine:
         self.params = tuning(task, learning_rate)
         self._task = task
         self._device = torch.device(task.device)
-        self._pictures = pictures(task.architecture, task.size, task.batch)
+        self._examples = examples(task.architecture, task.size, task.batch)
         self._pipeline = build_pipeline(task.architecture, task.size, self._device)
         self._encoded: Encoded | None = None
         self.trainer: Trainer | None = None
@@ -45,7 +45,7 @@ class Engine:
     def encode(self) -> None:
         """Fill the cache, then let go of VAE and text encoders."""
         encoder = policy_class(self._pipeline).encoder(self._pipeline, (None, None))
-        self._encoded = encoded(encoder, self._pictures)
+        self._encoded = encoded(encoder, self._examples)
         for part in ENCODING_PARTS:
             if hasattr(self._pipeline, part):
                 self._pipeline.register_modules(**{part: None})
@@ -59,7 +59,7 @@ class Engine:
         """Batches of the encoded images."""
         assert self._encoded is not None
         return TrainingData(
-            labels(self._pictures), self._encoded, Sampling(seed=SEED, batch_size=self._task.batch)
+            labels(self._examples), self._encoded, Sampling(seed=SEED, batch_size=self._task.batch)
         )
 
     def build(self) -> Policy:
@@ -77,7 +77,7 @@ class Engine:
     def latents(self) -> Tensor:
         """(N, C, h, w) of all images, as cached."""
         assert self._encoded is not None
-        return self._encoded.images([sample_id(row) for row in range(len(self._pictures.prompts))])["latents"]
+        return self._encoded.images([sample_id(row) for row in range(len(self._examples.prompts))])["latents"]
 
     def step(self) -> float:
         """One update; the mean loss before it. The first one builds the trainer."""
@@ -100,7 +100,7 @@ def tuning(task: Task, learning_rate: float) -> FineTuneParams:
     )
 
 
-def labels(data: Pictures) -> Labels:
+def labels(data: Examples) -> Labels:
     """The benchmark's labels as the label stage gives them."""
     count = len(data.prompts)
     return Labels(
@@ -118,7 +118,7 @@ def sample_id(row: int) -> str:
     return f"s{row:06d}"
 
 
-def encoded(encoder: Encoder, data: Pictures) -> Encoded:
+def encoded(encoder: Encoder, data: Examples) -> Encoded:
     """The cache of the images, written and mapped as the stage does."""
     images = [Image.fromarray(pixels) for pixels in data.pixels]
     prompts = ["", *sorted(set(data.prompts))]

@@ -19,7 +19,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from benchmarks.training.architectures import SDXL, Pictures, build_pipeline, pictures
+from benchmarks.training.architectures import SDXL, Examples, build_pipeline, examples
 from benchmarks.training.task import BETA, LEARNING_RATE, TEMPERATURE, Task, Work
 
 LORA = LoraConfig(
@@ -49,7 +49,7 @@ class PlainLoop:
     """The loop's networks, optimiser and data; `step()` accumulates one batch and updates."""
 
     def __init__(
-        self, task: Task, pipeline: Any, data: Pictures, learning_rate: float = LEARNING_RATE
+        self, task: Task, pipeline: Any, data: Examples, learning_rate: float = LEARNING_RATE
     ) -> None:
         device = torch.device(task.device)
         cpu = device.type == "cpu"
@@ -175,5 +175,5 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 def load(task: Task) -> Work:
     """The loop on the benchmark's images."""
     pipeline = build_pipeline(task.architecture, task.size, torch.device(task.device))
-    loop = PlainLoop(task, pipeline, pictures(task.architecture, task.size, task.batch))
+    loop = PlainLoop(task, pipeline, examples(task.architecture, task.size, task.batch))
     return Work(loop.step)

@@ -118,15 +118,15 @@ class Written:
 
     def images(self) -> dict[int, Path]:
         """Each step with validation images."""
-        return {picture_step(path): path for path in (self.folder / IMAGES).glob("step-*.png")}
+        return {image_step(path): path for path in (self.folder / IMAGES).glob("step-*.png")}
 
 
-def picture(folder: Path, step: int) -> Path:
+def image_path(folder: Path, step: int) -> Path:
     """Where the validation images of a step lie."""
     return folder / IMAGES / f"step-{step:05d}.png"
 
 
-def picture_step(path: Path) -> int:
+def image_step(path: Path) -> int:
     """The step of a file of validation images."""
     return int(path.stem.removeprefix("step-"))
 
@@ -140,7 +140,7 @@ def rewind(folder: Path, step: int) -> None:
         (folder / HISTOGRAM).unlink(missing_ok=True)
         return
     for path in (folder / IMAGES).glob("step-*.png"):
-        if picture_step(path) > step:
+        if image_step(path) > step:
             path.unlink()
     _drop_broken(folder / SUMMARY)
     for path in (*folder.glob("plots/metrics/**/*.tsv"), folder / HISTOGRAM):

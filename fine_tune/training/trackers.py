@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from tgo_pipeline.errors import TgoError, first_line
 
 EXTRA = "tracking"
-PICTURES = "validation"
+IMAGES = "validation"
 PROJECT = "tgo-pipeline"
 OFFLINE = "offline"
 
@@ -108,8 +108,8 @@ class TensorBoard:
         import numpy as np
         from PIL import Image
 
-        with Image.open(path) as picture:
-            self._writer.add_image(PICTURES, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        with Image.open(path) as opened:
+            self._writer.add_image(IMAGES, np.asarray(opened.convert("RGB")), step, dataformats="HWC")
         self._writer.flush()
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class WeightsAndBiases:
     def image(self, step: int, path: Path) -> None:
         """Append the validation images of a step, unless the run has it."""
         if step >= self._run.step:
-            self._run.log({PICTURES: self._log.Image(str(path))}, step=step)
+            self._run.log({IMAGES: self._log.Image(str(path))}, step=step)
 
     def close(self) -> None:
         """Finish the run."""

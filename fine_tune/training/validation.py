@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from fine_tune.training.log import picture
+from fine_tune.training.log import image_path
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.seeds import derive_seed
@@ -46,7 +46,7 @@ class Validation:
         drawn = grid(list(self._sampler.images(self._prompts, self._seeds)))
         if not self._writes:
             return None
-        path = picture(self._folder, step)
+        path = image_path(self._folder, step)
         with atomic(path) as temporary:
             drawn.save(temporary, "PNG")
         return path

@@ -192,7 +192,7 @@ def test_an_official_side_that_scored_nothing_is_no_agreement() -> None:
 
 
 @pytest.mark.parametrize(("reward", "flagged"), [("hpsv2.1", True), ("imagereward", False)])
-def test_a_padded_twin_stands_for_hpsv2_s_picture_only(reward: str, flagged: bool) -> None:
+def test_a_padded_twin_stands_for_hpsv2_s_image_only(reward: str, flagged: bool) -> None:
     pairs = [
         {"image": name, "prompt": "simple", "score": score, "error": None}
         for name, score in (("square", 0.1), (f"long_side_224{comparing.TWIN}", 0.2))

@@ -12,7 +12,7 @@ from tgo_pipeline.errors import TgoError
 
 def test_only_known_names_are_data_sets() -> None:
     assert all(is_dataset(f"{name}:somewhere") for name in READERS)
-    for text in ("demo:train", "prompts.txt", "pickapic", "hf:org/name@1", "pictures/metadata.csv", ""):
+    for text in ("demo:train", "prompts.txt", "pickapic", "hf:org/name@1", "photos/metadata.csv", ""):
         assert not is_dataset(text)
     with pytest.raises(
         TgoError, match=r"'demo:x' names no data set: write NAME:FOLDER.*pickapic, hpdv2, hpdv3"

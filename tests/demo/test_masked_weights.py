@@ -77,24 +77,24 @@ def test_samples_show_their_captions_and_leave_room_to_improve(drawn: np.ndarray
 def test_rewards_that_never_saw_its_samples_agree_with_the_oracle_on_them(
     drawn: np.ndarray, prompts: list[str]
 ):
-    images = [Image.fromarray(picture) for picture in drawn]
+    images = [Image.fromarray(image) for image in drawn]
     scores = [np.array(load_reward(name, "demo").score(images, prompts)) for name in REWARDS]
     mean = np.mean([(values - values.mean()) / values.std() for values in scores], axis=0)
     ranks = [np.argsort(np.argsort(values)) for values in (mean, oracle(drawn, prompts))]
     assert np.corrcoef(*ranks)[0, 1] > 0.4
 
 
-def test_most_codes_are_in_use_and_pictures_survive_them(pipeline: Any):
+def test_most_codes_are_in_use_and_images_survive_them(pipeline: Any):
     captions = demo.prompts("validation")
-    clean = world.pictures(captions, seed=1, strength=0.0)
-    codes = masked_model.encode(pipeline.vqvae, world.pictures(captions, seed=2))
+    clean = world.images(captions, seed=1, strength=0.0)
+    codes = masked_model.encode(pipeline.vqvae, world.images(captions, seed=2))
     assert masked_model.perplexity(codes) > 200
     seen = masked_model.encode(pipeline.vqvae, clean).view(-1, 8, 8)
     with torch.no_grad():
         decoded = pipeline.vqvae.decode(seen, force_not_quantize=True, shape=(len(seen), 8, 8, 8)).sample
-    pictures = decoded.clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    assert np.abs(pictures - clean / 255).mean() < 0.03
-    assert oracle(pictures, captions).mean() > 0.75
+    images = decoded.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.abs(images - clean / 255).mean() < 0.03
+    assert oracle(images, captions).mean() > 0.75
 
 
 def test_demo_masked_names_it():

@@ -34,7 +34,7 @@ def test_weights_sum_to_one():
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
 
 
-def test_a_perfect_picture_scores_near_one():
+def test_a_perfect_image_scores_near_one():
     scores = oracle(world.draw(clean()), CAPTIONS)
     assert scores.min() > 0.85
     assert scores.mean() > 0.95
@@ -70,19 +70,19 @@ def test_what_the_caption_leaves_open_is_not_judged():
     assert np.array_equal(np.isnan(measured["position"]), silent)
 
 
-def test_pictures_of_the_wrong_size_are_refused():
+def test_images_of_the_wrong_size_are_refused():
     with pytest.raises(ValueError, match="shape"):
         oracle(np.zeros((1, 16, 16, 3), np.uint8), CAPTIONS[:1])
 
 
 def test_the_oracle_is_a_reward():
-    pictures = world.pictures(CAPTIONS[:6], seed=1)
+    images = world.images(CAPTIONS[:6], seed=1)
     reward = load_reward("oracle", "demo")
-    scores = reward.score([Image.fromarray(picture) for picture in pictures], CAPTIONS[:6])
+    scores = reward.score([Image.fromarray(image) for image in images], CAPTIONS[:6])
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, oracle(pictures, CAPTIONS[:6]), atol=1e-4)  # float32 against float64
+    np.testing.assert_allclose(scores, oracle(images, CAPTIONS[:6]), atol=1e-4)  # float32 against float64
     assert reward.device == torch.device("cpu")
     with pytest.raises(TgoError, match=r"reward oracle: .*cannot read the caption"):
-        reward.score([Image.fromarray(pictures[0])], ["a dog"])
+        reward.score([Image.fromarray(images[0])], ["a dog"])
     with pytest.raises(TgoError, match="source must be `demo`"):
         load_reward("oracle", "elsewhere")

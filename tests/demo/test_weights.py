@@ -21,7 +21,7 @@ def prompts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(prompts: list[str]) -> np.ndarray:
+def images(prompts: list[str]) -> np.ndarray:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(demo.weights_path("diffusion"))
@@ -42,9 +42,9 @@ def test_the_weights_are_small_and_say_how_they_were_made():
                 assert stream.metadata()["made_by"] == "tgo demo train", file
 
 
-def test_the_base_model_draws_what_is_asked_and_has_room_to_improve(pictures: np.ndarray, prompts: list[str]):
-    scores = oracle(pictures, prompts)
-    shuffled = oracle(pictures, prompts[7:] + prompts[:7])
+def test_the_base_model_draws_what_is_asked_and_has_room_to_improve(images: np.ndarray, prompts: list[str]):
+    scores = oracle(images, prompts)
+    shuffled = oracle(images, prompts[7:] + prompts[:7])
     assert 0.45 < scores.mean() < 0.85
     assert scores.std() > 0.1
     assert scores.mean() > shuffled.mean() + 0.1
@@ -52,10 +52,10 @@ def test_the_base_model_draws_what_is_asked_and_has_room_to_improve(pictures: np
 
 @pytest.mark.parametrize("name", TEXT_AWARE)
 def test_a_reward_agrees_with_the_oracle_on_samples_without_equalling_it(
-    name: str, pictures: np.ndarray, prompts: list[str]
+    name: str, images: np.ndarray, prompts: list[str]
 ):
-    scores = load_reward(name, "demo").score([Image.fromarray(picture) for picture in pictures], prompts)
-    correlation = np.corrcoef(ranks(scores), ranks(oracle(pictures, prompts)))[0, 1]
+    scores = load_reward(name, "demo").score([Image.fromarray(image) for image in images], prompts)
+    correlation = np.corrcoef(ranks(scores), ranks(oracle(images, prompts)))[0, 1]
     assert 0.25 < correlation < 0.95
 
 
@@ -65,7 +65,7 @@ def test_the_aesthetic_reward_sees_noise_and_fading_without_reading_the_prompt()
     captions = demo.prompts("validation")
     reward = load_reward("aesthetic", "demo")
     clean, spoilt = (
-        reward.score([Image.fromarray(p) for p in world.pictures(captions, seed=2, strength=s)], captions)
+        reward.score([Image.fromarray(p) for p in world.images(captions, seed=2, strength=s)], captions)
         for s in (0.0, 2.0)
     )
     assert (clean > spoilt).mean() > 0.7

@@ -31,22 +31,22 @@ def test_an_unknown_source_or_sentence_is_explained():
         demo.weights_path("video")
 
 
-def test_pictures_depend_on_the_seed_alone():
+def test_images_depend_on_the_seed_alone():
     captions = demo.prompts("plain")[:8]
-    first = world.pictures(captions, seed=3)
+    first = world.images(captions, seed=3)
     assert first.shape == (8, 32, 32, 3) and first.dtype == np.uint8
-    assert np.array_equal(first, world.pictures(captions, seed=3))
-    assert not np.array_equal(first, world.pictures(captions, seed=4))
+    assert np.array_equal(first, world.images(captions, seed=3))
+    assert not np.array_equal(first, world.images(captions, seed=4))
 
 
 @pytest.mark.parametrize("shape", world.SHAPES)
-def test_a_clean_picture_has_the_colours_and_the_area_of_its_caption(shape: str):
-    (picture,) = world.pictures([f"a large red {shape} on a white background"], seed=0, strength=0)
-    assert tuple(picture[0, 0]) == world.BACKGROUNDS["white"]
+def test_a_clean_image_has_the_colours_and_the_area_of_its_caption(shape: str):
+    (image,) = world.images([f"a large red {shape} on a white background"], seed=0, strength=0)
+    assert tuple(image[0, 0]) == world.BACKGROUNDS["white"]
     red, white = (
         np.array(table[name]) for table, name in ((world.COLOURS, "red"), (world.BACKGROUNDS, "white"))
     )
-    covered = ((picture - white) @ (red - white) / ((red - white) @ (red - white))).sum()
+    covered = ((image - white) @ (red - white) / ((red - white) @ (red - white))).sum()
     expected = np.pi * world.RADII_PX["large"] ** 2 * (0.8 if shape == "triangle" else 1.0)
     assert covered == pytest.approx(expected, rel=0.15)  # the radius varies by 6 %
 
@@ -55,9 +55,9 @@ def test_a_clean_picture_has_the_colours_and_the_area_of_its_caption(shape: str)
     ("position", "axis", "sign"), [("left", 1, -1), ("right", 1, 1), ("top", 0, -1), ("bottom", 0, 1)]
 )
 def test_the_object_is_where_the_caption_says(position: str, axis: int, sign: int):
-    (picture,) = world.pictures(
+    (image,) = world.images(
         [f"a small blue square on a black background, at the {position}"], seed=0, strength=0
     )
-    centre = np.argwhere(picture[..., 2] > 120).mean(0)
+    centre = np.argwhere(image[..., 2] > 120).mean(0)
     assert sign * (centre[axis] - 15.5) > 4
     assert abs(centre[1 - axis] - 15.5) < 2

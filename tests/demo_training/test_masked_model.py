@@ -11,13 +11,13 @@ from diffusers.models.autoencoders.vq_model import VQModel
 
 from tgo_pipeline import demo
 from tgo_pipeline.demo_training import masked_model
-from tgo_pipeline.demo_training.base_model import to_tensor, training_pictures
+from tgo_pipeline.demo_training.base_model import to_tensor, training_images
 from tgo_pipeline.demo_training.masked_model import CODES, TOKENS
 
 
 @pytest.fixture(scope="module")
-def pictures() -> np.ndarray:
-    return training_pictures(64, seed=3)[1]
+def images() -> np.ndarray:
+    return training_images(64, seed=3)[1]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_the_number_of_masked_codes_follows_the_cosine():
     assert masked.float().mean(0).std() < 0.01  # every place as often as the others
 
 
-def test_the_quantised_vae_encodes_and_decodes_as_the_vae_does(vae: AutoencoderKL, pictures: np.ndarray):
-    real = to_tensor(pictures)
+def test_the_quantised_vae_encodes_and_decodes_as_the_vae_does(vae: AutoencoderKL, images: np.ndarray):
+    real = to_tensor(images)
     vae, vq = deepcopy(vae), masked_model.quantised(vae)
     for model in (vae, vq):
         model.encoder.conv_in.padding_mode = (
@@ -59,11 +59,11 @@ def test_the_quantised_vae_encodes_and_decodes_as_the_vae_does(vae: AutoencoderK
     assert torch.allclose(latents, scaled, atol=1e-4)
 
 
-def test_codes_are_the_nearest_and_decode_through_the_codebook(vq: VQModel, pictures: np.ndarray):
-    codes = masked_model.encode(vq, pictures[:8], batch=3)
+def test_codes_are_the_nearest_and_decode_through_the_codebook(vq: VQModel, images: np.ndarray):
+    codes = masked_model.encode(vq, images[:8], batch=3)
     assert codes.shape == (8, TOKENS)
     with torch.no_grad():
-        latents = vq.encode((to_tensor(pictures[:8]) + 1) / 2).latents  # type: ignore[union-attr]
+        latents = vq.encode((to_tensor(images[:8]) + 1) / 2).latents  # type: ignore[union-attr]
         quantised = vq.decode(latents).sample  # type: ignore[union-attr]
         looked_up = vq.decode(codes.view(8, 8, 8), force_not_quantize=True, shape=(8, 8, 8, 8)).sample  # type: ignore[union-attr,arg-type]
     vectors = latents.permute(0, 2, 3, 1).reshape(-1, 1, 8).double()
@@ -82,15 +82,15 @@ def test_clusters_are_found_where_vectors_gather():
     assert error < before
 
 
-def test_dead_codes_move_to_what_the_encoder_makes(vq: VQModel, pictures: np.ndarray):
+def test_dead_codes_move_to_what_the_encoder_makes(vq: VQModel, images: np.ndarray):
     book = vq.quantize.embedding.weight
     with torch.no_grad():
         book.copy_(1_000 + torch.arange(CODES)[:, None].float())
         book[0] = 0  # the only one that is ever nearest
-    masked_model.restart_dead_codes(vq, pictures, np.random.default_rng(0))
+    masked_model.restart_dead_codes(vq, images, np.random.default_rng(0))
     assert (book[0] == 0).all()
     assert (book[1:].abs() < 10).all()
-    assert masked_model.perplexity(masked_model.encode(vq, pictures)) > 50
+    assert masked_model.perplexity(masked_model.encode(vq, images)) > 50
 
 
 def test_perplexity_counts_the_codes_in_use():

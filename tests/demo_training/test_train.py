@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tgo_pipeline import demo
 from tgo_pipeline.demo import world
-from tgo_pipeline.demo_training.base_model import BaseTraining, training_pictures
+from tgo_pipeline.demo_training.base_model import BaseTraining, training_images
 from tgo_pipeline.demo_training.masked_model import MaskedTraining
 from tgo_pipeline.demo_training.reward_models import RewardTraining
 from tgo_pipeline.demo_training.train import BASES, REWARDS, Sizes, train
@@ -21,10 +21,10 @@ TOY = Sizes(
     drawn=150,
     sampled=4,
     base=BaseTraining(
-        pictures=64, vae_steps=2, vae_batch=4, decoder_steps=2, unet_steps=4, unet_batch=4, checkpoint_every=2
+        images=64, vae_steps=2, vae_batch=4, decoder_steps=2, unet_steps=4, unet_batch=4, checkpoint_every=2
     ),
     masked=MaskedTraining(
-        pictures=64,
+        images=64,
         vq_steps=4,
         vq_batch=4,
         restart_every=2,
@@ -91,13 +91,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_base_pictures_come_from_every_family():
-    captions, pictures = training_pictures(60, seed=0)
+def test_base_images_come_from_every_family():
+    captions, images = training_images(60, seed=0)
     families = {
         family for family in world.FAMILIES for caption in captions if caption in world.captions(family)
     }
     assert families == set(world.FAMILIES)
-    assert pictures.shape == (60, 32, 32, 3)
+    assert images.shape == (60, 32, 32, 3)
 
 
 def test_every_word_is_one_token(tmp_path: Path):

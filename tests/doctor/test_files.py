@@ -201,18 +201,18 @@ def test_prompts(doctor: Doctor, project: Path):
 @pytest.mark.parametrize(
     ("there", "code", "message"),
     [
-        (["0.png", "1.png"], 0, "ok generate.images: pictures: 2 images."),
-        (["1.png"], 0, "warn generate.images: pictures: 1 of the first 2 images are not there, the first is"),
-        ([], 2, "fail generate.images: pictures/metadata.csv: none of its files is there"),
+        (["0.png", "1.png"], 0, "ok generate.images: photos: 2 images."),
+        (["1.png"], 0, "warn generate.images: photos: 1 of the first 2 images are not there, the first is"),
+        ([], 2, "fail generate.images: photos/metadata.csv: none of its files is there"),
     ],
 )
 def test_images(doctor: Doctor, project: Path, there: list[str], code: int, message: str):
-    folder = project / "pictures"
+    folder = project / "photos"
     folder.mkdir()
     (folder / "metadata.csv").write_text("file_name,prompt\n0.png,a cat\n1.png,a dog\n")
     for name in there:
         (folder / name).write_bytes(b"x")
-    write_params(project, generate={"source": "images", "images": "pictures"})
+    write_params(project, generate={"source": "images", "images": "photos"})
     shown = doctor()
     assert shown.code == code, shown.text
     assert message in shown.line

@@ -200,7 +200,7 @@ def test_a_lost_shard_comes_back_to_the_same_tables(world: World) -> None:
     assert read_table(world.root / "evaluation.parquet").equals(before)
 
 
-def test_a_further_reward_leaves_every_picture_alone(world: World) -> None:
+def test_a_further_reward_leaves_every_image_alone(world: World) -> None:
     rewards.write("imagereward", world.root / "rewards/imagereward")
     extra = {
         "aesthetic": str(world.root / "rewards/aesthetic"),
@@ -209,14 +209,12 @@ def test_a_further_reward_leaves_every_picture_alone(world: World) -> None:
     world.params = dataclasses.replace(
         world.params, evaluate=dataclasses.replace(world.params.evaluate, rewards=extra)
     )
-    pictures = {
-        path: time for path, time in world.shards("base").items() if path.parent.name == "generations"
-    }
+    images = {path: time for path, time in world.shards("base").items() if path.parent.name == "generations"}
     assert "imagereward" in {row["reward"] for row in world.evaluate()}
-    assert pictures.items() <= world.shards("base").items()
+    assert images.items() <= world.shards("base").items()
 
 
-def test_an_unreadable_picture_is_excluded_on_both_sides_and_counted(world: World) -> None:
+def test_an_unreadable_image_is_excluded_on_both_sides_and_counted(world: World) -> None:
     world.params = dataclasses.replace(
         world.params, score=dataclasses.replace(world.params.score, max_error_rate=0.5)
     )
@@ -243,7 +241,7 @@ def test_the_plan_names_both_sides_and_is_done(finished: World) -> None:
         assert (status(folder, shards).done, len(shards)) == (3, 3)
 
 
-def test_the_plan_counts_scores_of_pictures_that_are_not_drawn_as_not_done(world: World) -> None:
+def test_the_plan_counts_scores_of_images_that_are_not_drawn_as_not_done(world: World) -> None:
     (world.root / "sides/base/generations/test-00001-of-00003.parquet").unlink()
     shutil.rmtree(world.root / "sides/tuned")
     plan = stage.plan(world.params, world.places)
@@ -306,11 +304,11 @@ def _check_legend(legend: dict, root: Path) -> None:
     assert (sampling["steps"], sampling["size"], sampling["images per prompt"]) == (1, "32 x 32 pixels", 2)
 
 
-def test_diversity_is_that_of_the_pictures(finished: World) -> None:
+def test_diversity_is_that_of_the_images(finished: World) -> None:
     models = pl.DataFrame(read_table(finished.root / "sides/models.parquet", MODELS))
-    pictures = read_folder(finished.root / "sides/tuned/generations").sort("sample_id")
+    images = read_folder(finished.root / "sides/tuned/generations").sort("sample_id")
     arrays = [
-        np.asarray(Image.open(io.BytesIO(data)), float) / 255 for data in pictures["image"].struct["bytes"]
+        np.asarray(Image.open(io.BytesIO(data)), float) / 255 for data in images["image"].struct["bytes"]
     ]
     distances = [
         np.sqrt(((one - other) ** 2).mean()) for one, other in zip(arrays[::2], arrays[1::2], strict=True)

@@ -35,9 +35,9 @@ def params(source: str, kind: str = "rating", **keys: Any) -> FeedbackParams:
 def test_ratings_are_the_same_from_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
     names, stars, raters = (list(column) for column in zip(*STARS, strict=True))
     source = write(
-        tmp_path / f"r{suffix}", {"note": ["x"] * 3, "who": raters, "picture": names, "stars": stars}
+        tmp_path / f"r{suffix}", {"note": ["x"] * 3, "who": raters, "photo": names, "stars": stars}
     )
-    rows, empty = read(params(source, image="picture", value="stars", rater="who", low=1, high=5))
+    rows, empty = read(params(source, image="photo", value="stars", rater="who", low=1, high=5))
     assert rows.rows() == [(name, float(star), rater) for name, star, rater in STARS]
     assert (rows.columns, empty) == (["image", "value", "rater"], 0)
 

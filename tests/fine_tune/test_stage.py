@@ -18,7 +18,7 @@ from fine_tune import stage
 from fine_tune.job import Progress
 from fine_tune.training.checkpoints import Checkpoints, State
 from tests.fine_tune import world
-from tests.rounding import assert_same_pictures
+from tests.rounding import assert_same_images
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
@@ -55,7 +55,7 @@ def test_full_result_is_a_pipeline(finished: tuple[Params, Places], model: Path)
         assert own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
     description = json.loads((places["model"] / "tgo.json").read_text())
     assert description["base"] == str(model) and description["method"] == "full"
-    assert_same_pictures(draw(load_pipeline(str(places["model"]))), draw(tuned))
+    assert_same_images(draw(load_pipeline(str(places["model"]))), draw(tuned))
     assert not places["checkpoints"].exists()
 
 
@@ -89,7 +89,7 @@ def test_adapter_result_is_what_was_trained(
     assert trained and all(torch.equal(loaded[name], tensor) for name, tensor in trained.items())
     tuned = draw(pipeline)
     assert not torch.equal(tuned, untuned)
-    assert_same_pictures(draw(load_pipeline(str(places["model"]))), tuned)
+    assert_same_images(draw(load_pipeline(str(places["model"]))), tuned)
     assert json.loads((places["model"] / "tgo.json").read_text())["method"] == "lora"
 
 
@@ -133,7 +133,7 @@ def test_vae_and_text_encoder_stay_on_disk_when_the_cache_is_complete(
     assert (places["model"] / "tgo.json").is_file()
 
 
-def test_validation_images_are_the_same_pictures_at_every_step(finished: tuple[Params, Places]) -> None:
+def test_validation_images_are_the_same_images_at_every_step(finished: tuple[Params, Places]) -> None:
     params, places = finished
     images = places["training"] / "images"
     assert sorted(file.name for file in images.iterdir()) == [f"step-0000{step}.png" for step in (0, 3, 6)]

@@ -113,7 +113,7 @@ def write_labels(path: Path, rows: list[dict[str, Any]]) -> None:
     write_table(pa.Table.from_pylist(rows, LABELS), path, {"fingerprint": f"labelled {path.name}"})
 
 
-def picture(seed: int, size: int = IMAGE_SIZE) -> Image.Image:
+def random_image(seed: int, size: int = IMAGE_SIZE) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
 
@@ -130,7 +130,7 @@ def generation(number: int, index: int) -> dict[str, Any]:
         "sample_id": sample_id,
         "prompt_id": f"p{number}",
         "prompt": f"picture number {number}",
-        "image": {"bytes": png(picture(number * PER_PROMPT + index)), "path": f"{sample_id}.png"},
+        "image": {"bytes": png(random_image(number * PER_PROMPT + index)), "path": f"{sample_id}.png"},
         "width": IMAGE_SIZE,
         "height": IMAGE_SIZE,
         "model": "tiny",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scoring.command.conftest import CLIP, Tgo, picture, tgo
+from tests.scoring.command.conftest import CLIP, Tgo, random_image, tgo
 from tgo_pipeline.datasets.sources import identity
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.read import read as read_feedback
@@ -104,25 +104,25 @@ def test_every_reader_refuses_what_is_no_file(tmp_path: Path, pipe: Path, name: 
 
 
 def test_an_image_that_is_a_pipe_costs_its_row(tgo: Tgo, tmp_path: Path, pipe: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    picture(0).save(tmp_path / "pictures/0.png")
-    (tmp_path / "pictures/1.png").symlink_to(pipe)
-    (tmp_path / "pictures/2.png").symlink_to("/dev/zero")
+    (tmp_path / "photos").mkdir()
+    random_image(0).save(tmp_path / "photos/0.png")
+    (tmp_path / "photos/1.png").symlink_to(pipe)
+    (tmp_path / "photos/2.png").symlink_to("/dev/zero")
     import polars as pl
 
-    assert tgo("pictures", "--prompt", "a", rewards=CLIP).code == 3
+    assert tgo("photos", "--prompt", "a", rewards=CLIP).code == 3
     errors = pl.read_parquet("scores.parquet")["error"].to_list()
     reasons = ["it is a pipe, not a file", "it is a device, not a file"]
     assert errors == [None, *(f"the file cannot be read ({reason})" for reason in reasons)]
-    (tmp_path / "pictures/metadata.csv").write_text("file_name,prompt\n0.png,a\n1.png,b\n2.png,c\n")
-    params = GenerateParams(source="images", images="pictures")
+    (tmp_path / "photos/metadata.csv").write_text("file_name,prompt\n0.png,a\n1.png,b\n2.png,c\n")
+    params = GenerateParams(source="images", images="photos")
     existing.import_folder(tmp_path / "taken", params=params, split="train", excluded=set())
     taken = pl.read_parquet(tmp_path / "taken/*.parquet")
     assert taken["width"].to_list() == [40, None, None]
 
 
 def test_a_long_text_beside_an_image_is_no_caption(tgo: Tgo, tmp_path: Path) -> None:
-    picture(0).save(tmp_path / "0.png")
+    random_image(0).save(tmp_path / "0.png")
     (tmp_path / "0.txt").write_text("x" * 1_000_001)
     done = tgo("0.png", rewards=CLIP)
     assert done.code == 2

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.rewards.engine.test_images import encoded
-from tests.scoring.command.conftest import picture
+from tests.scoring.command.conftest import random_image
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import Columns
 from tgo_pipeline.images import open as open_images
@@ -47,7 +47,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    rows = {"image": [encoded(picture(row)) for row in range(4)], "prompt": list("abcd"), "model": ["m"] * 4}
+    rows = {
+        "image": [encoded(random_image(row)) for row in range(4)],
+        "prompt": list("abcd"),
+        "model": ["m"] * 4,
+    }
     pq.write_table(pa.table(rows), tmp_path / "t.parquet", row_group_size=2, compression="zstd")
     return tmp_path / "t.parquet"
 

@@ -109,9 +109,9 @@ def draw(pipeline: Any, guidance_scale: float = 3.0, steps: int = 2) -> np.ndarr
     """Two images (2, H, W, 3) in [0, 1]."""
     import torch
 
-    from tgo_pipeline.generators.masked import seeded_by_picture
+    from tgo_pipeline.generators.masked import seeded_by_image
 
-    with seeded_by_picture(pipeline):
+    with seeded_by_image(pipeline):
         images = pipeline(
             prompt=["a cat", "a dog"],
             generator=[torch.Generator().manual_seed(seed) for seed in (1, 2)],

@@ -37,10 +37,10 @@ IMAGES[4] = IMAGES[4][:80]  # a header and nothing more
 
 
 def _folder_csv(folder: Path) -> Path:
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "photos").mkdir(parents=True)
     for number, data in enumerate(IMAGES):
-        (folder / "pictures" / f"{number}.bin").write_bytes(data)
-    names = [f"pictures/{number}.bin" for number in range(len(IMAGES))]
+        (folder / "photos" / f"{number}.bin").write_bytes(data)
+    names = [f"photos/{number}.bin" for number in range(len(IMAGES))]
     with (folder / "metadata.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["file_name", "caption"], *zip(names, CAPTIONS, strict=True)])
     return folder
@@ -77,7 +77,7 @@ def _parquet_binary(folder: Path) -> Path:
 def _parquet_paths(folder: Path) -> Path:
     _folder_csv(folder)
     (folder / "metadata.csv").unlink()
-    names: list[str | None] = [f"pictures/{number}.bin" for number in range(len(IMAGES))]
+    names: list[str | None] = [f"photos/{number}.bin" for number in range(len(IMAGES))]
     return _parquet(_struct([None] * len(IMAGES), names), folder / "data.parquet")
 
 
@@ -118,7 +118,7 @@ def test_every_kind_of_source(tmp_path: Path, make) -> None:
 
 def test_a_missing_file_keeps_its_row(tmp_path: Path) -> None:
     source = _folder_csv(tmp_path / "source")
-    (source / "pictures" / "0.bin").unlink()
+    (source / "photos" / "0.bin").unlink()
     assert _import(source, tmp_path / "out").failed == 2
     assert read_folder(tmp_path / "out").to_dicts()[0]["image"] is None
 
@@ -129,7 +129,7 @@ def test_only_what_changed_is_read_again(tmp_path: Path) -> None:
     before = {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
     _import(source, out)
     assert {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")} == before
-    changed = source / "pictures" / "7.bin"
+    changed = source / "photos" / "7.bin"
     changed.write_bytes(IMAGES[1])
     os.utime(changed, ns=(1, 1))
     plan = existing.plan(params=_params(source), split="train", excluded=EXCLUDED)

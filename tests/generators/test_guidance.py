@@ -21,7 +21,7 @@ from tests.generators.guided import (
     with_adapter,
     write_lora,
 )
-from tests.rounding import assert_same_pictures
+from tests.rounding import assert_same_images
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline, model_fingerprint
 from tgo_pipeline.generators.guidance import guided_pipeline
@@ -39,7 +39,7 @@ def _modules(family: Family, kind: str) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("kind", ["adapters", "full"])
-def test_strength_0_draws_the_pictures_of_the_base_bit_for_bit(family: Family, kind: str) -> None:
+def test_strength_0_draws_the_images_of_the_base_bit_for_bit(family: Family, kind: str) -> None:
     base = draw(load_pipeline(str(family.base)))
     guided = guided_pipeline(str(family.base), *_modules(family, kind), strength=2.0)
     assert not np.array_equal(draw(guided), base)
@@ -59,14 +59,14 @@ def test_adapters_leave_the_base_as_it_was_loaded(family: Family) -> None:
 
 
 @pytest.mark.parametrize("kind", ["adapters", "full"])
-def test_pgd_of_strength_1_draws_the_pictures_of_the_positive_model(family: Family, kind: str) -> None:
+def test_pgd_of_strength_1_draws_the_images_of_the_positive_model(family: Family, kind: str) -> None:
     positive, _ = _modules(family, kind)
     guided = guided_pipeline(str(family.base), positive, strength=1.0)
     assert guided.guidance.kind == "pgd"
     alone = with_adapter(family, positive) if kind == "adapters" else load_pipeline(str(family.base))
     if kind == "full":
         setattr(alone, family.component, family.network(load_pipeline(str(positive))))
-    assert_same_pictures(draw(guided), draw(alone), tokens=family.draws_tokens)
+    assert_same_images(draw(guided), draw(alone), tokens=family.draws_tokens)
 
 
 @pytest.mark.parametrize("kind", ["adapters", "full"])
@@ -104,12 +104,12 @@ def test_adapters_share_one_base_and_one_call(family: Family) -> None:
 
     calls: list[int] = []
     network.base.register_forward_pre_hook(lambda *_: calls.append(1))
-    pictures = {}
+    images = {}
     for branches in (3, 2, 1):
         calls.clear()
         guided.guidance.branches_per_call = branches
-        pictures[branches] = (draw(guided), len(calls))
-    (together, few), (two, more), (apart, most) = pictures[3], pictures[2], pictures[1]
+        images[branches] = (draw(guided), len(calls))
+    (together, few), (two, more), (apart, most) = images[3], images[2], images[1]
     assert (more, most) == (2 * few, 3 * few)
     np.testing.assert_allclose(together, apart, atol=1e-4)
     np.testing.assert_allclose(together, two, atol=1e-4)
@@ -145,11 +145,11 @@ def test_the_base_of_the_caller_stays_what_it_was(sd: Family) -> None:
     before = draw(base)
     first = guided_pipeline(base, sd.positive, sd.negative, strength=2.0)
     second = guided_pipeline(base, sd.negative, strength=2.0)
-    pictures = [draw(pipeline) for pipeline in (first, second, base)]
+    images = [draw(pipeline) for pipeline in (first, second, base)]
     assert type(base.unet).__name__ == "UNet2DConditionModel"
-    assert np.array_equal(pictures[2], before)
-    assert len({picture.tobytes() for picture in pictures}) == 3
-    assert_same_pictures(pictures[1], draw(guided_pipeline(str(sd.base), sd.negative, strength=2.0)))
+    assert np.array_equal(images[2], before)
+    assert len({image.tobytes() for image in images}) == 3
+    assert_same_images(images[1], draw(guided_pipeline(str(sd.base), sd.negative, strength=2.0)))
 
 
 def test_loaded_pipelines_and_a_mixture_are_modules_too(sd: Family) -> None:
@@ -170,7 +170,7 @@ def test_a_base_that_is_an_adapter_itself(sd: Family, tmp_path: Path) -> None:
     guided = guided_pipeline(str(tuned), sd.positive, strength=0.0)
     assert np.array_equal(draw(guided), draw(base))
     guided.guidance.strength = 1.0
-    assert_same_pictures(draw(guided), draw(with_adapter(sd, sd.positive)))
+    assert_same_images(draw(guided), draw(with_adapter(sd, sd.positive)))
     guided.guidance.strength = 0.5
     args, kwargs, output = record_call(guided.unet, guided)
     sides = [first_tensor(side.unet(*args, **kwargs)) for side in (base, with_adapter(sd, sd.positive))]
@@ -270,7 +270,7 @@ def test_results_and_their_fingerprint(sd: Family, tmp_path: Path) -> None:
     assert describe() == marks[3]
     loaded = load_pipeline(str(tmp_path))
     guided = guided_pipeline(str(sd.base), sd.positive, sd.negative, strength=2.0)
-    assert_same_pictures(draw(loaded), draw(guided))
+    assert_same_images(draw(loaded), draw(guided))
     shutil.rmtree(tmp_path / "negative")
     with pytest.raises(TgoError, match=r"lacks .*negative: run fine_tune again"):
         load_pipeline(str(tmp_path))
@@ -319,7 +319,7 @@ def test_modules_of_another_model_are_refused(sd: Family, tmp_path: Path) -> Non
     copy = shutil.copytree(sd.base, tmp_path / "copy")  # the same weights elsewhere are the same model
     same = Path(shutil.copytree(sd.positive, tmp_path / "same"))
     _as_unet_result(same, copy)
-    assert_same_pictures(
+    assert_same_images(
         draw(guided_pipeline(str(sd.base), same, strength=1.0)),
         draw(guided_pipeline(str(sd.base), sd.positive, strength=1.0)),
     )

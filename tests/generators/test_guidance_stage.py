@@ -35,12 +35,12 @@ def _job(family: Family, guidance: GuidanceParams | None) -> dict[str, Any]:
 
 def test_shards_are_drawn_with_guidance(sd: Family, tmp_path: Path) -> None:
     cpgd = GuidanceParams(positive=str(sd.positive), negative=str(sd.negative), strength=2.0)
-    pictures = {}
+    images = {}
     for name, guidance in {"plain": None, "none": replace(cpgd, strength=0.0), "guided": cpgd}.items():
         generate_folder(tmp_path / name, **_job(sd, guidance), runtime=RUNTIME)
-        pictures[name] = read_folder(tmp_path / name)["image"].to_list()
-    assert pictures["none"] == pictures["plain"]
-    assert pictures["guided"] != pictures["plain"]
+        images[name] = read_folder(tmp_path / name)["image"].to_list()
+    assert images["none"] == images["plain"]
+    assert images["guided"] != images["plain"]
 
 
 def test_the_plan_knows_modules_and_strength(sd: Family, tmp_path: Path) -> None:

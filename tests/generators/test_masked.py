@@ -11,7 +11,7 @@ from tests.rounding import SAME_TOKENS, assert_same_tokens
 from tests.tiny_masked import CODES, MASK_TOKEN, tiny_amused_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
-from tgo_pipeline.generators.masked import PictureScheduler, choose, seeded_by_picture
+from tgo_pipeline.generators.masked import ImageScheduler, choose, seeded_by_image
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import GenerateParams
 
@@ -31,7 +31,7 @@ def generators(seeds=SEEDS) -> list[torch.Generator]:
 
 
 def tokens(pipeline, rows: slice) -> torch.Tensor:
-    with seeded_by_picture(pipeline):
+    with seeded_by_image(pipeline):
         return pipeline(
             PROMPTS[rows],
             generator=generators(SEEDS[rows]),
@@ -41,7 +41,7 @@ def tokens(pipeline, rows: slice) -> torch.Tensor:
         ).images
 
 
-def test_the_batch_does_not_change_a_pictures_tokens(pipeline) -> None:
+def test_the_batch_does_not_change_an_images_tokens(pipeline) -> None:
     together = tokens(pipeline, slice(None))
     assert together.shape == (5, 8, 8) and together.max() < CODES
     assert all((together[i] != together[j]).any() for i in range(5) for j in range(i))
@@ -50,11 +50,11 @@ def test_the_batch_does_not_change_a_pictures_tokens(pipeline) -> None:
     assert_same_tokens(tokens(pipeline, slice(2, 4)), together[2:4])
 
 
-def test_the_sampler_draws_pictures_of_any_batch_size(pipeline) -> None:
+def test_the_sampler_draws_images_of_any_batch_size(pipeline) -> None:
     def draw(batch_size: int, **options) -> np.ndarray:
         params = GenerateParams(**{"guidance_scale": 2.0, "steps": STEPS, **options})
-        pictures = list(Sampler(pipeline, params, batch_size).images(PROMPTS, SEEDS))
-        return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
+        images = list(Sampler(pipeline, params, batch_size).images(PROMPTS, SEEDS))
+        return np.stack([np.asarray(image) for image in images]).astype(int)
 
     alone = draw(1)
     assert alone.shape == (5, 32, 32, 3)
@@ -67,8 +67,8 @@ def test_the_sampler_draws_pictures_of_any_batch_size(pipeline) -> None:
 
 def test_the_pipeline_is_left_as_it_was(pipeline) -> None:
     before = pipeline.scheduler
-    with pytest.raises(RuntimeError), seeded_by_picture(pipeline):
-        assert isinstance(pipeline.scheduler, PictureScheduler)
+    with pytest.raises(RuntimeError), seeded_by_image(pipeline):
+        assert isinstance(pipeline.scheduler, ImageScheduler)
         raise RuntimeError
     assert pipeline.scheduler is before
     assert pipeline.config["scheduler"] == ("diffusers", "AmusedScheduler")
@@ -96,25 +96,25 @@ def test_the_ends_of_the_unit_interval_are_possible_tokens() -> None:
 def test_each_step_masks_as_many_tokens_as_the_librarys(schedule) -> None:
     logits = torch.randn(3, CODES, 8, 8, generator=torch.Generator().manual_seed(0))
     samples = {}
-    for kind in (AmusedScheduler, PictureScheduler):
+    for kind in (AmusedScheduler, ImageScheduler):
         scheduler = kind(mask_token_id=MASK_TOKEN, masking_schedule=schedule)
         scheduler.set_timesteps(STEPS)
         sample, counts = torch.full((3, 8, 8), MASK_TOKEN), []
         for timestep in scheduler.timesteps:
-            own = generators(SEEDS[:3]) if kind is PictureScheduler else generators()[0]
+            own = generators(SEEDS[:3]) if kind is ImageScheduler else generators()[0]
             after = scheduler.step(logits, timestep, sample, generator=own).prev_sample
             known = sample != MASK_TOKEN
             assert torch.equal(after[known], sample[known])
             sample = after
             counts.append((sample == MASK_TOKEN).sum((1, 2)).tolist())
         samples[kind] = counts
-    assert samples[AmusedScheduler] == samples[PictureScheduler]
-    assert samples[PictureScheduler][-1] == [0, 0, 0]
+    assert samples[AmusedScheduler] == samples[ImageScheduler]
+    assert samples[ImageScheduler][-1] == [0, 0, 0]
 
 
 def test_the_least_certain_tokens_are_masked_again() -> None:
     """At temperature 0 the noise has no say: the most probable tokens stay."""
-    scheduler = PictureScheduler(mask_token_id=MASK_TOKEN)
+    scheduler = ImageScheduler(mask_token_id=MASK_TOKEN)
     scheduler.set_timesteps(2, temperature=(0, 0))
     sharpness = torch.arange(1.0, 65.0).view(8, 8)
     logits = torch.zeros(1, CODES, 8, 8)
@@ -130,7 +130,7 @@ def test_the_least_certain_tokens_are_masked_again() -> None:
 def test_one_generator_is_the_librarys_own_way() -> None:
     logits = torch.randn(2, CODES, 8, 8, generator=torch.Generator().manual_seed(0))
     results = []
-    for kind in (AmusedScheduler, PictureScheduler):
+    for kind in (AmusedScheduler, ImageScheduler):
         scheduler = kind(mask_token_id=MASK_TOKEN)
         scheduler.set_timesteps(STEPS)
         sample = torch.full((2, 8, 8), MASK_TOKEN)
@@ -138,8 +138,8 @@ def test_one_generator_is_the_librarys_own_way() -> None:
     assert torch.equal(*results)
 
 
-def test_every_picture_needs_a_generator() -> None:
-    scheduler = PictureScheduler(mask_token_id=MASK_TOKEN)
+def test_every_image_needs_a_generator() -> None:
+    scheduler = ImageScheduler(mask_token_id=MASK_TOKEN)
     scheduler.set_timesteps(STEPS)
     with pytest.raises(TgoError, match="2 images are drawn with 5 generators"):
         scheduler.step(torch.zeros(2, CODES, 8, 8), 0, torch.zeros(2, 8, 8), generator=generators())

@@ -54,7 +54,7 @@ def tokens(pipeline: Any, rows: slice = slice(None), **options: Any) -> torch.Te
     return pipeline(PROMPTS[rows], generator=generators, **options).images
 
 
-def test_the_batch_does_not_change_a_pictures_tokens(pipeline: Any) -> None:
+def test_the_batch_does_not_change_an_images_tokens(pipeline: Any) -> None:
     together = tokens(pipeline)
     assert together.shape == (4, GRID, GRID) and together.max() < CODES
     assert all((together[i] != together[j]).any() for i in range(4) for j in range(i))
@@ -75,7 +75,7 @@ def test_the_sampler_draws_and_refuses(pipeline: Any) -> None:
         draw(width=20, height=32)
 
 
-def test_the_published_layout_gives_the_same_pictures(tmp_path: Path, folder: Path, pipeline: Any) -> None:
+def test_the_published_layout_gives_the_same_images(tmp_path: Path, folder: Path, pipeline: Any) -> None:
     original: Any = load_pipeline(str(published(tiny_meissonic_pipeline(tmp_path))))
     assert type(original) is MeissonicPipeline
     assert_same_tokens(tokens(original, height=32, width=32), tokens(pipeline))

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.generators.guided import BUILDERS, Family, draw, with_adapter, write_lora
-from tests.rounding import assert_same_pictures
+from tests.rounding import assert_same_images
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.generators.guidance import guided_pipeline
@@ -57,8 +57,8 @@ def test_strength_1_of_an_adapter_is_that_adapter(
         pipeline.transformer.load_lora_adapter(merged, prefix=None, use_safetensors=True)
     expected = draw(with_adapter(family, family.positive))
     tokens = name in ("amused", "meissonic")
-    assert_same_pictures(draw(pipeline), expected, tokens=tokens)
-    assert_same_pictures(draw(load_pipeline(str(merged))), expected, tokens=tokens)
+    assert_same_images(draw(pipeline), expected, tokens=tokens)
+    assert_same_images(draw(load_pipeline(str(merged))), expected, tokens=tokens)
 
 
 def test_adapters_of_different_ranks_become_one(sd: Family, tmp_path: Path) -> None:

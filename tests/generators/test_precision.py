@@ -36,11 +36,11 @@ def test_every_network_is_in_the_precision_and_draws(write: Callable[[Path], Pat
     half = load_pipeline(model, precision="bf16")
     networks = [part for part in half.components.values() if isinstance(part, torch.nn.Module)]
     assert {parameter.dtype for network in networks for parameter in network.parameters()} == {torch.bfloat16}
-    pictures = draw(half)
-    assert np.array_equal(pictures, draw(half))
+    images = draw(half)
+    assert np.array_equal(images, draw(half))
     if write in LATENT:  # tokens are drawn at random: one that differs changes all that follow
         full = draw(load_pipeline(model))
-        assert 0 < np.abs(pictures - full).mean() < 0.1 * full.std()
+        assert 0 < np.abs(images - full).mean() < 0.1 * full.std()
 
 
 def test_guidance_modules_take_the_precision_of_the_base(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def _pixels(images) -> np.ndarray:
     return np.stack([np.asarray(image) for image in images]).astype(int)
 
 
-def test_batches_do_not_change_pictures(pipeline) -> None:
+def test_batches_do_not_change_images(pipeline) -> None:
     alone = _pixels(Sampler(pipeline, PARAMS, 1).images(PROMPTS, SEEDS))
     assert alone.shape == (7, 32, 32, 3)
     assert all((alone[i] != alone[j]).any() for i in range(7) for j in range(i))
@@ -74,7 +74,7 @@ def test_memory_that_runs_out_halves_the_batch_once(pipeline, caplog: pytest.Log
     assert np.abs(drawn - _pixels(Sampler(pipeline, PARAMS, 7).images(PROMPTS, SEEDS))).max() <= 1
 
 
-def test_not_even_one_picture_fits(pipeline) -> None:
+def test_not_even_one_image_fits(pipeline) -> None:
     with pytest.raises(TgoError, match="not even one image fits"):
         list(Sampler(SmallMemory(pipeline, most=0), PARAMS, 4).images(PROMPTS, SEEDS))
 

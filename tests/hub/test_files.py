@@ -110,13 +110,13 @@ def test_a_downloaded_pickle_scores_like_the_network_that_it_was_made_of(
         "hpsv2.1",
         replace(LAYOUTS["hpsv2.1"], packaged={path.name: path for path in configuration}),
     )
-    pictures, prompts = [tiny.picture(40, 30), tiny.picture(20, 50)], ["red cat", "blue"]
-    expected = tiny.build("hpsv2.1").score(pictures, prompts)
+    images, prompts = [tiny.smooth_image(40, 30), tiny.smooth_image(20, 50)], ["red cat", "blue"]
+    expected = tiny.build("hpsv2.1").score(images, prompts)
     first = load_reward("hpsv2.1")
-    assert first.score(pictures, prompts) == pytest.approx(expected, abs=1e-6)
+    assert first.score(images, prompts) == pytest.approx(expected, abs=1e-6)
     assert first.identity["source"] == f"official, {releases.HPSV2_REPO}"
     hub.stop()
-    assert load_reward("hpsv2.1").score(pictures, prompts) == pytest.approx(expected, abs=1e-6)
+    assert load_reward("hpsv2.1").score(images, prompts) == pytest.approx(expected, abs=1e-6)
 
 
 def test_other_content_than_released_is_refused_and_names_both_hashes(hub: HubServer, tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_a_repository_at_a_commit(hub: HubServer, tmp_path: Path) -> None:
     files = locate("pickscore", str(place))
     assert files.path("tokenizer.json").read_bytes() == (tmp_path / "tiny/tokenizer.json").read_bytes()
     assert "README.md" not in hub.downloaded()
-    expected = tiny.build("pickscore").score([tiny.picture(40, 40)], ["red cat"])
+    expected = tiny.build("pickscore").score([tiny.smooth_image(40, 40)], ["red cat"])
     hub.stop()
     reward = load_reward(f"pickscore={place}")
-    assert reward.score([tiny.picture(40, 40)], ["red cat"]) == pytest.approx(expected, abs=1e-5)
+    assert reward.score([tiny.smooth_image(40, 40)], ["red cat"]) == pytest.approx(expected, abs=1e-5)
     assert reward.identity["source"] == str(place)
 
 

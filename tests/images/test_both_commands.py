@@ -18,7 +18,7 @@ from PIL import Image
 from tests.datasets.public import write_hpdv3, write_imagerewarddb, write_parti, write_pickapic
 from tests.hub_server import HubServer
 from tests.images.conftest import publish
-from tests.scoring.command.conftest import Tgo, picture, write_pictures
+from tests.scoring.command.conftest import Tgo, random_image, write_images
 from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import import_folder as existing
@@ -69,64 +69,64 @@ def score(tgo: Tgo, address: str, *options: str) -> pl.DataFrame:
 
 
 def _captioned_folder(root: Path) -> str:
-    for path, prompt in zip(write_pictures(root / "pictures", COUNT), PROMPTS, strict=True):
+    for path, prompt in zip(write_images(root / "photos", COUNT), PROMPTS, strict=True):
         path.with_suffix(".txt").write_bytes(b"\xef\xbb\xbf" + f" {prompt}\n".encode())
-    return "pictures"
+    return "photos"
 
 
 def _captioned_pattern(root: Path) -> str:
     _captioned_folder(root)
-    return "pictures/*.png"
+    return "photos/*.png"
 
 
 def _metadata(root: Path) -> str:
-    write_pictures(root / "pictures", COUNT)
-    write_csv(root / "pictures/metadata.csv", [list(row) for row in zip(NAMES, PROMPTS, strict=True)])
-    return "pictures"
+    write_images(root / "photos", COUNT)
+    write_csv(root / "photos/metadata.csv", [list(row) for row in zip(NAMES, PROMPTS, strict=True)])
+    return "photos"
 
 
 def _metadata_pattern(root: Path) -> str:
     _metadata(root)
-    return "pictures/*"
+    return "photos/*"
 
 
 def _metadata_without_prompts(root: Path) -> str:
     _captioned_folder(root)
-    (root / "pictures/metadata.csv").write_text("\n".join(["file_name", *NAMES]))
-    return "pictures"
+    (root / "photos/metadata.csv").write_text("\n".join(["file_name", *NAMES]))
+    return "photos"
 
 
 def _csv(root: Path) -> str:
-    write_pictures(root / "pictures", COUNT)
-    rows = [[f"pictures/{name}", prompt] for name, prompt in zip(NAMES, PROMPTS, strict=True)]
+    write_images(root / "photos", COUNT)
+    rows = [[f"photos/{name}", prompt] for name, prompt in zip(NAMES, PROMPTS, strict=True)]
     return str(write_csv(root / "list.csv", rows, ("path", "caption")).name)
 
 
 def _jsonl(root: Path) -> str:
-    write_pictures(root / "pictures", COUNT)
-    rows = [{"image": f"pictures/{name}", "text": text} for name, text in zip(NAMES, PROMPTS, strict=True)]
+    write_images(root / "photos", COUNT)
+    rows = [{"image": f"photos/{name}", "text": text} for name, text in zip(NAMES, PROMPTS, strict=True)]
     (root / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return "list.jsonl"
 
 
 def _table(root: Path, images: list) -> Path:
-    write_pictures(root / "pictures", COUNT)
+    write_images(root / "photos", COUNT)
     pq.write_table(pa.table({"image": images, "caption": PROMPTS}), root / "all.parquet", row_group_size=2)
     return root / "all.parquet"
 
 
 def _parquet_of_paths(root: Path) -> str:
-    return _table(root, [f"pictures/{name}" for name in NAMES]).name
+    return _table(root, [f"photos/{name}" for name in NAMES]).name
 
 
 def _parquet(root: Path) -> str:
-    paths = write_pictures(root / "pictures", COUNT)
+    paths = write_images(root / "photos", COUNT)
     return _table(root, [{"bytes": path.read_bytes(), "path": path.name} for path in paths]).name
 
 
 def _saved(root: Path) -> str:
     datasets = pytest.importorskip("datasets")
-    paths = write_pictures(root / "pictures", COUNT)
+    paths = write_images(root / "photos", COUNT)
     content = {"image": [{"bytes": path.read_bytes(), "path": path.name} for path in paths], "text": PROMPTS}
     datasets.Dataset.from_dict(content).save_to_disk(str(root / "saved"))
     return "saved"
@@ -135,11 +135,11 @@ def _saved(root: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (_captioned_folder, "pictures/{uid}"),
+        (_captioned_folder, "photos/{uid}"),
         (_captioned_pattern, "{uid}"),
-        (_metadata, "pictures/{uid}"),
+        (_metadata, "photos/{uid}"),
         (_metadata_pattern, "{uid}"),
-        (_metadata_without_prompts, "pictures/{uid}"),
+        (_metadata_without_prompts, "photos/{uid}"),
         (_csv, "{uid}"),
         (_jsonl, "{uid}"),
         (_parquet_of_paths, None),
@@ -152,7 +152,7 @@ def test_local_addresses(tgo: Tgo, tmp_path: Path, make: Make, named: str | None
     address = make(tmp_path)
     taken, scored = take(address), score(tgo, address)
     assert taken["prompt"].to_list() == scored["prompt"].to_list() == PROMPTS
-    expected = [float(np.asarray(picture(number)).astype(int).sum()) for number in range(COUNT)]
+    expected = [float(np.asarray(random_image(number)).astype(int).sum()) for number in range(COUNT)]
     assert [total(image["bytes"]) for image in taken["image"]] == scored["total"].to_list() == expected
     if named:
         assert [named.format(uid=uid) for uid in taken["image_uid"]] == scored["image"].to_list()
@@ -196,7 +196,7 @@ def test_any_data_set_of_the_hub(tgo: Tgo, tmp_path: Path, hub: HubServer, kind:
         (tmp_path / "all.parquet").rename(tmp_path / "repository/data/train-00000-of-00001.parquet")
     else:
         _metadata(tmp_path / "repository")
-        (tmp_path / "repository/pictures").rename(tmp_path / "repository/train")
+        (tmp_path / "repository/photos").rename(tmp_path / "repository/train")
     address = f"{publish(hub, 'org/name', tmp_path / 'repository')}/train"
     taken, scored = take(address), score(tgo, address)
     names = [f"{address}:{row}" for row in range(COUNT)]
@@ -227,7 +227,7 @@ def test_only_what_is_needed_is_read_of_parquet_on_the_hub(tmp_path: Path, hub: 
 
 
 def test_rows_of_the_hub_name_no_file_of_this_machine(tmp_path: Path, hub: HubServer) -> None:
-    (secret,) = write_pictures(tmp_path / "home", 1)
+    (secret,) = write_images(tmp_path / "home", 1)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     images = pa.array([{"bytes": None, "path": str(secret)}], kind)
     (tmp_path / "repository").mkdir()
@@ -299,19 +299,19 @@ def test_what_the_hub_does_not_give_is_refused_alike(tgo: Tgo, tmp_path: Path, h
 
 
 def test_images_without_prompts(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", COUNT)
+    write_images(tmp_path / "photos", COUNT)
     advice = "a .txt file beside each image"
     with pytest.raises(TgoError, match=f"no image to take; 5 left out, they have no prompt: .*{advice}"):
-        take("pictures")
-    done = tgo("pictures")
+        take("photos")
+    done = tgo("photos")
     assert done.code == 2
     assert "5 of 5 images have no prompt" in done.line and advice in done.line
 
 
 def test_metadata_goes_before_captions_and_captions_are_not_left_out(tgo: Tgo, tmp_path: Path) -> None:
     _captioned_folder(tmp_path)
-    write_csv(tmp_path / "pictures/metadata.csv", [[NAMES[1], "from metadata"]])
-    done = tgo("pictures", rewards=SUM)
+    write_csv(tmp_path / "photos/metadata.csv", [[NAMES[1], "from metadata"]])
+    done = tgo("photos", rewards=SUM)
     assert "left out" not in done.log
     assert pl.read_parquet("scores.parquet")["prompt"].to_list() == [
         PROMPTS[0],
@@ -323,7 +323,7 @@ def test_metadata_goes_before_captions_and_captions_are_not_left_out(tgo: Tgo, t
 def test_a_changed_caption_costs_its_image(tgo: Tgo, tmp_path: Path) -> None:
     address = _captioned_folder(tmp_path)
     score(tgo, address), take(address)
-    (tmp_path / "pictures/03.txt").write_text("another fox")
+    (tmp_path / "photos/03.txt").write_text("another fox")
     assert "5 images, 1 of them now" in tgo(address, rewards=SUM).out
     plan = existing.plan(
         params=GenerateParams(source="images", images=address, shard_size=2), split="train", excluded=set()

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.images.test_both_commands import PROMPTS, SUM, _reward, score, take, total
-from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, random_image, write_images
 from tgo_pipeline.errors import TgoError
 
 __all__ = ["_reward"]
@@ -23,13 +23,13 @@ TEXTS = PROMPTS[:COUNT]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
-    return write_pictures(tmp_path / "pictures", COUNT)
+def photos(tmp_path: Path) -> list[Path]:
+    return write_images(tmp_path / "photos", COUNT)
 
 
-def check(tgo: Tgo, address: str, pictures: list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def check(tgo: Tgo, address: str, photos: list[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Both commands read the images of an address with their prompts."""
-    expected = [total(path.read_bytes()) for path in pictures]
+    expected = [total(path.read_bytes()) for path in photos]
     taken, scored = take(address), score(tgo, address)
     assert [total(image["bytes"]) for image in taken["image"]] == scored["total"].to_list() == expected
     assert taken["prompt"].to_list() == scored["prompt"].to_list() == TEXTS
@@ -52,59 +52,59 @@ BYTES: dict[str, Callable[[list[bytes]], pa.Array]] = {
 
 @pytest.mark.parametrize("kind", BYTES)
 @pytest.mark.parametrize("within", [False, True])
-def test_bytes_of_every_type(tgo: Tgo, pictures: list[Path], kind: str, within: bool) -> None:
-    images = BYTES[kind]([path.read_bytes() for path in pictures])
+def test_bytes_of_every_type(tgo: Tgo, photos: list[Path], kind: str, within: bool) -> None:
+    images = BYTES[kind]([path.read_bytes() for path in photos])
     if within:
         images = pa.StructArray.from_arrays([images, pa.nulls(COUNT, pa.string())], ["bytes", "path"])
     pq.write_table(pa.table({"image": images, "prompt": TEXTS}), "t.parquet")
-    check(tgo, "t.parquet", pictures)
+    check(tgo, "t.parquet", photos)
 
 
 TEXT_TYPES = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int16(), pa.string())]
 
 
 @pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
-def test_text_of_every_type(tgo: Tgo, pictures: list[Path], kind: pa.DataType) -> None:
-    paths = pa.array([f"pictures/{path.name}" for path in pictures]).cast(kind)
+def test_text_of_every_type(tgo: Tgo, photos: list[Path], kind: pa.DataType) -> None:
+    paths = pa.array([f"photos/{path.name}" for path in photos]).cast(kind)
     pq.write_table(pa.table({"image": paths, "prompt": pa.array(TEXTS).cast(kind)}), "t.parquet")
-    check(tgo, "t.parquet", pictures)
+    check(tgo, "t.parquet", photos)
 
 
 @pytest.mark.parametrize("data", [pa.null(), pa.binary(), pa.large_binary(), None], ids=str)
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_struct_of_paths(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], data: pa.DataType | None, absolute: bool
+    tgo: Tgo, tmp_path: Path, photos: list[Path], data: pa.DataType | None, absolute: bool
 ) -> None:
     """What `Dataset.to_parquet` writes of images in files: bytes are null, the path is as it was given."""
-    paths = [str(path if absolute else path.relative_to(tmp_path)) for path in pictures]
+    paths = [str(path if absolute else path.relative_to(tmp_path)) for path in photos]
     fields: dict[str, Any] = {"path": pa.array(paths)}
     if data is not None:
         fields = {"bytes": pa.nulls(COUNT, data), **fields}
     images = pa.StructArray.from_arrays(list(fields.values()), list(fields))
     pq.write_table(pa.table({"image": images, "prompt": TEXTS}), "t.parquet")
-    taken, _ = check(tgo, "t.parquet", pictures)
-    assert [image["path"] for image in taken["image"]] == [path.name for path in pictures]
+    taken, _ = check(tgo, "t.parquet", photos)
+    assert [image["path"] for image in taken["image"]] == [path.name for path in photos]
     assert not any(str(tmp_path) in str(value) for value in taken["image_uid"])
-    pictures[0].write_bytes(pictures[1].read_bytes())
-    os.utime(pictures[0], ns=(1, 1))
-    check(tgo, "t.parquet", pictures)  # a changed file is read again
+    photos[0].write_bytes(photos[1].read_bytes())
+    os.utime(photos[0], ns=(1, 1))
+    check(tgo, "t.parquet", photos)  # a changed file is read again
 
 
-def test_what_datasets_writes(tgo: Tgo, tmp_path: Path, pictures: list[Path]) -> None:
+def test_what_datasets_writes(tgo: Tgo, tmp_path: Path, photos: list[Path]) -> None:
     datasets = pytest.importorskip("datasets")
     (tmp_path / "elsewhere").mkdir()
-    rows = datasets.Dataset.from_dict({"image": list(map(str, pictures)), "prompt": TEXTS})
+    rows = datasets.Dataset.from_dict({"image": list(map(str, photos)), "prompt": TEXTS})
     rows = rows.cast_column("image", datasets.Image())
     rows.to_parquet("elsewhere/t.parquet")
     rows.save_to_disk("saved")
-    check(tgo, "elsewhere/t.parquet", pictures)
+    check(tgo, "elsewhere/t.parquet", photos)
     taken = take("saved")
     assert [total(image["bytes"]) for image in taken["image"]] == [
-        total(path.read_bytes()) for path in pictures
+        total(path.read_bytes()) for path in photos
     ]
 
 
-def test_only_images_are_taken_from_absolute_paths(tmp_path: Path, pictures: list[Path]) -> None:
+def test_only_images_are_taken_from_absolute_paths(tmp_path: Path, photos: list[Path]) -> None:
     (tmp_path / "secret.txt").write_text("mine")
     for path in (str(tmp_path / "secret.txt"), "../secret.png", "..\\secret.png"):
         images = pa.array(
@@ -113,7 +113,7 @@ def test_only_images_are_taken_from_absolute_paths(tmp_path: Path, pictures: lis
         pq.write_table(pa.table({"image": images, "prompt": ["a"]}), "t.parquet")
         with pytest.raises(TgoError, match="is not a file inside"):
             take("t.parquet")
-    for path in (str(pictures[0]), "..\\secret.png"):
+    for path in (str(photos[0]), "..\\secret.png"):
         (tmp_path / "list.csv").write_text(f"file_name,prompt\n{path},a\n")
         with pytest.raises(TgoError, match="is not a file inside"):
             take("list.csv")
@@ -121,10 +121,10 @@ def test_only_images_are_taken_from_absolute_paths(tmp_path: Path, pictures: lis
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], ["0", "", "2"], [None, 0, 5]])
 @pytest.mark.parametrize("column", ["sample_id", "image_uid"])
-def test_nought_is_a_name(tgo: Tgo, pictures: list[Path], ids: list, column: str) -> None:
-    images = [path.read_bytes() for path in pictures]
+def test_nought_is_a_name(tgo: Tgo, photos: list[Path], ids: list, column: str) -> None:
+    images = [path.read_bytes() for path in photos]
     pq.write_table(pa.table({"image": images, "prompt": TEXTS, column: ids}), "t.parquet")
-    taken, scored = check(tgo, "t.parquet", pictures)
+    taken, scored = check(tgo, "t.parquet", photos)
     if column == "sample_id":
         names = [str(name) if name not in (None, "") else f"t.parquet:{row}" for row, name in enumerate(ids)]
         assert scored["image"].to_list() == names
@@ -140,8 +140,8 @@ def test_nought_is_a_name(tgo: Tgo, pictures: list[Path], ids: list, column: str
 @pytest.mark.parametrize(
     "values", [[0.0, 1.0, 2.0], [True, False, True], [[1], [2], [3]]], ids=["float", "bool", "list"]
 )
-def test_names_are_text_or_whole_numbers(tgo: Tgo, pictures: list[Path], column: str, values: list) -> None:
-    images = [path.read_bytes() for path in pictures]
+def test_names_are_text_or_whole_numbers(tgo: Tgo, photos: list[Path], column: str, values: list) -> None:
+    images = [path.read_bytes() for path in photos]
     pq.write_table(pa.table({"image": images, "prompt": TEXTS, column: values}), "t.parquet")
     message = f"column {column!r} is .*, which names nothing"
     with pytest.raises(TgoError, match=message):
@@ -151,8 +151,8 @@ def test_names_are_text_or_whole_numbers(tgo: Tgo, pictures: list[Path], column:
     assert "which names nothing" in done.line
 
 
-def test_columns_that_are_there_twice_are_refused(tgo: Tgo, pictures: list[Path]) -> None:
-    images = pa.array([path.read_bytes() for path in pictures])
+def test_columns_that_are_there_twice_are_refused(tgo: Tgo, photos: list[Path]) -> None:
+    images = pa.array([path.read_bytes() for path in photos])
     for names in (["image", "prompt", "prompt"], ["image", "image", "prompt"]):
         arrays = [images if name == "image" else pa.array(TEXTS) for name in names]
         pq.write_table(pa.Table.from_arrays(arrays, names=names), "t.parquet")
@@ -163,7 +163,7 @@ def test_columns_that_are_there_twice_are_refused(tgo: Tgo, pictures: list[Path]
             take("t.parquet")
 
 
-ACCENTED = "pictures/\u00e9t\u00e9.png"
+ACCENTED = "photos/\u00e9t\u00e9.png"
 
 
 @pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
@@ -172,17 +172,17 @@ ACCENTED = "pictures/\u00e9t\u00e9.png"
 def test_letters_with_marks_in_either_form(
     tgo: Tgo, tmp_path: Path, on_disk: str, in_table: str, kind: str
 ) -> None:
-    (tmp_path / "pictures").mkdir()
-    picture(0).save(tmp_path / unicodedata.normalize(on_disk, ACCENTED))
+    (tmp_path / "photos").mkdir()
+    random_image(0).save(tmp_path / unicodedata.normalize(on_disk, ACCENTED))
     name = unicodedata.normalize(in_table, ACCENTED)
     if kind == "parquet":
         pq.write_table(pa.table({"image": [name], "prompt": ["a"]}), "t.parquet")
     elif kind == "csv":
         Path("t.csv").write_text(f"file_name,prompt\n{name},a\n", encoding="utf-8")
     else:
-        file = Path("pictures/metadata.csv" if kind == "metadata" else "p.csv")
+        file = Path("photos/metadata.csv" if kind == "metadata" else "p.csv")
         file.write_text(f"file_name,prompt\n{Path(name).name},a\n", encoding="utf-8")
-    address = {"parquet": "t.parquet", "csv": "t.csv"}.get(kind, "pictures")
+    address = {"parquet": "t.parquet", "csv": "t.csv"}.get(kind, "photos")
     scored = score(tgo, address, *(("--prompts", "p.csv") if kind == "prompts" else ()))
     assert scored.select("prompt", "total").rows() == [
         ("a", total((tmp_path / unicodedata.normalize(on_disk, ACCENTED)).read_bytes()))
@@ -192,16 +192,16 @@ def test_letters_with_marks_in_either_form(
 
 
 @pytest.mark.parametrize("kind", ["csv", "metadata", "parquet"])
-def test_backslashes_part_folders(tgo: Tgo, pictures: list[Path], kind: str) -> None:
-    names = [f"pictures\\{path.name}" for path in pictures]
+def test_backslashes_part_folders(tgo: Tgo, photos: list[Path], kind: str) -> None:
+    names = [f"photos\\{path.name}" for path in photos]
     rows = "".join(f'{name},"{text}"\n' for name, text in zip(names, TEXTS, strict=True))
     if kind == "parquet":
         pq.write_table(pa.table({"image": names, "prompt": TEXTS}), "t.parquet")
-        check(tgo, "t.parquet", pictures)
+        check(tgo, "t.parquet", photos)
     else:
         Path("t.csv" if kind == "csv" else "metadata.csv").write_text("file_name,prompt\n" + rows)
         if kind == "csv":
-            check(tgo, "t.csv", pictures)
+            check(tgo, "t.csv", photos)
         else:
             Path("pixels.py").rename("../pixels.py")
             scored = tgo(".", rewards=CLIP)
@@ -209,22 +209,22 @@ def test_backslashes_part_folders(tgo: Tgo, pictures: list[Path], kind: str) -> 
             assert pl.read_parquet("scores.parquet")["prompt"].to_list() == TEXTS
 
 
-def test_metadata_that_contradicts_itself_is_refused(tgo: Tgo, pictures: list[Path]) -> None:
-    Path("pictures/metadata.csv").write_text("file_name,prompt\n00.png,a\n01.png,b\n00.png,c\n02.png,d\n")
-    done = tgo("pictures")
+def test_metadata_that_contradicts_itself_is_refused(tgo: Tgo, photos: list[Path]) -> None:
+    Path("photos/metadata.csv").write_text("file_name,prompt\n00.png,a\n01.png,b\n00.png,c\n02.png,d\n")
+    done = tgo("photos")
     assert done.code == 2
     assert "metadata.csv, row 3: '00.png' has another prompt in an earlier row" in done.line
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "metadata", "prompts"])
-def test_an_empty_caption_costs_its_row(tgo: Tgo, pictures: list[Path], kind: str) -> None:
+def test_an_empty_caption_costs_its_row(tgo: Tgo, photos: list[Path], kind: str) -> None:
     texts = [TEXTS[0], None, TEXTS[2]]
-    data = [path.read_bytes() for path in pictures]
+    data = [path.read_bytes() for path in photos]
     lines = "".join(
         f'{{"file_name": "{path.name}", "prompt": {"null" if text is None else chr(34) + text + chr(34)}}}\n'
-        for path, text in zip(pictures, texts, strict=True)
+        for path, text in zip(photos, texts, strict=True)
     )
-    address, more = "pictures", []
+    address, more = "photos", []
     if kind == "parquet":
         pq.write_table(pa.table({"image": data, "prompt": texts}), "t.parquet")
         address = "t.parquet"
@@ -232,8 +232,8 @@ def test_an_empty_caption_costs_its_row(tgo: Tgo, pictures: list[Path], kind: st
         Path("p.jsonl").write_text(lines)
         more = ["--prompts", "p.jsonl"]
     else:
-        Path("pictures/metadata.jsonl" if kind == "metadata" else "pictures/list.jsonl").write_text(lines)
-        address = "pictures" if kind == "metadata" else "pictures/list.jsonl"
+        Path("photos/metadata.jsonl" if kind == "metadata" else "photos/list.jsonl").write_text(lines)
+        address = "photos" if kind == "metadata" else "photos/list.jsonl"
     done = tgo(address, *more, rewards=f"{CLIP},{AESTHETIC}")
     assert done.code == 3, done.err
     found = pl.read_parquet("scores.parquet")
@@ -249,8 +249,8 @@ def test_an_empty_caption_costs_its_row(tgo: Tgo, pictures: list[Path], kind: st
     assert pl.read_parquet("other.parquet").select(found.columns).equals(found)
 
 
-def test_a_table_without_any_caption_is_refused(tgo: Tgo, pictures: list[Path]) -> None:
-    data = [path.read_bytes() for path in pictures]
+def test_a_table_without_any_caption_is_refused(tgo: Tgo, photos: list[Path]) -> None:
+    data = [path.read_bytes() for path in photos]
     for kind in (pa.string(), pa.null()):
         pq.write_table(pa.table({"image": data, "prompt": pa.nulls(COUNT, kind)}), "t.parquet")
         done = tgo("t.parquet")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.images.base import Row
@@ -17,7 +17,7 @@ from tgo_pipeline.images.tables import ParquetFile
 from tgo_pipeline.scoring.command.kept import row_key
 from tgo_pipeline.storage.tables import IMAGE
 
-IMAGES = [None if row % 4 == 1 else png(picture(8 + row, 8)) for row in range(40)]
+IMAGES = [None if row % 4 == 1 else png(smooth_image(8 + row, 8)) for row in range(40)]
 STRUCTS = [image and {"bytes": image, "path": f"{row}.png"} for row, image in enumerate(IMAGES)]
 TABLES = {
     "structs": pa.table({"image": pa.array(STRUCTS, IMAGE), "prompt": [f"fox {row}" for row in range(40)]}),

@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pipeline(Path("other"))
     Path("module.safetensors").write_bytes(b"weights")
     write_scores(Path("proxy"), {"clip": [1.0, 2.0]}, shards=1)
-    pictures(Path("pictures"))
+    photos(Path("photos"))
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def pipeline(folder: Path) -> None:
     (folder / "unet/weights.safetensors").write_bytes(folder.name.encode() * (LARGE // len(folder.name)))
 
 
-def pictures(folder: Path) -> None:
+def photos(folder: Path) -> None:
     folder.mkdir()
     for number in range(2):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / f"{number}.png")
@@ -66,7 +66,7 @@ def touch(path: str, content: bytes = b"#") -> Callable[[], None]:
     return lambda: Path(path).write_bytes(Path(path).read_bytes() + content) and None
 
 
-IMAGES = {"generate": {"source": "images", "images": "pictures"}}
+IMAGES = {"generate": {"source": "images", "images": "photos"}}
 GUIDED = {"generate": {"guidance": {"kind": "pgd", "positive": "module.safetensors"}}}
 OWN = {"score": {"rewards": {"clip": "demo", "mine": "own:score"}}}
 RATED = {
@@ -83,9 +83,9 @@ WEIGHTS = "base/unet/weights.safetensors"
         ({}, touch("prompts.txt"), {"prompts"}),
         ({"model": "base"}, touch(WEIGHTS), {"generate", "fine_tune", "evaluate"}),
         (GUIDED, touch("module.safetensors"), {"generate"}),
-        (IMAGES, touch("pictures/1.png"), {"generate"}),
-        (IMAGES, touch("pictures/metadata.csv", b"1.png,a fox\n"), {"generate"}),
-        (IMAGES, lambda: Path("pictures/0.png").unlink(), {"generate"}),
+        (IMAGES, touch("photos/1.png"), {"generate"}),
+        (IMAGES, touch("photos/metadata.csv", b"1.png,a fox\n"), {"generate"}),
+        (IMAGES, lambda: Path("photos/0.png").unlink(), {"generate"}),
         (OWN, touch("own.py"), {"score", "evaluate"}),
         (RATED, touch("ratings.csv"), {"score"}),
         (

@@ -20,7 +20,7 @@ from stages import run_stage
 from stages.commands.plan import make
 from stages.commands.status import table
 from tests.plugins.packages import install
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, load_params, parse
@@ -59,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     tiny_diffusion_pipeline(tmp_path / "model")
     (tmp_path / "drawings").mkdir()
     for number in range(6):
-        (tmp_path / f"drawings/{number}.png").write_bytes(png(picture(32, 32 + number)))
+        (tmp_path / f"drawings/{number}.png").write_bytes(png(smooth_image(32, 32 + number)))
         (tmp_path / f"drawings/{number}.txt").write_text(f"a drawing of {'abcdef'[number] * 3}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

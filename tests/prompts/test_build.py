@@ -13,7 +13,7 @@ from tgo_pipeline.params import Params, PromptsParams, parse
 from tgo_pipeline.prompts import build, planned_fingerprint, prompt_id, set_hash
 from tgo_pipeline.storage.tables import PROMPTS, read_metadata, read_table
 
-MANY = [f"picture number {number} of a long series" for number in range(400)]
+MANY = [f"image number {number} of a long series" for number in range(400)]
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ def images(images: list[RatableImage], tmp_path: Path) -> list[RatableImage]:
 @pytest.mark.parametrize("name", VIEWS)
 def test_images_for_the_documentation(serve: Serve, tmp_path: Path, name: str) -> None:
     ask, width, height, scale, scheme = VIEWS[name]
-    picture = Path(os.environ.get("TGO_SCREENSHOTS", tmp_path)) / f"{name}.png"
+    image = Path(os.environ.get("TGO_SCREENSHOTS", tmp_path)) / f"{name}.png"
     with (
         Browser() as browser,
         serve(tmp_path / "r.jsonl", ask) as server,
@@ -51,10 +51,10 @@ def test_images_for_the_documentation(serve: Serve, tmp_path: Path, name: str) -
             page.until(f"document.querySelector('#bar').value === {count}")
         page.run("Promise.all([...document.images].map(image => image.decode()))")
         page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        page.screenshot(picture)
+        page.screenshot(image)
         assert page.console == []
-    taken = Image.open(picture).convert("RGB")
+    taken = Image.open(image).convert("RGB")
     assert taken.size == (width * scale, height * scale)
-    taken.save(picture, optimize=True)
-    assert picture.stat().st_size < 200_000
+    taken.save(image, optimize=True)
+    assert image.stat().st_size < 200_000
     assert (DOCS / f"{name}.png").is_file(), f"docs/{name}.png is missing: see the top of this file"

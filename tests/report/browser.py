@@ -285,7 +285,7 @@ class Page:
             points = [] if kind == "touchEnd" else [{"x": x, "y": y}]
             self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
 
-    def screenshot(self, picture: Path, selector: str = "", height: int = 0) -> None:
+    def screenshot(self, to: Path, selector: str = "", height: int = 0) -> None:
         """Write a PNG of the window, or of one element, of `height` CSS pixels at most."""
         clip = {}
         if selector:
@@ -295,7 +295,7 @@ class Page:
             )
             clip = {"clip": box | ({"height": min(height, box["height"])} if height else {})}
         taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=bool(clip), **clip)
-        picture.write_bytes(base64.b64decode(taken["data"]))
+        to.write_bytes(base64.b64decode(taken["data"]))
 
     def pdf(self) -> bytes:
         """The page as it is printed."""

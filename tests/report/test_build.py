@@ -48,7 +48,7 @@ def test_prompts_are_escaped_everywhere(page: str) -> None:
     assert LONG not in page and HOSTILE not in page
 
 
-def test_every_picture_has_a_text_and_every_table_headers(page: str) -> None:
+def test_every_image_has_a_text_and_every_table_headers(page: str) -> None:
     elements = Document(page).elements
     assert all(attributes.get("alt") for tag, attributes in elements if tag == "img")
     tags = [tag for tag, _ in elements]

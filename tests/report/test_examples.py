@@ -38,13 +38,13 @@ def test_examples_are_the_extremes_of_their_prompts(workspace: Workspace) -> Non
     assert np.allclose(shown, nearest["relative_score"].head(8))
 
 
-def test_examples_carry_their_own_label_prompt_and_picture(workspace: Workspace) -> None:
+def test_examples_carry_their_own_label_prompt_and_image(workspace: Workspace) -> None:
     found = _examples(workspace)
     prompts = dict(tables.read_folder(workspace.sources.generations, ["sample_id", "prompt"]).iter_rows())
     for example in (*found.best, *found.worst, *found.nearest):
         assert example.prompt == prompts[example.sample_id]
         assert example.label == (example.relative_score >= 0)
-        assert example.picture.source is not None
+        assert example.thumbnail.source is not None
 
 
 def test_a_prompt_appears_once_in_a_row_of_examples(workspace: Workspace) -> None:
@@ -65,7 +65,7 @@ def test_pairs_follow_their_rule(workspace: Workspace) -> None:
     assert np.allclose(found.differences["mean_z"], differences)
 
 
-def test_the_two_pictures_of_a_pair_are_of_the_two_models(workspace: Workspace) -> None:
+def test_the_two_images_of_a_pair_are_of_the_two_models(workspace: Workspace) -> None:
     for pair in _pairs(workspace).drawn:
         assert pair.base.source and pair.tuned.source and pair.base.source != pair.tuned.source
         assert pair.difference == pair.scores["mean_z"][1] - pair.scores["mean_z"][0]

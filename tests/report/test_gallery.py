@@ -57,14 +57,14 @@ def test_an_island_says_what_the_tables_say(exhibition: Exhibition, workspace: W
     assert all(island["seed"][places[(base, id_)]] == str(seed) for id_, seed in seeds.items())
 
 
-def test_pictures_are_those_of_their_model(exhibition: Exhibition, workspace: Workspace) -> None:
+def test_images_are_those_of_their_model(exhibition: Exhibition, workspace: Workspace) -> None:
     island = exhibition.hang(10_000_000).island
     place = next(place for place, model in enumerate(island["model"]) if island["models"][model] == "tuned")
     stored = tables.read_folder(workspace.sources.side("tuned")).filter(
         pl.col("sample_id") == island["id"][place]
     )
     original = Image.open(io.BytesIO(stored["image"][0]["bytes"])).convert("RGB")
-    shown = Image.open(io.BytesIO(base64.b64decode(island["picture"][place]))).convert("RGB")
+    shown = Image.open(io.BytesIO(base64.b64decode(island["image"][place]))).convert("RGB")
     assert np.array_equal(np.asarray(shown), np.asarray(original))
 
 
@@ -74,7 +74,7 @@ def test_a_failure_keeps_its_reason(exhibition: Exhibition) -> None:
     assert [island["errors"][island["error"][place]] for place in failed] == [
         "OSError: image file is truncated"
     ]
-    assert island["picture"][failed[0]] is None
+    assert island["image"][failed[0]] is None
 
 
 def test_hostile_prompts_are_spelled_out_and_cut(exhibition: Exhibition) -> None:
@@ -91,7 +91,7 @@ def test_the_budget_holds_exactly_and_more_of_it_only_adds(exhibition: Exhibitio
     assert _ids(small.island) <= _ids(large.island)
     assert small.limited_by == "max_mb"
     assert small.bytes_ == sum(
-        len(f"data:image/webp;base64,{picture}") for picture in small.island["picture"] if picture
+        len(f"data:image/webp;base64,{image}") for image in small.island["image"] if image
     )
 
 
@@ -121,8 +121,8 @@ def test_thumbnails_have_the_size_that_was_asked_for(workspace: Workspace, tmp_p
     made = prepare(_with(workspace.params, thumbnail=48), sources)
     assert made is not None
     island = made.hang(10_000_000).island
-    pictures = [picture for picture in island["picture"] if picture]
-    assert {Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in pictures} == {(48, 48)}
+    images = [image for image in island["image"] if image]
+    assert {Image.open(io.BytesIO(base64.b64decode(image))).size for image in images} == {(48, 48)}
     assert sorted(width for width in island["width"] if width) == [120] * 4
 
 
@@ -139,9 +139,9 @@ def test_photographs_fill_the_bytes_that_there_are(workspace: Workspace, tmp_pat
     made = prepare(_with(workspace.params, gallery=200), sources)
     assert made is not None
     ample, scarce = made.hang(40_000_000), made.hang(2_500_000)
-    assert (ample.side, ample.pictures) == (640, 6)
+    assert (ample.side, ample.images) == (640, 6)
     assert 96 < scarce.side < 640
-    assert (scarce.pictures, scarce.shown) == (6, ample.shown)  # smaller, and not one fewer
+    assert (scarce.images, scarce.shown) == (6, ample.shown)  # smaller, and not one fewer
     assert len(script_json(scarce.island)) <= 2_500_000
 
 

@@ -66,22 +66,22 @@ VIEWS: dict[str, tuple[Callable[[Page], None], int, int, float, str]] = {
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_pictures_for_the_documentation(
+def test_images_for_the_documentation(
     browser: Browser, workspace: Workspace, tmp_path: Path, name: str
 ) -> None:
     folder = Path(os.environ.get("TGO_SCREENSHOTS", tmp_path))
     report = Path(os.environ.get("TGO_SCREENSHOTS_OF", workspace.report))
     act, width, height, scale, scheme = VIEWS[name]
-    picture = folder / f"{name}.png"
+    image = folder / f"{name}.png"
     with browser.open(report, width=width, height=height, scheme=scheme) as page:
         page.run("document.documentElement.style.scrollBehavior = 'auto'")
         page.resize(width, height, scale)
         act(page)
         _painted(page)
-        page.screenshot(picture)
+        page.screenshot(image)
         assert page.console == []
-    taken = Image.open(picture).convert("RGB")
+    taken = Image.open(image).convert("RGB")
     assert taken.size == (width * scale, height * scale)
     assert len(taken.getcolors(taken.width * taken.height) or []) > 50  # something is on it
-    taken.save(picture, optimize=True)
+    taken.save(image, optimize=True)
     assert (DOCS / f"{name}.png").is_file(), f"docs/{name}.png is missing: see the top of this file"

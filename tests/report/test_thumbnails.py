@@ -13,33 +13,33 @@ from tgo_pipeline.report.thumbnails import Album, Thumbnail, read_images
 from tgo_pipeline.storage import tables
 
 
-def _opened(picture: Thumbnail) -> Image.Image:
-    assert picture.source is not None
-    return Image.open(io.BytesIO(base64.b64decode(picture.source.split(",")[1])))
+def _opened(thumbnail: Thumbnail) -> Image.Image:
+    assert thumbnail.source is not None
+    return Image.open(io.BytesIO(base64.b64decode(thumbnail.source.split(",")[1])))
 
 
-def test_small_pictures_are_kept_pixel_for_pixel() -> None:
+def test_small_images_are_kept_pixel_for_pixel() -> None:
     data = draw("a small red circle on a white background", 0.5, 3, 32)
-    picture = Album().add(data)
+    thumbnail = Album().add(data)
     original = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert np.array_equal(np.asarray(_opened(picture).convert("RGB")), original)
-    assert picture.pixelated
+    assert np.array_equal(np.asarray(_opened(thumbnail).convert("RGB")), original)
+    assert thumbnail.pixelated
 
 
 @pytest.mark.parametrize("size", [65, 768, 1000])
-def test_larger_pictures_become_thumbnails(size: int) -> None:
-    picture = Album().add(draw("a large blue square on a gray background", 1.0, 3, size))
-    assert max(_opened(picture).size) == picture.side == min(size, 768)
-    assert (picture.width, picture.height) == (size, size)
-    assert not picture.pixelated
+def test_larger_images_become_thumbnails(size: int) -> None:
+    thumbnail = Album().add(draw("a large blue square on a gray background", 1.0, 3, size))
+    assert max(_opened(thumbnail).size) == thumbnail.side == min(size, 768)
+    assert (thumbnail.width, thumbnail.height) == (size, size)
+    assert not thumbnail.pixelated
 
 
 def test_the_budget_bounds_the_bytes_and_says_so() -> None:
     album = Album(budget=6000)
-    pictures = [album.add(draw("a red circle", 0.2, seed, 32)) for seed in range(5)]
+    thumbnails = [album.add(draw("a red circle", 0.2, seed, 32)) for seed in range(5)]
     assert album.spent <= 6000
     assert 0 < album.shown < 5
-    assert "limit" in pictures[-1].reason
+    assert "limit" in thumbnails[-1].reason
 
 
 def photograph(seed: int, width: int = 640, height: int = 427) -> bytes:
@@ -61,26 +61,26 @@ def photograph(seed: int, width: int = 640, height: int = 427) -> bytes:
 
 
 def test_a_photograph_stays_as_large_as_it_is_where_there_is_room() -> None:
-    picture = Album(images=60).add(photograph(0))
-    assert _opened(picture).size == (picture.width, picture.height) == (640, 427)
+    thumbnail = Album(images=60).add(photograph(0))
+    assert _opened(thumbnail).size == (thumbnail.width, thumbnail.height) == (640, 427)
 
 
 @pytest.mark.parametrize("images", [10, 40, 200])
 def test_photographs_become_smaller_rather_than_fewer(images: int) -> None:
     album = Album(budget=600_000, images=images)
-    pictures = [album.add(photograph(seed)) for seed in range(3)]
-    sides = [picture.side for picture in pictures]
+    thumbnails = [album.add(photograph(seed)) for seed in range(3)]
+    sides = [thumbnail.side for thumbnail in thumbnails]
     assert (
         {10: 400, 40: 150, 200: 96}[images]
         <= min(sides)
         <= max(sides)
         <= {10: 640, 40: 400, 200: 200}[images]
     )
-    sizes = [len(picture.source or "") for picture in pictures if picture.side > 96]
+    sizes = [len(thumbnail.source or "") for thumbnail in thumbnails if thumbnail.side > 96]
     assert all(0 < size <= 600_000 // images + 30 for size in sizes)
 
 
-def test_equal_pictures_are_counted_once() -> None:
+def test_equal_images_are_counted_once() -> None:
     album, data = Album(), draw("a red circle", 0.2, 1, 32)
     assert album.add(data) == album.add(data)
     assert album.shown == 1

@@ -37,14 +37,14 @@ def _vision(weights: Weights, pixels: np.ndarray, heads: int) -> np.ndarray:
     return _norm(weights, f"{stem}norm", x, 1e-6)
 
 
-def _text(weights: Weights, tokens: np.ndarray, picture: np.ndarray, heads: int) -> np.ndarray:
+def _text(weights: Weights, tokens: np.ndarray, image: np.ndarray, heads: int) -> np.ndarray:
     stem = "blip.text_encoder."
     words = weights[f"{stem}embeddings.word_embeddings.weight"][tokens]
     places = weights[f"{stem}embeddings.position_embeddings.weight"][: len(tokens)]
     x = _norm(weights, f"{stem}embeddings.LayerNorm", words + places, 1e-12)
     for layer in range(_count(weights, f"{stem}encoder.layer.")):
         block = f"{stem}encoder.layer.{layer}."
-        for attention, source in (("attention", None), ("crossattention", picture)):
+        for attention, source in (("attention", None), ("crossattention", image)):
             other = x if source is None else source
             part = f"{block}{attention}."
             qkv = [

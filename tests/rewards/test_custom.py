@@ -25,7 +25,7 @@ from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.tables import read_folder
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs/REWARDS.md"
-PICTURES = [tiny.picture(40, 30), tiny.picture(20, 50), tiny.picture(8, 8)]
+IMAGES = [tiny.smooth_image(40, 30), tiny.smooth_image(20, 50), tiny.smooth_image(8, 8)]
 PROMPTS = ["a red cat", "blue", ""]
 MODULE = """
 import numpy, torch
@@ -76,24 +76,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_function_of_the_current_folder() -> None:
     reward = load_reward("mine:width")
-    scores = reward.score(PICTURES, PROMPTS)
+    scores = reward.score(IMAGES, PROMPTS)
     assert scores.dtype == np.float32 and scores.tolist() == [40, 20, 8]
     assert (reward.name, reward.scale, reward.typical_range) == ("width", "pixels", (1, 4096))
-    assert reward.score(PICTURES).tolist() == [40, 20, 8], "it says that it needs no prompt"
+    assert reward.score(IMAGES).tolist() == [40, 20, 8], "it says that it needs no prompt"
     assert reward.identity["reward"] == "mine:width"
 
 
 def test_arrays_tensors_and_attributes_of_classes_will_do() -> None:
-    assert load_reward("mine:words").score(PICTURES, PROMPTS).tolist() == [3, 1, 0]
-    means = [np.asarray(picture).mean() for picture in PICTURES]
-    assert load_reward("mine:mean").score(PICTURES, PROMPTS) == pytest.approx(means)
-    assert load_reward("mine:Nested.height").score(PICTURES, PROMPTS).tolist() == [30, 50, 8]
+    assert load_reward("mine:words").score(IMAGES, PROMPTS).tolist() == [3, 1, 0]
+    means = [np.asarray(image).mean() for image in IMAGES]
+    assert load_reward("mine:mean").score(IMAGES, PROMPTS) == pytest.approx(means)
+    assert load_reward("mine:Nested.height").score(IMAGES, PROMPTS).tolist() == [30, 50, 8]
 
 
 def test_a_class_is_built_once_with_its_source(folder: Path) -> None:
     (folder / "factor.txt").write_text("0.5")
     reward = load_reward("mine:Scaled=factor.txt")
-    assert reward.score(PICTURES, PROMPTS).tolist() == [20, 10, 4]
+    assert reward.score(IMAGES, PROMPTS).tolist() == [20, 10, 4]
     assert reward.scale == "pixels on cpu"
 
 
@@ -106,8 +106,8 @@ def test_a_subclass_of_the_seam_keeps_its_own_preparation(folder: Path) -> None:
         "        return load_reward('clip', source, device)\n"
     )
     reward = load_reward(f"whole:Mine={weights}")
-    expected = tiny.build("clip").score(PICTURES, PROMPTS)
-    assert reward.score(PICTURES, PROMPTS) == pytest.approx(expected, abs=1e-6)
+    expected = tiny.build("clip").score(IMAGES, PROMPTS)
+    assert reward.score(IMAGES, PROMPTS) == pytest.approx(expected, abs=1e-6)
     assert reward.identity["dtype"] == "fp32"
 
 
@@ -116,19 +116,19 @@ def test_it_is_scored_beside_networks_in_one_pass(folder: Path) -> None:
         "mine": load_reward("mine:words"),
         "clip": load_reward("clip", str(tiny.write("clip", folder / "clip"))),
     }
-    scores = score_all(rewards, PICTURES * 20, PROMPTS * 20, batch_size=7)
+    scores = score_all(rewards, IMAGES * 20, PROMPTS * 20, batch_size=7)
     assert scores.columns["mine"].tolist() == [3, 1, 0] * 20
     assert scores.columns["clip"] == pytest.approx(
-        np.tile(tiny.build("clip").score(PICTURES, PROMPTS), 20), abs=1e-6
+        np.tile(tiny.build("clip").score(IMAGES, PROMPTS), 20), abs=1e-6
     )
 
 
-def test_a_number_that_is_not_finite_is_an_error_of_that_picture_alone() -> None:
-    scores = score_all({"mine": load_reward("mine:nan")}, PICTURES, PROMPTS)
+def test_a_number_that_is_not_finite_is_an_error_of_that_image_alone() -> None:
+    scores = score_all({"mine": load_reward("mine:nan")}, IMAGES, PROMPTS)
     assert np.isnan(scores.columns["mine"]).tolist() == [False, True, False]
     assert scores.errors == {1: "mine gave nan"}
     with pytest.raises(TgoError, match="image 1 of 3 cannot be scored: nan gave nan"):
-        load_reward("mine:nan").score(PICTURES, PROMPTS)
+        load_reward("mine:nan").score(IMAGES, PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_number_that_is_not_finite_is_an_error_of_that_picture_alone() -> None
 )
 def test_what_a_function_does_wrong_is_said(name: str, reason: str) -> None:
     with pytest.raises(TgoError, match=reason):
-        load_reward(f"mine:{name}").score(PICTURES, PROMPTS)
+        load_reward(f"mine:{name}").score(IMAGES, PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_memory_that_runs_out_inside_is_left_to_the_engine(folder: Path) -> None
         "    if len(images) > 2: raise torch.OutOfMemoryError('CUDA out of memory')\n"
         "    return [float(len(images))] * len(images)\n"
     )
-    assert load_reward("hungry:f").score(PICTURES, PROMPTS).max() <= 2
+    assert load_reward("hungry:f").score(IMAGES, PROMPTS).max() <= 2
 
 
 def test_the_fingerprint_is_that_of_code_version_and_source(folder: Path) -> None:
@@ -216,7 +216,7 @@ def package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_installed_package_has_rewards_with_names_of_their_own(package: Path) -> None:
     reward = load_reward("wide")
-    assert reward.score(PICTURES, PROMPTS).tolist() == [40, 20, 8]
+    assert reward.score(IMAGES, PROMPTS).tolist() == [40, 20, 8]
     assert reward.identity["reward"] == "wide"
     assert specs.resolve("wide", None) == specs.Spec("wide", "wide")
     assert fingerprint("wide") != fingerprint("mine:width")

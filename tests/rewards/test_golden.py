@@ -92,9 +92,7 @@ def test_token_ids_are_those_of_the_official_code(name: str, rewards: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["hpsv2", "pickscore", "imagereward", "clip"])
-def test_prepared_pictures_are_those_of_the_official_code(
-    name: str, rewards: dict[str, NetworkReward]
-) -> None:
+def test_prepared_images_are_those_of_the_official_code(name: str, rewards: dict[str, NetworkReward]) -> None:
     for image, recorded in golden.golden()[name]["preprocess"].items():
         if not _comparable(name, image):
             continue
@@ -113,7 +111,7 @@ def test_prepared_pictures_are_those_of_the_official_code(
             assert value == pytest.approx(recorded[what], abs=2e-6), (image, what)
 
 
-def test_pictures_that_the_official_hpsv2_fails_on_are_scored(rewards: dict[str, NetworkReward]) -> None:
+def test_images_that_the_official_hpsv2_fails_on_are_scored(rewards: dict[str, NetworkReward]) -> None:
     recorded = golden.golden()["hpsv2"]
     assert recorded["edge"]["edge224x160"]["simple"].startswith("ERROR")
     assert recorded["scores"][TRANSPARENT]["simple"].startswith("ERROR")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from tests.rewards import tiny
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import NetworkReward
@@ -32,7 +32,7 @@ def tensor(image: Image.Image) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_tensor_scores_as_its_file(name: str, size: tuple[int, int]) -> None:
-    reward, image = frozen(name), picture(*size)
+    reward, image = frozen(name), smooth_image(*size)
     prompts = ["a red cat", "blue", "a red cat"]
     scores = reward.score_tensor(tensor(image).repeat(3, 1, 1, 1), prompts)
     assert_same_numbers(scores.numpy(), reward.score([image] * 3, prompts), SCORE)
@@ -40,8 +40,12 @@ def test_a_tensor_scores_as_its_file(name: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
-def test_gradients_reach_every_picture(name: str, dtype: torch.dtype) -> None:
-    images = torch.cat([tensor(picture(48, 40)), tensor(picture(48, 40)).flip(3)]).to(dtype).requires_grad_()
+def test_gradients_reach_every_image(name: str, dtype: torch.dtype) -> None:
+    images = (
+        torch.cat([tensor(smooth_image(48, 40)), tensor(smooth_image(48, 40)).flip(3)])
+        .to(dtype)
+        .requires_grad_()
+    )
     scores = frozen(name).score_tensor(images, ["a red cat", "blue"])
     assert scores.shape == (2,)
     assert scores.dtype == torch.float32
@@ -56,7 +60,7 @@ def test_gradients_reach_every_picture(name: str, dtype: torch.dtype) -> None:
 def test_a_step_along_the_gradient_raises_the_score(name: str) -> None:
     """The network sees 8 bits, so the step is of two levels."""
     reward = frozen(name)
-    images = tensor(picture(40, 48)).requires_grad_()
+    images = tensor(smooth_image(40, 48)).requires_grad_()
     before = reward.score_tensor(images, ["a red cat"])
     before.sum().backward()
     assert images.grad is not None
@@ -68,7 +72,7 @@ def test_a_step_along_the_gradient_raises_the_score(name: str) -> None:
 def test_the_slope_is_that_of_the_score_without_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tgo_pipeline.rewards.networks.pillow_resize.eight_bit", lambda levels: levels)
     reward = frozen(name)
-    base = tensor(picture(96, 80)) / 2 + 0.25
+    base = tensor(smooth_image(96, 80)) / 2 + 0.25
     direction = torch.from_numpy(np.random.default_rng(0).normal(size=tuple(base.shape))).float()
     images = base.clone().requires_grad_()
     reward.score_tensor(images, ["blue"]).sum().backward()
@@ -81,7 +85,7 @@ def test_the_slope_is_that_of_the_score_without_rounding(name: str, monkeypatch:
 
 def test_half_precision_keeps_gradients() -> None:
     reward = frozen("clip").set_precision("fp16")
-    images = tensor(picture(40, 48)).requires_grad_()
+    images = tensor(smooth_image(40, 48)).requires_grad_()
     reward.score_tensor(images, ["blue"]).sum().backward()
     assert images.grad is not None
     assert images.grad.isfinite().all()
@@ -94,7 +98,7 @@ def test_half_precision_keeps_gradients() -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ["a"], "uint8: give floats"),
         (torch.zeros(3, 8, 8), ["a"], r"\(3, 8, 8\): give a tensor \(B, 3, H, W\)"),
         (torch.zeros(1, 4, 8, 8), ["a"], r"\(1, 4, 8, 8\)"),
-        ([picture(8, 8)], ["a"], "images is list"),
+        ([smooth_image(8, 8)], ["a"], "images is list"),
         (torch.zeros(2, 3, 8, 8), ["a"], "2 images and 1 prompts"),
         (torch.zeros(0, 3, 8, 8), [], "0 images"),
         (torch.zeros(1, 3, 8, 8), "a", "prompts is one text"),
@@ -103,7 +107,7 @@ def test_half_precision_keeps_gradients() -> None:
         (torch.full((1, 3, 8, 8), torch.nan), ["a"], "from nan"),
     ],
 )
-def test_what_is_no_batch_of_pictures_is_refused(images: Tensor, prompts: list[str], message: str) -> None:
+def test_what_is_no_batch_of_images_is_refused(images: Tensor, prompts: list[str], message: str) -> None:
     with pytest.raises(TgoError, match=message):
         frozen("clip").score_tensor(images, prompts)
 

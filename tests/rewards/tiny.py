@@ -51,7 +51,7 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def picture(width: int, height: int) -> Image.Image:
+def smooth_image(width: int, height: int) -> Image.Image:
     """A smooth image with some noise, always the same."""
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 9), np.cos(y / 7), np.sin((x + y) / 11)], -1) * 90 + 128

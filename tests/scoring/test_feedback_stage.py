@@ -146,7 +146,7 @@ def test_a_reward_and_feedback_at_once_are_what_they_are_one_after_the_other(
     assert read_folder(tmp_path / "scores").equals(at_once)
 
 
-def test_no_feedback_is_no_error_but_a_picture_that_cannot_be_scored_is(tmp_path: Path) -> None:
+def test_no_feedback_is_no_error_but_an_image_that_cannot_be_scored_is(tmp_path: Path) -> None:
     generations = write_generations(tmp_path / "generations", broken=(BROKEN,))
     rewards = {"clip": str(tiny.write("clip", tmp_path / "clip"))}
     feedback = {"stars": stars(tmp_path, skip=3)}

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.rewards import tiny
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 from tests.rewriting import rewrite, shown
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
@@ -48,7 +48,7 @@ def write_generations(folder: Path, broken: tuple[str, ...] = ()) -> Path:
         rows = []
         for row in range(ROWS):
             sample = f"p{index:02d}-{row:04d}"
-            data = png(picture(40 + 4 * index, 32 + row))
+            data = png(smooth_image(40 + 4 * index, 32 + row))
             rows.append(
                 {
                     "sample_id": sample,
@@ -97,7 +97,7 @@ def test_every_image_gets_a_row_of_scores(generations: Path, weights: Path) -> N
     frame = read_folder(generations.parent / "scores")
     assert frame.columns == ["sample_id", "prompt_id", "hpsv2.1", "clip", "aesthetic", "error"]
     assert frame["sample_id"].to_list() == read_folder(generations)["sample_id"].to_list()
-    images = [picture(40 + 4 * index, 32 + row) for index in range(SHARDS) for row in range(ROWS)]
+    images = [smooth_image(40 + 4 * index, 32 + row) for index in range(SHARDS) for row in range(ROWS)]
     prompts = ["a red cat", "blue cats"] * (SHARDS * ROWS // 2)
     for name in ("hpsv2.1", "clip", "aesthetic"):
         expected = tiny.build(name).score(images, prompts)
@@ -245,7 +245,7 @@ def test_two_processes_give_the_same_bytes_as_one(
     assert contents(generations.parent / "scores") == one
 
 
-def test_a_truncated_picture_keeps_its_row_with_the_reason(tmp_path: Path, weights: Path) -> None:
+def test_a_truncated_image_keeps_its_row_with_the_reason(tmp_path: Path, weights: Path) -> None:
     good = write_generations(tmp_path / "generations")
     score(good, sources(weights, "clip", "hpsv2.1"))
     expected = read_folder(tmp_path / "scores")
@@ -338,9 +338,9 @@ def test_too_many_errors_fail_after_everything_is_written(tmp_path: Path, weight
 def test_a_parquet_file_of_another_schema_is_refused_before_anything_is_written(
     generations: Path, weights: Path
 ) -> None:
-    write_table(pa.table({"prompt": ["a"], "picture": ["b"]}), generations / shard(2), {})
+    write_table(pa.table({"prompt": ["a"], "photo": ["b"]}), generations / shard(2), {})
     with pytest.raises(
-        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, picture"
+        TgoError, match=rf"{shard(2)} has no column 'sample_id'; its columns are prompt, photo"
     ):
         score(generations, sources(weights, "clip"))
     assert not (generations.parent / "scores").exists()

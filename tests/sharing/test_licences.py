@@ -78,4 +78,4 @@ def test_data_have_a_licence_by_themselves_only_if_all_of_it_was_made_here() -> 
     assert of_data(parameters()) is not None
     assert of_data(parameters(model="org/name")) is None
     assert of_data(parameters(prompts={"train": "mine.txt", "test_fraction": 0.1})) is None
-    assert of_data(parameters(generate={"source": "images", "images": "pictures"})) is None
+    assert of_data(parameters(generate={"source": "images", "images": "photos"})) is None

@@ -43,14 +43,14 @@ def test_constant_scores_make_one_bar() -> None:
     assert [(bar.low, bar.count, bar.positive) for bar in bars] == [(3.0, 5, True)]
 
 
-def test_charts_are_specs_and_pictures_of_the_current_rewards(tmp_path: Path) -> None:
+def test_charts_are_specs_and_images_of_the_current_rewards(tmp_path: Path) -> None:
     (tmp_path / "gone.svg").write_text("")
     bars = histogram(np.random.default_rng(0).normal(0.25, 0.03, size=4000), 0.25)
     write_charts({"hpsv2.1": chart(ROW, bars)}, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["hpsv2.1.svg", "hpsv2.1.vl.json"]
-    picture = (tmp_path / "hpsv2.1.svg").read_text()
-    assert picture.startswith("<svg")
-    assert "tau = 0.25 at percentile 0.5, 95 % interval 0.24 to 0.26" in picture
+    svg = (tmp_path / "hpsv2.1.svg").read_text()
+    assert svg.startswith("<svg")
+    assert "tau = 0.25 at percentile 0.5, 95 % interval 0.24 to 0.26" in svg
     assert json.loads((tmp_path / "hpsv2.1.vl.json").read_text())["$schema"].startswith("https://vega")
 
 
@@ -75,5 +75,5 @@ def test_the_templates_of_dvc_draw_the_tables(tmp_path: Path, template: str) -> 
     )
     spec = renderer.get_filled_template()
     assert "DVC_METRIC" not in json.dumps(spec)
-    picture = vl_convert.vegalite_to_svg(spec, vl_version="5.8")
-    assert picture.count('aria-roledescription="bar"') == len(points)
+    svg = vl_convert.vegalite_to_svg(spec, vl_version="5.8")
+    assert svg.count('aria-roledescription="bar"') == len(points)

@@ -93,7 +93,7 @@ class ImageRewardDB(Dataset):
         return self._batches(map(_listed, self._rows), LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
-        return self._batches(self._pictures(self._rows[start:]), IMAGE_ROWS, IMAGES_AT_ONCE)
+        return self._batches(self._images(self._rows[start:]), IMAGE_ROWS, IMAGES_AT_ONCE)
 
     def dates(self, uids: Sequence[str]) -> list[Any] | None:
         if not isinstance(self.place, Folder):
@@ -134,7 +134,7 @@ class ImageRewardDB(Dataset):
     def _by_uid(self) -> dict[str, RankedImage]:
         return {row.uid: row for row in self._rows}
 
-    def _pictures(self, rows: Sequence[RankedImage]) -> Iterator[dict[str, Any]]:
+    def _images(self, rows: Sequence[RankedImage]) -> Iterator[dict[str, Any]]:
         for folder, group in itertools.groupby(rows, key=lambda row: row.folder):
             with self._folder(folder) as read:
                 for row in group:

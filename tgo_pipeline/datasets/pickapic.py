@@ -24,7 +24,7 @@ SIDES = ("image_0_uid", "image_1_uid")
 LISTED = ("caption", *SIDES, "model_0", "model_1")
 CHOICE = (*LISTED, "label_0", "label_1", "has_label", "user_id")
 RENAMED = {"prompt": "caption", "rater": "user_id"}
-PICTURES = ("jpg_0", "jpg_1")
+IMAGES = ("jpg_0", "jpg_1")
 IMAGE_PAIRS = 8
 """Rows with two images each that are decoded at a time."""
 
@@ -84,7 +84,7 @@ class PickAPic(Dataset):
             wanted = images[max(0, start - position) :]
             position += len(images)
             if wanted:
-                yield from self._pictures(file, group, wanted)
+                yield from self._images(file, group, wanted)
 
     @cached_property
     def _files(self) -> list[str]:
@@ -104,15 +104,14 @@ class PickAPic(Dataset):
                     table = file.read_row_group(group, list(LISTED), use_threads=False)
                     yield file, group, list(_new(table, seen))
 
-    def _pictures(self, file: pq.ParquetFile, group: int, wanted: list[Image]) -> Iterator[pa.RecordBatch]:
-        self._check_pictures(file.schema_arrow)
+    def _images(self, file: pq.ParquetFile, group: int, wanted: list[Image]) -> Iterator[pa.RecordBatch]:
+        self._check_images(file.schema_arrow)
         waiting = {image.cell: image for image in wanted}
         row = 0
-        for pairs in parquet.stream(file, PICTURES, IMAGE_PAIRS, group):
-            cells = [Cell(row + i, side) for i in range(pairs.num_rows) for side in range(len(PICTURES))]
+        for pairs in parquet.stream(file, IMAGES, IMAGE_PAIRS, group):
+            cells = [Cell(row + i, side) for i in range(pairs.num_rows) for side in range(len(IMAGES))]
             rows = [
-                image._asdict()
-                | {"image": _stored(image, pairs[PICTURES[cell.side]][cell.row - row].as_py())}
+                image._asdict() | {"image": _stored(image, pairs[IMAGES[cell.side]][cell.row - row].as_py())}
                 for cell in cells
                 if (image := waiting.pop(cell, None)) is not None
             ]
@@ -121,10 +120,10 @@ class PickAPic(Dataset):
             if not waiting:
                 return
 
-    def _check_pictures(self, schema: pa.Schema) -> None:
+    def _check_images(self, schema: pa.Schema) -> None:
         import pyarrow as pa
 
-        for name in PICTURES:
+        for name in IMAGES:
             if name not in schema.names:
                 raise TgoError(
                     f"{self.address} has no column {name!r}, so it has no images: the variants `_no_images` hold "

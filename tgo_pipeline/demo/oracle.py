@@ -25,18 +25,18 @@ WEIGHTS = {
 _GRID = np.arange(world.SIZE_PX, dtype=np.float32) + 0.5
 
 
-def oracle(pictures: np.ndarray, captions: list[str]) -> np.ndarray:
+def oracle(images: np.ndarray, captions: list[str]) -> np.ndarray:
     """How well images (N, 32, 32, 3), uint8 or floats in [0, 1], show their captions: (N,) in [0, 1]."""
-    measured = parts(pictures, captions)
+    measured = parts(images, captions)
     weights = np.array(list(WEIGHTS.values()))
     values = np.stack([measured[name] for name in WEIGHTS], 1)
     stated = ~np.isnan(values)
     return (np.where(stated, values, 0) @ weights) / (stated @ weights)
 
 
-def parts(pictures: np.ndarray, captions: list[str]) -> dict[str, np.ndarray]:
+def parts(images: np.ndarray, captions: list[str]) -> dict[str, np.ndarray]:
     """Each part of the oracle, (N,) in [0, 1]; `size` and `position` are NaN where the caption is silent."""
-    pixels = _checked(pictures, captions)
+    pixels = _checked(images, captions)
     scenes = [world.parse(caption) for caption in captions]
     named = _named(scenes)
     background = _border_colour(pixels)
@@ -63,14 +63,14 @@ def parts(pictures: np.ndarray, captions: list[str]) -> dict[str, np.ndarray]:
     }
 
 
-def _checked(pictures: np.ndarray, captions: list[str]) -> np.ndarray:
+def _checked(images: np.ndarray, captions: list[str]) -> np.ndarray:
     expected = (len(captions), world.SIZE_PX, world.SIZE_PX, 3)
-    if pictures.shape != expected:
+    if images.shape != expected:
         raise ValueError(
-            f"the oracle was given images of shape {pictures.shape} for {len(captions)} captions and knows "
+            f"the oracle was given images of shape {images.shape} for {len(captions)} captions and knows "
             f"only {expected}: one RGB image of {world.SIZE_PX}×{world.SIZE_PX} pixels for each caption."
         )
-    return pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures.astype(np.float32)
+    return images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def _named(scenes: list[world.Scene]) -> dict[str, np.ndarray]:

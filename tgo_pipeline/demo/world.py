@@ -1,6 +1,6 @@
 """The small world: captions, the three families of prompts, and the images that belong to them.
 
-A caption names a coloured shape on a background, perhaps its size and its place. `pictures` draws
+A caption names a coloured shape on a background, perhaps its size and its place. `images` draws
 a 32×32 image for each caption and spoils many of them (blotches, blur, fading, displacement,
 wrong attributes), as images found in the wild are spoilt: a model trained on them can draw well
 but often does not, and that is the room preference alignment needs.
@@ -175,7 +175,7 @@ class Nuisances:
         return replace(self, **{name: min(1.0, strength * getattr(self, name)) for name in frequencies})
 
 
-def pictures(texts: list[str], seed: int, strength: float = 1.0) -> np.ndarray:
+def images(texts: list[str], seed: int, strength: float = 1.0) -> np.ndarray:
     """One image for each caption, (N, 32, 32, 3) uint8, spoilt as in the wild (`strength` 0: never)."""
     rng = np.random.default_rng(seed)
     scenes = [parse(text) for text in texts]
@@ -247,21 +247,21 @@ def draw(drawing: Drawing) -> np.ndarray:
         return np.concatenate([draw(drawing[start : start + 4096]) for start in range(0, len(drawing), 4096)])
     mask = coverage(drawing.shape, drawing.centre, drawing.radius)[..., None]
     colour, background = drawing.colour[:, None, None], drawing.background[:, None, None]
-    picture = (background + mask * (colour - background)).astype(np.float32)
-    picture = _blurred(picture, drawing.blur)
+    image = (background + mask * (colour - background)).astype(np.float32)
+    image = _blurred(image, drawing.blur)
     fading = drawing.fading[:, None, None, None].astype(np.float32)
-    picture = picture * (1 - fading) + _GREY * fading
+    image = image * (1 - fading) + _GREY * fading
     weights = _upsampling()
     field = np.einsum(
         "yi,nijc,xj->nyxc", weights, drawing.blotches.astype(np.float32), weights, optimize=True
     )
-    picture = picture + drawing.noise[:, None, None, None].astype(np.float32) * field
-    return np.clip(picture, 0.0, 1.0)
+    image = image + drawing.noise[:, None, None, None].astype(np.float32) * field
+    return np.clip(image, 0.0, 1.0)
 
 
-def to_bytes(picture: np.ndarray) -> np.ndarray:
+def to_bytes(image: np.ndarray) -> np.ndarray:
     """Images in [0, 1] as uint8."""
-    return np.round(picture * 255).astype(np.uint8)
+    return np.round(image * 255).astype(np.uint8)
 
 
 def coverage(shape: np.ndarray, centre: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -314,19 +314,17 @@ def _upsampling() -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def _blurred(picture: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def _blurred(image: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """Gaussian blur with one standard deviation in pixels for each image; edges weigh what is inside."""
     rows = np.flatnonzero(sigma > 0)
     if not len(rows):
-        return picture
+        return image
     distance = np.arange(SIZE_PX)[:, None] - np.arange(SIZE_PX)
     kernel = np.exp(-0.5 * (distance / sigma[rows, None, None]) ** 2)
     kernel = (kernel / kernel.sum(2, keepdims=True)).astype(np.float32)
-    vertical = np.matmul(kernel, picture[rows].reshape(len(rows), SIZE_PX, -1)).reshape(
-        -1, SIZE_PX, SIZE_PX, 3
-    )
+    vertical = np.matmul(kernel, image[rows].reshape(len(rows), SIZE_PX, -1)).reshape(-1, SIZE_PX, SIZE_PX, 3)
     horizontal = np.matmul(kernel[:, None], vertical)
-    result = picture.copy()
+    result = image.copy()
     result[rows] = horizontal
     return result
 

@@ -49,7 +49,7 @@ SCHEDULE = {
 class BaseTraining:
     """How long and how fast each part is trained."""
 
-    pictures: int = 49_152
+    images: int = 49_152
     vae_steps: int = 1_500
     vae_batch: int = 24
     vae_learning_rate: float = 2e-3
@@ -69,10 +69,11 @@ def train_base(folder: Path, seed: int, training: BaseTraining | None = None) ->
     result = folder / "diffusion"
     if (result / "model_index.json").is_file():
         return result
-    captions, pictures = training_pictures(training.pictures, derive_seed(seed, "base", "pictures"))
-    vae = train_vae(folder / "vae.pt", pictures, seed, training)
-    latents = encode(vae, pictures)
-    train_decoder(folder / "decoder.pt", vae, pictures, seed, training)
+    # the word is part of the seed: with another, other images would be drawn than the shipped weights saw
+    captions, images = training_images(training.images, derive_seed(seed, "base", "pictures"))
+    vae = train_vae(folder / "vae.pt", images, seed, training)
+    latents = encode(vae, images)
+    train_decoder(folder / "decoder.pt", vae, images, seed, training)
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     log.info("latent standard deviation %.4f", latents.std())
     pipeline = build_pipeline(vae, folder / "tokenizer", seed)
@@ -81,16 +82,16 @@ def train_base(folder: Path, seed: int, training: BaseTraining | None = None) ->
     return result
 
 
-def training_pictures(count: int, seed: int) -> tuple[list[str], np.ndarray]:
+def training_images(count: int, seed: int) -> tuple[list[str], np.ndarray]:
     """Captions, each family as often as the others, and a spoilt image of each, (N, 32, 32, 3) uint8."""
     rng = np.random.default_rng(seed)
     captions = world.random_captions(count, rng)
-    return captions, world.pictures(captions, int(rng.integers(2**31)))
+    return captions, world.images(captions, int(rng.integers(2**31)))
 
 
-def to_tensor(pictures: np.ndarray) -> Tensor:
+def to_tensor(images: np.ndarray) -> Tensor:
     """(N, 32, 32, 3) uint8 to (N, 3, 32, 32) float in [-1, 1]."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def build_vae() -> AutoencoderKL:
@@ -113,14 +114,14 @@ def build_vae() -> AutoencoderKL:
     return vae
 
 
-def train_vae(path: Path, pictures: np.ndarray, seed: int, training: BaseTraining) -> AutoencoderKL:
+def train_vae(path: Path, images: np.ndarray, seed: int, training: BaseTraining) -> AutoencoderKL:
     """Train the VAE on absolute and squared error, objects weighing more than backgrounds."""
     torch.manual_seed(derive_seed(seed, "vae", "initialise"))
     vae = build_vae()
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng(derive_seed(seed, str(step), "vae"))
-        real = to_tensor(pictures[rng.integers(len(pictures), size=training.vae_batch)])
+        real = to_tensor(images[rng.integers(len(images), size=training.vae_batch)])
         posterior = vae.encode(real).latent_dist  # type: ignore[union-attr]
         noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape).astype(np.float32))
         drawn = vae.decode(posterior.mean + posterior.std * noise).sample  # type: ignore[union-attr]
@@ -133,14 +134,14 @@ def train_vae(path: Path, pictures: np.ndarray, seed: int, training: BaseTrainin
 
 
 def train_decoder(
-    path: Path, vae: AutoencoderKL, pictures: np.ndarray, seed: int, training: BaseTraining
+    path: Path, vae: AutoencoderKL, images: np.ndarray, seed: int, training: BaseTraining
 ) -> None:
     """Train the decoder further on latents that stay as they are; the UNet can be trained meanwhile."""
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])  # type: ignore[list-item]
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng(derive_seed(seed, str(step), "decoder"))
-        real = to_tensor(pictures[rng.integers(len(pictures), size=training.vae_batch)])
+        real = to_tensor(images[rng.integers(len(images), size=training.vae_batch)])
         with torch.no_grad():
             posterior = vae.encode(real).latent_dist  # type: ignore[union-attr]
         noise = torch.from_numpy(rng.standard_normal(posterior.mean.shape).astype(np.float32))
@@ -164,19 +165,19 @@ def object_error(drawn: Tensor, real: Tensor) -> Tensor:
     return ((1 + 3 * is_object(real)) * (error.abs() + 2 * error.square())).mean()
 
 
-def is_object(pictures: Tensor) -> Tensor:
+def is_object(images: Tensor) -> Tensor:
     """1 where a pixel differs from the median colour of the frame, (B, 1, H, W)."""
-    frame = torch.cat([pictures[:, :, :2].flatten(2), pictures[:, :, -2:].flatten(2)], 2).median(2).values
-    return ((pictures - frame[:, :, None, None]).abs().amax(1, keepdim=True) > 0.3).float()
+    frame = torch.cat([images[:, :, :2].flatten(2), images[:, :, -2:].flatten(2)], 2).median(2).values
+    return ((images - frame[:, :, None, None]).abs().amax(1, keepdim=True) > 0.3).float()
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 256) -> Tensor:
+def encode(vae: AutoencoderKL, images: np.ndarray, batch: int = 256) -> Tensor:
     """Means of the posterior, (N, C, 8, 8), not scaled."""
     vae.eval()
     parts = [
-        vae.encode(to_tensor(pictures[i : i + batch])).latent_dist.mean  # type: ignore[union-attr]
-        for i in range(0, len(pictures), batch)
+        vae.encode(to_tensor(images[i : i + batch])).latent_dist.mean  # type: ignore[union-attr]
+        for i in range(0, len(images), batch)
     ]
     return torch.cat(parts)
 

@@ -26,7 +26,7 @@ from tgo_pipeline.demo_training.base_model import (
     optimise,
     to_tensor,
     tokenise,
-    training_pictures,
+    training_images,
     write_tokenizer,
 )
 from tgo_pipeline.seeds import derive_seed
@@ -65,7 +65,7 @@ TRANSFORMER: dict[str, Any] = {
 class MaskedTraining:
     """How long and how fast each part is trained."""
 
-    pictures: int = 49_152
+    images: int = 49_152
     vq_steps: int = 2_000
     vq_batch: int = 24
     vq_learning_rate: float = 1e-3
@@ -90,33 +90,32 @@ def train_masked(folder: Path, seed: int, training: MaskedTraining | None = None
     result = folder / "masked"
     if (result / "model_index.json").is_file():
         return result
-    captions, pictures = training_pictures(training.pictures, derive_seed(seed, "base", "pictures"))
-    vq = train_vq(folder / "vq.pt", folder / "diffusion", pictures, seed, training)
-    codes = encode(vq, pictures)
+    # the word is part of the seed: with another, other images would be drawn than the shipped weights saw
+    captions, images = training_images(training.images, derive_seed(seed, "base", "pictures"))
+    vq = train_vq(folder / "vq.pt", folder / "diffusion", images, seed, training)
+    codes = encode(vq, images)
     log.info("perplexity of the codes %.1f of %d", perplexity(codes), CODES)
-    train_vq_decoder(folder / "vq_decoder.pt", vq, pictures, codes, seed, training)
+    train_vq_decoder(folder / "vq_decoder.pt", vq, images, codes, seed, training)
     pipeline = build_pipeline(vq, folder / "diffusion", folder / "tokenizer", seed)
     train_transformer(folder / "transformer.pt", pipeline, captions, codes, seed, training)
     pipeline.save_pretrained(result)
     return result
 
 
-def train_vq(
-    path: Path, diffusion: Path, pictures: np.ndarray, seed: int, training: MaskedTraining
-) -> VQModel:
+def train_vq(path: Path, diffusion: Path, images: np.ndarray, seed: int, training: MaskedTraining) -> VQModel:
     """Train the VQ model as the VAE was, its codes starting from clusters of what the encoder makes."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     vq = quantised(AutoencoderKL.from_pretrained(diffusion, subfolder="vae"))
     rng = np.random.default_rng(derive_seed(seed, "vq", "initialise"))
     with torch.no_grad():
-        vq.quantize.embedding.weight.copy_(_clusters(_some_latents(vq, pictures, rng), rng))
+        vq.quantize.embedding.weight.copy_(_clusters(_some_latents(vq, images, rng), rng))
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng(derive_seed(seed, str(step), "vq"))
         if step % training.restart_every == 0 and 0 < step <= 0.75 * training.vq_steps:
-            restart_dead_codes(vq, pictures, rng)
-        real = to_tensor(pictures[rng.integers(len(pictures), size=training.vq_batch)])
+            restart_dead_codes(vq, images, rng)
+        real = to_tensor(images[rng.integers(len(images), size=training.vq_batch)])
         decoded: Any = vq.decode(vq.encode((real + 1) / 2).latents)  # type: ignore[union-attr]
         error = object_error(2 * decoded.sample - 1, real)
         return error + training.commitment * decoded.commit_loss.mean()
@@ -162,9 +161,9 @@ def quantised(vae: AutoencoderKL) -> VQModel:
 
 
 @torch.no_grad()
-def restart_dead_codes(vq: VQModel, pictures: np.ndarray, rng: np.random.Generator) -> None:
+def restart_dead_codes(vq: VQModel, images: np.ndarray, rng: np.random.Generator) -> None:
     """Move the codes that a sample of images never uses onto vectors that the encoder makes."""
-    latents = _some_latents(vq, pictures, rng)
+    latents = _some_latents(vq, images, rng)
     book = vq.quantize.embedding.weight
     used = torch.bincount(torch.cdist(latents, book).argmin(1), minlength=CODES) > 0
     dead = (~used).nonzero()[:, 0]
@@ -172,10 +171,10 @@ def restart_dead_codes(vq: VQModel, pictures: np.ndarray, rng: np.random.Generat
     log.info("restarted %d of %d codes", len(dead), CODES)
 
 
-def _some_latents(vq: VQModel, pictures: np.ndarray, rng: np.random.Generator, count: int = 512) -> Tensor:
+def _some_latents(vq: VQModel, images: np.ndarray, rng: np.random.Generator, count: int = 512) -> Tensor:
     """What the encoder makes of `count` images at every place, (count · 64, C)."""
-    rows = rng.integers(len(pictures), size=count)
-    latents: Tensor = vq.encode((to_tensor(pictures[rows]) + 1) / 2).latents  # type: ignore[union-attr]
+    rows = rng.integers(len(images), size=count)
+    latents: Tensor = vq.encode((to_tensor(images[rows]) + 1) / 2).latents  # type: ignore[union-attr]
     return latents.permute(0, 2, 3, 1).reshape(-1, LATENT_CHANNELS)
 
 
@@ -191,11 +190,11 @@ def _clusters(vectors: Tensor, rng: np.random.Generator, rounds: int = 10) -> Te
 
 
 @torch.no_grad()
-def encode(vq: VQModel, pictures: np.ndarray, batch: int = 256) -> Tensor:
+def encode(vq: VQModel, images: np.ndarray, batch: int = 256) -> Tensor:
     """The codes of images, (N, 64), row by row from the top."""
     parts = []
-    for start in range(0, len(pictures), batch):
-        real = to_tensor(pictures[start : start + batch])
+    for start in range(0, len(images), batch):
+        real = to_tensor(images[start : start + batch])
         latents = vq.encode((real + 1) / 2).latents  # type: ignore[union-attr]
         parts.append(vq.quantize(latents)[2][2].view(len(real), TOKENS))
     return torch.cat(parts)
@@ -231,7 +230,7 @@ def build_pipeline(vq: VQModel, diffusion: Path, tokenizer_folder: Path, seed: i
 
 
 def train_vq_decoder(
-    path: Path, vq: VQModel, pictures: np.ndarray, codes: Tensor, seed: int, training: MaskedTraining
+    path: Path, vq: VQModel, images: np.ndarray, codes: Tensor, seed: int, training: MaskedTraining
 ) -> None:
     """Train the decoder further on codes that stay as they are; the transformer can be trained meanwhile."""
     decoder = nn.ModuleList([vq.post_quant_conv, vq.decoder])
@@ -239,9 +238,9 @@ def train_vq_decoder(
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng(derive_seed(seed, str(step), "vq-decoder"))
-        rows = rng.integers(len(pictures), size=training.vq_batch)
+        rows = rng.integers(len(images), size=training.vq_batch)
         drawn: Any = vq.decode(codes[rows], force_not_quantize=True, shape=shape)  # type: ignore[arg-type]
-        return object_error(2 * drawn.sample - 1, to_tensor(pictures[rows]))
+        return object_error(2 * drawn.sample - 1, to_tensor(images[rows]))
 
     optimise(
         path,

@@ -62,17 +62,17 @@ class RewardTraining:
 
 @dataclass(frozen=True)
 class Pool:
-    """Images in pairs: rows 2i and 2i + 1 show caption i; `pictures` is (2N, 32, 32, 3) uint8."""
+    """Images in pairs: rows 2i and 2i + 1 show caption i; `images` is (2N, 32, 32, 3) uint8."""
 
     captions: list[str]
-    pictures: np.ndarray
+    images: np.ndarray
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def pixels(self, rows: np.ndarray) -> Tensor:
         """Images as the reward networks take them, (B, 3, 32, 32)."""
-        tensor = torch.from_numpy(self.pictures[rows]).permute(0, 3, 1, 2).float() / 255
+        tensor = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2).float() / 255
         return (tensor - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -81,13 +81,13 @@ def drawn_pool(count: int, seed: int) -> Pool:
     rng = np.random.default_rng(seed)
     captions = world.random_captions(count, rng)
     return Pool(
-        captions, world.pictures([text for text in captions for _ in range(2)], int(rng.integers(2**31)))
+        captions, world.images([text for text in captions for _ in range(2)], int(rng.integers(2**31)))
     )
 
 
 def join(left: Pool, right: Pool) -> Pool:
     """Both pools as one."""
-    return Pool(left.captions + right.captions, np.concatenate([left.pictures, right.pictures]))
+    return Pool(left.captions + right.captions, np.concatenate([left.images, right.images]))
 
 
 def train_rewards(folder: Path, pool: Pool, seed: int, training: RewardTraining | None = None) -> None:
@@ -256,9 +256,9 @@ def _train_choices(
         two = rng.choice(len(pool), half, replace=False)
         one = rng.choice(len(pool), half, replace=False)
         other = rng.permutation(one)
-        picture = 2 * one + rng.integers(2, size=half)
-        left = np.concatenate([2 * two, picture]), np.concatenate([two, one])
-        right = np.concatenate([2 * two + 1, picture]), np.concatenate([two, other])
+        image = 2 * one + rng.integers(2, size=half)
+        left = np.concatenate([2 * two, image]), np.concatenate([two, one])
+        right = np.concatenate([2 * two + 1, image]), np.concatenate([two, other])
         better = _oracle(pool, *left) - _oracle(pool, *right)
         chosen = rng.random(len(better)) < 1 / (1 + np.exp(-better / training.annotator_noise))
         scores = reward(
@@ -280,7 +280,7 @@ def _train_ratings(reward: NetworkReward, pool: Pool, seed: int, training: Rewar
 
     def loss(rng: np.random.Generator) -> Tensor:
         rows = rng.integers(2 * len(pool), size=4 * training.batch)
-        measured = parts(pool.pictures[rows], [pool.captions[row // 2] for row in rows])
+        measured = parts(pool.images[rows], [pool.captions[row // 2] for row in rows])
         quality = np.mean([measured[name] for name in AESTHETIC_PARTS], axis=0)
         rating = 1 + 9 * quality + rng.normal(0, training.rating_noise, len(rows))
         with torch.no_grad():
@@ -292,8 +292,8 @@ def _train_ratings(reward: NetworkReward, pool: Pool, seed: int, training: Rewar
     )
 
 
-def _oracle(pool: Pool, pictures: np.ndarray, captions: np.ndarray) -> np.ndarray:
-    return oracle(pool.pictures[pictures], [pool.captions[caption] for caption in captions])
+def _oracle(pool: Pool, images: np.ndarray, captions: np.ndarray) -> np.ndarray:
+    return oracle(pool.images[images], [pool.captions[caption] for caption in captions])
 
 
 def _optimise(

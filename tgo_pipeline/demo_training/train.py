@@ -1,6 +1,6 @@
 """Make the small world's weights from nothing: `tgo demo train`.
 
-The diffusion base first, the masked base from its parts, then the rewards on drawn pictures and on samples of the
+The diffusion base first, the masked base from its parts, then the rewards on drawn images and on samples of the
 diffusion base, then the export in half precision.
 What exists in the output folder is kept, so an interrupted training continues where it was.
 """
@@ -41,7 +41,7 @@ GUIDANCE_SCALES = (1.0, 2.0)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many captions the rewards see drawn, and sampled from the diffusion base; two pictures each."""
+    """How many captions the rewards see drawn, and sampled from the diffusion base; two images each."""
 
     drawn: int = 4_000
     sampled: int = 1_500
@@ -72,6 +72,7 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
     base = train_base(work, seed, sizes.base)
     train_masked(work, seed, sizes.masked)
     pool = join(
+        # the word is part of the seed: with another, other images would be drawn than the shipped weights saw
         drawn_pool(sizes.drawn, derive_seed(seed, "rewards", "pictures")),
         sampled_pool(base, sizes.sampled, derive_seed(seed, "rewards", "samples"), sizes.batch),
     )
@@ -88,16 +89,16 @@ def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
     rng = np.random.default_rng(seed)
     captions = world.random_captions(count, rng)
     prompts = [caption for caption in captions for _ in range(2)]
-    pictures = []
+    images = []
     for number, start in enumerate(range(0, len(prompts), batch)):
         guidance = GUIDANCE_SCALES[number % len(GUIDANCE_SCALES)]
-        pictures.append(sample(pipeline, prompts[start : start + batch], seed + number, guidance))
-        log.info("sampled %d of %d pictures", min(start + batch, len(prompts)), len(prompts))
-    return Pool(captions, np.concatenate(pictures))
+        images.append(sample(pipeline, prompts[start : start + batch], seed + number, guidance))
+        log.info("sampled %d of %d images", min(start + batch, len(prompts)), len(prompts))
+    return Pool(captions, np.concatenate(images))
 
 
 def sample(pipeline: DiffusionPipeline, prompts: list[str], seed: int, guidance_scale: float) -> np.ndarray:
-    """One picture of either base for each prompt, (N, 32, 32, 3) uint8."""
+    """One image of either base for each prompt, (N, 32, 32, 3) uint8."""
     import torch
 
     drawn: Any = pipeline(  # type: ignore[operator]
@@ -141,7 +142,7 @@ def origin(seed: int, sizes: Sizes) -> dict[str, str]:
     return {
         "made_by": "tgo demo train",
         "seed": str(seed),
-        "trained_on": "procedurally drawn pictures of tgo_pipeline.demo.world",
+        "trained_on": "procedurally drawn images of tgo_pipeline.demo.world",
         "sizes": str(sizes),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

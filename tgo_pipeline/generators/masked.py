@@ -17,7 +17,7 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 
 
-class PictureScheduler(AmusedScheduler):
+class ImageScheduler(AmusedScheduler):
     """`AmusedScheduler` that also takes a list of generators, one for each image of the batch.
 
     An image takes two uniform numbers a token and step from its generator: one picks the token by the inverse of the
@@ -83,13 +83,13 @@ def lowest(values: Tensor, count: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def seeded_by_picture(pipeline: Any) -> Iterator[None]:
+def seeded_by_image(pipeline: Any) -> Iterator[None]:
     """While it lasts, a masked-token pipeline takes a list of generators; other pipelines take one already."""
     scheduler = getattr(pipeline, "scheduler", None)
     if not isinstance(scheduler, AmusedScheduler):
         yield
         return
-    pipeline.scheduler = PictureScheduler.from_config(scheduler.config)
+    pipeline.scheduler = ImageScheduler.from_config(scheduler.config)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.masked import PictureScheduler
+from tgo_pipeline.generators.masked import ImageScheduler
 from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
 from tgo_pipeline.generators.networks.finite import require_numbers
 
@@ -128,7 +128,7 @@ class MeissonicPipeline(DiffusionPipeline):
             shape = (len(prompts), height // scale, width // scale)
             tokens = torch.full(shape, self.scheduler.config["mask_token_id"], device=self._execution_device)
         conditions = self._conditions(prompts, negative_prompt if guidance_scale > 1 else None, width, height)
-        scheduler: Any = PictureScheduler.from_config(self.scheduler.config)
+        scheduler: Any = ImageScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, temperature, self._execution_device)
         for timestep in self.progress_bar(scheduler.timesteps):  # type: ignore[operator]
             logits = self._logits(tokens, timestep, conditions, guidance_scale)

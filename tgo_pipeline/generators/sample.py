@@ -59,7 +59,7 @@ class Sampler:
     def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Image]:
         import torch
 
-        from tgo_pipeline.generators.masked import seeded_by_picture
+        from tgo_pipeline.generators.masked import seeded_by_image
         from tgo_pipeline.generators.networks.finite import watched
 
         prompts, seeds = zip(*wanted, strict=True)
@@ -68,7 +68,7 @@ class Sampler:
         if negative := self._hints.get("negative_prompt"):
             texts["negative_prompt"] = [negative] * len(prompts)
         try:
-            with seeded_by_picture(self._pipeline), watched(self._pipeline):
+            with seeded_by_image(self._pipeline), watched(self._pipeline):
                 return self._pipeline(**texts, generator=generators, **self._options).images
         except (TypeError, ValueError) as error:
             options = ", ".join(f"{name}={value}" for name, value in self._options.items())

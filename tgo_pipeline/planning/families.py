@@ -127,9 +127,9 @@ class TokenFamily(Family):
 
     def step(self, prediction: Tensor, x: Tensor) -> Tensor:
         """By the sampler's own scheduler: it sorts and sums over the whole vocabulary."""
-        from tgo_pipeline.generators.masked import PictureScheduler
+        from tgo_pipeline.generators.masked import ImageScheduler
 
-        scheduler: Any = PictureScheduler.from_config(dict(self.blueprint.configs["scheduler"]))
+        scheduler: Any = ImageScheduler.from_config(dict(self.blueprint.configs["scheduler"]))
         scheduler.timesteps, scheduler.temperatures = torch.zeros(2), [1.0, 0.0]
         scheduler._mask_ratio = lambda _: 0.5
         generators = [torch.Generator() for _ in range(len(x))]

@@ -117,9 +117,9 @@ def as_png(data: bytes, name: str) -> bytes:
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     try:
-        picture = decode(data)
+        image = decode(data)
     except UnreadableImage as error:
         raise TgoError(f"{name} cannot be shown: {error}.") from error
     stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=1)
+    image.save(stream, "PNG", compress_level=1)
     return stream.getvalue()

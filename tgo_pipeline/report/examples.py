@@ -29,7 +29,7 @@ class Example:
 
     sample_id: str
     prompt: str
-    picture: Thumbnail
+    thumbnail: Thumbnail
     score: float
     relative_score: float
     label: int
@@ -104,7 +104,7 @@ def _first(frame: pl.LazyFrame, order: pl.Expr, how_many: int) -> list[dict[str,
 def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | None]], album: Album) -> Example:
     prompt, data = images.get(row["sample_id"], ("(its generation is missing)", None))
     kept = {name: row[name] for name in ("sample_id", "score", "relative_score", "label", "weight")}
-    return Example(prompt=prompt, picture=album.add(data), **kept)
+    return Example(prompt=prompt, thumbnail=album.add(data), **kept)
 
 
 def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) -> ExamplePairs | None:

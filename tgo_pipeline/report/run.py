@@ -64,7 +64,7 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
     target = params.target.reward
     if params.target_rewards != [target]:
         target += f" of {', '.join(params.target_rewards)}"
-    pictures = (
+    images = (
         f"taken from {sampling.images}"
         if sampling.source == "images"
         else f"{sampling.images_per_prompt} a prompt, {sampling.steps} steps, guidance {sampling.guidance_scale:g}"
@@ -72,7 +72,7 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
     )
     return [
         ("Model", f"{params.model}{revision}"),
-        ("Images", pictures),
+        ("Images", images),
         ("Target", target),
         (
             "Threshold",

@@ -95,7 +95,7 @@ def render(call: Call) -> str:
         "apart": apart,
         "images": frame["sample_id"].to_list(),
         "prompts": frame["prompt"].to_list(),
-        "pictures": _pictures(shots, rows, album),
+        "thumbnails": _thumbnails(shots, rows, album),
         "album": album,
     }
     named = dict(zip(about, (column.name for column in columns), strict=True))
@@ -181,7 +181,7 @@ class _Images:
             yield row, {"image": data}
 
 
-def _pictures(shots: _Images, rows: Sequence[int], album: Album) -> dict[int, Thumbnail]:
+def _thumbnails(shots: _Images, rows: Sequence[int], album: Album) -> dict[int, Thumbnail]:
     gone = Thumbnail(None, reason="the image is not there any more")
     made = dict.fromkeys(rows, gone)
     for row, found in shots.stream(rows, ["image"]):

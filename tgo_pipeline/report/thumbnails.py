@@ -50,7 +50,7 @@ class Thumbnail:
         return 0 < max(self.width, self.height) <= LOSSLESS_SIDE
 
 
-def make_picture(data: bytes | None, side: int, most: int | None = None) -> Thumbnail:
+def make_thumbnail(data: bytes | None, side: int, most: int | None = None) -> Thumbnail:
     """Decode and re-encode one image, in `most` bytes of the page; what cannot be decoded becomes a reason."""
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
@@ -83,17 +83,17 @@ class Album:
         """A thumbnail of one image, or the reason why there is none; equal images are counted once."""
         if data in self._made:
             return self._made[data]
-        picture = make_picture(data, LARGEST_SIDE, self.budget // self.images)
-        if data is None or picture.source is None:
-            return picture
-        if self.spent + len(picture.source) > self.budget:
+        made = make_thumbnail(data, LARGEST_SIDE, self.budget // self.images)
+        if data is None or made.source is None:
+            return made
+        if self.spent + len(made.source) > self.budget:
             reason = "left out: the images of this page have reached their limit"
-            return Thumbnail(None, picture.width, picture.height, reason)
-        self.spent += len(picture.source)
+            return Thumbnail(None, made.width, made.height, reason)
+        self.spent += len(made.source)
         self.shown += 1
-        self.side = max(self.side, picture.side)
-        self._made[data] = picture
-        return picture
+        self.side = max(self.side, made.side)
+        self._made[data] = made
+        return made
 
 
 def thumbnail(image: Image, side: int, most: int | None = None) -> tuple[Image, bytes]:

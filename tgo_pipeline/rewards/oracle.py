@@ -61,5 +61,5 @@ class OracleReward(Reward):
         return np.array(list(prompts), dtype=object)
 
     def combine(self, images: Tensor, prompts: Any) -> Tensor:
-        pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-        return torch.from_numpy(oracle(pictures, list(prompts)).astype(np.float32))
+        pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+        return torch.from_numpy(oracle(pixels, list(prompts)).astype(np.float32))

@@ -14,7 +14,7 @@ from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.tables import read_table
 from tgo_pipeline.storage.workspace import Workspace
 
-PICTURES = 8
+COLUMNS = 8
 SIDE = 192
 GAP = 4
 
@@ -36,7 +36,7 @@ def before_after(workspace: Workspace, seed: int) -> Grid | None:
     if not common:
         return None
     order = np.random.default_rng(derive_seed(seed, "card", "before_after")).permutation(len(common))
-    chosen = [common[place] for place in order[:PICTURES].tolist()]
+    chosen = [common[place] for place in order[:COLUMNS].tolist()]
     found = [read_images(side, chosen) for side in sides]
     readable = [each for each in chosen if all(_decode(side[each][1]) for side in found)]
     if not readable:

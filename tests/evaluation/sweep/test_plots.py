@@ -30,7 +30,7 @@ def test_the_template_draws_every_revision_set_and_interval() -> None:
     )
     specification = renderer.get_filled_template()
     assert "<DVC_METRIC" not in json.dumps(specification)
-    picture = vl_convert.vegalite_to_svg(specification)
+    svg = vl_convert.vegalite_to_svg(specification)
     for word in (
         "Win rate against the base model",
         "workspace",
@@ -41,5 +41,5 @@ def test_the_template_draws_every_revision_set_and_interval() -> None:
         "100%",
         "target",
     ):
-        assert f">{word}<" in picture
-    assert picture.count('aria-roledescription="point"') == len(points)
+        assert f">{word}<" in svg
+    assert svg.count('aria-roledescription="point"') == len(points)

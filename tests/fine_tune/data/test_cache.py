@@ -44,7 +44,7 @@ def test_latents_are_the_scaled_mode_of_the_vae(source: Path, model: Path, tmp_p
     table = read_table(source / "generations" / "train-00001-of-00002.parquet", GENERATIONS)
     assert ids == table["sample_id"].to_pylist()
     number = ids.index("p4-0002")
-    pixels = np.asarray(world.picture(4 * world.PER_PROMPT + 2), dtype=np.float32) / 255 * 2 - 1
+    pixels = np.asarray(world.random_image(4 * world.PER_PROMPT + 2), dtype=np.float32) / 255 * 2 - 1
     with torch.no_grad():
         mean = vae.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None]).latent_dist.mean
     torch.testing.assert_close(tensors["latents"][number], mean[0] * 0.18215, atol=1e-5, rtol=1e-4)

@@ -36,13 +36,13 @@ ABORTED = "(SIGABRT)"
 """Once in some ten runs a process of torch 2.12 ends in its C++ code with "free(): invalid pointer"."""
 SHORT = {"steps": 4, "learning_rate": 1e-4, "checkpoint_every": 2}
 LONG = {**SHORT, "steps": 12, "checkpoint_every": 100, "ema": 0.9}
-PICTURES = {"validation": {"every": 2, "prompts": 1}}
+IMAGES = {"validation": {"every": 2, "prompts": 1}}
 CASES: dict[str, dict[str, Any]] = {
-    "adapter": {"fine_tune": {**SHORT, "method": "lora", **PICTURES}},
+    "adapter": {"fine_tune": {**SHORT, "method": "lora", **IMAGES}},
     "pairs": {"fine_tune": {**SHORT, "objective": "dpo"}},
     "shared-point": {"fine_tune": {**SHORT, "objective": "kto", "kto": {"reference_point": "roll"}}},
     "shards": {
-        "fine_tune": {**SHORT, "objective": "kto", "kto": {"reference_point": "roll"}, **PICTURES},
+        "fine_tune": {**SHORT, "objective": "kto", "kto": {"reference_point": "roll"}, **IMAGES},
         "sharded": True,
     },
     "adapter-on-shards": {"fine_tune": {**SHORT, "method": "lora", "draws": 2}, "sharded": True},
@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
         "close": 0.1,
     },
     "scarce": {"fine_tune": {**SHORT, "objective": "bco"}, "micro": None, "scarce": 1},
-    "broken": {"fine_tune": {**SHORT, **PICTURES}, "sharded": True, "breaks": 1},
+    "broken": {"fine_tune": {**SHORT, **IMAGES}, "sharded": True, "breaks": 1},
     "scarce-on-shards": {"fine_tune": SHORT, "micro": None, "scarce": 0, "sharded": True},
 }
 """What two processes train; `signalled`, `breaks` and `scarce` (memory) name the rank that it happens to.
@@ -139,8 +139,8 @@ def test_two_processes_train_as_one(source: Path, launched: Path, tmp_path: Path
         torch.testing.assert_close(
             results(launched / name)[key], tensor, rtol=1e-3, atol=2e-4 + 0.01 * rounds
         )
-    pictures = sorted(path.name for path in (alone / "training/images").glob("*"))
-    assert sorted(path.name for path in (launched / name / "training/images").glob("*")) == pictures
+    images = sorted(path.name for path in (alone / "training/images").glob("*"))
+    assert sorted(path.name for path in (launched / name / "training/images").glob("*")) == images
 
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(launched: Path) -> None:

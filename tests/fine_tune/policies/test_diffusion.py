@@ -256,15 +256,15 @@ def test_the_vae_of_sdxls_descendants_is_normalised_by_channel(tmp_path: Path) -
     """The inverse of what `StableDiffusionXLPipeline` does before it decodes."""
     pipeline: Any = load_pipeline(str(tiny_sdxl_pipeline(tmp_path)))
     encoder = DiffusionXLPolicy.encoder(pipeline, (None, None))
-    plain = encoder.images([world.picture(1)])["latents"] / pipeline.vae.config.scaling_factor
+    plain = encoder.images([world.random_image(1)])["latents"] / pipeline.vae.config.scaling_factor
     mean, deviation = [0.1, -0.2, 0.3, 0.4], [2.0, 3.0, 4.0, 5.0]
     pipeline.vae.register_to_config(latents_mean=mean, latents_std=deviation)
-    latents = encoder.images([world.picture(1)])["latents"]
+    latents = encoder.images([world.random_image(1)])["latents"]
     m, d = (torch.tensor(values).view(1, 4, 1, 1) for values in (mean, deviation))
     torch.testing.assert_close(latents * d / pipeline.vae.config.scaling_factor + m, plain)
 
 
-def test_pictures_of_sdxl_carry_no_watermark(tmp_path: Path) -> None:
+def test_images_of_sdxl_carry_no_watermark(tmp_path: Path) -> None:
     assert (
         load_pipeline(str(tiny_sdxl_pipeline(tmp_path))).watermark is None
     )  # also where a package for it is there
@@ -273,7 +273,7 @@ def test_pictures_of_sdxl_carry_no_watermark(tmp_path: Path) -> None:
 def test_time_ids_of_sdxl_have_the_height_first(tmp_path: Path) -> None:
     pipeline: Any = load_pipeline(str(tiny_sdxl_pipeline(tmp_path)))
     encoder = DiffusionXLPolicy.encoder(pipeline, (64, 32))
-    time_ids = encoder.images([world.picture(1), world.picture(2)])["time_ids"]
+    time_ids = encoder.images([world.random_image(1), world.random_image(2)])["time_ids"]
     assert time_ids.tolist() == [[32, 64, 0, 0, 32, 64]] * 2
     expected = pipeline._get_add_time_ids((32, 64), (0, 0), (32, 64), torch.float32, 16)
     assert torch.equal(time_ids[:1], expected)

@@ -21,7 +21,7 @@ from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS
 from fine_tune.policies.latent import LatentPolicy, Noised
 from tests.fine_tune import world
-from tests.rounding import ELEMENTWISE, assert_same_numbers, assert_same_pictures
+from tests.rounding import ELEMENTWISE, assert_same_images, assert_same_numbers
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
 from tgo_pipeline.errors import TgoError
@@ -83,7 +83,7 @@ def params(folder: Path, **fine_tune: Any) -> Any:
 def make(folder: Path, write: Callable[[Path], Path]) -> Family:
     pipeline = load_pipeline(str(write(folder)))
     encoder = policy_class(pipeline).encoder(pipeline, (IMAGE_SIZE, IMAGE_SIZE))
-    images = encoder.images([world.picture(seed) for seed in SEEDS])
+    images = encoder.images([world.random_image(seed) for seed in SEEDS])
     encoded = encoder.prompts([*PROMPTS, ""])
     conditions = {name: rows[:-1] for name, rows in encoded.items()}
     return Family(folder, images, conditions, {name: rows[-1:] for name, rows in encoded.items()})
@@ -181,7 +181,7 @@ def test_sdxl_drops_captions_to_its_own_unconditional_input(tmp_path: Path) -> N
     assert text["embeddings"].any() and text["pooled"].any()
 
 
-def test_prompts_and_pictures_are_told_apart(family: Family) -> None:
+def test_prompts_and_images_are_told_apart(family: Family) -> None:
     policy = family.build()
     noised = family.corrupted(policy)
     swapped = {name: rows.flip(0) for name, rows in family.conditions.items()}
@@ -195,11 +195,11 @@ def test_prompts_and_pictures_are_told_apart(family: Family) -> None:
             assert not torch.allclose(policy.predict(noised), changed), name
 
 
-def test_encoded_pictures_are_those_that_the_pipeline_decodes(family: Family) -> None:
+def test_encoded_images_are_those_that_the_pipeline_decodes(family: Family) -> None:
     """The pipeline's own decoding of a latent, undone by hand, is the input of the VAE's decoder."""
     pipeline: Any = load_pipeline(str(family.folder))
     vae = pipeline.vae
-    pixels = np.stack([np.asarray(world.picture(seed)) for seed in SEEDS])
+    pixels = np.stack([np.asarray(world.random_image(seed)) for seed in SEEDS])
     pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         mode = vae.encode(pixels).latent_dist.mode()
@@ -319,10 +319,10 @@ def test_sd3_saved_without_t5_is_loaded_again(tmp_path: Path) -> None:
     policy.save(tmp_path / "tuned", load_pipeline(str(family.folder)))
     assert load_pipeline(str(tmp_path / "tuned")).text_encoder_3 is None
     pipeline = family.library(tmp_path / "tuned")
-    assert_same_pictures(sample(pipeline, ["a cat"]), sample(load_pipeline(str(family.folder)), ["a cat"]))
+    assert_same_images(sample(pipeline, ["a cat"]), sample(load_pipeline(str(family.folder)), ["a cat"]))
 
 
-def test_the_network_in_training_draws_pictures(family: Family) -> None:
+def test_the_network_in_training_draws_images(family: Family) -> None:
     pipeline = load_pipeline(str(family.folder))
     before = sample(pipeline, ["a cat"])
     policy = family.on(pipeline, method="lora")

@@ -76,14 +76,14 @@ def train(policy: MaskedPolicy, steps: int) -> tuple[float, float]:
     return losses[0], losses[-1]
 
 
-def test_the_tokens_of_a_picture_decode_to_it(folder: Path) -> None:
+def test_the_tokens_of_an_image_decode_to_it(folder: Path) -> None:
     """The decoder of this test gives each code its own flat colour, the encoder finds the code of a colour."""
     pipeline: Any = load_pipeline(str(folder))
     pipeline.vqvae = colour_model()
     encoder = policy_class(pipeline).encoder(pipeline, (None, None))
     pixels = np.random.default_rng(0).integers(0, 2, (2, GRID, GRID, 3)) * 255
-    pictures = [Image.fromarray(grid.repeat(4, 0).repeat(4, 1).astype(np.uint8)) for grid in pixels]
-    encoded = encoder.images(pictures)
+    images = [Image.fromarray(grid.repeat(4, 0).repeat(4, 1).astype(np.uint8)) for grid in pixels]
+    encoded = encoder.images(images)
     assert encoded["tokens"].shape == (2, GRID, GRID) and encoded["tokens"].dtype == torch.int32
     expected = (pixels // 255) @ np.array([1, 2, 4])
     np.testing.assert_array_equal(encoded["tokens"].numpy(), expected)
@@ -107,10 +107,10 @@ def colour_model() -> ColourModel:
     return model
 
 
-def test_pictures_of_another_size_are_cropped_and_sizes_checked(folder: Path) -> None:
+def test_images_of_another_size_are_cropped_and_sizes_checked(folder: Path) -> None:
     pipeline = load_pipeline(str(folder))
     encoder = policy_class(pipeline).encoder(pipeline, (48, 16))
-    encoded = encoder.images([world.picture(0, 40)])
+    encoded = encoder.images([world.random_image(0, 40)])
     assert encoded["tokens"].shape == (1, 4, 12)
     assert encoded["size"].tolist() == [[48, 16]]
     with pytest.raises(TgoError, match="multiples of"):

@@ -15,7 +15,7 @@ from tests.rounding import assert_same_tokens
 from tgo_pipeline import demo
 from tgo_pipeline.demo import world
 from tgo_pipeline.generators import load_pipeline
-from tgo_pipeline.generators.masked import seeded_by_picture
+from tgo_pipeline.generators.masked import seeded_by_image
 
 CAPTIONS = demo.prompts("validation")[::4][:24]
 MODEL = "demo-masked"
@@ -28,16 +28,16 @@ def pipeline() -> Any:
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    return world.pictures(CAPTIONS, seed=0, strength=0)
+    return world.images(CAPTIONS, seed=0, strength=0)
 
 
 @pytest.fixture(scope="module")
 def images(pipeline: Any, pixels: np.ndarray) -> dict[str, torch.Tensor]:
     encoder = policy_class(pipeline).encoder(pipeline, (None, None))
-    return encoder.images([Image.fromarray(picture) for picture in pixels])
+    return encoder.images([Image.fromarray(image) for image in pixels])
 
 
-def test_the_tokens_of_a_picture_decode_to_it(
+def test_the_tokens_of_an_image_decode_to_it(
     pipeline: Any, pixels: np.ndarray, images: dict[str, torch.Tensor]
 ) -> None:
     """By the decoder of sampling: about 29 decibels; pixels in [-1, 1] instead of [0, 1] would give 10."""
@@ -49,7 +49,7 @@ def test_the_tokens_of_a_picture_decode_to_it(
     assert 20 * np.log10(255 / np.sqrt(np.square(error).mean())) > 22
 
 
-def test_pictures_are_likeliest_under_their_own_captions(
+def test_images_are_likeliest_under_their_own_captions(
     pipeline: Any, images: dict[str, torch.Tensor]
 ) -> None:
     params = training.params(pipeline.name_or_path, temperature=1.0).fine_tune
@@ -70,12 +70,12 @@ def test_pictures_are_likeliest_under_their_own_captions(
     assert likelihood(own) > likelihood(others) + 0.2
 
 
-def test_a_picture_has_the_same_tokens_in_any_batch(pipeline: Any) -> None:
+def test_an_image_has_the_same_tokens_in_any_batch(pipeline: Any) -> None:
     def draw(rows: slice) -> torch.Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in range(8)][rows]
         options = {"num_inference_steps": 6, "guidance_scale": 2.0, "output_type": "latent"}
         return pipeline(CAPTIONS[:8][rows], generator=generators, **options).images
 
-    with seeded_by_picture(pipeline):
+    with seeded_by_image(pipeline):
         together = draw(slice(8))
         assert_same_tokens(torch.cat([draw(slice(0, 3)), draw(slice(3, 8))]), together)

@@ -51,7 +51,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     _perturb(getattr(pipeline, network_name(pipeline)))
     pipeline.save_pretrained(folder)
     encoder = policy_class(pipeline).encoder(pipeline, (IMAGE_SIZE, IMAGE_SIZE))
-    images = encoder.images([world.picture(seed) for seed in range(2)])
+    images = encoder.images([world.random_image(seed) for seed in range(2)])
     prompts = encoder.prompts(["a cat", "two dogs on a sofa"])
     label, ones = torch.tensor([1.0, 0.0]), torch.ones(2)
     return Model(folder, TrainingBatch(images, prompts, {}, label, ones, ones, [[11], [12]]))
@@ -133,7 +133,7 @@ def test_encoding_asks_the_denoiser_for_nothing_but_its_sizes(model: Model) -> N
     denoiser = getattr(pipeline, network_name(pipeline))
     assert {parameter.device.type for parameter in denoiser.parameters()} == {"meta"}
     encoder = policy_class(pipeline).encoder(pipeline, (None, None))
-    images = encoder.images([world.picture(seed) for seed in range(2)])
+    images = encoder.images([world.random_image(seed) for seed in range(2)])
     prompts = encoder.prompts(["a cat", "two dogs on a sofa"])
     if "flux" not in model.folder.name:  # whose own size is 1,024 pixels whatever its network says
         assert all(torch.equal(images[name], rows) for name, rows in model.batch.images.items())

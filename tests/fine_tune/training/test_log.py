@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fine_tune.training.log import TrainingLog, Written, picture, rewind, summarise
+from fine_tune.training.log import TrainingLog, Written, image_path, rewind, summarise
 from tgo_pipeline.errors import TgoError
 
 
@@ -76,11 +76,11 @@ def test_a_new_training_starts_an_empty_log(tmp_path: Path) -> None:
     assert not (tmp_path / "images").exists()
 
 
-def test_pictures_after_the_checkpoint_go_and_earlier_ones_stay(tmp_path: Path) -> None:
+def test_images_after_the_checkpoint_go_and_earlier_ones_stay(tmp_path: Path) -> None:
     write(tmp_path, 1, 7)
     for step in (0, 4, 6):
-        picture(tmp_path, step).parent.mkdir(exist_ok=True)
-        picture(tmp_path, step).touch()
+        image_path(tmp_path, step).parent.mkdir(exist_ok=True)
+        image_path(tmp_path, step).touch()
     write(tmp_path, 5, 5)
     assert sorted(Written(tmp_path).images()) == [0, 4]
 

@@ -130,7 +130,7 @@ def test_samples_are_labelled_and_weighed_at_the_new_tau(source: Path) -> None:
     assert made.score.tolist() == [-1, 0, 1, 4]
 
 
-def test_a_policy_that_left_the_training_pictures_behind_is_said_so(source: Path) -> None:
+def test_a_policy_that_left_the_training_images_behind_is_said_so(source: Path) -> None:
     parameters = params(source / "model")
     with pytest.raises(
         TgoError, match=r"put tau at 9, while the training images score from -1 to 4: none of"
@@ -262,7 +262,7 @@ def test_combined_targets_are_measured_against_the_training_scores(
     assert np.asarray(plain.draw(2)[0]).tolist() != np.asarray(images[0]).tolist()
 
 
-def test_pictures_that_cannot_be_scored_are_said_so(source: Path, scored: dict[str, Path]) -> None:
+def test_images_that_cannot_be_scored_are_said_so(source: Path, scored: dict[str, Path]) -> None:
     one = estimator(source, params(source / "model"), scored)
     with pytest.raises(TgoError, match="1 of 1 images that tau of epoch 4 is estimated from"):
         one._prompts = [("p0", "picture number 0")]

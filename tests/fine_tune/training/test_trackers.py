@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fine_tune.training.log import TrainingLog, picture
-from fine_tune.training.trackers import PICTURES, Run, open_trackers, require
+from fine_tune.training.log import TrainingLog, image_path
+from fine_tune.training.trackers import IMAGES, Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
 
 BOTH = ("tensorboard", "wandb")
@@ -46,7 +46,7 @@ def train(folder: Path, after: int, last: int, names: tuple[str, ...] = BOTH) ->
 
 
 def draw(log: TrainingLog, folder: Path, step: int) -> None:
-    path = picture(folder / "training", step)
+    path = image_path(folder / "training", step)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 4), (step, 20, 30)).save(path)
     log.image(step, path)
@@ -113,8 +113,8 @@ def test_tensorboard_has_every_step_once(resumed: Path) -> None:
     assert '"beta": 0.5' in text.tensor_proto.string_val[0].decode()
 
 
-def test_tensorboard_has_the_validation_pictures(resumed: Path) -> None:
-    events = tensorboard(resumed).Images(PICTURES)
+def test_tensorboard_has_the_validation_images(resumed: Path) -> None:
+    events = tensorboard(resumed).Images(IMAGES)
     assert [event.step for event in events] == [0, 3, 6, 9]
     pixels = np.asarray(Image.open(io.BytesIO(events[2].encoded_image_string)))
     assert pixels.shape == (4, 8, 3)
@@ -128,9 +128,9 @@ def test_wandb_has_every_step_once_in_one_run(resumed: Path) -> None:
     assert [row["_step"] for row in rows] == list(range(11))
 
 
-def test_wandb_has_the_validation_pictures_and_the_parameters(resumed: Path) -> None:
-    pictures = {row["_step"]: row for row in history(resumed) if any(key.startswith(PICTURES) for key in row)}
-    assert list(pictures) == [0, 3, 6, 9]
+def test_wandb_has_the_validation_images_and_the_parameters(resumed: Path) -> None:
+    images = {row["_step"]: row for row in history(resumed) if any(key.startswith(IMAGES) for key in row)}
+    assert list(images) == [0, 3, 6, 9]
     files = (resumed / "runs/wandb").glob("offline-run-*/files/media/images/*_6_*.png")
     assert (np.asarray(Image.open(next(files))) == (6, 20, 30)).all()
     run = next(record.run for record in records(resumed) if record.HasField("run"))

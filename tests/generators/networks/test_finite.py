@@ -90,14 +90,14 @@ def test_a_decoder_that_leaves_fp16_is_asked_in_float32(
     pipeline = load_pipeline(str(model), precision="fp16")
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        pictures = draw(pipeline)
+        images = draw(pipeline)
     knows = name == "sdxl"  # whose pipeline decodes in float32 where the configuration says so
     assert ("leaves the range of fp16" in caplog.text) != knows
     assert getattr(pipeline, part).dtype == torch.float16
-    assert pictures.std() > 0
+    assert images.std() > 0
     if not tokens:
         exact = draw(load_pipeline(str(model)))
-        assert np.abs(pictures - exact).mean() < 0.1 * exact.std()
+        assert np.abs(images - exact).mean() < 0.1 * exact.std()
 
 
 def test_only_rows_that_need_it_are_decoded_again(sd: Family) -> None:
@@ -113,10 +113,10 @@ def test_only_rows_that_need_it_are_decoded_again(sd: Family) -> None:
         return (pixels,)
 
     pipeline.vae.decode = overflowing
-    pictures = draw(pipeline)
+    images = draw(pipeline)
     assert asked == [(2, torch.float16), (1, torch.float32)]
-    assert np.array_equal(pictures[0], expected[0])
-    assert np.abs(pictures[1] - expected[1]).max() <= 2
+    assert np.array_equal(images[0], expected[0])
+    assert np.abs(images[1] - expected[1]).max() <= 2
 
 
 def test_nothing_of_the_watch_is_left(sd: Family) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.rewards import tiny
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.engine.batching import FIRST_ON_GPU, ON_CPU, BatchSize, in_tiles
@@ -43,7 +43,7 @@ def score_in_little_memory() -> None:
     reward = tiny.build("aesthetic")
     reward.__class__ = Hungry
     reward.batches = []  # type: ignore[assignment]
-    images = [picture(32 + step % 5, 32) for step in range(40)]
+    images = [smooth_image(32 + step % 5, 32) for step in range(40)]
     torch.set_num_threads(1)
     expected = Scorer({"aesthetic": reward}, batch_size=4).score(images, [""] * 40).columns["aesthetic"]
     reward.batches.clear()
@@ -98,7 +98,7 @@ def test_another_error_of_a_network_is_not_swallowed() -> None:
     reward = tiny.build("aesthetic")
     reward.head.layers[0] = torch.nn.Linear(3, 3)  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        Scorer({"aesthetic": reward}).score([picture(32, 32)] * 2, ["", ""])
+        Scorer({"aesthetic": reward}).score([smooth_image(32, 32)] * 2, ["", ""])
 
 
 def test_a_given_size_stays_and_shrinks_only() -> None:
@@ -116,7 +116,7 @@ def test_on_a_gpu_the_batch_grows_to_what_fits() -> None:
 
     reward = tiny.build("aesthetic").to("cuda")
     scorer = Scorer({"aesthetic": reward})
-    scorer.score([picture(32, 32)] * 64, [""] * 64)
+    scorer.score([smooth_image(32, 32)] * 64, [""] * 64)
     assert scorer.batch_size.current > 8
 
 
@@ -138,7 +138,7 @@ def test_the_measured_size_is_that_of_the_second_batch() -> None:
     sizes: list[int] = []
     reward.encode_images = lambda pixels: sizes.append(len(pixels)) or pixels[:, 0, 0, :1]  # type: ignore[method-assign]
     reward.combine = lambda images, prompts: images[:, 0]  # type: ignore[method-assign]
-    image = picture(32, 32)
+    image = smooth_image(32, 32)
     with Scorer({"aesthetic": reward}, threads=2) as scorer:
         scorer.batch_size = Measured()
         scores = scorer.score([image] * 600, [""] * 600).columns["aesthetic"]

@@ -99,7 +99,7 @@ def test_a_header_that_confuses_its_decoder_is_a_reason_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_threads_that_share_a_picture_turn_it_all(kind: str) -> None:
+def test_threads_that_share_an_image_turn_it_all(kind: str) -> None:
     """PIL reads the note to turn it when it is first asked, and meanwhile tells others that there is none."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -115,7 +115,7 @@ def test_threads_that_share_a_picture_turn_it_all(kind: str) -> None:
         sys.setswitchinterval(before)
 
 
-def test_every_kind_of_input_is_the_same_picture(tmp_path: Path) -> None:
+def test_every_kind_of_input_is_the_same_image(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(pixels))
     (tmp_path / "a.png").write_bytes(data)
@@ -160,7 +160,7 @@ def test_pixels_may_be_grey_or_have_transparency(channels: tuple[int, ...]) -> N
         (np.zeros(4, np.uint8), "is not an image"),
     ],
 )
-def test_what_holds_no_picture_is_refused(image: object, message: str | None) -> None:
+def test_what_holds_no_image_is_refused(image: object, message: str | None) -> None:
     if message is None:  # 4 channels could be transparency: an array is taken as (height, width, channels)
         check_input(image, 7)  # type: ignore[arg-type]
         return

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.pretended_gpu import pretended
 from tests.rewards import tiny
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.rewards.aesthetic import Aesthetic
@@ -32,7 +32,7 @@ PROMPTS = ["a red cat", "blue cats", "a red cat", "a red cat", "blue cats"]
 
 @pytest.fixture
 def images() -> list[bytes]:
-    return [png(picture(32 + step, 40)) for step in range(5)]
+    return [png(smooth_image(32 + step, 40)) for step in range(5)]
 
 
 @pytest.fixture
@@ -78,15 +78,15 @@ def test_nothing_is_computed_twice(images: list[bytes], rewards: dict[str, Netwo
 def test_rewards_that_see_the_same_share_the_pixels(rewards: dict[str, NetworkReward]) -> None:
     preparations = [rewards[name].preprocessing for name in ("hpsv2.1", "pickscore", "clip")]
     hpsv2, pickscore, clip = preparations
-    square = prepare_chunk([picture(64, 64), picture(40, 40)], preparations)
+    square = prepare_chunk([smooth_image(64, 64), smooth_image(40, 40)], preparations)
     assert square.shared[pickscore] == square.shared[clip] != square.shared[hpsv2]
-    odd = prepare_chunk([picture(64, 64), picture(32, 39)], preparations)
+    odd = prepare_chunk([smooth_image(64, 64), smooth_image(32, 39)], preparations)
     assert odd.shared[pickscore] != odd.shared[clip]
     np.testing.assert_array_equal(odd.pixels[odd.shared[pickscore]][0], odd.pixels[odd.shared[clip]][0])
 
 
 def test_chunks_that_share_differently_are_joined_right(rewards: dict[str, NetworkReward]) -> None:
-    images = [*(picture(32, 32) for _ in range(16)), *(picture(32, 39) for _ in range(16))]
+    images = [*(smooth_image(32, 32) for _ in range(16)), *(smooth_image(32, 39) for _ in range(16))]
     prompts = ["a red cat"] * len(images)
     chosen = {name: rewards[name] for name in ("pickscore", "clip")}
     together = Scorer(chosen).score(images, prompts)
@@ -109,7 +109,7 @@ def test_different_towers_are_not_shared(rewards: dict[str, NetworkReward]) -> N
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_an_unreadable_picture_does_not_move_the_others(
+def test_an_unreadable_image_does_not_move_the_others(
     images: list[bytes], rewards: dict[str, NetworkReward], batch_size: int
 ) -> None:
     scorer = Scorer(rewards, batch_size=batch_size)
@@ -123,18 +123,18 @@ def test_an_unreadable_picture_does_not_move_the_others(
         )
 
 
-def test_no_pictures_give_empty_columns(rewards: dict[str, NetworkReward]) -> None:
+def test_no_images_give_empty_columns(rewards: dict[str, NetworkReward]) -> None:
     assert {column.shape for column in Scorer(rewards).score([], []).columns.values()} == {(0,)}
 
 
-def test_one_picture_object_may_come_many_times(rewards: dict[str, NetworkReward]) -> None:
-    lazy = Image.open(io.BytesIO(png(picture(200, 200))))
+def test_one_image_object_may_come_many_times(rewards: dict[str, NetworkReward]) -> None:
+    lazy = Image.open(io.BytesIO(png(smooth_image(200, 200))))
     scores = rewards["clip"].score([lazy] * 40, ["a red cat"] * 40)
     np.testing.assert_allclose(scores, scores[0], rtol=0, atol=1e-5)
 
 
 def test_one_prompt_for_all_must_be_asked_for(rewards: dict[str, NetworkReward]) -> None:
-    clip, images = rewards["clip"], [picture(32, 32), picture(40, 32)]
+    clip, images = rewards["clip"], [smooth_image(32, 32), smooth_image(40, 32)]
     np.testing.assert_array_equal(
         clip.score(images, prompt="a red cat"), clip.score(images, ["a red cat"] * 2)
     )
@@ -148,7 +148,7 @@ def test_one_prompt_for_all_must_be_asked_for(rewards: dict[str, NetworkReward])
 
 
 def test_a_single_image_is_no_list_of_images(rewards: dict[str, NetworkReward]) -> None:
-    for image in ("a.png", b"data", picture(32, 32), Path("a.png")):
+    for image in ("a.png", b"data", smooth_image(32, 32), Path("a.png")):
         with pytest.raises(TgoError, match="give a list of images"):
             rewards["clip"].score(image, prompt="a")  # type: ignore[arg-type]
 
@@ -210,7 +210,7 @@ def test_a_stream_reads_no_further_than_it_scores(rewards: dict[str, NetworkRewa
 
     def samples() -> Iterator[tuple[bytes, str]]:
         nonlocal read
-        data = png(picture(32, 32))
+        data = png(smooth_image(32, 32))
         for step in range(3000):
             read += 1
             yield data, f"a red cat {step}"
@@ -229,7 +229,7 @@ def test_more_distinct_prompts_than_are_kept(
     monkeypatch.setattr("tgo_pipeline.rewards.engine.scorer.BLOCK", 4)
     monkeypatch.setattr("tgo_pipeline.rewards.engine.scorer.PROMPTS", 6)
     chosen = {name: rewards[name] for name in ("clip", "imagereward")}
-    images = [picture(32, 32)] * 30
+    images = [smooth_image(32, 32)] * 30
     prompts = [f"{'red ' * (row % 3)}cat {row * 7 % 11}" for row in range(30)]
     with Scorer(chosen, batch_size=2, threads=1) as scorer:
         found = scorer.score(images, prompts)
@@ -261,7 +261,7 @@ def test_a_gpu_scores_as_the_cpu_does(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to score on")
 def test_a_gpu_scores_many_images_in_memory_that_is_used_again(rewards: dict[str, NetworkReward]) -> None:
-    distinct = [png(picture(32 + step, 40)) for step in range(32)]
+    distinct = [png(smooth_image(32 + step, 40)) for step in range(32)]
     chosen = {name: rewards[name] for name in ("hpsv2.1", "clip")}
     expected = Scorer(chosen).score(distinct, ["a red cat"] * 32)
     moved = {name: copy.deepcopy(reward).to("cuda") for name, reward in chosen.items()}
@@ -276,7 +276,7 @@ def test_a_gpu_scores_many_images_in_memory_that_is_used_again(rewards: dict[str
 def test_on_a_pretended_gpu_batches_grow_at_once_and_come_from_shared_memory(
     rewards: dict[str, NetworkReward], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distinct = [png(picture(32 + step, 40)) for step in range(32)]
+    distinct = [png(smooth_image(32 + step, 40)) for step in range(32)]
     chosen = {name: rewards[name] for name in ("hpsv2.1", "clip")}
     expected = Scorer(chosen).score(distinct, ["a red cat"] * 32)
     sizes: list[int] = []
@@ -297,18 +297,18 @@ def test_on_a_pretended_gpu_batches_grow_at_once_and_come_from_shared_memory(
         np.testing.assert_allclose(found.columns[name], right, rtol=0, atol=1e-5)
 
 
-def test_as_many_prompts_as_pictures(rewards: dict[str, NetworkReward]) -> None:
+def test_as_many_prompts_as_images(rewards: dict[str, NetworkReward]) -> None:
     with pytest.raises(TgoError, match="2 images and 1 prompts: give one prompt per image"):
-        rewards["clip"].score([picture(32, 32)] * 2, ["a red cat"])
+        rewards["clip"].score([smooth_image(32, 32)] * 2, ["a red cat"])
 
 
-def test_scoring_unreadable_pictures_directly_is_an_error(rewards: dict[str, NetworkReward]) -> None:
-    truncated = Image.open(io.BytesIO(png(picture(64, 64))[:2000]))
+def test_scoring_unreadable_images_directly_is_an_error(rewards: dict[str, NetworkReward]) -> None:
+    truncated = Image.open(io.BytesIO(png(smooth_image(64, 64))[:2000]))
     with pytest.raises(TgoError, match="image 1 of 2 cannot be scored: OSError"):
-        rewards["clip"].score([picture(32, 32), truncated], ["a", "b"])
+        rewards["clip"].score([smooth_image(32, 32), truncated], ["a", "b"])
 
 
 def test_scoring_leaves_no_gradient_and_works_under_inference(rewards: dict[str, NetworkReward]) -> None:
     with torch.inference_mode():
-        rewards["clip"].score([picture(32, 32)], ["a"])
+        rewards["clip"].score([smooth_image(32, 32)], ["a"])
     assert all(parameter.grad is None for parameter in rewards["clip"].parameters())

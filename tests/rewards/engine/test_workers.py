@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.engine.workers import Preparer, prepare_chunk
@@ -33,7 +33,10 @@ ROOT = Path(__file__).parents[3]
 def chunks(count: int) -> list[tuple[int, list[bytes | None]]]:
     """Chunks of three images, the second of which is damaged."""
     return [
-        (number, [png(picture(40 + number, 33)), png(picture(64, 64))[:200], png(picture(33, 41))])
+        (
+            number,
+            [png(smooth_image(40 + number, 33)), png(smooth_image(64, 64))[:200], png(smooth_image(33, 41))],
+        )
         for number in range(count)
     ]
 
@@ -61,7 +64,7 @@ def test_the_source_is_read_no_further_than_needed(workers: int) -> None:
         nonlocal read
         for number in range(100):
             read += 1
-            yield number, [png(picture(32, 32))]
+            yield number, [png(smooth_image(32, 32))]
 
     with Preparer(PREPARATIONS, workers, threads=1) as preparer:
         for number, _ in preparer.stream(source()):

@@ -63,7 +63,7 @@ def wrap(file: Path) -> None:
 
 def scores(name: str, folder: Path) -> np.ndarray:
     return load_reward(name, str(folder)).score(
-        [tiny.picture(40, 32), tiny.picture(32, 50)], ["a cat", "red"]
+        [tiny.smooth_image(40, 32), tiny.smooth_image(32, 50)], ["a cat", "red"]
     )
 
 
@@ -134,5 +134,5 @@ def test_a_repository_in_another_form(change: Callable[[Path], None], hub: HubSe
         if path.is_file():
             hub.files[f"org/aesthetic/{SHA}/{path.relative_to(folder)}"] = path.read_bytes()
     reward = load_reward("aesthetic", f"org/aesthetic@{SHA}")
-    found = reward.score([tiny.picture(40, 32), tiny.picture(32, 50)], ["a cat", "red"])
+    found = reward.score([tiny.smooth_image(40, 32), tiny.smooth_image(32, 50)], ["a cat", "red"])
     np.testing.assert_allclose(found, expected, rtol=0.02 if change is halve else 0)

@@ -177,8 +177,8 @@ def test_clip_of_laion_is_the_same_network_as_hpsv2_under_its_own_name(tmp_path:
     (tmp_path / "laion/model.safetensors").rename(tmp_path / "laion/open_clip_model.safetensors")
     hps = load_reward("hpsv2.1", str(tmp_path / "hps"))
     clip = load_reward("clip/laion-h14-hpspad", str(tmp_path / "laion"))
-    pictures, prompts = [tiny.picture(40, 30)] * 2, ["red cat", "blue"]
-    assert clip.score(pictures, prompts).tolist() == hps.score(pictures, prompts).tolist()
+    images, prompts = [tiny.smooth_image(40, 30)] * 2, ["red cat", "blue"]
+    assert clip.score(images, prompts).tolist() == hps.score(images, prompts).tolist()
     assert clip.identity["reward"] == "clip/laion-h14-hpspad" and "laion" in clip.scale
 
 
@@ -205,7 +205,7 @@ def test_arguments_that_contradict_or_cannot_be(arguments: tuple, reason: str) -
 def test_a_spec_is_enough(tmp_path: Path) -> None:
     folder = tiny.write("aesthetic", tmp_path)
     spec = load_reward(f"aesthetic={folder}")
-    assert spec.score([tiny.picture(30, 30)], prompt="") == load_reward("aesthetic", str(folder)).score(
-        [tiny.picture(30, 30)], prompt=""
+    assert spec.score([tiny.smooth_image(30, 30)], prompt="") == load_reward("aesthetic", str(folder)).score(
+        [tiny.smooth_image(30, 30)], prompt=""
     )
     assert not any(parameter.requires_grad for parameter in spec.parameters()) and not spec.training

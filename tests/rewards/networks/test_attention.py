@@ -57,7 +57,7 @@ def assert_same(found: Callable[[Tensor], Tensor], expected: Callable[[Tensor], 
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-6)
 
 
-def test_blips_picture_network_is_eager_attentions() -> None:
+def test_blips_image_network_is_eager_attentions() -> None:
     reward: ImageReward = build("imagereward")
     network = eager(BlipVisionModel, reward.vision.config, reward.vision)
     assert_same(reward.encode_images, lambda x: network(pixel_values=x).last_hidden_state, noise())

@@ -11,10 +11,10 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPMLP
 
 from tests.rewards import tiny
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tgo_pipeline.rewards.networks.feed_forward import QuickGeluMlp
 
-IMAGES = [picture(32 + step, 40) for step in range(5)]
+IMAGES = [smooth_image(32 + step, 40) for step in range(5)]
 PROMPTS = ["a red cat", "", "blue cats", "red", "a"]
 
 

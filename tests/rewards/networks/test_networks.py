@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from tests.rewards import formulas, tiny
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
@@ -28,7 +28,7 @@ PROMPTS = ["a red cat", "blue cats", "", "red cat red cat " * 20]
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    return [picture(32, 32), picture(64, 40), picture(33, 90), picture(20, 20)]
+    return [smooth_image(32, 32), smooth_image(64, 40), smooth_image(33, 90), smooth_image(20, 20)]
 
 
 def load(name: str, folder: Path) -> NetworkReward:

@@ -30,7 +30,7 @@ def test_every_bit_is_pillows(
 
 
 @pytest.mark.parametrize("size", [(331, 725), (700, 300), (512, 512), (100, 1172)])
-def test_tall_pictures_whose_vertical_pass_may_come_first_agree_too(size: tuple[int, int]) -> None:
+def test_tall_images_whose_vertical_pass_may_come_first_agree_too(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(1).integers(0, 256, size[::-1], dtype=np.uint8)
     scale = 224 / min(size)
     height, width = int(size[1] * scale), int(size[0] * scale)

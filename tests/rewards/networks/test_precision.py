@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from transformers import CLIPVisionConfig
 
 from tests.rewards import tiny
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.aesthetic import Aesthetic
@@ -23,7 +23,7 @@ from tgo_pipeline.rewards.files.layouts import locate
 from tgo_pipeline.rewards.networks.attention import Attention
 
 NAMES = ["hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic"]
-IMAGES = [picture(32, 32), picture(64, 40), picture(33, 90)]
+IMAGES = [smooth_image(32, 32), smooth_image(64, 40), smooth_image(33, 90)]
 PROMPTS = ["a red cat", "", "blue cats"]
 TOLERANCE = {"hpsv2.1": 2e-3, "pickscore": 3e-2, "imagereward": 2e-3, "clip": 2e-3, "aesthetic": 2e-3}
 
@@ -118,7 +118,7 @@ def test_compiled_towers_see_batches_of_one_size(precision: str) -> None:
     """A last batch is filled up: no shape but the first is compiled for images, and scores are those of each image."""
     torch.compiler.reset()
     names = ("hpsv2.1", "clip")
-    images, prompts = [picture(32 + step, 40) for step in range(7)], ["a red cat"] * 7
+    images, prompts = [smooth_image(32 + step, 40) for step in range(7)], ["a red cat"] * 7
     expected = {name: tiny.build(name).set_precision(precision).score(images, prompts) for name in names}
     rewards = {
         name: tiny.build(name).set_precision(precision).compile_towers(backend="aot_eager") for name in names

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from tests.rewards.tiny import picture
+from tests.rewards.tiny import smooth_image
 from tests.rounding import ELEMENTWISE, assert_same_numbers
 from tgo_pipeline.rewards.engine.scorable import Preparation
 from tgo_pipeline.rewards.networks.preprocessing import MEAN, STD, LongestSidePad, ShortestSideCrop
@@ -32,7 +32,7 @@ def tensor(image: Image.Image) -> Tensor:
 
 @pytest.mark.parametrize("preparation", ALL)
 def test_finishing_on_the_device_is_doing_all_at_once(preparation: Preparation) -> None:
-    pixels = torch.stack([preparation(picture(*size)) for size in SIZES])
+    pixels = torch.stack([preparation(smooth_image(*size)) for size in SIZES])
     if pixels.dtype == torch.uint8:
         unit = [F.to_dtype(one, torch.float32, scale=True) for one in pixels]
     else:
@@ -44,7 +44,7 @@ def test_finishing_on_the_device_is_doing_all_at_once(preparation: Preparation) 
 @pytest.mark.parametrize("preparation", ALL)
 @pytest.mark.parametrize("size", SIZES)
 def test_torch_prepares_the_same_tensor(preparation: Preparation, size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = smooth_image(*size)
     exact = prepare(preparation, image)
     np.testing.assert_allclose(preparation.differentiable(tensor(image))[0].numpy(), exact, rtol=0, atol=1e-6)
 
@@ -62,7 +62,7 @@ def test_noise_of_extremes_survives_both_ways(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 700), (640, 360), (97, 61), (224, 224)])
 def test_crop_is_pillow_bicubic_of_the_centre(size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = smooth_image(*size)
     short = min(size)
     width, height = (int(224 * side / short) for side in size)
     left, top = round((width - 224) / 2), round((height - 224) / 2)
@@ -74,7 +74,7 @@ def test_crop_is_pillow_bicubic_of_the_centre(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(512, 512), (300, 700), (640, 360), (97, 61), (224, 160), (50, 224)])
 def test_pad_is_float_bicubic_on_black(size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = smooth_image(*size)
     width, height = (round(side * 224 / max(size)) for side in size)
     channels = [
         np.asarray(
@@ -92,12 +92,12 @@ def test_pad_is_float_bicubic_on_black(size: tuple[int, int]) -> None:
 
 
 def test_a_sliver_keeps_one_pixel() -> None:
-    assert LongestSidePad(32)(picture(4000, 3)).shape == (3, 32, 32)
+    assert LongestSidePad(32)(smooth_image(4000, 3)).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("size", [(610, 482), (479, 426), (153, 617), (512, 512), (640, 360)])
 def test_pickscores_crop_is_that_of_its_processor(size: tuple[int, int]) -> None:
-    image = picture(*size)
+    image = smooth_image(*size)
     expected = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=224)(image, return_tensors="np")
     found = prepare(ShortestSideCrop(rounding="down"), image)
     np.testing.assert_allclose(found, expected["pixel_values"][0], atol=1e-5)
@@ -118,7 +118,7 @@ def test_equal_preprocessings_share_a_tensor() -> None:
 
 @pytest.mark.parametrize("size", [(40_000, 2), (1, 30_000), (1001, 1)])
 @pytest.mark.parametrize("rounding", ["even", "down"])
-def test_the_centre_of_a_very_long_picture_takes_little_memory(size: tuple[int, int], rounding: str) -> None:
+def test_the_centre_of_a_very_long_image_takes_little_memory(size: tuple[int, int], rounding: str) -> None:
     colour = Image.new("RGB", size, (10, 200, 30))
     pixels = ShortestSideCrop(rounding=rounding)(colour)  # type: ignore[arg-type]
     assert pixels.shape == (3, 224, 224)
@@ -127,7 +127,7 @@ def test_the_centre_of_a_very_long_picture_takes_little_memory(size: tuple[int, 
     )
 
 
-def test_a_picture_of_the_longest_kind_is_still_resized_as_a_whole() -> None:
-    picture_ = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 2000, 3), dtype=np.uint8))
-    whole = picture_.resize((224_000, 224), Image.Resampling.BICUBIC).crop((111_888, 0, 112_112, 224))
-    np.testing.assert_array_equal(ShortestSideCrop()(picture_), np.asarray(whole).transpose(2, 0, 1))
+def test_an_image_of_the_longest_kind_is_still_resized_as_a_whole() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2, 2000, 3), dtype=np.uint8))
+    whole = image.resize((224_000, 224), Image.Resampling.BICUBIC).crop((111_888, 0, 112_112, 224))
+    np.testing.assert_array_equal(ShortestSideCrop()(image), np.asarray(whole).transpose(2, 0, 1))

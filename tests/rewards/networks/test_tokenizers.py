@@ -101,11 +101,11 @@ def test_every_reward_takes_every_prompt(name: str) -> None:
     tokens = reward.tokenize(prompts)
     assert tokens.shape[0] == len(prompts)
     assert tokens.dtype == torch.int64
-    pictures = [tiny.picture(32, 32)] * len(prompts)
-    scores = reward.score(pictures, prompts)
+    images = [tiny.smooth_image(32, 32)] * len(prompts)
+    scores = reward.score(images, prompts)
     assert torch.from_numpy(scores).isfinite().all()
     for index, prompt in enumerate(prompts):
-        alone = reward.score(pictures[:1], [prompt])
+        alone = reward.score(images[:1], [prompt])
         assert scores[index] == pytest.approx(alone[0], abs=1e-5)
 
 

@@ -104,18 +104,18 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     sys.modules.pop("counting", None)
 
 
-def picture(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
+def random_image(seed: int, size: tuple[int, int] = (40, 32)) -> Image.Image:
     """An image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
-def write_pictures(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """Write `00.png`, `01.png`, ... of noise into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:02d}.png" for number in range(count)]
     for number, path in enumerate(paths):
-        picture(number).save(path)
+        random_image(number).save(path)
     return paths
 
 
@@ -124,6 +124,6 @@ def scores(path: Path | str = "scores.parquet") -> pl.DataFrame:
     return pl.read_parquet(path)
 
 
-def expected(pictures: list[Image.Image], prompts: list[str], reward: str = CLIP) -> np.ndarray:
+def expected(images: list[Image.Image], prompts: list[str], reward: str = CLIP) -> np.ndarray:
     """The scores of images by the Python interface of the reward."""
-    return load_reward(reward).score(pictures, prompts)
+    return load_reward(reward).score(images, prompts)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, expected, picture, scores, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, expected, random_image, scores, write_images
 from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import Address, parse
@@ -23,7 +23,7 @@ ADDRESS = "hf:data@v1/train"
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set of image files with captions, and the same as Parquet."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    paths = write_pictures(tmp_path / "data/train", COUNT)
+    paths = write_images(tmp_path / "data/train", COUNT)
     write_csv(
         tmp_path / "data/train/metadata.csv",
         [[path.name, f"fox {row}"] for row, path in enumerate(paths)],
@@ -34,7 +34,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def right(reward: str = CLIP) -> np.ndarray:
     return expected(
-        [picture(number) for number in range(COUNT)], [f"fox {number}" for number in range(COUNT)], reward
+        [random_image(number) for number in range(COUNT)],
+        [f"fox {number}" for number in range(COUNT)],
+        reward,
     )
 
 
@@ -106,7 +108,7 @@ def test_a_stream_that_ends_with_a_part_or_just_after(
 
 def test_what_cannot_be_streamed(tgo: Tgo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Available splits: ['train']" in tgo("hf:data@v1/test").line
-    assert "hf:data@v1 has no column 'picture'" in tgo("hf:data@v1", "--image-column", "picture").line
+    assert "hf:data@v1 has no column 'photo'" in tgo("hf:data@v1", "--image-column", "photo").line
     assert "out of reach (Couldn't reach 'me/none' on the Hub" in tgo("hf:me/none@v1/train").line
     done = tgo("hf:data@v1/train", "--image-column", "text", "--prompt", "a")
     assert "row 0: the image column holds str, not an image" in done.line

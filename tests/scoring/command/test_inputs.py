@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.scoring.command.conftest import Tgo, expected, picture, scores, write_pictures
+from tests.scoring.command.conftest import Tgo, expected, random_image, scores, write_images
 from tests.scoring.command.process import peak_bytes
 from tgo_pipeline.devices import cores
 from tgo_pipeline.rewards.engine.workers import CHUNK, MAX_WORKERS
@@ -23,13 +23,13 @@ PROMPTS = [f"a red circle, {number}" for number in range(COUNT)]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
-    return write_pictures(tmp_path / "pictures", COUNT)
+def photos(tmp_path: Path) -> list[Path]:
+    return write_images(tmp_path / "photos", COUNT)
 
 
 @pytest.fixture
 def right() -> np.ndarray:
-    return expected([picture(number) for number in range(COUNT)], PROMPTS)
+    return expected([random_image(number) for number in range(COUNT)], PROMPTS)
 
 
 def write_csv(path: Path, rows: list[list[str]], header: tuple[str, str] = ("file_name", "prompt")) -> Path:
@@ -56,24 +56,24 @@ def check(right: np.ndarray, images: list[str] | None = None) -> None:
 
 
 def test_a_folder_is_searched_in_depth_in_the_order_of_its_paths(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
-    (tmp_path / "pictures/z").mkdir()
-    pictures[4].rename(tmp_path / "pictures/z/0.PNG")
+    (tmp_path / "photos/z").mkdir()
+    photos[4].rename(tmp_path / "photos/z/0.PNG")
     table = write_csv(tmp_path / "p.csv", [*rows()[:4], ["z/0.PNG", PROMPTS[4]]])
-    (tmp_path / "pictures/notes.txt").write_text("no image")
-    (tmp_path / "pictures/.hidden.png").write_text("no image")
-    done = tgo("pictures", "--prompts", table)
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    (tmp_path / "photos/.hidden.png").write_text("no image")
+    done = tgo("photos", "--prompts", table)
     assert done.code == 0
-    check(right, [f"pictures/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
+    check(right, [f"photos/{name}" for name in ("00.png", "01.png", "02.png", "03.png", "z/0.PNG")])
     assert "left out 1 files that are not images by their extension: 1 .txt" in done.log
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
 def test_metadata_in_the_folder_gives_the_prompts(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray, name: str
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray, name: str
 ) -> None:
-    path = tmp_path / "pictures" / name
+    path = tmp_path / "photos" / name
     pairs = [{"file_name": name, "text": prompt} for name, prompt in [*rows(), ["gone.png", "a ghost"]]]
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(pairs), path)
@@ -81,75 +81,69 @@ def test_metadata_in_the_folder_gives_the_prompts(
         path.write_text("\n".join(map(json.dumps, pairs)))
     else:
         write_csv(path, [list(pair.values()) for pair in pairs], ("file_name", "text"))
-    done = tgo("pictures")
+    done = tgo("photos")
     check(right)
-    assert "1 of 6 rows of metadata name no image in the folder, such as pictures/gone.png" in done.log
+    assert "1 of 6 rows of metadata name no image in the folder, such as photos/gone.png" in done.log
 
 
 def test_a_pattern_of_the_shell_or_of_tgo(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
-    write_csv(tmp_path / "pictures/metadata.csv", rows())
-    (tmp_path / "pictures/readme.md").write_text("no image")
-    done = tgo("pictures/*")
-    check(right, [f"pictures/{path.name}" for path in pictures])
+    write_csv(tmp_path / "photos/metadata.csv", rows())
+    (tmp_path / "photos/readme.md").write_text("no image")
+    done = tgo("photos/*")
+    check(right, [f"photos/{path.name}" for path in photos])
     assert "left out 1 that are not images" in done.log
-    files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "pictures").glob("*.[pc]*"))
-    assert files[-1] == "pictures/metadata.csv"
+    files = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "photos").glob("*.[pc]*"))
+    assert files[-1] == "photos/metadata.csv"
     assert tgo(*files, "--overwrite").code == 0
     check(right)
-    assert tgo("pict*", "--overwrite").code == 0
+    assert tgo("phot*", "--overwrite").code == 0
     check(right)
 
 
 def test_several_paths_of_several_kinds_keep_their_order(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
     (tmp_path / "more").mkdir()
-    pictures[1].rename(tmp_path / "more/1.png")
-    pictures[2].rename(tmp_path / "more/2.png")
-    write_csv(tmp_path / "list.csv", [["pictures/03.png", "x"]], ("path", "caption"))
+    photos[1].rename(tmp_path / "more/1.png")
+    photos[2].rename(tmp_path / "more/2.png")
+    write_csv(tmp_path / "list.csv", [["photos/03.png", "x"]], ("path", "caption"))
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
-    tgo("pictures/00.png", "more", "list.csv", "pictures/04.png", "--prompts", "prompts.txt")
-    check(right, ["pictures/00.png", "more/1.png", "more/2.png", "pictures/03.png", "pictures/04.png"])
+    tgo("photos/00.png", "more", "list.csv", "photos/04.png", "--prompts", "prompts.txt")
+    check(right, ["photos/00.png", "more/1.png", "more/2.png", "photos/03.png", "photos/04.png"])
 
 
-def test_a_csv_of_paths_beside_it(tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray) -> None:
-    write_csv(tmp_path / "pictures/list.csv", rows(), ("file", "words"))
-    done = tgo("pictures/list.csv", "--image-column", "file", "--prompt-column", "words")
+def test_a_csv_of_paths_beside_it(tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray) -> None:
+    write_csv(tmp_path / "photos/list.csv", rows(), ("file", "words"))
+    done = tgo("photos/list.csv", "--image-column", "file", "--prompt-column", "words")
     assert done.code == 0
-    check(right, [f"pictures/{path.name}" for path in pictures])
+    check(right, [f"photos/{path.name}" for path in photos])
 
 
-def test_a_row_without_its_file_is_a_row_with_a_reason(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path]
-) -> None:
-    write_csv(
-        tmp_path / "list.csv", [["pictures/00.png", "a"], ["gone.png", "b"], ["", "c"], ["pictures", "d"]]
-    )
+def test_a_row_without_its_file_is_a_row_with_a_reason(tgo: Tgo, tmp_path: Path, photos: list[Path]) -> None:
+    write_csv(tmp_path / "list.csv", [["photos/00.png", "a"], ["gone.png", "b"], ["", "c"], ["photos", "d"]])
     assert tgo("list.csv").code == 3
     found = scores()
     assert found["clip"].is_null().to_list() == [False, True, True, True]
-    assert found["image"].to_list() == ["pictures/00.png", "gone.png", "list.csv:2", "pictures"]
+    assert found["image"].to_list() == ["photos/00.png", "gone.png", "list.csv:2", "photos"]
     assert found["error"].is_null().to_list() == [True, False, False, False]
 
 
-def test_jsonl_of_paths(tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray) -> None:
-    lines = [
-        json.dumps({"image": str(tmp_path / "pictures" / name), "caption": text}) for name, text in rows()
-    ]
+def test_jsonl_of_paths(tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray) -> None:
+    lines = [json.dumps({"image": str(tmp_path / "photos" / name), "caption": text}) for name, text in rows()]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
     tgo("list.jsonl")
     check(right)
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary", "path", "struct of paths"])
-def test_parquet(tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray, kind: str) -> None:
+def test_parquet(tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray, kind: str) -> None:
     images: dict[str, list[object]] = {
-        "struct": list(image_bytes(pictures)),
-        "binary": [path.read_bytes() for path in pictures],
-        "path": [f"pictures/{path.name}" for path in pictures],
-        "struct of paths": [{"bytes": None, "path": f"pictures/{path.name}"} for path in pictures],
+        "struct": list(image_bytes(photos)),
+        "binary": [path.read_bytes() for path in photos],
+        "path": [f"photos/{path.name}" for path in photos],
+        "struct of paths": [{"bytes": None, "path": f"photos/{path.name}"} for path in photos],
     }
     column = pa.array(images[kind])
     if kind == "struct of paths":
@@ -160,14 +154,14 @@ def test_parquet(tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarr
 
 
 def test_a_folder_of_parquet_names_rows_by_sample_id_and_is_not_read_from_its_own_output(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
     (tmp_path / "data").mkdir()
     for part, places in enumerate((range(3), range(3, COUNT))):
         table = pa.table(
             {
                 "sample_id": [f"s{place}" for place in places],
-                "image": image_bytes([pictures[place] for place in places]),
+                "image": image_bytes([photos[place] for place in places]),
                 "prompt": [PROMPTS[place] for place in places],
             }
         )
@@ -179,11 +173,11 @@ def test_a_folder_of_parquet_names_rows_by_sample_id_and_is_not_read_from_its_ow
 
 
 def test_a_data_set_saved_by_datasets(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
-    content = {"image": [str(path) for path in pictures], "caption": PROMPTS}
+    content = {"image": [str(path) for path in photos], "caption": PROMPTS}
     saved = datasets.Dataset.from_dict(content, features=features)
     saved.save_to_disk(tmp_path / "saved", num_shards=2)
     assert tgo("saved").code == 0
@@ -195,33 +189,33 @@ def test_a_data_set_saved_by_datasets(
 
 
 def test_links_and_names_that_are_no_utf8(tgo: Tgo, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
-    write_pictures(folder, 1)
-    picture(1).save(tmp_path / "elsewhere.png")
+    folder = tmp_path / "photos"
+    write_images(folder, 1)
+    random_image(1).save(tmp_path / "elsewhere.png")
     (folder / "link.png").symlink_to(tmp_path / "elsewhere.png")
     (folder / "broken.png").symlink_to(tmp_path / "nowhere.png")
     (folder / "round").symlink_to(folder)
     odd = os.fsencode(folder) + b"/caf\xe9.png"
     with open(odd, "wb") as stream:
-        picture(2).save(stream, "PNG")
-    assert tgo("pictures", "--prompt", "a fox").code == 3
+        random_image(2).save(stream, "PNG")
+    assert tgo("photos", "--prompt", "a fox").code == 3
     found = scores()
     names = ["00.png", "broken.png", "caf\\xe9.png", "link.png"]
-    assert found["image"].to_list() == [f"pictures/{name}" for name in names]
+    assert found["image"].to_list() == [f"photos/{name}" for name in names]
     assert found["clip"].is_null().to_list() == [False, True, False, False]
-    np.testing.assert_allclose(found["clip"][2], expected([picture(2)], ["a fox"])[0], atol=1e-5)
+    np.testing.assert_allclose(found["clip"][2], expected([random_image(2)], ["a fox"])[0], atol=1e-5)
 
 
-def test_a_folder_named_like_a_picture_is_a_folder(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures/x.png", 2)
-    assert tgo("pictures", "--prompt", "a fox").code == 0
-    assert scores()["image"].to_list() == ["pictures/x.png/00.png", "pictures/x.png/01.png"]
+def test_a_folder_named_like_an_image_is_a_folder(tgo: Tgo, tmp_path: Path) -> None:
+    write_images(tmp_path / "photos/x.png", 2)
+    assert tgo("photos", "--prompt", "a fox").code == 0
+    assert scores()["image"].to_list() == ["photos/x.png/00.png", "photos/x.png/01.png"]
 
 
 def test_the_output_of_an_earlier_call_is_no_input(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], right: np.ndarray
+    tgo: Tgo, tmp_path: Path, photos: list[Path], right: np.ndarray
 ) -> None:
-    pq.write_table(pa.table({"image": image_bytes(pictures), "prompt": PROMPTS}), tmp_path / "all.parquet")
+    pq.write_table(pa.table({"image": image_bytes(photos), "prompt": PROMPTS}), tmp_path / "all.parquet")
     assert tgo("all.parquet").code == 0
     assert "nothing to do" in tgo("all.parquet", "scores.parquet").out
     tgo("*.parquet", "--overwrite")
@@ -230,10 +224,10 @@ def test_the_output_of_an_earlier_call_is_no_input(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """Three times as many images as may be under way at once take no more memory."""
     under_way = ON_CPU + 2 * CHUNK * min(MAX_WORKERS, cores())
-    picture(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
+    random_image(0, (450, 450)).save(tmp_path / "one.png", compress_level=0)
     (tmp_path / "own_width.py").write_text(
         "def width(images, prompts):\n    return [i.width for i in images]\n"
     )

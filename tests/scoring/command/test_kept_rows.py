@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.rewriting import forget_digest
-from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, random_image, scores, write_images
 from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.scoring.command.results import KEYS, LABELS
 from tgo_pipeline.storage.tables import read_footer, read_metadata
@@ -24,14 +24,14 @@ COUNT = 70
 """A part of 64 rows and one of 6."""
 COUNTING, COUNTED = "counting:counted", "counted"
 BOTH = f"{CLIP},{COUNTING}"
-CALL = ("pictures", "--prompts", "p.csv")
+CALL = ("photos", "--prompts", "p.csv")
 Since = Callable[[], list[str]]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def photos(tmp_path: Path) -> list[Path]:
     """Images with prompts of several lengths: a network sees other shapes when one of them changes."""
-    paths = write_pictures(tmp_path / "pictures", COUNT)
+    paths = write_images(tmp_path / "photos", COUNT)
     write_prompts(tmp_path, paths)
     return paths
 
@@ -67,12 +67,12 @@ def differing(
 
 
 def test_one_changed_prompt_sends_one_row(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     tgo(*CALL, rewards=BOTH)
     assert len(counting()) == COUNT
     before = scores()
-    write_prompts(tmp_path, pictures, _03="a much longer prompt than any of the others in its part")
+    write_prompts(tmp_path, photos, _03="a much longer prompt than any of the others in its part")
     done = tgo(*CALL, rewards=BOTH)
     assert "parts: 1 done, 1 to do (1 image)" in done.log
     assert "1 image scored" in done.log and "70 images, 1 of them now" in done.out
@@ -82,36 +82,34 @@ def test_one_changed_prompt_sends_one_row(
     assert scores()["image"].equals(before["image"])
 
 
-def test_one_changed_picture_sends_one_row(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+def test_one_changed_image_sends_one_row(
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     tgo(*CALL, rewards=BOTH)
     counting()
     before = scores()
-    picture(1000, (90, 20)).save(pictures[65])
+    random_image(1000, (90, 20)).save(photos[65])
     done = tgo(*CALL, rewards=BOTH)
     assert "parts: 1 done, 1 to do (1 image)" in done.log
     assert counting() == [prompt(65)]
     assert differing(before, scores()) == {prompt(65)}
 
 
-def test_a_picture_before_all_others_sends_itself_and_taking_it_away_sends_none(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+def test_an_image_before_all_others_sends_itself_and_taking_it_away_sends_none(
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     """Every part has other rows then."""
     tgo(*CALL, rewards=BOTH)
     counting()
     before = scores()
-    picture(7).save(tmp_path / "pictures/+.png")
-    write_csv(
-        tmp_path / "p.csv", [["+.png", "first"], *([p.name, prompt(n)] for n, p in enumerate(pictures))]
-    )
+    random_image(7).save(tmp_path / "photos/+.png")
+    write_csv(tmp_path / "p.csv", [["+.png", "first"], *([p.name, prompt(n)] for n, p in enumerate(photos))])
     done = tgo(*CALL, rewards=BOTH)
     assert "parts: 1 done, 1 to do (1 image)" in done.log
     assert counting() == ["first"]
-    assert scores()["image"].to_list() == ["pictures/+.png", *before["image"]]
+    assert scores()["image"].to_list() == ["photos/+.png", *before["image"]]
     assert scores()[1:].equals(before)
-    (tmp_path / "pictures/+.png").unlink()
+    (tmp_path / "photos/+.png").unlink()
     done = tgo(*CALL, rewards=BOTH)
     assert "parts: 2 done, 0 to do (0 images)" in done.log and "loading" not in done.log
     assert "70 images, all scored before" in done.out
@@ -119,15 +117,15 @@ def test_a_picture_before_all_others_sends_itself_and_taking_it_away_sends_none(
 
 
 def test_rows_of_a_table_are_known_by_the_images_in_it(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     """The table is another file, and its rows move by one; one prompt is new, and one image."""
-    write_table(tmp_path / "t.parquet", pictures)
+    write_table(tmp_path / "t.parquet", photos)
     tgo("t.parquet", rewards=BOTH)
     assert len(counting()) == COUNT
     before = scores()
-    picture(1000).save(pictures[20])
-    write_table(tmp_path / "t.parquet", pictures[1:], _40="another fox")
+    random_image(1000).save(photos[20])
+    write_table(tmp_path / "t.parquet", photos[1:], _40="another fox")
     rows = pq.read_table(tmp_path / "t.parquet")
     prompts = [prompt(row) for row in range(1, COUNT)]
     prompts[40] = "another fox"
@@ -140,10 +138,10 @@ def test_rows_of_a_table_are_known_by_the_images_in_it(
 
 
 def test_a_table_of_paths_that_is_written_again_sends_none(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     table = pl.DataFrame(
-        {"image": [f"pictures/{path.name}" for path in pictures], "prompt": map(prompt, range(COUNT))}
+        {"image": [f"photos/{path.name}" for path in photos], "prompt": map(prompt, range(COUNT))}
     )
     table.write_parquet(tmp_path / "t.parquet")
     tgo("t.parquet", rewards=BOTH)
@@ -158,12 +156,12 @@ def test_a_table_of_paths_that_is_written_again_sends_none(
 
 
 def test_a_new_reward_and_a_new_prompt_at_once(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     tgo(*CALL, rewards=BOTH)
     counting()
     before = scores()
-    write_prompts(tmp_path, pictures, _66="another fox")
+    write_prompts(tmp_path, photos, _66="another fox")
     tgo(*CALL, rewards=f"{BOTH},{AESTHETIC}")
     assert differing(before, scores()) == {"another fox"}, (
         "a row that is scored for one reward keeps the others"
@@ -172,7 +170,7 @@ def test_a_new_reward_and_a_new_prompt_at_once(
 
 
 def test_rewards_that_come_in_turn_each_send_one_row(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since, monkeypatch: pytest.MonkeyPatch
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("clip", "aesthetic", COUNTED)
     rewards = f"{CLIP},{AESTHETIC},{COUNTING}"
@@ -180,7 +178,7 @@ def test_rewards_that_come_in_turn_each_send_one_row(
     tgo(*CALL, rewards=rewards)
     counting()
     before = scores()
-    write_prompts(tmp_path, pictures, _03="another fox")
+    write_prompts(tmp_path, photos, _03="another fox")
     done = tgo(*CALL, rewards=rewards)
     assert done.log.count("image scored") + done.log.count("images scored") == 3, "one part, once a reward"
     assert counting() == ["another fox"]
@@ -188,13 +186,13 @@ def test_rewards_that_come_in_turn_each_send_one_row(
 
 
 def test_what_an_interrupted_call_finished_is_kept_when_a_prompt_changes(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since, interrupting: str
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since, interrupting: str
 ) -> None:
     rewards = f"{COUNTING},{interrupting}"
     assert tgo(*CALL, rewards=rewards).code == 130
     got = counting()
     assert got[:64] == [prompt(row) for row in range(64)]
-    write_prompts(tmp_path, pictures, _03="another fox")
+    write_prompts(tmp_path, photos, _03="another fox")
     tgo(*CALL, rewards=rewards)
     assert counting()[0] == "another fox"
     assert scores()[COUNTED].to_list()[:4] == [0, 1, 2, len(got)]
@@ -204,10 +202,10 @@ def test_a_call_after_a_change_that_is_interrupted_goes_on_to_the_same_bits(
     tgo: Tgo, tmp_path: Path, interrupting: str
 ) -> None:
     """Also where two rows are the same: a row that the broken call scored is not taken for one of the unbroken."""
-    paths = write_pictures(tmp_path / "pictures", 6) * 40
+    paths = write_images(tmp_path / "photos", 6) * 40
     write_table(tmp_path / "t.parquet", paths)
     tgo("t.parquet")
-    picture(1000, (90, 20)).save(paths[3])
+    random_image(1000, (90, 20)).save(paths[3])
     table = pa.table(
         {"image": [path.read_bytes() for path in paths], "prompt": ["a fox", "two red foxes"] * 120}
     )
@@ -221,14 +219,14 @@ def test_a_call_after_a_change_that_is_interrupted_goes_on_to_the_same_bits(
     assert (tmp_path / "scores.parquet").read_bytes() == (tmp_path / "unbroken.parquet").read_bytes()
 
 
-def test_a_picture_that_cannot_be_read_keeps_its_reason(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+def test_an_image_that_cannot_be_read_keeps_its_reason(
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
-    pictures[5].write_bytes(b"no image")
+    photos[5].write_bytes(b"no image")
     assert tgo(*CALL, rewards=BOTH).code == 3
     counting()
     before = scores()
-    write_prompts(tmp_path, pictures, _03="another fox")
+    write_prompts(tmp_path, photos, _03="another fox")
     assert tgo(*CALL, rewards=BOTH).code == 3
     assert counting() == ["another fox"]
     assert scores()["error"].to_list() == before["error"].to_list()
@@ -236,7 +234,7 @@ def test_a_picture_that_cannot_be_read_keeps_its_reason(
 
 
 def test_a_reason_goes_with_the_reward_that_gave_it(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+    tgo: Tgo, tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reward is changed so that it can score what it could not before."""
     monkeypatch.syspath_prepend(tmp_path)
@@ -259,7 +257,7 @@ def as_an_older_version_wrote(path: Path) -> None:
 
 
 def test_a_table_of_an_older_version_is_built_upon(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     tgo(*CALL, rewards=BOTH)
     counting()
@@ -267,24 +265,24 @@ def test_a_table_of_an_older_version_is_built_upon(
     as_an_older_version_wrote(tmp_path / "scores.parquet")
     forget_digest(tmp_path / "scores.parquet")
     assert "nothing to do" in tgo(*CALL, rewards=BOTH).out
-    write_prompts(tmp_path, pictures, _03="another fox")
+    write_prompts(tmp_path, photos, _03="another fox")
     assert "1 done, 1 to do (64 images)" in tgo(*CALL, rewards=BOTH).log
     assert len(counting()) == 64, "a part as a whole, since it was not written what its rows are of"
     assert scores()[64:].equals(before[64:])
     kept = scores()
-    write_prompts(tmp_path, pictures, _03="another fox", _67="one more")
+    write_prompts(tmp_path, photos, _03="another fox", _67="one more")
     assert "1 done, 1 to do (1 image)" in tgo(*CALL, rewards=BOTH).log, "rows of kept parts have keys by now"
     assert counting() == ["one more"]
     assert differing(kept, scores()) == {"one more"}
 
 
 def test_rows_that_something_else_moved_are_not_kept(
-    tgo: Tgo, tmp_path: Path, pictures: list[Path], counting: Since
+    tgo: Tgo, tmp_path: Path, photos: list[Path], counting: Since
 ) -> None:
     tgo(*CALL, rewards=BOTH)
     table = pq.read_table("scores.parquet")
     pq.write_table(table.sort_by([("image", "descending")]), "scores.parquet")
-    write_prompts(tmp_path, pictures, _03="another fox")
+    write_prompts(tmp_path, photos, _03="another fox")
     done = tgo(*CALL, rewards=BOTH)
     assert done.code == 2
     assert (
@@ -292,7 +290,7 @@ def test_rows_that_something_else_moved_are_not_kept(
     )
 
 
-def test_the_columns_of_the_table_are_what_they_were(tgo: Tgo, tmp_path: Path, pictures: list[Path]) -> None:
+def test_the_columns_of_the_table_are_what_they_were(tgo: Tgo, tmp_path: Path, photos: list[Path]) -> None:
     tgo(*CALL)
     found: dict[str, Any] = dict(scores().schema)
     assert found == {"image": pl.String, "prompt": pl.String, "clip": pl.Float32, "error": pl.String}

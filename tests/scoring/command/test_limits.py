@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tests.params.test_params import write
-from tests.scoring.command.conftest import AESTHETIC, Tgo, picture, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, Tgo, random_image, write_images
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import IMAGES, MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.params import load_params
@@ -25,16 +25,16 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_large_image_costs_its_row_and_a_larger_limit_reads_it(
     tgo: Tgo, tmp_path: Path, workers: str
 ) -> None:
-    write_pictures(tmp_path / "pictures", 1)
-    picture(1, (200, 100)).save(tmp_path / "pictures/large.png")
+    write_images(tmp_path / "photos", 1)
+    random_image(1, (200, 100)).save(tmp_path / "photos/large.png")
     options = ("--workers", workers)
-    assert tgo("pictures", *options, "--max-image-megapixels", "0.01", rewards=AESTHETIC).code == 3
+    assert tgo("photos", *options, "--max-image-megapixels", "0.01", rewards=AESTHETIC).code == 3
     found = pl.read_parquet("scores.parquet")
     limit = "the limit (runtime.max_image_megapixels, or --max-image-megapixels)"
     assert found["error"].to_list() == [None, f"200 x 100 pixels are more than 0.01 million, {limit}"]
-    assert tgo("pictures", *options, "--image-memory-gb", "0.0001", rewards=AESTHETIC).code == 0
+    assert tgo("photos", *options, "--image-memory-gb", "0.0001", rewards=AESTHETIC).code == 0
     assert pl.read_parquet("scores.parquet")["aesthetic"].null_count() == 0
-    done = tgo("pictures", *options, "--max-image-megapixels", "0", rewards=AESTHETIC)
+    done = tgo("photos", *options, "--max-image-megapixels", "0", rewards=AESTHETIC)
     assert done.code == 2
     assert "max_image_megapixels is 0" in done.line
 

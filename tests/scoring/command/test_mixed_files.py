@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.scoring.command.conftest import CLIP, Tgo, picture, scores
+from tests.scoring.command.conftest import CLIP, Tgo, random_image, scores
 from tgo_pipeline.rewards import load_reward
 
 PROMPT = "a red fox"
@@ -33,54 +33,54 @@ def sixteen_bit(seed: int) -> bytes:
 
 def turned(seed: int) -> bytes:
     """An image that its EXIF tag says to turn by a quarter."""
-    image = picture(seed)
+    image = random_image(seed)
     exif = Image.Exif()
     exif[0x0112] = 6
     return encoded(image, "JPEG", exif=exif, quality=95)
 
 
 def animated(seed: int) -> bytes:
-    frames = [picture(seed), picture(seed + 1), picture(seed + 2)]
+    frames = [random_image(seed), random_image(seed + 1), random_image(seed + 2)]
     return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
 
 
 def palette(seed: int) -> bytes:
-    return encoded(picture(seed).quantize(16), transparency=3)
+    return encoded(random_image(seed).quantize(16), transparency=3)
 
 
 def rgba(seed: int) -> bytes:
-    image = picture(seed)
+    image = random_image(seed)
     image.putalpha(Image.linear_gradient("L").resize(image.size))
     return encoded(image)
 
 
 GOOD: dict[str, Callable[[int], bytes]] = {
-    "plain.png": lambda seed: encoded(picture(seed)),
-    "plain.jpg": lambda seed: encoded(picture(seed), "JPEG"),
-    "plain.webp": lambda seed: encoded(picture(seed), "WEBP", lossless=True),
-    "plain.bmp": lambda seed: encoded(picture(seed), "BMP"),
-    "plain.tif": lambda seed: encoded(picture(seed), "TIFF"),
-    "grey.png": lambda seed: encoded(picture(seed).convert("L")),
-    "one-bit.png": lambda seed: encoded(picture(seed).convert("1")),
+    "plain.png": lambda seed: encoded(random_image(seed)),
+    "plain.jpg": lambda seed: encoded(random_image(seed), "JPEG"),
+    "plain.webp": lambda seed: encoded(random_image(seed), "WEBP", lossless=True),
+    "plain.bmp": lambda seed: encoded(random_image(seed), "BMP"),
+    "plain.tif": lambda seed: encoded(random_image(seed), "TIFF"),
+    "grey.png": lambda seed: encoded(random_image(seed).convert("L")),
+    "one-bit.png": lambda seed: encoded(random_image(seed).convert("1")),
     "sixteen-bit.png": sixteen_bit,
-    "cmyk.jpg": lambda seed: encoded(picture(seed).convert("CMYK"), "JPEG"),
+    "cmyk.jpg": lambda seed: encoded(random_image(seed).convert("CMYK"), "JPEG"),
     "rgba.png": rgba,
-    "grey-alpha.png": lambda seed: encoded(picture(seed).convert("LA")),
+    "grey-alpha.png": lambda seed: encoded(random_image(seed).convert("LA")),
     "palette.png": palette,
     "animated.gif": animated,
     "turned.jpg": turned,
-    "pixel.png": lambda seed: encoded(picture(seed, (1, 1))),
-    "wrong-ending.JPG": lambda seed: encoded(picture(seed)),
+    "pixel.png": lambda seed: encoded(random_image(seed, (1, 1))),
+    "wrong-ending.JPG": lambda seed: encoded(random_image(seed)),
 }
 
 
 def truncated(seed: int) -> bytes:
-    data = encoded(picture(seed))
+    data = encoded(random_image(seed))
     return data[: len(data) // 2]
 
 
 def corrupt(seed: int) -> bytes:
-    data = bytearray(encoded(picture(seed)))
+    data = bytearray(encoded(random_image(seed)))
     data[60:120] = bytes(60)
     return bytes(data)
 
@@ -123,7 +123,7 @@ def plain(data: bytes) -> Image.Image:
 def write_mixed(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     """Write the files; returns the good ones, and the bad ones with a part of their reason."""
     good = {f"{n:03d}-{name}": make(n) for name, make in GOOD.items() for n in range(EACH)}
-    good["long.png"] = encoded(picture(0, (8000, 20)))
+    good["long.png"] = encoded(random_image(0, (8000, 20)))
     bad = {f"{n:03d}-{name}": (make(n), why) for name, (make, why) in BAD.items() for n in range(EACH // 2)}
     for number, (name, data) in enumerate(
         {**good, **{name: data for name, (data, _) in bad.items()}}.items()
@@ -138,10 +138,10 @@ def write_mixed(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
         (folder / f"notes-{number}.txt").write_text("left out")
         (folder / f"folder-{number}.png").mkdir()
         odd = f"caf\udce9-{number}.png"
-        (folder / odd).write_bytes(encoded(picture(number)))
-        good[f"caf\\xe9-{number}.png"] = encoded(picture(number))
+        (folder / odd).write_bytes(encoded(random_image(number)))
+        good[f"caf\\xe9-{number}.png"] = encoded(random_image(number))
     if os.geteuid() != 0:
-        (folder / "secret.png").write_bytes(encoded(picture(0)))
+        (folder / "secret.png").write_bytes(encoded(random_image(0)))
         (folder / "secret.png").chmod(0)
         reasons["secret.png"] = "Permission denied"
     return good, reasons
@@ -166,7 +166,7 @@ def test_a_thousand_mixed_files(tgo: Tgo, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
-def test_kinds_of_pictures_are_told_apart(name: str) -> None:
+def test_kinds_of_images_are_told_apart(name: str) -> None:
     """The reference above is none of the project's code, and its images differ from seed to seed."""
     first, second = (np.asarray(plain(GOOD[name](seed))) for seed in (1, 2))
     assert first.shape == second.shape and not np.array_equal(first, second)

@@ -15,23 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.scoring.command.conftest import Tgo, scores, write_pictures
+from tests.scoring.command.conftest import Tgo, scores, write_images
 
 TWO = "clip=demo,aesthetic=demo"
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def photos(tmp_path: Path) -> list[Path]:
     """Six images, the fourth of which is none, and a prompt that a spreadsheet would run."""
-    paths = write_pictures(tmp_path / "pictures", 6)
+    paths = write_images(tmp_path / "photos", 6)
     paths[3].write_bytes(b"no image")
     return paths
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_scores_are_text_by_the_name_of_the_file(tgo: Tgo, pictures: list[Path], kind: str) -> None:
+def test_scores_are_text_by_the_name_of_the_file(tgo: Tgo, photos: list[Path], kind: str) -> None:
     out = Path(f"scores.{kind}")
-    assert tgo("pictures", "--prompt", "=1+1", "--out", out, rewards=TWO).code == 3
+    assert tgo("photos", "--prompt", "=1+1", "--out", out, rewards=TWO).code == 3
     text = out.read_text()
     rows = list(csv.DictReader(text.splitlines())) if kind == "csv" else [*map(json.loads, text.splitlines())]
     assert list(rows[0]) == ["image", "prompt", "clip (demo)", "aesthetic (demo)", "error"]
@@ -45,14 +45,14 @@ def test_scores_are_text_by_the_name_of_the_file(tgo: Tgo, pictures: list[Path],
     assert rows[3]["error"] == "not a known image format"
 
 
-def test_the_same_call_again_keeps_scores_and_a_table_of_ones_own(tgo: Tgo, pictures: list[Path]) -> None:
-    assert tgo("pictures", "--prompt", "a", "--out", "scores.csv").code == 3
+def test_the_same_call_again_keeps_scores_and_a_table_of_ones_own(tgo: Tgo, photos: list[Path]) -> None:
+    assert tgo("photos", "--prompt", "a", "--out", "scores.csv").code == 3
     before = Path("scores.csv").read_bytes()
-    again = tgo("pictures", "--prompt", "a", "--out", "scores.csv")
+    again = tgo("photos", "--prompt", "a", "--out", "scores.csv")
     assert "nothing to do: scores.csv has the scores" in again.out
     assert Path("scores.csv").read_bytes() == before
     Path("own.csv").write_text("my,table\n1,2\n")
-    refused = tgo("pictures", "--prompt", "a", "--out", "own.csv")
+    refused = tgo("photos", "--prompt", "a", "--out", "own.csv")
     assert refused.code == 2 and "own.csv exists and is not as `tgo score` writes it" in refused.line
     assert Path("own.csv").read_text() == "my,table\n1,2\n"
 
@@ -69,15 +69,15 @@ def test_the_same_call_again_keeps_scores_and_a_table_of_ones_own(tgo: Tgo, pict
     ],
 )
 def test_a_file_of_another_kind_is_refused_before_anything_is_scored(
-    tgo: Tgo, pictures: list[Path], options: tuple[str, ...], message: str
+    tgo: Tgo, photos: list[Path], options: tuple[str, ...], message: str
 ) -> None:
-    refused = tgo("pictures", "--prompt", "a", *options)
+    refused = tgo("photos", "--prompt", "a", *options)
     assert refused.code == 2 and message in refused.line
     assert not Path("scores.parquet").exists()
 
 
-def test_the_page_shows_every_image_and_what_could_not_be_scored(tgo: Tgo, pictures: list[Path]) -> None:
-    arguments = ("pictures", "--prompt", "<b>fox</b>", "--report", "scores.html")
+def test_the_page_shows_every_image_and_what_could_not_be_scored(tgo: Tgo, photos: list[Path]) -> None:
+    arguments = ("photos", "--prompt", "<b>fox</b>", "--report", "scores.html")
     assert tgo(*arguments, rewards=TWO).code == 3
     page = Path("scores.html").read_text()
     assert "Content-Security-Policy" in page and "default-src 'none'" in html.unescape(page)
@@ -86,7 +86,7 @@ def test_the_page_shows_every_image_and_what_could_not_be_scored(tgo: Tgo, pictu
     for said in ("Scores of 6 images", "Best and worst", "Where rewards disagree", "Gallery", "Not scored"):
         assert said in page
     assert "clip (demo)" in page and "toys" in page
-    assert "pictures/03.png" in page and "not a known image format" in page
+    assert "photos/03.png" in page and "not a known image format" in page
     assert len(set(re.findall(r"data:image/[a-z]+;base64,[A-Za-z0-9+/=]{200,}", page))) >= 5
     assert tgo(*arguments, rewards=TWO).code == 3
     assert Path("scores.html").read_text() == page  # the same inputs, the same bytes
@@ -98,9 +98,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, pictures: list[Path]) -> Iterator[str]:
+def server(tmp_path: Path, photos: list[Path]) -> Iterator[str]:
     """The address of a server of this machine that has the images."""
-    handler = functools.partial(_Quiet, directory=str(tmp_path / "pictures"))
+    handler = functools.partial(_Quiet, directory=str(tmp_path / "photos"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}"
@@ -115,7 +115,7 @@ def test_images_behind_addresses_score_as_files_do(tgo: Tgo, server: str) -> Non
     errors = fetched["error"].to_list()
     assert errors[:2] == [None, None] and errors[2] == "not a known image format"
     assert "404" in errors[3]
-    assert tgo("pictures", "--prompt", "a fox", "--out", "files.parquet").code == 3
+    assert tgo("photos", "--prompt", "a fox", "--out", "files.parquet").code == 3
     assert fetched["clip"].to_list()[:2] == scores("files.parquet")["clip"].to_list()[:2]
 
 

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.rewriting import shown
-from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, picture, scores, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, random_image, scores, write_images
 from tests.scoring.command.process import start
 from tests.scoring.command.test_inputs import write_csv
 from tgo_pipeline.demo import weights_path
@@ -25,16 +25,16 @@ PARTS = 7
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def photos(tmp_path: Path) -> Path:
     """Many images, of which one cannot be read, and their prompts."""
-    folder = tmp_path / "pictures"
-    paths = write_pictures(folder, COUNT)
+    folder = tmp_path / "photos"
+    paths = write_images(folder, COUNT)
     paths[100].write_bytes(paths[100].read_bytes()[:300])
     write_csv(tmp_path / "p.csv", [[path.name, f"fox {row % 150}"] for row, path in enumerate(paths)])
     return folder
 
 
-CALL = ("pictures", "--prompts", "p.csv")
+CALL = ("photos", "--prompts", "p.csv")
 
 
 def parts(folder: Path) -> dict[str, int]:
@@ -62,7 +62,7 @@ def kill_at(folder: Path, count: int, *arguments: str) -> dict[str, int]:
     return left
 
 
-def test_a_killed_call_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_killed_call_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
     rewards = ("--rewards", f"{CLIP},{AESTHETIC}")
     tgo(*CALL, *rewards, "--out", "unbroken.parquet")
     first = kill_at(tmp_path, 1, *CALL, *rewards)
@@ -80,7 +80,7 @@ def test_a_killed_call_goes_on_to_the_same_bits(tgo: Tgo, tmp_path: Path, pictur
     assert "loading" not in done.log
 
 
-def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
     tgo(*CALL)
     before = scores()
     done = tgo(*CALL, rewards=f"{AESTHETIC},{CLIP}")
@@ -97,7 +97,7 @@ def test_a_further_reward_is_computed_alone(tgo: Tgo, tmp_path: Path, pictures: 
 
 
 def test_a_further_reward_may_be_interrupted_too(
-    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
+    tgo: Tgo, tmp_path: Path, photos: Path, interrupting: str
 ) -> None:
     tgo(*CALL)
     both = f"{CLIP},{interrupting}"
@@ -111,31 +111,31 @@ def test_a_further_reward_may_be_interrupted_too(
     assert scores().equals(scores("both.parquet"))
 
 
-def test_a_changed_picture_or_prompt_costs_itself(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_changed_image_or_prompt_costs_itself(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
     tgo(*CALL)
     before = scores()
-    picture(1000).save(pictures / "03.png")
+    random_image(1000).save(photos / "03.png")
     done = tgo(*CALL)
     assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
     assert "1 of them now" in done.out
-    assert changed(before, scores()) == [before["image"].to_list().index("pictures/03.png")]
+    assert changed(before, scores()) == [before["image"].to_list().index("photos/03.png")]
     rows = [[f"{row:02d}.png", f"fox {row % 150}"] for row in range(COUNT)]
     rows[399][1] = "another fox"
     write_csv(tmp_path / "p.csv", rows)
     before = scores()
     done = tgo(*CALL)
     assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
-    assert changed(before, scores()) == [before["image"].to_list().index(f"pictures/{rows[399][0]}")]
+    assert changed(before, scores()) == [before["image"].to_list().index(f"photos/{rows[399][0]}")]
 
 
-def test_a_changed_picture_that_a_table_names_costs_itself(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
-    names = sorted(path.name for path in pictures.iterdir())[:130]
-    paths = pl.DataFrame({"image": [f"pictures/{name}" for name in names], "prompt": ["a fox"] * len(names)})
+def test_a_changed_image_that_a_table_names_costs_itself(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
+    names = sorted(path.name for path in photos.iterdir())[:130]
+    paths = pl.DataFrame({"image": [f"photos/{name}" for name in names], "prompt": ["a fox"] * len(names)})
     paths.write_parquet(tmp_path / "table.parquet")
     tgo("table.parquet")
     before = scores()
     assert "nothing to do" in tgo("table.parquet").out
-    picture(1000).save(pictures / names[70])
+    random_image(1000).save(photos / names[70])
     assert "parts: 2 done, 1 to do (1 image)" in tgo("table.parquet").log
     assert changed(before, scores()) == [70]
 
@@ -147,21 +147,21 @@ def changed(before: pl.DataFrame, after: pl.DataFrame) -> list[int]:
     ]
 
 
-def test_added_and_removed_pictures(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
-    tgo("pictures", "--prompt", "a fox")
-    picture(7).save(pictures / "z.png")
-    done = tgo("pictures", "--prompt", "a fox")
+def test_added_and_removed_images(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
+    tgo("photos", "--prompt", "a fox")
+    random_image(7).save(photos / "z.png")
+    done = tgo("photos", "--prompt", "a fox")
     assert f"parts: {PARTS - 1} done, 1 to do (1 image)" in done.log
-    assert scores()["image"][-1] == "pictures/z.png"
-    (pictures / "z.png").unlink()
-    done = tgo("pictures", "--prompt", "a fox")
+    assert scores()["image"][-1] == "photos/z.png"
+    (photos / "z.png").unlink()
+    done = tgo("photos", "--prompt", "a fox")
     assert "(0 images)" in done.log and "loading" not in done.log
     assert len(scores()) == COUNT
 
 
 def test_paths_may_be_added_and_not_taken_away(tgo: Tgo, tmp_path: Path) -> None:
-    names = [f"pictures/{path.name}" for path in write_pictures(tmp_path / "pictures", 3)]
-    write_pictures(tmp_path / "more", 2)
+    names = [f"photos/{path.name}" for path in write_images(tmp_path / "photos", 3)]
+    write_images(tmp_path / "more", 2)
     tgo(*names[:2], "--prompt", "a fox")
     before = scores()
     assert tgo(*names, "more", "--prompt", "a fox").code == 0
@@ -172,8 +172,8 @@ def test_paths_may_be_added_and_not_taken_away(tgo: Tgo, tmp_path: Path) -> None
 
 
 def test_a_table_that_something_else_changed_is_not_built_upon(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 3)
-    call = ("pictures", "--prompt", "a fox")
+    write_images(tmp_path / "photos", 3)
+    call = ("photos", "--prompt", "a fox")
     tgo(*call)
     table = pq.read_table("scores.parquet")
     pq.write_table(table.slice(0, 2), "scores.parquet")
@@ -186,42 +186,42 @@ def test_a_table_that_something_else_changed_is_not_built_upon(tgo: Tgo, tmp_pat
 
 
 def test_other_weights_are_scored_again(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 2)
+    write_images(tmp_path / "photos", 2)
     shutil.copytree(weights_path("rewards/clip"), tmp_path / "clip")
-    tgo("pictures", "--prompt", "a fox")
-    done = tgo("pictures", "--prompt", "a fox", rewards="clip=clip")
+    tgo("photos", "--prompt", "a fox")
+    done = tgo("photos", "--prompt", "a fox", rewards="clip=clip")
     assert "nothing to do" in done.out, "the same weights elsewhere"
     before = scores()["clip"]
     weights = load_file(tmp_path / "clip/model.safetensors")
     save_file({name: tensor * 1.1 for name, tensor in weights.items()}, tmp_path / "clip/model.safetensors")
-    done = tgo("pictures", "--prompt", "a fox", rewards="clip=clip")
+    done = tgo("photos", "--prompt", "a fox", rewards="clip=clip")
     assert "parts: 0 done, 1 to do" in done.log
     assert (scores()["clip"] != before).all()
 
 
 def test_another_input_is_refused_unless_told_to_start_over(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 2)
-    write_pictures(tmp_path / "others", 3)
-    tgo("pictures", "--prompt", "a fox")
+    write_images(tmp_path / "photos", 2)
+    write_images(tmp_path / "others", 3)
+    tgo("photos", "--prompt", "a fox")
     before = (tmp_path / "scores.parquet").read_bytes()
     done = tgo("others", "--prompt", "a fox")
     assert done.code == 2
-    assert "scores.parquet holds scores of another input: PATH was pictures and is now others" in done.line
-    done = tgo("pictures", "--prompt", "a dog")
+    assert "scores.parquet holds scores of another input: PATH was photos and is now others" in done.line
+    done = tgo("photos", "--prompt", "a dog")
     assert "--prompt was 'a fox' and is now 'a dog'" in done.line
-    done = tgo("pictures", "--prompt", "a fox", rewards=AESTHETIC)
+    done = tgo("photos", "--prompt", "a fox", rewards=AESTHETIC)
     assert "scores.parquet also holds the scores of clip" in done.line
     assert (tmp_path / "scores.parquet").read_bytes() == before
-    assert shown(tmp_path) == ["others", "pictures", "scores.parquet"]
+    assert shown(tmp_path) == ["others", "photos", "scores.parquet"]
     assert tgo("others", "--prompt", "a dog", "--overwrite", rewards=AESTHETIC).code == 0
     assert scores().columns == ["image", "prompt", "aesthetic", "error"]
     assert len(scores()) == 3
 
 
 def test_an_interrupted_start_over_goes_on_without_starting_over_again(
-    tgo: Tgo, tmp_path: Path, pictures: Path, interrupting: str
+    tgo: Tgo, tmp_path: Path, photos: Path, interrupting: str
 ) -> None:
-    write_pictures(tmp_path / "others", 3)
+    write_images(tmp_path / "others", 3)
     tgo("others", "--prompt", "a fox")
     done = tgo(*CALL, "--overwrite", rewards=interrupting)
     assert done.code == 130
@@ -233,7 +233,7 @@ def test_an_interrupted_start_over_goes_on_without_starting_over_again(
     assert len(scores()) == COUNT
 
 
-def test_a_call_that_is_running_is_left_alone(tgo: Tgo, tmp_path: Path, pictures: Path) -> None:
+def test_a_call_that_is_running_is_left_alone(tgo: Tgo, tmp_path: Path, photos: Path) -> None:
     process = start_and_wait(tmp_path, *CALL, "--rewards", CLIP)
     done = tgo(*CALL)
     process.kill()

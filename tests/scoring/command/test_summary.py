@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, scores, write_pictures
+from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, scores, write_images
 from tgo_pipeline.scoring.command.run import Outcome
 from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, number, show
 
@@ -26,9 +26,9 @@ FIVE = "hpsv2.1=demo,pickscore=demo,imagereward=demo,clip=demo,aesthetic=demo"
 @pytest.fixture
 def five(tgo: Tgo, tmp_path: Path) -> str:
     """What a call with five rewards prints."""
-    paths = write_pictures(tmp_path / "pictures", 40)
+    paths = write_images(tmp_path / "photos", 40)
     paths[3].write_bytes(b"[bold]no image[/bold]")
-    done = tgo("pictures", "--prompt", "a red fox", rewards=FIVE)
+    done = tgo("photos", "--prompt", "a red fox", rewards=FIVE)
     assert done.code == 3
     return done.out
 
@@ -47,19 +47,19 @@ def test_the_table_has_the_right_numbers_in_80_columns(five: str) -> None:
 def test_scales_failures_and_place_are_told(five: str) -> None:
     assert "hpsv2.1 (demo)  HPSv2.1: raw cosine" in five
     assert "These are toys: their scores say nothing of an image." in " ".join(five.split())
-    assert "1 of 40 images could not be scored\n  pictures/03.png: not a known image format" in five
+    assert "1 of 40 images could not be scored\n  photos/03.png: not a known image format" in five
     assert "scores.parquet: 40 images, " in five and "images/s" in five
 
 
 def test_many_failures_are_cut(tgo: Tgo, tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "pictures", 9)
+    paths = write_images(tmp_path / "photos", 9)
     for path in paths[:8]:
         path.write_bytes(b"no")
-    out = tgo("pictures", "--prompt", "a", rewards=CLIP).out
+    out = tgo("photos", "--prompt", "a", rewards=CLIP).out
     assert "8 of 9 images could not be scored" in out
     assert "... and 3 more, in the column `error`" in out
     paths[8].write_bytes(b"no")
-    out = tgo("pictures", "--prompt", "a", rewards=CLIP).out
+    out = tgo("photos", "--prompt", "a", rewards=CLIP).out
     assert "9 of 9 images could not be scored" in out
 
 
@@ -105,7 +105,7 @@ def test_any_number_of_scores_can_be_shown(values: list[float]) -> None:
 
 
 def test_a_terminal_gets_colours_and_a_bar(tgo: Tgo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_pictures(tmp_path / "pictures", 3)
+    write_images(tmp_path / "photos", 3)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     screen, terminal = pty.openpty()
@@ -115,7 +115,7 @@ def test_a_terminal_gets_colours_and_a_bar(tgo: Tgo, tmp_path: Path, monkeypatch
     with open(terminal, "w") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
         patch.setattr(sys, "stderr", stream)
-        done = tgo("pictures", "--prompt", "a fox")
+        done = tgo("photos", "--prompt", "a fox")
     reader.join()
     text = b"".join(shown).decode()
     assert done.code == 0
@@ -133,9 +133,9 @@ def _read_all(screen: int, shown: list[bytes]) -> None:
 
 
 def test_the_table_opens_everywhere_and_says_what_it_is(tgo: Tgo, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 3)
-    (tmp_path / "pictures/02.png").write_bytes(b"no")
-    tgo("pictures", "--prompt", "a fox", rewards=f"{CLIP},{AESTHETIC}")
+    write_images(tmp_path / "photos", 3)
+    (tmp_path / "photos/02.png").write_bytes(b"no")
+    tgo("photos", "--prompt", "a fox", rewards=f"{CLIP},{AESTHETIC}")
     path = str(tmp_path / "scores.parquet")
     names = ["image", "prompt", "clip", "aesthetic", "error"]
     table = pq.read_table(path)

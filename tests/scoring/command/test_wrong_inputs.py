@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.project import ROOT, environment
-from tests.scoring.command.conftest import CLIP, Tgo, write_pictures
+from tests.scoring.command.conftest import CLIP, Tgo, write_images
 from tests.scoring.command.test_inputs import write_csv
 
 
 @pytest.fixture(autouse=True)
-def _pictures(tmp_path: Path) -> None:
-    write_pictures(tmp_path / "pictures", 2)
+def _photos(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 2)
     (tmp_path / "empty").mkdir()
-    write_csv(tmp_path / "list.csv", [["pictures/00.png", "x"]], ("file", "words"))
+    write_csv(tmp_path / "list.csv", [["photos/00.png", "x"]], ("file", "words"))
     (tmp_path / "notes.txt").write_text("one\n")
     pq.write_table(pa.table({"image": [1, 2], "prompt": ["a", "b"]}), tmp_path / "numbers.parquet")
     pq.write_table(pa.table({"image": [b"1"], "prompt": [3]}), tmp_path / "numbered.parquet")
@@ -35,20 +35,20 @@ def _pictures(tmp_path: Path) -> None:
         (["*.txt"], "matches no image, table or folder, only 1 other files"),
         (["empty"], "empty holds no image (.apng .avif"),
         (
-            ["pictures"],
-            "2 of 2 images have no prompt, which clip needs: pictures/00.png, pictures/01.png; give --prompts",
+            ["photos"],
+            "2 of 2 images have no prompt, which clip needs: photos/00.png, photos/01.png; give --prompts",
         ),
-        (["pictures", "--prompt", "a", "--out", "empty"], "--out empty is a folder: name a file in it"),
-        (["pictures", "--prompt", "a", "--out", "no/s.parquet"], "the folder no does not exist"),
-        (["pictures", "--prompt", "a", "--out", "/proc/s.parquet"], "nothing can be written in /proc"),
+        (["photos", "--prompt", "a", "--out", "empty"], "--out empty is a folder: name a file in it"),
+        (["photos", "--prompt", "a", "--out", "no/s.parquet"], "the folder no does not exist"),
+        (["photos", "--prompt", "a", "--out", "/proc/s.parquet"], "nothing can be written in /proc"),
         (
-            ["pictures", "--prompt", "a", "--out", "list.csv"],
+            ["photos", "--prompt", "a", "--out", "list.csv"],
             "list.csv exists and is not as `tgo score` writes it",
         ),
-        (["pictures", "--prompt", "a", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["pictures", "--prompt", "a", "--dtype", "fp7"], "'fp7'"),
-        (["pictures", "--prompts", "gone.csv"], "gone.csv does not exist"),
-        (["pictures", "--prompts", "empty"], "empty"),
+        (["photos", "--prompt", "a", "--device", "abacus"], "device 'abacus' cannot be used"),
+        (["photos", "--prompt", "a", "--dtype", "fp7"], "'fp7'"),
+        (["photos", "--prompts", "gone.csv"], "gone.csv does not exist"),
+        (["photos", "--prompts", "empty"], "empty"),
         (
             ["list.csv"],
             "or 'image_path' or 'image_url' or 'url': name the one that holds",
@@ -90,19 +90,17 @@ def test_one_line(tgo: Tgo, tmp_path: Path, arguments: list[str], said: str) -> 
     ],
 )
 def test_rewards(tgo: Tgo, tmp_path: Path, rewards: str, said: str) -> None:
-    done = tgo("pictures", "--prompt", "a", rewards=rewards)
+    done = tgo("photos", "--prompt", "a", rewards=rewards)
     assert done.code == 2
     assert said in done.line
     assert not list(tmp_path.glob("*scores*"))
 
 
-def test_a_reward_that_gives_no_number_for_a_picture_costs_that_column_alone(
-    tgo: Tgo, tmp_path: Path
-) -> None:
+def test_a_reward_that_gives_no_number_for_an_image_costs_that_column_alone(tgo: Tgo, tmp_path: Path) -> None:
     (tmp_path / "own_odd.py").write_text(
         "def odd(images, prompts):\n    return [1.0, float('nan')][: len(images)]\n"
     )
-    assert tgo("pictures", "--prompt", "a", rewards=f"own_odd:odd,{CLIP}").code == 3
+    assert tgo("photos", "--prompt", "a", rewards=f"own_odd:odd,{CLIP}").code == 3
     found = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     assert [row["odd"] for row in found] == [1.0, None]
     assert all(row["clip"] is not None for row in found)
@@ -110,7 +108,7 @@ def test_a_reward_that_gives_no_number_for_a_picture_costs_that_column_alone(
 
 
 def test_a_table_that_is_damaged_in_the_middle_keeps_what_was_scored(tgo: Tgo, tmp_path: Path) -> None:
-    data = (tmp_path / "pictures/00.png").read_bytes()
+    data = (tmp_path / "photos/00.png").read_bytes()
     table = pa.table({"image": [data] * 400})
     options = {"row_group_size": 10, "compression": "none", "use_dictionary": False}
     pq.write_table(table, tmp_path / "all.parquet", **options)
@@ -127,7 +125,7 @@ def test_a_table_that_is_damaged_in_the_middle_keeps_what_was_scored(tgo: Tgo, t
 def test_a_folder_in_the_way_of_the_parts(tgo: Tgo, tmp_path: Path) -> None:
     (tmp_path / "scores.parquet.parts").mkdir()
     (tmp_path / "scores.parquet.parts/mine.txt").write_text("mine")
-    done = tgo("pictures", "--prompt", "a", "--overwrite")
+    done = tgo("photos", "--prompt", "a", "--overwrite")
     assert done.code == 2
     assert "scores.parquet.parts is in the way" in done.line
     assert (tmp_path / "scores.parquet.parts/mine.txt").is_file()
@@ -138,7 +136,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000));"
-        f"sys.argv = ['tgo', 'score', 'pictures', '--prompt', 'a', '--rewards', {CLIP!r}];"
+        f"sys.argv = ['tgo', 'score', 'photos', '--prompt', 'a', '--rewards', {CLIP!r}];"
         "from stages.cli import main; main()"
     )
     done = subprocess.run(

@@ -100,16 +100,16 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
         show(tmp_path / "adequacy.parquet")
 
 
-def test_pictures_are_written_for_what_can_be_drawn(path: Path, tmp_path: Path) -> None:
+def test_images_are_written_for_what_can_be_drawn(path: Path, tmp_path: Path) -> None:
     write(by_reward(read_adequacy(path)), tmp_path)
     assert sorted(file.name for file in tmp_path.glob("*.svg")) == sorted(f"{name}.svg" for name in WORLDS)
-    picture = (tmp_path / "imagereward.svg").read_text()
-    assert "imagereward: inadequate" in picture and "margin h, score units" in picture
+    chart = (tmp_path / "imagereward.svg").read_text()
+    assert "imagereward: inadequate" in chart and "margin h, score units" in chart
     spec = json.loads((tmp_path / "imagereward.vl.json").read_text())
     assert len(spec["hconcat"]) == 3
 
 
-def test_a_picture_without_prompts_is_of_percentiles_alone() -> None:
+def test_an_image_without_prompts_is_of_percentiles_alone() -> None:
     scores = score_frame({"clip": np.random.default_rng(0).normal(size=50)}, 1)
     row = {
         "reward": "clip",

@@ -96,14 +96,14 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
     def write(shard: Shard) -> None:
         from tgo_pipeline.storage.tables import write_table
 
-        rows = [_measure(name, images, tower) for name, images in _pictures(generations / shard.name)]
+        rows = [_measure(name, images, tower) for name, images in _stored_images(generations / shard.name)]
         with atomic(folder / shard.name) as temporary:
             write_table(pa.Table.from_pylist(rows, schema=DIVERSITY), temporary, shard.mark.entries())
 
     return one_by_one(write)
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
+def _stored_images(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
     """Each prompt of a shard with the bytes of its images; one prompt is in memory at a time."""
     from tgo_pipeline.storage.tables import stream_rows
 
@@ -112,10 +112,10 @@ def _pictures(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
         yield name, [row["image"] and row["image"]["bytes"] for row in group]
 
 
-def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:
-    if len(pictures) < 2:
-        raise TgoError(f"prompt {name} has {len(pictures)} image: diversity needs at least 2 of each prompt.")
-    images = _decoded(pictures)
+def _measure(name: str, stored: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:
+    if len(stored) < 2:
+        raise TgoError(f"prompt {name} has {len(stored)} image: diversity needs at least 2 of each prompt.")
+    images = _decoded(stored)
     if len(images) < 2:
         return {"prompt_id": name, "n": len(images), PIXELS: None, CLIP: None}
     return {
@@ -126,14 +126,14 @@ def _measure(name: str, pictures: Sequence[bytes | None], clip: ClipReward | Non
     }
 
 
-def _decoded(pictures: Sequence[bytes | None]) -> list[Image]:
+def _decoded(stored: Sequence[bytes | None]) -> list[Image]:
     """The images that can be decoded; scoring says of the others why they cannot."""
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     images = []
-    for picture in pictures:
+    for data in stored:
         with contextlib.suppress(UnreadableImage):
-            images.append(decode(picture))
+            images.append(decode(data))
     return images
 
 

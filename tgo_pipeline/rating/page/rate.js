@@ -110,7 +110,7 @@ function draw(undone) {
   $("prompt").textContent = question.prompt ?? "(no prompt)";
   $("prompt").className = question.prompt ? "" : "none";
   const sides = question.images.length > 1 ? ["left", "right"] : [""];
-  $("images").replaceChildren(...question.images.map((address, place) => picture(address, sides[place])));
+  $("images").replaceChildren(...question.images.map((address, place) => imageOf(address, sides[place])));
   $("controls").className = ask;
   $("controls").replaceChildren(...CHOICES[ask].map(choice => {
     const button = element("button", { type: "button", ariaLabel: choice.name, onclick: event => once(event, choice) },
@@ -124,7 +124,7 @@ function draw(undone) {
   $("prompt").focus({ preventScroll: true });
 }
 
-function picture(address, side) {
+function imageOf(address, side) {
   const image = element("img", { src: address, alt: side ? `The ${side} image` : "The image to rate", draggable: false });
   const holder = side
     ? element("button", { type: "button", ariaLabel: `The ${side} image is better`, onclick: event => once(event, CHOICES.pairs[side === "left" ? 0 : 2]) }, image)

@@ -10,7 +10,7 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals, script_json, visible
 from tgo_pipeline.report.gallery.samples import DISAGREEMENT, TRAINING, Candidates, candidates, model_folders
 from tgo_pipeline.report.gallery.selection import ranked_units
-from tgo_pipeline.report.thumbnails import LARGEST_SIDE, Thumbnail, make_picture, stream_images
+from tgo_pipeline.report.thumbnails import LARGEST_SIDE, Thumbnail, make_thumbnail, stream_images
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.workspace import Workspace
 
@@ -28,13 +28,13 @@ Stream = Callable[[Sequence[int], Sequence[str]], Iterator[tuple[int, dict[str, 
 class Gallery:
     """`island` is what the page's script reads; `total` samples could have been shown.
 
-    There are `pictures` images, `bytes_` long in all, with no side above `side` pixels.
+    `images` counts its images: `bytes_` long in all, with no side above `side` pixels.
     """
 
     island: dict[str, Any]
     shown: int
     total: int
-    pictures: int
+    images: int
     bytes_: int
     side: int
     limited_by: str | None
@@ -47,7 +47,7 @@ class GallerySample:
     row: int
     prompt: str
     seed: int | None
-    picture: Thumbnail
+    thumbnail: Thumbnail
 
 
 class Exhibition:
@@ -72,9 +72,9 @@ class Exhibition:
         Its images are as large as an equal share of the bytes allows, unless `report.thumbnail` gives their side.
         """
         kept = _while_they_fit([SMALLEST_ENTRY * len(unit) for unit in self._units], budget)
-        entries = self._pictured(self._rows(kept), budget)
+        entries = self._with_images(self._rows(kept), budget)
         kept = _while_they_fit(
-            [sum(len(entries[row].picture.source or "") for row in unit) for unit in self._units[:kept]],
+            [sum(len(entries[row].thumbnail.source or "") for row in unit) for unit in self._units[:kept]],
             budget,
         )
         while True:
@@ -96,7 +96,7 @@ class Exhibition:
             entries[row] = replace(entries[row], prompt=visible(found["prompt"]), seed=found["seed"])
         return entries
 
-    def _pictured(self, rows: Sequence[int], budget: int) -> dict[int, GallerySample]:
+    def _with_images(self, rows: Sequence[int], budget: int) -> dict[int, GallerySample]:
         """The entries of some rows with their images; originals are let go one by one."""
         entries = {row: self._entries[row] for row in rows}
         share = None
@@ -104,20 +104,20 @@ class Exhibition:
             texts = len(script_json(_island(self._found, list(entries.values()), self._target)))
             share = max(0, budget - texts) // len(rows)
         for row, found in self._stream(rows, ["image"]):
-            picture = make_picture(found["image"], self._side or LARGEST_SIDE, share)
-            entries[row] = replace(entries[row], picture=picture)
+            thumbnail = make_thumbnail(found["image"], self._side or LARGEST_SIDE, share)
+            entries[row] = replace(entries[row], thumbnail=thumbnail)
         return entries
 
     def _gallery(self, shown: Sequence[GallerySample], whole: bool) -> Gallery:
-        sources = [entry.picture.source for entry in shown if entry.picture.source]
+        sources = [entry.thumbnail.source for entry in shown if entry.thumbnail.source]
         limit = "max_mb" if not whole else "gallery" if len(shown) < self._found.total else None
         return Gallery(
             island=_island(self._found, shown, self._target),
             shown=len(shown),
             total=self._found.total,
-            pictures=len(sources),
+            images=len(sources),
             bytes_=sum(len(source) for source in sources),
-            side=max((entry.picture.side for entry in shown), default=0),
+            side=max((entry.thumbnail.side for entry in shown), default=0),
             limited_by=limit,
         )
 
@@ -178,7 +178,7 @@ def _island(found: Candidates, entries: Sequence[GallerySample], target: str) ->
     digits = {name: decimals(_spread(found.frame[name])) for name in found.rewards}
     errors = _Names()
     reasons = [
-        error or entry.picture.reason or None for error, entry in zip(frame["error"], entries, strict=True)
+        error or entry.thumbnail.reason or None for error, entry in zip(frame["error"], entries, strict=True)
     ]
     splits, models, prompts = _Names(), _Names(), _Names()
     rounded = {name: frame[name].round(digits[name] + 1).to_list() for name in found.rewards}
@@ -201,9 +201,9 @@ def _island(found: Candidates, entries: Sequence[GallerySample], target: str) ->
         "relative": [_rounded(value, 4) for value in relative],
         "disagreement": frame[DISAGREEMENT].cast(pl.Float64).round(3).to_list(),
         "error": errors.places(visible(reason, 300) if reason else None for reason in reasons),
-        "width": [entry.picture.width for entry in entries],
-        "height": [entry.picture.height for entry in entries],
-        "picture": [entry.picture.source and entry.picture.source.partition(",")[2] for entry in entries],
+        "width": [entry.thumbnail.width for entry in entries],
+        "height": [entry.thumbnail.height for entry in entries],
+        "image": [entry.thumbnail.source and entry.thumbnail.source.partition(",")[2] for entry in entries],
         "splits": splits.names,
         "models": models.names,
         "prompts": prompts.names,

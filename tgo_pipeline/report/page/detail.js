@@ -73,7 +73,7 @@ class Detail {
     const { samples } = this.gallery;
     const sides = samples.sidesOf(row);
     const whole = sides && sides.every((side) => samples.sourceOf(side));
-    const stage = whole ? this.slider(sides) : picture(samples, row, samples.promptOf(row).slice(0, 160), 384, 512);
+    const stage = whole ? this.slider(sides) : thumbnail(samples, row, samples.promptOf(row).slice(0, 160), 384, 512);
     this.body.replaceChildren(
       make("div", { class: "stage" }, stage),
       make(

@@ -137,7 +137,7 @@ class Gallery {
     const button = make(
       "button",
       { type: "button", "data-place": place, "data-row": row, tabindex: -1 },
-      picture(samples, row, "", 192),
+      thumbnail(samples, row, "", 192),
       make("span", { class: "prompt" }, isolated(short)),
       make("span", { class: "facts" }, ...this.facts(row)),
     );
@@ -172,9 +172,9 @@ function labelOf(samples, row) {
 
 // The thumbnail of a sample within `side` pixels, at a whole multiple of its size where it is tiny and else within
 // `large`; or the reason why there is none.
-function picture(samples, row, alternative, side, large = side) {
+function thumbnail(samples, row, alternative, side, large = side) {
   const source = samples.sourceOf(row);
-  if (!source) return make("span", { class: "no-picture" }, isolated(samples.errorOf(row) ?? "no image"));
+  if (!source) return make("span", { class: "no-image" }, isolated(samples.errorOf(row) ?? "no image"));
   const [width, height] = [samples.width[row], samples.height[row]];
   const longer = Math.max(width, height);
   const factor = (longer <= 64 ? side : large) / longer;

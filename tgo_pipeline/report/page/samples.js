@@ -39,7 +39,7 @@ class Samples {
   }
 
   sourceOf(row) {
-    return this.picture[row] && "data:image/webp;base64," + this.picture[row];
+    return this.image[row] && "data:image/webp;base64," + this.image[row];
   }
 
   scoreOf(row, reward) {

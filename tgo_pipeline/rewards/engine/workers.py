@@ -89,11 +89,11 @@ def prepare_chunk(
 
 def _prepare(image: ImageInput, preparations: Sequence[Any]) -> dict[Any, Any]:
     done: dict[Any, Any] = {}
-    with opened(image) as picture:
+    with opened(image) as decoded:
         for wanted in preparations:
-            like = wanted.shared(*picture.size) if isinstance(wanted, ShortestSideCrop) else wanted
+            like = wanted.shared(*decoded.size) if isinstance(wanted, ShortestSideCrop) else wanted
             if like not in done:
-                done[like] = like(picture)
+                done[like] = like(decoded)
             done[wanted] = done[like]
     return done
 

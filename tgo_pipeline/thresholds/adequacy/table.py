@@ -68,7 +68,7 @@ STATISTICS = {
     "soft_ess_low": "share of prompts with fewer than 5 of them",
     "soft_bias": "bias of the soft baseline from few samples, by the jackknife, mean over prompts",
     "oracle_percentile": "Phi(sigma / 2 beta), the percentile that is the soft threshold of normal scores",
-    "score_share": "share of scores from `low` to `high`, for a picture of them",
+    "score_share": "share of scores from `low` to `high`, for a chart of them",
     "baseline_share": "share of samples whose baseline, as it is estimated, is from `low` to `high`",
     "true_baseline_share": "the same of the true baselines: drawn to their mean until the noise is gone",
     "stability": "labels that change when the percentile is `at` in place of the chosen one",
