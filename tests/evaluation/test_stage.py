@@ -11,8 +11,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from stages.cli import app
 from tests.evaluation.worlds import scores
 from tests.rewards import tiny as rewards
 from tests.rewriting import rewrite
@@ -25,7 +28,7 @@ from tgo_pipeline.evaluation.statistics.hacking import HACKING, Roles, hacking_t
 from tgo_pipeline.evaluation.statistics.matrix import MATRIX, matrix_table
 from tgo_pipeline.evaluation.statistics.means import MODELS
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
-from tgo_pipeline.params import EvaluateParams, Params, parse
+from tgo_pipeline.params import EvaluateParams, Params, load_params, parse
 from tgo_pipeline.prompts.normalise import set_hash
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.shards import status
@@ -288,6 +291,90 @@ def test_further_models_stand_beside_base_and_tuned_until_they_are_not_named_any
     assert sorted(path.name for path in (world.root / "sides").iterdir() if path.is_dir()) == [
         *("base", "guided", "tuned")
     ]
+
+
+@pytest.fixture(scope="module")
+def seeds(finished: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project as the stages lay it out, whose evaluation has three trainings besides the tuned model."""
+    root = tmp_path_factory.mktemp("seeds")
+    project = Workspace(root)
+    for kind in ("prompts", "thresholds"):
+        getattr(project, kind).parent.mkdir(exist_ok=True)
+        shutil.copy2(getattr(finished.places, kind), getattr(project, kind))
+    shutil.copytree(finished.places.scores, project.scores)
+    shutil.copytree(finished.root / "sides", project.evaluation_images)
+    shutil.copytree(finished.root / "tuned", project.model)
+    models = {name: str(root / "models" / name) for name in ("a", "b", "x")}
+    for seed, folder in enumerate(models.values()):
+        tiny_diffusion_pipeline(Path(folder), seed=10 + seed)
+    content = dataclasses.asdict(_params(finished.root, evaluate={"bootstrap": 200, "images_per_prompt": 2}))
+    content["evaluate"]["models"] = models
+    project.params.write_text(yaml.safe_dump(content))
+    stage.evaluate(load_params(project.params), project)
+    return root
+
+
+def _seeds(project: Path, *options: str, ok: bool = True) -> str:
+    done = CliRunner().invoke(app, ["evaluation", str(Workspace(project).evaluation), *options])
+    assert done.exit_code == (0 if ok else 2), done.output
+    return done.output if ok else " ".join(done.output.split())
+
+
+def test_several_seeds_of_one_setting_are_compared_from_their_scores(seeds: Path) -> None:
+    frame = pl.read_csv(io.StringIO(_seeds(seeds, "--seeds", "tuned,a,b", "--format", "csv")))
+    assert frame["test_set"].unique(maintain_order=True).to_list() == ["all", "plain", "placed"]
+    assert set(frame["reward"]) == {"mean_z", "clip", "pickscore"} and frame.height == 3 * 3 * 4
+    clip = {
+        name: read_folder(seeds / "data/evaluation" / name / "scores").sort("sample_id")["clip"].cast(float)
+        for name in ("base", "tuned", "a", "b")
+    }
+    gains = [float((clip[name] - clip["base"]).mean()) for name in ("tuned", "a", "b")]
+    found = frame.filter((pl.col("test_set") == "all") & (pl.col("reward") == "clip"))
+    assert found["models"].to_list() == ["tuned,a,b", "tuned", "a", "b"]
+    assert found["difference"].to_list() == pytest.approx([np.mean(gains), *gains])
+    assert found["n"].to_list() == [10] * 4 and found["n_trainings"].to_list() == [3, 1, 1, 1]
+
+
+def test_seeds_are_shown_in_every_form(seeds: Path) -> None:
+    shown = _seeds(seeds, "--seeds", "tuned,a,b")
+    assert "3 trainings (tuned, a, b) against base" in shown and "Mean of 3 trainings" in shown
+    assert shown.count("resample trainings and prompts") == 1
+    markdown = _seeds(seeds, "--seeds", "tuned,a", "--against", "b,x", "--format", "md")
+    assert "2 trainings (tuned, a) against 2 trainings (b, x)" in markdown
+    assert "paired by position and prompt" in markdown and "pigeonhole" in markdown
+    assert "fingerprint" in markdown and markdown.count("models/x") == 1
+    assert "2 trainings (b, a) against tuned" in _seeds(
+        seeds, "--seeds", "b,a", "--against", "tuned", "--format", "tex"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "tuned"], "names one training"),
+        (["--seeds", "tuned,c"], "names 'c': the trainings of this evaluation are tuned, a, b, x"),
+        (["--against", "x,y"], "--seeds must name those of the first one"),
+        (["--seeds", "tuned,a", "--matrix"], "leave out --matrix"),
+        (["--seeds", "tuned,a", "--table", "models"], "leave out --table"),
+        (["--seeds", "tuned,a", "--format", "html"], "the format is 'html'"),
+    ],
+)
+def test_wrong_seeds_are_refused(seeds: Path, options: list[str], message: str) -> None:
+    assert message in _seeds(seeds, *options, ok=False)
+
+
+def test_seeds_of_another_evaluation_are_refused(seeds: Path, tmp_path: Path) -> None:
+    elsewhere = CliRunner().invoke(app, ["evaluation", str(tmp_path / "e.parquet"), "--seeds", "a,b"])
+    assert "must be PROJECT/data/evaluation.parquet" in " ".join(elsewhere.output.split())
+    params, table = (seeds / "params.yaml").read_text(), Workspace(seeds).evaluation
+    for kept, written in (
+        (seeds / "params.yaml", params.replace("bootstrap: 200", "bootstrap: 100").encode()),
+        (table, b""),
+    ):
+        before = kept.read_bytes()
+        kept.write_bytes(written) if written else kept.unlink()
+        assert "run the stage evaluate first" in _seeds(seeds, "--seeds", "tuned,a", ok=False)
+        kept.write_bytes(before)
 
 
 def _check_legend(legend: dict, root: Path) -> None:

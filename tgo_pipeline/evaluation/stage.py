@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import (
     BASE,
     TUNED,
@@ -28,7 +29,7 @@ from tgo_pipeline.evaluation.models import (
 from tgo_pipeline.evaluation.target import Target
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.storage.shards import Mark
+from tgo_pipeline.storage.shards import Mark, table_status
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic
 
@@ -44,6 +45,7 @@ __all__ = [
     "Target",
     "evaluate",
     "evaluation_rewards",
+    "finished_scores",
     "plan",
     "read_test_prompts",
     "sample_side",
@@ -137,6 +139,22 @@ def _join(
         frames = {name: target.add_to(frame) for name, frame in frames.items()}
     names = [target.name, *rewards] if target is not None else list(rewards)
     return join_scores(frames, test, list(dict.fromkeys(names)))
+
+
+def finished_scores(params: Params, workspace: Workspace) -> tuple[ModelScores, str | None]:
+    """The scores of all models of a finished evaluation, aggregated, and the name of the target if new images have one.
+
+    Draws and scores nothing. Raises `TgoError` if the evaluation is not that of the parameters.
+    """
+    if not table_status(workspace.evaluation, planned_mark(params, workspace)).done:
+        raise TgoError(
+            f"{workspace.evaluation} is missing, or not that of the parameters and scores of now: run the stage "
+            "evaluate first (`tgo run evaluate`)."
+        )
+    target = _target(params, workspace)
+    test, rewards = read_test_prompts(workspace.prompts), evaluation_rewards(params)
+    joined = _join(target, sides(params, workspace), test, rewards)
+    return joined.aggregated(params.evaluate.aggregate), None if target is None else target.name
 
 
 def _tables(

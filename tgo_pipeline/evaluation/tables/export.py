@@ -46,10 +46,11 @@ def document(name: str, path: Path) -> Document:
     legend = metadata.get("legend", {})
     if metadata.get("published"):
         shown += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])
-    return Document(TITLES[name], shown, _lines(legend))
+    return Document(TITLES[name], shown, legend_lines(legend))
 
 
-def _lines(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[tuple[str, str]]]:
+def legend_lines(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[tuple[str, str]]]:
+    """A legend as it is shown: a line of facts for each thing, by the title of its section."""
     return {
         title: [(thing, facts_text(facts)) for thing, facts in legend[section].items()]
         for section, title in SECTIONS.items()
