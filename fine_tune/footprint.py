@@ -74,8 +74,8 @@ def _training(family: Family, encoded: Encoding, params: Params, processes: int)
     reference = meter.hold(*policy.networks)
     trained = policy.trainable()
     state = _optimizer_state(_shapes(trained), tuning)
-    share = max(1, tuning.batch_size // processes) * (2 if objective.pairs else 1)
-    part = min(share, (runtime.micro_batch_size or share) * (2 if objective.pairs else 1))
+    share = max(1, tuning.batch_size // processes) * objective.members
+    part = min(share, (runtime.micro_batch_size or share) * objective.members)
     with meter:
         average = [torch.empty_like(p) for p in trained.values()] if tuning.ema else []
         batch = _batch(encoded, objective, share, tuning.draws)

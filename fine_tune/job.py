@@ -16,6 +16,7 @@ from fine_tune.guidance_modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective, objective_class
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
+from tgo_pipeline.params.fine_tune import ALL_LEVELS
 from tgo_pipeline.plugins.kinds import OBJECTIVE
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
@@ -166,6 +167,10 @@ def _numbers(tuning: FineTuneParams) -> dict[str, Any]:
     if tuning.reestimate is None:
         unused.add("reestimate")
     unused |= {key for key in ("options", "policy") if not getattr(tuning, key)}
+    if tuning.noise_levels == list(ALL_LEVELS):
+        unused.add("noise_levels")
+    if tuning.safeguard is None:
+        unused.add("safeguard")
     numbers = {key: value for key, value in dataclasses.asdict(tuning).items() if key not in unused}
     part = OBJECTIVE.identity(tuning.objective)
     return numbers if part is None else {**numbers, "own_objective": part}

@@ -28,12 +28,12 @@ from tgo_pipeline.storage.writing import sweep_temporaries
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
-    import numpy as np
     import torch
     from torch import Tensor
 
     from fine_tune.data.batches import TrainingData
     from fine_tune.data.labels import Labels
+    from fine_tune.data.units import Units
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
     from fine_tune.training.accelerator import Accelerator
@@ -99,29 +99,31 @@ def _run_modules(job: Job) -> None:
 
 def _run_one(job: Job) -> None:
     objective = make_objective(job.params.fine_tune)
-    trained, pairs = _units(job, objective)
+    trained, units = _units(job, objective)
     kept, group = Checkpoints(job.workspace.checkpoints, job.mark), job.group
     if group.on_main(lambda: is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
     else:
         origin = source(job.params, job.workspace.generations)
         encode_folder(job.workspace.encoded, origin, job.planned, job.params.runtime, group)
-        data = _training_data(job, objective, trained, pairs)
+        data = _training_data(job, objective, trained, units)
         with group.stop() as stop:
             _train(job, objective, data, kept, stop)
     group.on_main(kept.clear)
 
 
-def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
-    """The labels that the objective trains on, and its pairs if it wants pairs."""
-    from fine_tune.data.pairs import build_pairs
-
+def _units(job: Job, objective: Objective) -> tuple[Labels, Units]:
+    """The labels that the objective trains on, and which of them train together."""
     tuning = job.params.fine_tune
-    labels = objective.prepare(job.labels)
-    if tuning.positive_share is not None and (objective.pairs or len(set(labels.positive.tolist())) == 1):
-        reason = (
-            "pairs, which have one winner and one loser each" if objective.pairs else "samples of one side"
+    if tuning.safeguard is not None and not objective.pushes_away:
+        raise TgoError(
+            f"fine_tune.safeguard is {tuning.safeguard:g}, but {tuning.objective} pushes away from no sample, or not "
+            "by a log-ratio: set it to null, or use tgo, kto, bco, dpo or threshold_contrast."
         )
+    labels = objective.prepare(job.labels)
+    together = objective.members > 1
+    if tuning.positive_share is not None and (together or len(set(labels.positive.tolist())) == 1):
+        reason = "units, which have samples of both sides each" if together else "samples of one side"
         raise TgoError(
             f"fine_tune.positive_share is {tuning.positive_share:g}, but {tuning.objective} trains on {reason}: set it "
             "to null."
@@ -133,7 +135,13 @@ def _units(job: Job, objective: Objective) -> tuple[Labels, np.ndarray | None]:
             f"{tuning.objective} takes the next image's prompt for another: set by_prompt to false, or choose another "
             "reference point."
         )
-    return labels, build_pairs(labels, tuning.pairs) if objective.pairs else None
+    units = objective.units(labels, job.params.seed)
+    if tuning.by_prompt and units.is_dealt:
+        raise TgoError(
+            f"fine_tune.by_prompt puts samples of one prompt side by side, and {tuning.objective} deals samples of any "
+            "prompts: set by_prompt to false."
+        )
+    return labels, units
 
 
 def _check_base(params: Params) -> None:
@@ -160,7 +168,7 @@ def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
         )
 
 
-def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.ndarray | None) -> TrainingData:
+def _training_data(job: Job, objective: Objective, labels: Labels, units: Units) -> TrainingData:
     from fine_tune.data.batches import Encoded, Sampling, TrainingData
 
     tuning = job.params.fine_tune
@@ -175,14 +183,14 @@ def _training_data(job: Job, objective: Objective, labels: Labels, pairs: np.nda
         prefixes=objective.prefixes,
         mismatched=point is not None and point.mismatched,
     )
-    data = TrainingData(labels, Encoded(job.workspace.encoded, job.planned), sampling, pairs)
+    data = TrainingData(labels, Encoded(job.workspace.encoded, job.planned), sampling, units)
     if tuning.batch_size > len(data):
         log.warning(
             "fine_tune.batch_size is %d and there are %d %s to train on: a batch holds some of them more than "
             "once, with other noise",
             tuning.batch_size,
             len(data),
-            "samples" if pairs is None else "pairs",
+            "samples" if units.members == 1 else "pairs" if units.members == 2 else "units",
         )
     return data
 

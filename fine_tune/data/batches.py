@@ -20,6 +20,7 @@ from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.prompt_statistics import prompt_numbers
 from fine_tune.data.tensors import read_tensors
+from fine_tune.data.units import Listed, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import derive_seed
@@ -141,16 +142,16 @@ class Sampling:
 class TrainingData:
     """Batches by step: the units in a new seeded permutation each epoch, one epoch after the other without a gap.
 
-    Each epoch holds every unit once; a batch may span two epochs, or several when it is larger than the data. With
+    Each epoch holds every unit once, or units dealt for it; a batch may span several epochs. With
     `positive_share` every place is drawn again, with replacement. A unit's corruption and caption dropout depend on
     (seed, its samples, epoch or place) alone; the members of a pair share both, and with `by_prompt` all samples of a
     prompt, which then follow each other.
     """
 
     def __init__(
-        self, labels: Labels, encoded: Encoded, sampling: Sampling, pairs: np.ndarray | None = None
+        self, labels: Labels, encoded: Encoded, sampling: Sampling, units: Units | None = None
     ) -> None:
-        """`pairs` (N, 2) are the rows of `labels` that winners and losers are; None for objectives on samples."""
+        """`units` are by default the single samples."""
         missing = [sample_id for sample_id in labels.sample_ids if sample_id not in encoded]
         if missing:
             raise TgoError(
@@ -160,11 +161,9 @@ class TrainingData:
         self._labels = labels
         self.encoded = encoded
         self._sampling = sampling
-        self._pairs = pairs
         self._relabelled: Mapping[int, Labels] = {}
-        self._units = np.arange(len(labels))[:, None] if pairs is None else pairs
-        is_positive = labels.positive[self._units[:, 0]]
-        self._sides = [np.flatnonzero(~is_positive), np.flatnonzero(is_positive)]
+        self._units = Listed.singles(labels) if units is None else units
+        self._sides = [np.flatnonzero(~labels.positive), np.flatnonzero(labels.positive)]
 
     def __len__(self) -> int:
         """The number of units."""
@@ -173,7 +172,7 @@ class TrainingData:
     @property
     def members(self) -> int:
         """Samples in a unit."""
-        return self._units.shape[1]
+        return self._units.members
 
     def places(self, step: int) -> list[BatchItem]:
         """The units of the batch of a step, counted from 0."""
@@ -214,7 +213,7 @@ class TrainingData:
         rows = self._rows(places)
         ids = [self._labels.sample_ids[row] for row in rows]
         label = self._values("label", places)
-        if self._pairs is not None:
+        if self.members > 1 and not self._units.is_dealt:  # of a pair, whose scores may be on one side
             label = np.tile(np.array([1, 0], np.float32), len(places))
         return TrainingBatch(
             self.encoded.images(ids),
@@ -227,11 +226,16 @@ class TrainingData:
         )
 
     def _rows(self, places: Sequence[BatchItem]) -> np.ndarray:
-        return np.concatenate([self._units[place.unit] for place in places])
+        return np.concatenate([self._samples(place) for place in places])
+
+    def _samples(self, place: BatchItem) -> np.ndarray:
+        """The rows of the labels that a unit is made of."""
+        epoch = int(place.turn) if self._units.is_dealt else 0
+        return self._units.of_epoch(epoch, self._labels_of(place))[place.unit]
 
     def _values(self, name: str, places: Sequence[BatchItem]) -> np.ndarray:
         """A number of each sample, float32, as the labels of its epoch have it."""
-        values = [getattr(self._labels_of(place), name)[self._units[place.unit]] for place in places]
+        values = [getattr(self._labels_of(place), name)[self._samples(place)] for place in places]
         return np.concatenate(values).astype(np.float32)
 
     def _labels_of(self, place: BatchItem) -> Labels:
@@ -243,7 +247,7 @@ class TrainingData:
         texts = []
         for place in places:
             dropped = self._drops(place)
-            for row in self._units[place.unit]:
+            for row in self._samples(place):
                 prefix = prefixes.get(int(self._labels_of(place).label[row] >= 0.5), "")
                 prompt = self.encoded.prompt(self._labels.sample_ids[row])
                 texts.append("" if dropped else prefix + prompt)
@@ -259,15 +263,18 @@ class TrainingData:
 
     def _key(self, place: BatchItem) -> str:
         """What distinguishes the draws of a unit."""
+        rows = self._samples(place)
         if self._sampling.by_prompt:
-            return self._labels.prompt_ids[self._units[place.unit, 0]]
-        return "/".join(self._labels.sample_ids[row] for row in self._units[place.unit])
+            return self._labels.prompt_ids[rows[0]]
+        own = [str(place.unit)] if self._units.is_dealt else []  # the same samples may be dealt twice
+        return "/".join([*own, *(self._labels.sample_ids[row] for row in rows)])
 
     @functools.lru_cache(maxsize=8)  # noqa: B019  # an instance lives as long as its process
     def _permutation(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng(derive_seed(self._sampling.seed, f"epoch-{epoch}", "order"))
         if not self._sampling.by_prompt:
             return generator.permutation(len(self))
-        numbers = prompt_numbers([self._labels.prompt_ids[row] for row in self._units[:, 0]])
+        first = self._units.of_epoch(epoch, self._labels)[:, 0]
+        numbers = prompt_numbers([self._labels.prompt_ids[row] for row in first])
         place_of_prompt = generator.permutation(numbers.max() + 1)
         return np.argsort(place_of_prompt[numbers], kind="stable")

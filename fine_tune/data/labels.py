@@ -19,9 +19,9 @@ BOTH = frozenset((NEGATIVE, POSITIVE))
 COLUMNS = ("sample_id", "prompt_id", "score", "relative_score", "label", "weight")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels:
-    """Samples in the order of their ids; every array has one entry for each."""
+    """Samples in the order of their ids; every array has one entry for each. Equal to itself alone, as a key too."""
 
     sample_ids: list[str]
     prompt_ids: list[str]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fine_tune.data.labels import BOTH
+from fine_tune.data.units import AcrossThreshold, Listed
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.fine_tune import objective_options
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fine_tune.data.labels import Labels
+    from fine_tune.data.units import Units
     from tgo_pipeline.params import FineTuneParams
 
 
@@ -27,6 +29,14 @@ class Contrast(Protocol):
 
     def distance(self) -> Tensor:
         """(B,) distances between the two predictions, in units of the error (not divided by T)."""
+        ...
+
+    def x0_error(self, share: Tensor) -> Tensor:
+        """(B,) normalised errors of what the prediction (1 - share) policy + share reference denoises to.
+
+        The mean squared error over the mean absolute one, which has no gradient and is at least 1e-5; shares may be
+        below 0 or above 1. Raises `TgoError` for a family that predicts tokens.
+        """
         ...
 
 
@@ -86,6 +96,10 @@ class Objective(abc.ABC):
     needs_contrast: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
     """Rows 2i and 2i + 1 of a batch are winner and loser of one pair, with the same corruption."""
+    pushes_away: ClassVar[bool] = False
+    """It raises the error of a negative sample or a loser, and `fine_tune.safeguard` may hold that back."""
+    binds_differences: ClassVar[bool] = False
+    """The errors of both sides may rise together: the guard watches their sum."""
 
     def __init__(self, params: FineTuneParams) -> None:
         self.params = params
@@ -96,7 +110,7 @@ class Objective(abc.ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`loss`, refused with `TgoError` if it is not one number per sample (or pair) with metrics."""
         given: Any = self.loss(policy_log_likelihood, reference_log_likelihood, batch)
-        expected = (len(batch.label) // (2 if self.pairs else 1),)
+        expected = (len(batch.label) // self.members,)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
             raise TgoError(
                 f"{type(self).__name__}.loss gave {type(given).__name__}: expected (losses, metrics)."
@@ -105,6 +119,22 @@ class Objective(abc.ABC):
             shape = tuple(getattr(given[0], "shape", ())) or type(given[0]).__name__
             raise TgoError(f"{type(self).__name__}.loss gave losses of shape {shape}: expected {expected}.")
         return given
+
+    @property
+    def members(self) -> int:
+        """Samples in a unit of a batch, which `batch_size` counts."""
+        return 2 if self.pairs or self.params.safeguard is not None else 1
+
+    def units(self, labels: Labels, seed: int) -> Units:
+        """Which samples of the prepared labels train together. Raises `TgoError` if there is no such unit.
+
+        The safeguard weighs a negative sample against a positive one that is corrupted alike: it makes units of both.
+        """
+        if self.pairs:
+            return Listed.pairs(labels, self.params.pairs)
+        if self.params.safeguard is not None:
+            return AcrossThreshold(labels, negatives=1, by_distance=False, seed=seed)
+        return Listed.singles(labels)
 
     @property
     def sides(self) -> frozenset[int]:

@@ -22,6 +22,8 @@ class Bco(Objective):
     TRL's beta = 0.1 is for sums of token log-probabilities; for images beta / T = kappa as in TGO.
     """
 
+    pushes_away = True
+
     @property
     def reference_point(self) -> ReferencePoint | None:
         return reward_shift(self.params.bco.reward_shift)

@@ -19,6 +19,7 @@ class Dpo(Objective):
     """
 
     pairs = True
+    pushes_away = True
 
     def loss(
         self, policy_log_likelihood: Tensor, reference_log_likelihood: Tensor | None, batch: Batch

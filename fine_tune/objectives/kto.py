@@ -22,6 +22,8 @@ class Kto(Objective):
     With small batches z is noisy. Official training draws 80 % desirable samples: `fine_tune.positive_share`.
     """
 
+    pushes_away = True
+
     @property
     def reference_point(self) -> ReferencePoint | None:
         """The estimate of the divergence that `kto.reference_point` names: of the code, of the paper, or none."""

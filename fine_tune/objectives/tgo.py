@@ -32,6 +32,8 @@ class Tgo(Objective):
     and `soft_labels`, see `prepare`.
     """
 
+    pushes_away = True
+
     @property
     def reference_point(self) -> ReferencePoint | None:
         return reward_shift(self.params.tgo.reward_shift)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params.fine_tune import ALL_LEVELS
 from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Policy(abc.ABC, Generic[Corruption]):
     def __init__(
         self, network: nn.Module, params: FineTuneParams, *, frozen: nn.Module | None = None
     ) -> None:
+        if params.noise_levels != list(ALL_LEVELS) and type(self).noise_level is Policy.noise_level:
+            raise _without_levels(type(self))
         self.network = network.eval()
         self.params = params
         self._active = network
@@ -103,6 +106,13 @@ class Policy(abc.ABC, Generic[Corruption]):
     def forward(self, network: Any, corruption: Corruption) -> Tensor:
         """What `network` says of a corruption, called as the family's pipeline calls it; also what a plan counts."""
 
+    def noise_level(self, corruption: Corruption) -> Tensor:
+        """(B,) levels that `corrupt` drew within `fine_tune.noise_levels`: 0 clean, 1 pure noise.
+
+        Raises `TgoError` for a family that draws from all levels, whatever the parameters say.
+        """
+        raise _without_levels(type(self))
+
     @abc.abstractmethod
     def log_likelihood(self, prediction: Tensor, corruption: Corruption) -> Tensor:
         """(B,) float32 log-likelihoods of a prediction, up to a constant: -error / T."""
@@ -110,6 +120,16 @@ class Policy(abc.ABC, Generic[Corruption]):
     @abc.abstractmethod
     def distance(self, prediction: Tensor, other: Tensor, corruption: Corruption) -> Tensor:
         """(B,) distances between two predictions of one corruption, in units of the error (not divided by T)."""
+
+    def x0_error(self, prediction: Tensor, corruption: Corruption) -> Tensor:
+        """(B,) squared errors of the denoised images over their absolute ones: means, the latter without gradient.
+
+        Raises `TgoError` for a family that predicts no noise and no velocity.
+        """
+        raise TgoError(
+            f"{type(self).__name__} predicts no noise and no velocity, and the objective nft has no form for it: "
+            "choose another one, such as tgo."
+        )
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[None]:
@@ -171,6 +191,13 @@ class Policy(abc.ABC, Generic[Corruption]):
     def _save_adapter(self, folder: Path) -> None:
         """Write what `load_lora_adapter` of the network reads; a family whose pipeline reads adapters overrides it."""
         self.network.save_lora_adapter(folder)  # type: ignore[operator]
+
+
+def _without_levels(kind: type[Policy]) -> TgoError:
+    return TgoError(
+        f"{kind.__name__} does not say its noise levels: leave fine_tune.noise_levels at [0, 1], or give the family "
+        "`noise_level` and draws within the range (docs/PLUGINS.md)."
+    )
 
 
 def base_precision(params: FineTuneParams) -> Precision:

@@ -23,6 +23,7 @@ from fine_tune.policies.latent import (
     LatentFamily,
     LatentPolicy,
     Noised,
+    drawn,
 )
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
@@ -132,7 +133,7 @@ class DiffusionPolicy(LatentPolicy):
     ) -> None:
         super().__init__(network, params, frozen=frozen)
         self._scheduler = scheduler
-        self._weights = _weights(scheduler, params)
+        self._x0_scale, self._drawn = _x0_scale(scheduler), _timesteps(scheduler, params.noise_levels)
 
     @classmethod
     def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
@@ -153,13 +154,13 @@ class DiffusionPolicy(LatentPolicy):
     ) -> Noised:
         """Draw t ~ U{0, ..., T-1} and eps ~ N(0, 1) of each sample on the CPU, then noise (DDPM, eq. 4).
 
-        The target is eps, or alpha_t eps - sigma_t z for v-prediction.
+        With `noise_levels` t is uniform over the timesteps whose level is one of them. The target is eps, or
+        alpha_t eps - sigma_t z for v-prediction.
         """
         latents = images[LATENTS]
-        last = self._scheduler.config["num_train_timesteps"]
-        draws = [_draw(seed, last, latents.shape[1:]) for seed in seeds]
+        draws = [_draw(seed, self._drawn, latents.shape[1:]) for seed in seeds]
         timesteps = torch.stack([t for t, _ in draws])
-        weight = to_device(self._weights[timesteps], latents.device)
+        x0_scale = to_device(self._x0_scale[timesteps], latents.device)
         timesteps = to_device(timesteps, latents.device)
         noise = to_device(torch.stack([eps for _, eps in draws]), latents.device)
         noised = self._scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
@@ -168,7 +169,13 @@ class DiffusionPolicy(LatentPolicy):
         else:
             target = noise
         extra = {name: rows for name, rows in images.items() if name != LATENTS}
-        return Noised(noised, timesteps, target, weight, {**conditions, **extra})
+        return Noised(noised, timesteps, target, x0_scale, self._weight(x0_scale), {**conditions, **extra})
+
+    def noise_level(self, corruption: Noised) -> Tensor:
+        """(B,) sigma / (alpha + sigma); the scale is sigma / alpha where noise is predicted, else sigma."""
+        scale = corruption.x0_scale
+        ratio = scale / (1 - scale.square()).sqrt() if _predicts_velocity(self._scheduler) else scale
+        return 1 / (1 + 1 / ratio)
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
         embeddings = corruption.conditions[EMBEDDINGS]
@@ -202,23 +209,31 @@ class DiffusionXLPolicy(DiffusionPolicy):
         )[0]
 
 
-def _draw(seed: int, timesteps: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+def _draw(seed: int, timesteps: range, shape: torch.Size) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(timesteps, (), generator=generator), torch.randn(shape, generator=generator)
+    t = torch.randint(timesteps.start, timesteps.stop, (), generator=generator)
+    return t, torch.randn(shape, generator=generator)
 
 
-def _weights(scheduler: DDPMScheduler, params: FineTuneParams) -> Tensor:
-    """(T,) float32 factors from the squared error of the target to that of the denoised prediction, or ones.
+def _x0_scale(scheduler: DDPMScheduler) -> Tensor:
+    """(T,) float32 factors from the error of a prediction to that of the denoised latents.
 
-    z^ = (z_t - sigma eps^) / alpha, so |z^ - z|^2 = (sigma / alpha)^2 |eps^ - eps|^2; and z^ = alpha z_t - sigma v^,
-    so |z^ - z|^2 = sigma^2 |v^ - v|^2. The first grows without bound towards pure noise: `x0_weight_max` cuts it.
+    z^ = (z_t - sigma eps^) / alpha, so |z^ - z| = (sigma / alpha) |eps^ - eps|; and z^ = alpha z_t - sigma v^, so
+    |z^ - z| = sigma |v^ - v|.
     """
     kept = scheduler.alphas_cumprod.double()  # alpha_t^2 = 1 - sigma_t^2
-    if params.loglik_space == "target":
-        return torch.ones(len(kept))
-    is_velocity = scheduler.config["prediction_type"] == "v_prediction"
-    weights = 1 - kept if is_velocity else (1 - kept) / kept
-    return weights.clamp(max=params.x0_weight_max).float()
+    return (1 - kept if _predicts_velocity(scheduler) else (1 - kept) / kept).sqrt().float()
+
+
+def _timesteps(scheduler: DDPMScheduler, levels: Sequence[float]) -> range:
+    """The timesteps whose sigma / (alpha + sigma) is within the levels. Raises `TgoError` if there is none."""
+    kept = scheduler.alphas_cumprod.double()
+    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    return drawn(sigma / (alpha + sigma), levels)
+
+
+def _predicts_velocity(scheduler: DDPMScheduler) -> bool:
+    return scheduler.config["prediction_type"] == "v_prediction"
 
 
 def _own_size(pipeline: Any) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from fine_tune.policies.latent import (
     LatentFamily,
     LatentPolicy,
     Noised,
+    drawn,
     rows,
 )
 from tgo_pipeline.devices import to_device
@@ -125,7 +126,8 @@ class FlowPolicy(LatentPolicy):
     """z_sigma = (1 - sigma) z + sigma eps, and the velocity eps - z as target (rectified flow, arXiv 2403.03206).
 
     sigma is drawn from the schedule that the pipeline samples with at one step per training timestep, shifted as the
-    pipeline shifts it. The index into it is logit-normal(0, 1), or uniform.
+    pipeline shifts it. The index into it is logit-normal(0, 1), or uniform; `noise_levels` cut its distribution to the
+    indices whose sigma, the noise level of a flow, is one of them.
     """
 
     component = "transformer"
@@ -165,26 +167,33 @@ class FlowPolicy(LatentPolicy):
         """
         latents = images[LATENTS]
         schedule = self._schedule(latents.shape)
-        draws = [self._draw(seed, len(schedule), latents.shape[1:]) for seed in seeds]
+        kept = drawn(schedule, self.params.noise_levels)
+        draws = [self._draw(seed, kept, len(schedule), latents.shape[1:]) for seed in seeds]
         sigma = to_device(schedule[torch.stack([index for index, _ in draws])], latents.device)
         noise = to_device(torch.stack([eps for _, eps in draws]), latents.device)
         share = rows(sigma, latents)
-        in_x0 = self.params.loglik_space == "x0"
         return Noised(
             latents=(1 - share) * latents + share * noise,
             timesteps=sigma * self._scheduler.config["num_train_timesteps"],
             target=noise - latents,
-            weight=sigma.square().clamp(max=self.params.x0_weight_max) if in_x0 else torch.ones_like(sigma),
+            x0_scale=sigma,
+            weight=self._weight(sigma),
             conditions=conditions,
         )
 
-    def _draw(self, seed: int, count: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    def noise_level(self, corruption: Noised) -> Tensor:
+        return corruption.x0_scale
+
+    def _draw(self, seed: int, kept: range, count: int, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """An index of `kept`, a part of a schedule of `count` steps, and noise."""
         generator = torch.Generator().manual_seed(seed)
+        ends = torch.tensor([kept.start / count, kept.stop / count], dtype=torch.float64)
         if self.params.timesteps == "uniform":
-            place = torch.rand((), generator=generator)
+            place = torch.lerp(*ends.float(), torch.rand((), generator=generator))
         else:
-            place = torch.randn((), generator=generator).sigmoid()
-        index = (place * count).long().clamp(max=count - 1)
+            normal = torch.randn((), generator=generator)
+            place = (normal if len(kept) == count else _truncated(normal, ends.logit())).sigmoid()
+        index = (place * count).long().clamp(kept.start, kept.stop - 1)
         return index, torch.randn(shape, generator=generator)
 
     def _schedule(self, shape: torch.Size) -> Tensor:
@@ -277,6 +286,12 @@ class FluxPolicy(FlowPolicy):
         if not cast(FluxTransformer2DModel, self.network).config["guidance_embeds"]:
             return None
         return torch.full((count,), self.params.embedded_guidance, device=device)
+
+
+def _truncated(normal: Tensor, ends: Tensor) -> Tensor:
+    """What has the normal distribution cut to between two ends, at the quantile of a normal number."""
+    share = torch.lerp(*torch.special.ndtr(ends), torch.special.ndtr(normal.double()))
+    return torch.special.ndtri(share).float()
 
 
 def _training_scheduler(pipeline: Any) -> FlowMatchEulerDiscreteScheduler:

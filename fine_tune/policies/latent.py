@@ -32,6 +32,8 @@ class Noised:
     """(B,) in the scheduler's units (from 0 to 1000)."""
     target: Tensor
     """(B, C, ...) what the network predicts: noise or velocity."""
+    x0_scale: Tensor
+    """(B,) what turns the error of a prediction into that of the denoised latents."""
     weight: Tensor
     """(B,) of the squared error: 1, or what turns it into the error of the denoised prediction."""
     conditions: Mapping[str, Tensor]
@@ -92,7 +94,7 @@ class LatentFamily(Family):
 
     def feed(self, x: Tensor, conditions: Mapping[str, Tensor]) -> Noised:
         timesteps = torch.zeros(len(x), dtype=None if self.velocity else torch.long)
-        return Noised(x, timesteps, x, timesteps, conditions)
+        return Noised(x, timesteps, x, timesteps, timesteps, conditions)
 
     def corrupt(self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Any) -> Noised:
         """A corruption in the shapes of training; its numbers are of no account."""
@@ -116,8 +118,22 @@ class LatentPolicy(Policy[Noised]):
 
     def distance(self, prediction: Tensor, other: Tensor, corruption: Noised) -> Tensor:
         """(B,) weighted mean squared differences, in the units of the error."""
-        squared = (prediction.float() - other.float()).square()
-        return corruption.weight * squared.mean(dim=tuple(range(1, squared.ndim)))
+        return corruption.weight * mean_over_latents((prediction.float() - other.float()).square())
+
+    def _weight(self, x0_scale: Tensor) -> Tensor:
+        """(B,) factors of the squared error; those of the denoised prediction's are cut at `x0_weight_max`.
+
+        Where noise is predicted they grow without bound towards pure noise.
+        """
+        if self.params.loglik_space == "target":
+            return torch.ones_like(x0_scale)
+        return x0_scale.square().clamp(max=self.params.x0_weight_max)
+
+    def x0_error(self, prediction: Tensor, corruption: Noised) -> Tensor:
+        """(B,) as DiffusionNFT's code: errors of the denoised latents, over their means without gradient (1e-5)."""
+        error = rows(corruption.x0_scale, prediction) * (prediction.float() - corruption.target.float())
+        unit = mean_over_latents(error.detach().abs()).clamp(min=1e-5)
+        return mean_over_latents(error.square()) / unit
 
     def _save_adapter(self, folder: Path) -> None:
         """Write what `load_lora_weights(folder)` of the pipeline reads."""
@@ -129,6 +145,27 @@ class LatentPolicy(Policy[Noised]):
 
     def _adapter_layers(self) -> dict[str, Tensor]:
         return get_peft_model_state_dict(self.network)
+
+
+def drawn(of_steps: Tensor, levels: Sequence[float]) -> range:
+    """The steps of a schedule whose noise level, which rises or falls along it, is within `levels`.
+
+    All of them for [0, 1], whatever rounding made of the ends. Raises `TgoError` if there is none.
+    """
+    low, high = levels
+    inside = ((of_steps >= low) | (low == 0)) & ((of_steps <= high) | (high == 1))
+    if not inside.any():
+        raise TgoError(
+            f"fine_tune.noise_levels is [{low:g}, {high:g}]: no timestep of the model has a level in it (they are from "
+            f"{of_steps.min():.3f} to {of_steps.max():.3f})."
+        )
+    steps = inside.nonzero().flatten()
+    return range(int(steps[0]), int(steps[-1]) + 1)
+
+
+def mean_over_latents(values: Tensor) -> Tensor:
+    """(B,) means of (B, C, ...)."""
+    return values.mean(dim=tuple(range(1, values.ndim)))
 
 
 def rows(values: Tensor, like: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.meissonic import SCORE, MeissonicPipeline, encode_prompt, micro_conditions
 from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.params.fine_tune import ALL_LEVELS
 from tgo_pipeline.planning.families import CLIP_TOKENS, Conditions, Parts, TokenFamily
 
 TOKENS, SIZE, STATES, POOLED = "tokens", "size", "states", "pooled"
@@ -38,8 +39,8 @@ class MaskedImages:
     """(B, H, W) true where masked; at least once in each image."""
     target: Tensor
     """(B, H, W) token ids of the whole image."""
-    noise_level: Tensor
-    """(B,) u in [0, 1): the share cos(pi u / 2) of the tokens is masked."""
+    progress: Tensor
+    """(B,) u in [0, 1), how far sampling has come: the share cos(pi u / 2) of the tokens is masked."""
     states: Tensor
     """(B, L, D) hidden states of the prompts."""
     pooled: Tensor
@@ -167,17 +168,21 @@ class MaskedPolicy(Policy[MaskedImages]):
     ) -> MaskedImages:
         """Mask each image's tokens; the level and the places of row i come from `seeds[i]` alone."""
         target = images[TOKENS].long()
-        draws = [draw_mask(seed, target[0].numel()) for seed in seeds]
+        draws = [draw_mask(seed, target[0].numel(), self.params.noise_levels) for seed in seeds]
         mask = to_device(torch.stack([mask for _, mask in draws]), target.device).view_as(target)
         return MaskedImages(
             tokens=target.masked_fill(mask, self._mask_token),
             mask=mask,
             target=target,
-            noise_level=to_device(torch.stack([level for level, _ in draws]), target.device),
+            progress=to_device(torch.stack([progress for progress, _ in draws]), target.device),
             states=conditions[STATES],
             pooled=conditions[POOLED],
             micro_conditions=_micro_conditions(images[SIZE]),
         )
+
+    def noise_level(self, corruption: MaskedImages) -> Tensor:
+        """(B,) masked shares cos(pi u / 2), before they are rounded to whole tokens."""
+        return masked_share(corruption.progress)
 
     def log_likelihood(self, prediction: Tensor, corruption: MaskedImages) -> Tensor:
         """(B,) mean or sum (`logp_reduction`) over masked tokens of log p(token), divided by T."""
@@ -236,15 +241,15 @@ class MeissonicPolicy(MaskedPolicy):
             corruption.tokens,
             encoder_hidden_states=corruption.states,
             pooled_projections=corruption.pooled,
-            timestep=self.timestep(corruption.noise_level),
+            timestep=self.timestep(corruption.progress),
             micro_conds=corruption.micro_conditions,
         )
 
-    def timestep(self, noise_level: Tensor) -> Tensor:
-        """(B,) what the network is told of a level u: 0 to 63, or 1000 cos(pi u / 2)."""
+    def timestep(self, progress: Tensor) -> Tensor:
+        """(B,) what the network is told of a progress u: 0 to 63, or 1000 cos(pi u / 2)."""
         if self.params.timestep_mode == "train_script":
-            return 1000 * masked_share(noise_level)
-        return (INFERENCE_STEPS * (1 - noise_level) - 1).floor().clamp(min=0)
+            return 1000 * masked_share(progress)
+        return (INFERENCE_STEPS * (1 - progress) - 1).floor().clamp(min=0)
 
 
 def _micro_conditions(sizes: Tensor) -> Tensor:
@@ -254,17 +259,18 @@ def _micro_conditions(sizes: Tensor) -> Tensor:
     return conditions
 
 
-def draw_mask(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """A level u in [0, 1) and which of `count` tokens are masked, at least one."""
+def draw_mask(seed: int, count: int, noise_levels: Sequence[float] = ALL_LEVELS) -> tuple[Tensor, Tensor]:
+    """A progress u, uniform in [0, 1) cut to these levels, and which of `count` tokens are masked, at least one."""
     generator = torch.Generator().manual_seed(seed)
-    level = torch.rand((), generator=generator)
-    masked = max(1, int((count * masked_share(level)).round()))
-    return level, torch.randperm(count, generator=generator) < masked
+    last, first = (math.acos(level) * 2 / math.pi for level in noise_levels)
+    progress = first + (last - first) * torch.rand((), generator=generator)
+    masked = max(1, int((count * masked_share(progress)).round()))
+    return progress, torch.randperm(count, generator=generator) < masked
 
 
-def masked_share(noise_level: Tensor) -> Tensor:
+def masked_share(progress: Tensor) -> Tensor:
     """cos(pi u / 2)."""
-    return torch.cos(noise_level * math.pi / 2)
+    return torch.cos(progress * math.pi / 2)
 
 
 def _side_tokens(pipeline: Any) -> int:

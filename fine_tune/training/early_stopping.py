@@ -1,4 +1,4 @@
-"""Stop a training whose negative side runs away: the loss rewards it without end, and the model breaks."""
+"""Stop a training whose errors run away: a loss may reward it without end, and the model breaks."""
 
 from __future__ import annotations
 
@@ -7,28 +7,41 @@ from collections.abc import Mapping
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import GuardParams
 
-POLICY, REFERENCE = "policy_error_negative", "reference_error_negative"
+NEGATIVE, POSITIVE = "negative", "positive"
 
 
 class Guard:
-    """Watches the ratio of policy to reference error on negative samples, as a mean over the last updates."""
+    """Watches the policy's error over the reference's, as a mean over the last updates.
 
-    def __init__(self, params: GuardParams) -> None:
-        self._params = params
+    On negative samples; for an objective that binds the difference of the sides alone, whose errors may both rise, on
+    both of them together and with a limit of its own.
+    """
+
+    def __init__(self, params: GuardParams, *, both_sides: bool = False) -> None:
+        self._patience = params.patience
+        self._sides = (NEGATIVE, POSITIVE) if both_sides else (NEGATIVE,)
+        self._key = "both_errors" if both_sides else "negative_error"
+        self._limit: float | None = getattr(params, self._key)
         self._ratios: list[float] = []
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take in the metrics of a step. Raises `TgoError` if the mean of the last `patience` ratios is too high."""
-        limit = self._params.negative_error
-        if limit is None or POLICY not in metrics or not metrics.get(REFERENCE):
+        policy, reference = (
+            [metrics.get(f"{model}_error_{side}") for side in self._sides]
+            for model in ("policy", "reference")
+        )
+        limit = self._limit
+        if limit is None or None in policy or None in reference or not sum(reference):  # type: ignore[arg-type]
             return
-        self._ratios = [*self._ratios, metrics[POLICY] / metrics[REFERENCE]][-self._params.patience :]
+        ratio = sum(policy) / sum(reference)  # type: ignore[arg-type]
+        self._ratios = [*self._ratios, ratio][-self._patience :]
         mean = sum(self._ratios) / len(self._ratios)
-        if len(self._ratios) == self._params.patience and mean > limit:
+        if len(self._ratios) == self._patience and mean > limit:
+            where = "both sides" if len(self._sides) == 2 else "negative samples"
             raise TgoError(
-                f"after step {step} the model's error on negative samples is {mean:.2f} times the reference's, as a "
-                f"mean over {self._params.patience} updates (fine_tune.guard.negative_error is {limit:g}): it unlearns "
-                "instead of improving, and the last checkpoint is kept. Lower fine_tune.learning_rate, raise "
+                f"after step {step} the model's error on {where} is {mean:.2f} times the reference's, as a mean over "
+                f"{self._patience} updates (fine_tune.guard.{self._key} is {limit:g}): it unlearns instead of "
+                "improving, and the last checkpoint is kept. Lower fine_tune.learning_rate, raise "
                 "fine_tune.temperature (a softer tie lets the negative side push less), or set the guard to null."
             )
 

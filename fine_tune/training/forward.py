@@ -27,9 +27,16 @@ class Predictions:
 
     def mixed(self, share: Tensor) -> Tensor:
         """(B,) log-likelihoods of (1 - share) policy + share reference."""
+        likelihoods = self.model.log_likelihood(self._mixture(share), self.corruption)
+        return mean_over_draws(likelihoods, self.draws)
+
+    def _mixture(self, share: Tensor) -> Tensor:
         rows = share.repeat_interleave(self.draws).view(-1, *[1] * (self.policy.dim() - 1))
-        mixture = (1 - rows) * self.policy + rows * self.reference
-        return mean_over_draws(self.model.log_likelihood(mixture, self.corruption), self.draws)
+        return (1 - rows) * self.policy + rows * self.reference
+
+    def x0_error(self, share: Tensor) -> Tensor:
+        """(B,) normalised errors of what the mixtures denoise to."""
+        return mean_over_draws(self.model.x0_error(self._mixture(share), self.corruption), self.draws)
 
     def distance(self) -> Tensor:
         """(B,) distances, in units of the error."""
@@ -62,6 +69,7 @@ class Forward:
         self._policy = policy
         self._objective = objective
         self._draws = params.draws
+        self._safeguard = params.safeguard
         self._accelerator = accelerator
 
     def likelihoods(self, part: TrainingBatch) -> Likelihoods:
@@ -72,7 +80,7 @@ class Forward:
             if self._objective.needs_reference:
                 with self._policy.reference():
                     before, reference = self._score(corruption)
-            prediction, likelihood = self._score(corruption)
+            prediction, likelihood = self._score(corruption, held_back=self._safeguard is not None)
         if before is None or not self._objective.needs_contrast:
             return Likelihoods(likelihood, reference)
         contrast = Predictions(self._policy, corruption, prediction, before, self._draws)
@@ -88,10 +96,31 @@ class Forward:
                 _, reference = self._score(corruption)
         return policy - reference
 
-    def _score(self, corruption: Any) -> tuple[Tensor, Tensor]:
+    def _score(self, corruption: Any, *, held_back: bool = False) -> tuple[Tensor, Tensor]:
         prediction = self._policy.predict(corruption)
         rows = self._policy.log_likelihood(prediction, corruption)
+        if held_back:
+            share = self._kept_share(prediction, corruption)
+            rows = share * rows + (1 - share) * rows.detach()
         return prediction, mean_over_draws(rows, self._draws)
+
+    def _kept_share(self, prediction: Tensor, corruption: Any) -> Tensor:
+        """(B * draws,) which part of each row's gradient is kept: 1 of the positive sample of a unit.
+
+        Of a negative one (1 - mu) |g+|^2 / <g-, g+>, from 0 to 1, where the gradients g of both errors with respect
+        to the predictions point the same way, else 1 (Diffusion-SDPO, arXiv 2511.03317, official code): to first order
+        the step away from it then undoes no more than a share 1 - mu of the step towards the positive one.
+        """
+        leaf = prediction.detach().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self._policy.log_likelihood(leaf, corruption).sum(), leaf)
+        units = gradient.view(-1, self._objective.members, self._draws, gradient[0].numel())
+        positive = units[:, :1]
+        along = (units * positive).sum(-1)
+        most = (1 - (self._safeguard or 0.0)) * positive.square().sum(-1)
+        share = torch.where(along > 0, (most / along).clamp(0, 1), torch.ones_like(along))
+        share[:, 0] = 1.0
+        return share.flatten()
 
     def _corrupt(self, part: TrainingBatch, conditions: dict[str, Tensor]) -> Any:
         images, repeated = (

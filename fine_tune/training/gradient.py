@@ -53,7 +53,7 @@ class Gradient:
         self._params = params
         self._accelerator = accelerator
         self._group = group
-        self._members = 2 if objective.pairs else 1
+        self._members = objective.members
         self._point = objective.reference_point
         self.point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
         """What the reference point remembers from step to step."""
@@ -61,7 +61,7 @@ class Gradient:
         self._size = Halving(
             min(units or share, share),
             "runtime.micro_batch_size",
-            "pair" if objective.pairs else "sample",
+            {1: "sample", 2: "pair"}.get(objective.members, "unit"),
             "set runtime.gradient_checkpointing to true, fine_tune.method to lora, or choose another device",
         )
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.params import Params
 
 log = logging.getLogger("tgo")
-READS_LABELS = ("tgo", "kto", "bco", "csft")
+READS_LABELS = ("tgo", "kto", "bco", "csft", "threshold_contrast")
 """Objectives that train on both sides and ask on which one a sample is."""
 
 

@@ -69,7 +69,7 @@ class Trainer:
         self._data = data
         self._params = params
         self._accelerator = accelerator
-        self._guard = Guard(params.guard)
+        self._guard = Guard(params.guard, both_sides=objective.binds_differences)
         check_share(params, self._group)
         self._gradient = Gradient(
             self._forward, objective, params, accelerator, self._group, runtime.micro_batch_size

@@ -18,15 +18,20 @@ from tgo_pipeline.params.objectives import (
     KtoParams,
     MapoParams,
     ModuleGuidanceParams,
+    NftParams,
     PairParams,
     QrpoParams,
     RwrParams,
     SftParams,
     TgoParams,
+    ThresholdContrastParams,
 )
 from tgo_pipeline.params.parsing import parse
 from tgo_pipeline.plugins.folder import is_of_project
 from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
+
+ALL_LEVELS = (0.0, 1.0)
+"""`noise_levels` of the published methods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,14 @@ def objective_options(objective: Any, given: Mapping[str, Any], where: str = "fi
     return parse(cast(type, kind), given, f"{where}.")
 
 
+def _check_levels(levels: list[float]) -> None:
+    if len(levels) != 2 or not 0 <= levels[0] < levels[1] <= 1:
+        raise TgoError(
+            f"noise_levels is {levels}: it must be the lowest and the highest level to train on, from 0 (clean) to 1 "
+            "(pure noise), such as [0.5, 1]."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FineTuneParams:
     """The objective and its optimisation.
@@ -89,11 +102,13 @@ class FineTuneParams:
     `temperature` is the paper's T in log pi = -error/T, for masked models in log pi = L/T with L the mean or sum
     (`logp_reduction`) of the masked tokens' log-probabilities; `beta` multiplies the log-ratio to the reference.
     `loglik_space: x0` measures the error of the denoised prediction, its weight cut at `x0_weight_max`. `draws` are
-    pairs of timestep and noise (or masks) averaged for each sample. `positive_share` draws samples with replacement
-    so that this share of them is positive. `embedded_guidance` is the guidance scale that a guidance-distilled model
-    (FLUX.1 dev) is told. `preset` names published values; keys given here win over it. `options` are those of an
-    objective of your own, `policy` is a model family of your own, if the pipeline's class does not say which it is
-    (docs/PLUGINS.md).
+    pairs of timestep and noise (or masks) averaged for each sample, from `noise_levels`: the lowest and the highest, 0
+    clean and 1 pure noise, sigma / (alpha + sigma) or for masked models the masked share. `positive_share` draws
+    samples with replacement so that this share of them is positive. `safeguard` holds the gradient of a negative
+    sample back where it undoes that of a positive one that is corrupted alike (Diffusion-SDPO's mu; 0 in its code).
+    `embedded_guidance` is the guidance scale that a guidance-distilled model (FLUX.1 dev) is told. `preset` names
+    published values; keys given here win over it. `options` are those of an objective of your own, `policy` is a model
+    family of your own, if the pipeline's class does not say which it is (docs/PLUGINS.md).
     """
 
     objective: str = "tgo"
@@ -108,6 +123,7 @@ class FineTuneParams:
     timesteps: Literal["logit_normal", "uniform"] = "logit_normal"
     timestep_mode: Literal["inference_index", "train_script"] = "inference_index"
     embedded_guidance: float = 3.5
+    noise_levels: list[float] = field(default_factory=lambda: list(ALL_LEVELS))
     draws: int = 1
     method: Literal["full", "lora"] = "full"
     lora: LoraParams = field(default_factory=LoraParams)
@@ -126,6 +142,7 @@ class FineTuneParams:
     caption_dropout: float = 0.0
     positive_share: float | None = None
     by_prompt: bool = False
+    safeguard: float | None = None
     precision: Precision = "fp32"
     checkpoint_every: int = 50
     guard: GuardParams = field(default_factory=GuardParams)
@@ -143,6 +160,8 @@ class FineTuneParams:
     rwr: RwrParams = field(default_factory=RwrParams)
     awr: AwrParams = field(default_factory=AwrParams)
     qrpo: QrpoParams = field(default_factory=QrpoParams)
+    threshold_contrast: ThresholdContrastParams = field(default_factory=ThresholdContrastParams)
+    nft: NftParams = field(default_factory=NftParams)
 
     def __post_init__(self) -> None:
         self._check_parts()
@@ -159,6 +178,8 @@ class FineTuneParams:
             checkpoint_every=self.checkpoint_every,
         )
         fraction(adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2)
+        if self.safeguard is not None and not 0 <= self.safeguard <= 1:
+            raise TgoError(f"safeguard is {self.safeguard}: it must be from 0 to 1.")
         if self.ema is not None:
             fraction(ema=self.ema)
         if self.positive_share is not None:
@@ -167,6 +188,7 @@ class FineTuneParams:
                 raise TgoError(
                     "positive_share and by_prompt are both given: each orders the samples in its own way."
                 )
+        _check_levels(self.noise_levels)
         not_negative(warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
         if not 0 <= self.caption_dropout < 1:
             raise TgoError(f"caption_dropout is {self.caption_dropout}: it must be from 0 to below 1.")

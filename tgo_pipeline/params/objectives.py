@@ -132,6 +132,37 @@ class QrpoParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThresholdContrastParams:
+    """Contrast across the threshold: how many negatives a positive sample has, and how often a sample comes up.
+
+    `deal`: in proportion to its distance to tau, or all of a side equally often.
+    """
+
+    negatives: int = 1
+    deal: Literal["distance", "uniform"] = "distance"
+
+    def __post_init__(self) -> None:
+        positive(negatives=self.negatives)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NftParams:
+    """DiffusionNFT: what a sample's optimality is made of, how far the policies are mirrored, the tie in predictions.
+
+    `optimality`: `score` is the distance to tau, `prompt` that to the mean of its prompt (published), in standard
+    deviations; `label` is the label.
+    """
+
+    optimality: Literal["score", "prompt", "label"] = "score"
+    beta: float = 1.0
+    kl: float = 1e-4
+
+    def __post_init__(self) -> None:
+        positive(beta=self.beta)
+        not_negative(kl=self.kl)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairParams:
     """How pairs of one prompt are taken from the scores; `margin` is in units of the score."""
 
@@ -151,7 +182,7 @@ class ModuleGuidanceParams:
 
     strength: float = 1.0
     merge: bool = False
-    module: Literal["dpo", "tgo", "kto", "bco", "sft"] = "dpo"
+    module: Literal["dpo", "tgo", "kto", "bco", "sft", "threshold_contrast"] = "dpo"
 
     def __post_init__(self) -> None:
         not_negative(strength=self.strength)
@@ -162,15 +193,17 @@ class GuardParams:
     """When training stops before it ruins the model.
 
     `negative_error`: the policy's error on negative samples may be this many times the reference's (null: any), as a
-    mean over `patience` updates in a row.
+    mean over `patience` updates in a row. `both_errors` is the limit in its place for `threshold_contrast`, of the
+    errors on both sides together: its loss binds their difference, and both may rise.
     """
 
     negative_error: float | None = 1.5
+    both_errors: float | None = 5.0
     patience: int = 5
 
     def __post_init__(self) -> None:
         positive(patience=self.patience)
-        if self.negative_error is not None and not self.negative_error > 1:
-            raise TgoError(
-                f"negative_error is {self.negative_error:g}: it is a ratio to the reference's error, so above 1."
-            )
+        for name in ("negative_error", "both_errors"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 1:
+                raise TgoError(f"{name} is {limit:g}: it is a ratio to the reference's error, so above 1.")

@@ -61,7 +61,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        words = [each for each in args if typing.get_origin(each) is Literal]
+        kinds = [each for each in args if each is not type(None) and each not in words]
+        if any(value in typing.get_args(each) for each in words if isinstance(value, str)):
+            return value
+        return _convert((kinds or words)[0], value, where)
     if origin is Literal:
         if value not in args:
             raise TgoError(f"{where} is {value!r}: it must be one of {', '.join(map(str, args))}.")

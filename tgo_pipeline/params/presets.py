@@ -98,7 +98,7 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     wanted = tuning.get("objective", objective)
     if wanted != objective:
         raise TgoError(
-            f"fine_tune.preset is {name}, but fine_tune.objective is {wanted}: name a preset of {given} "
+            f"fine_tune.preset is {name}, but fine_tune.objective is {wanted}: name a preset of {wanted} "
             "(see `tgo presets`), or set the objective to match."
         )
     return {**raw, "fine_tune": _merge({"objective": objective, **_values(name)}, raw["fine_tune"])}

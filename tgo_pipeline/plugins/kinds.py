@@ -147,6 +147,8 @@ OBJECTIVE = Kind(
         "rwr": "fine_tune.objectives.rwr:Rwr",
         "awr": "fine_tune.objectives.awr:Awr",
         "qrpo": "fine_tune.objectives.qrpo:Qrpo",
+        "threshold_contrast": "fine_tune.objectives.threshold_contrast:ThresholdContrast",
+        "nft": "fine_tune.objectives.nft:Nft",
     },
     also=("pgd", "cpgd"),
 )

@@ -33,7 +33,7 @@ def test_what_each_needs() -> None:
         "awr",
     }
     assert {name for name, each in made.items() if each.pairs} == {"dpo", "dspo", "mapo"}
-    assert {name for name, each in made.items() if each.needs_contrast} == {"dspo"}
+    assert {name for name, each in made.items() if each.needs_contrast} == {"dspo", "nft"}
     assert {name for name, each in made.items() if each.reference_point} == {"kto", "bco"}
     assert {name for name, each in made.items() if each.prefixes} == {"csft"}
 

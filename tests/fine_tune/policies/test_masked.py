@@ -136,7 +136,7 @@ def test_prompts_are_encoded_as_in_sampling(family: str, folder: Path) -> None:
 def test_as_many_tokens_are_masked_as_the_level_says(folder: Path) -> None:
     images, conditions = inputs(400)
     masked = build(folder).corrupt(images, conditions, range(400))
-    share = np.cos(masked.noise_level.double().numpy() * np.pi / 2)
+    share = np.cos(masked.progress.double().numpy() * np.pi / 2)
     np.testing.assert_array_equal(masked.mask.sum((1, 2)).numpy(), np.maximum(1, np.round(COUNT * share)))
     assert (masked.tokens[masked.mask] == MASK_TOKEN).all()
     assert torch.equal(masked.tokens[~masked.mask], images["tokens"].long()[~masked.mask])
@@ -160,9 +160,9 @@ def test_a_mask_depends_on_its_own_seed_alone(folder: Path) -> None:
     images, conditions = inputs()
     whole = policy.corrupt(images, conditions, SEEDS)
     part = policy.corrupt(rows(images, slice(4, 6)), rows(conditions, slice(4, 6)), SEEDS[4:])
-    assert torch.equal(whole.mask[4:], part.mask) and torch.equal(whole.noise_level[4:], part.noise_level)
+    assert torch.equal(whole.mask[4:], part.mask) and torch.equal(whole.progress[4:], part.progress)
     twins = policy.corrupt(images, conditions, [7] * 6)
-    assert (twins.mask == twins.mask[0]).all() and (twins.noise_level == twins.noise_level[0]).all()
+    assert (twins.mask == twins.mask[0]).all() and (twins.progress == twins.progress[0]).all()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -36,3 +36,15 @@ def test_without_reference_or_limit_it_is_silent() -> None:
 def test_a_limit_below_the_reference_is_refused() -> None:
     with pytest.raises(TgoError, match="above 1"):
         GuardParams(negative_error=0.9)
+
+
+def test_where_differences_are_bound_both_sides_count_with_a_limit_of_their_own() -> None:
+    both = {**metrics(9.0), "policy_error_positive": 0.4, "reference_error_positive": 0.2}  # 2.2 / 0.4
+    guard = Guard(GuardParams(patience=2, both_errors=6.0), both_sides=True)
+    for step in range(4):
+        guard.check(step, both)
+    assert guard.state() == pytest.approx([5.5, 5.5])
+    with pytest.raises(TgoError, match=r"error on both sides is 5\.75 times .*guard\.both_errors is 5"):
+        strict = Guard(GuardParams(patience=2), both_sides=True)
+        strict.load_state([5.5])
+        strict.check(4, {**both, "policy_error_positive": 0.6})

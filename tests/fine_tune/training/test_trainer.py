@@ -16,7 +16,6 @@ from fine_tune import stage
 from fine_tune.data.batches import Encoded, Sampling, TrainingData
 from fine_tune.data.cache import encode_folder
 from fine_tune.data.labels import read_labels
-from fine_tune.data.pairs import build_pairs
 from fine_tune.distributed.processes import Group
 from fine_tune.objectives import OBJECTIVES, make_objective
 from fine_tune.policies.diffusion import DiffusionPolicy
@@ -55,8 +54,7 @@ def make(source: Path, encoded: Encoded):
             draws=tuning.draws,
             mismatched=point is not None and point.mismatched,
         )
-        pairs = build_pairs(labels, tuning.pairs) if objective.pairs else None
-        data = TrainingData(labels, encoded, sampling, pairs)
+        data = TrainingData(labels, encoded, sampling, objective.units(labels, seed=3))
         policy = DiffusionPolicy.build(
             load_pipeline(str(source / "model")), tuning, seed=3, with_reference=objective.needs_reference
         )
