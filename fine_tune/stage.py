@@ -123,7 +123,7 @@ def _units(job: Job, objective: Objective) -> tuple[Labels, Units]:
     labels = objective.prepare(job.labels)
     together = objective.members > 1
     if tuning.positive_share is not None and (together or len(set(labels.positive.tolist())) == 1):
-        reason = "units, which have samples of both sides each" if together else "samples of one side"
+        reason = "pairs, which have samples of both sides each" if together else "samples of one side"
         raise TgoError(
             f"fine_tune.positive_share is {tuning.positive_share:g}, but {tuning.objective} trains on {reason}: set it "
             "to null."

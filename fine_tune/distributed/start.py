@@ -73,26 +73,33 @@ def run(processes: int, work: Callable[..., None], *arguments: Any) -> None:
     context = signals.context("spawn")
     told, outcomes = context.Event(), context.SimpleQueue()
     died: dict[int, int] = {}
+    ended = threading.Event()  # an interrupted `join` takes a thread that goes on for one that has ended
     launcher = threading.Thread(
-        target=_launch, args=(processes, died, _rank, (work, arguments, told, outcomes)), daemon=True
+        target=_launch, args=(processes, died, ended, _rank, (work, arguments, told, outcomes)), daemon=True
     )
     with Stop() as stop:
         try:
             launcher.start()
-            while launcher.is_alive():
-                launcher.join(POLL_S)
+            while not ended.wait(POLL_S):
                 if stop.requested:
                     told.set()
         except BaseException:
             for process in multiprocessing.active_children():
                 process.kill()
-            launcher.join()
+            if launcher.is_alive():
+                ended.wait()
             raise
     _raise_first(dict(outcomes.get() for _ in iter(outcomes.empty, True)), died, processes)
 
 
-def _launch(processes: int, died: dict[int, int], function: Callable[..., None], arguments: Any) -> None:
-    """Start the processes and wait for them; `died` gets the exit codes of those that failed.
+def _launch(
+    processes: int,
+    died: dict[int, int],
+    ended: threading.Event,
+    function: Callable[..., None],
+    arguments: Any,
+) -> None:
+    """Start the processes and wait for them; `died` gets the exit codes of those that failed, `ended` is set then.
 
     In a thread of its own, in which signals are blocked: the launcher leaves them alone there, and the processes
     inherit that.
@@ -120,6 +127,8 @@ def _launch(processes: int, died: dict[int, int], function: Callable[..., None],
             elastic_launch(config, function)(*arguments)
         except ChildFailedError as error:
             died.update({rank: failure.exitcode for rank, failure in error.failures.items()})
+        finally:
+            ended.set()
 
 
 def _rank(work: Callable[..., None], arguments: Any, told: Event, outcomes: Any) -> None:

@@ -20,7 +20,7 @@ FULL: dict[str, typing.Any] = {
     "generate": {"guidance": {"positive": "demo", "negative": "demo"}},
     "fine_tune": {"reestimate": {"prompts": 3}},
 }
-OWN_MEANING = ("fine_tune.guard.negative_error",)
+OWN_MEANING = ("fine_tune.guard.negative_error", "fine_tune.guard.both_errors")
 """Null is not the default there: it switches the guard off."""
 
 

@@ -53,7 +53,7 @@ def test_every_preset_is_valid_and_names_its_source(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_of_a_known_model_or_of_none(name: str) -> None:
-    model = name.split("/")[1].split("-lora")[0].split("-code")[0]
+    model = name.split("/")[1].split("-lora")[0].split("-code")[0].split("-ocr")[0]
     assert model in {*MODELS.values(), "recommended"}
 
 

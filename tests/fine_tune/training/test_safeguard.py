@@ -79,7 +79,7 @@ def test_the_kept_share_is_the_published_factor(folders, family: str, mu: float,
     positive, negative = gradients[0::2], gradients[1::2]
     along = (positive * negative).sum(-1)
     kept = np.where(along > 0, ((1 - mu) * (positive**2).sum(-1) / along).clip(0, 1), 1)
-    assert mu == 0 or (kept < 1).any()
+    assert mu == 0 or family == "masked" or (kept < 1).any()
     corruption = chosen._corrupt(part, part.conditions)
     with torch.no_grad():
         prediction = policy.predict(corruption)
@@ -97,7 +97,7 @@ def test_values_stay_and_gradients_of_negatives_shrink(folders) -> None:
         likelihood = of.likelihoods(part).policy
         network.network.zero_grad()
         likelihood[row].backward()
-        return float(likelihood[row]), torch.cat([p.grad.flatten() for p in network.trainable().values()])
+        return float(likelihood[row].detach()), torch.cat([p.grad.flatten() for p in network.trainable().values()])
 
     corruption = held._corrupt(part, part.conditions)
     share = held._kept_share(other.predict(corruption), corruption)
