@@ -97,7 +97,9 @@ def test_values_stay_and_gradients_of_negatives_shrink(folders) -> None:
         likelihood = of.likelihoods(part).policy
         network.network.zero_grad()
         likelihood[row].backward()
-        return float(likelihood[row].detach()), torch.cat([p.grad.flatten() for p in network.trainable().values()])
+        return float(likelihood[row].detach()), torch.cat(
+            [p.grad.flatten() for p in network.trainable().values()]
+        )
 
     corruption = held._corrupt(part, part.conditions)
     share = held._kept_share(other.predict(corruption), corruption)
