@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 class Units(Protocol):
     """Which samples train together, epoch by epoch."""
 
-    members: int
-    """Samples in a unit; the first is the positive one, or the better one of a pair."""
     is_dealt: bool
     """Whether every epoch has units of its own, so that a number names another unit in another epoch."""
+
+    @property
+    def members(self) -> int:
+        """Samples in a unit; the first is the positive one, or the better one of a pair."""
+        ...
 
     def __len__(self) -> int:
         """Units in an epoch."""
@@ -73,11 +76,15 @@ class AcrossThreshold:
     is_dealt = True
 
     def __init__(self, labels: Labels, *, negatives: int, by_distance: bool, seed: int) -> None:
-        self.members = 1 + negatives
+        self._negatives = negatives
         self._count = int(np.count_nonzero(labels.positive))
         self._by_distance = by_distance
         self._seed = seed
         self._dealt = functools.lru_cache(maxsize=2)(self._deal_epoch)  # a batch spans two epochs at times
+
+    @property
+    def members(self) -> int:
+        return 1 + self._negatives
 
     def __len__(self) -> int:
         return self._count
@@ -89,7 +96,7 @@ class AcrossThreshold:
         generator = np.random.default_rng(derive_seed(self._seed, f"epoch-{epoch}", "deal"))
         positive, negatives = np.flatnonzero(labels.positive), np.flatnonzero(~labels.positive)
         first = self._deal(labels, positive, self._count, generator)
-        others = self._deal(labels, negatives, self._count * (self.members - 1), generator)
+        others = self._deal(labels, negatives, self._count * self._negatives, generator)
         return np.column_stack([first, others.reshape(self._count, -1)])
 
     def _deal(

@@ -189,7 +189,7 @@ class FlowPolicy(LatentPolicy):
         generator = torch.Generator().manual_seed(seed)
         ends = torch.tensor([kept.start / count, kept.stop / count], dtype=torch.float64)
         if self.params.timesteps == "uniform":
-            place = torch.lerp(*ends.float(), torch.rand((), generator=generator))
+            place = _between(ends.float(), torch.rand((), generator=generator))
         else:
             normal = torch.randn((), generator=generator)
             place = (normal if len(kept) == count else _truncated(normal, ends.logit())).sigmoid()
@@ -290,8 +290,13 @@ class FluxPolicy(FlowPolicy):
 
 def _truncated(normal: Tensor, ends: Tensor) -> Tensor:
     """What has the normal distribution cut to between two ends, at the quantile of a normal number."""
-    share = torch.lerp(*torch.special.ndtr(ends), torch.special.ndtr(normal.double()))
+    share = _between(torch.special.ndtr(ends), torch.special.ndtr(normal.double()))
     return torch.special.ndtri(share).float()
+
+
+def _between(ends: Tensor, share: Tensor) -> Tensor:
+    """The number at a share of the way from the first to the second of two."""
+    return ends[0] + share * (ends[1] - ends[0])
 
 
 def _training_scheduler(pipeline: Any) -> FlowMatchEulerDiscreteScheduler:
