@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.models import BASE
 from tgo_pipeline.evaluation.statistics.breakdown import SampleSubset, cells
 from tgo_pipeline.evaluation.statistics.compare import require_pairs
 from tgo_pipeline.evaluation.statistics.intervals import (
@@ -30,7 +31,6 @@ from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
 
 Floats = NDArray[np.float64]
-BASE = "base"
 _MEASURES = [
     *("base_std", "other_mean", "mean", "difference", "difference_low", "difference_high"),
     *("difference_t_low", "difference_t_high", "effect", "effect_low", "effect_high"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.evaluation.models import BASE
 from tgo_pipeline.evaluation.tables.export import legend_lines
 from tgo_pipeline.evaluation.tables.tables import distinct_sets, reward_name, set_title, split
 from tgo_pipeline.rendering import latex, markdown, sheets
@@ -54,7 +55,7 @@ class TrainingsReport:
                 "effect": "difference in standard deviations of the base",
             }
         }
-        names = {name for row in self.table.to_pylist() for name in _names(row)}
+        names = {BASE, *(name for row in self.table.to_pylist() for name in _names(row))}
         models = {name: facts for name, facts in self.legend.get("models", {}).items() if name in names}
         legend = {**self.legend, "models": models, "statistics": statistics}
         return Document(
@@ -83,7 +84,7 @@ def _sheet(rows: Sequence[Row], confidence: float, note: str) -> Sheet:
     return Sheet(
         title=f"{set_title(first['test_set'], rows)}: {_several(first['models'])} against {_several(first['against'])}",
         columns=(
-            *("Reward", first["against"] if first["n_against"] == 1 else "Against", "Trainings"),
+            *("Reward", "Base" if first["against"] == BASE else "Against", "Trainings"),
             *(f"Difference {level}", f"Student's t {level}", f"Effect {level}", f"Win rate {level}"),
             "Effect of each",
         ),
@@ -120,7 +121,9 @@ def _note(row: Row) -> str:
     count, others = row["n_trainings"], row["n_against"]
     paired = "paired by position and prompt" if count == others else "paired by prompt"
     sides = f"{count} and {others} trainings, {paired}" if others > 1 else f"Mean of {count} trainings"
-    fixed = f"; {row['against']} is one model, taken as it is" if others == 1 else ""
+    fixed = (
+        f"; {row['against']} is one model, taken as it is" if others == 1 and row["against"] != BASE else ""
+    )
     return (
         f"{sides}{fixed}. Intervals resample trainings and prompts: they are of the setting, with any seed and on any "
         "such prompts, not of these trainings alone. With few trainings they may be too narrow (docs/EVALUATION.md); "
