@@ -85,6 +85,16 @@ def _again(unraisable: sys.UnraisableHookArgs) -> None:
     sys.__unraisablehook__(unraisable)
 
 
+def _require_system() -> None:
+    """End the command with a line where the package cannot be imported at all, as on Windows."""
+    try:
+        import tgo_pipeline  # noqa: F401
+    except ImportError as error:
+        sys.stderr.write(f"tgo: {error}\n")
+        raise SystemExit(USER_ERROR) from None
+
+
 if is_command():
+    _require_system()
     on_signals(end_at_once)
     sys.unraisablehook = _again

@@ -102,6 +102,8 @@ TESTS = (
     "tests/test_dvc.py::test_status_says_*",
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_kill.py::*",
+    "tests/test_systems.py::test_a_project_*",
+    "tests/test_systems.py::test_images_*",
     "tests/test_wrong_inputs.py::test_a_full_disk",
     "tests/test_wrong_inputs.py::test_a_truncated_image_*",
 )

@@ -8,4 +8,14 @@ people); also `planning`, `inputs` (for DVC), `doctor`, `sharing`.
 `stages` has one file for each DVC stage, `stages/commands` one for each command. docs/ARCHITECTURE.md has the map.
 """
 
+import sys
+
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    raise ImportError(
+        f"tgo-pipeline needs the file locks of POSIX systems (Python's fcntl), which {sys.platform} lacks: on Windows, "
+        "install it inside WSL 2 (`wsl --install`) or run it in a Linux container."
+    ) from None
+
 __version__ = "0.1.0"
