@@ -366,15 +366,17 @@ def test_wrong_seeds_are_refused(seeds: Path, options: list[str], message: str) 
 def test_seeds_of_another_evaluation_are_refused(seeds: Path, tmp_path: Path) -> None:
     elsewhere = CliRunner().invoke(app, ["evaluation", str(tmp_path / "e.parquet"), "--seeds", "a,b"])
     assert "must be PROJECT/data/evaluation.parquet" in " ".join(elsewhere.output.split())
-    params, table = (seeds / "params.yaml").read_text(), Workspace(seeds).evaluation
-    for kept, written in (
-        (seeds / "params.yaml", params.replace("bootstrap: 200", "bootstrap: 100").encode()),
-        (table, b""),
-    ):
-        before = kept.read_bytes()
-        kept.write_bytes(written) if written else kept.unlink()
-        assert "run the stage evaluate first" in _seeds(seeds, "--seeds", "tuned,a", ok=False)
-        kept.write_bytes(before)
+    params, table = seeds / "params.yaml", Workspace(seeds).evaluation
+    text = params.read_text()
+    resampled = text.replace("bootstrap: 200", "bootstrap: 100")
+    further = text.replace("  models:\n", "  models:\n    new: somewhere\n")
+    for path, content in ((params, resampled), (params, further), (table, None)):
+        before = path.read_bytes()
+        path.write_text(content) if content else path.unlink()
+        said = _seeds(seeds, "--seeds", "tuned,a", ok=False)
+        assert "run the stage evaluate first" in said
+        assert ("no scores of new" in said) == (content == further)
+        path.write_bytes(before)
 
 
 def _check_legend(legend: dict, root: Path) -> None:

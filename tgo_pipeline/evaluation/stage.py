@@ -146,10 +146,14 @@ def finished_scores(params: Params, workspace: Workspace) -> tuple[ModelScores, 
 
     Draws and scores nothing. Raises `TgoError` if the evaluation is not that of the parameters.
     """
+    first = "run the stage evaluate first (`tgo run evaluate`)."
+    if missing := [side.name for side in sides(params, workspace) if not side.scores.is_dir()]:
+        raise TgoError(
+            f"there are no scores of {', '.join(missing)} in {workspace.evaluation_images}: {first}"
+        )
     if not table_status(workspace.evaluation, planned_mark(params, workspace)).done:
         raise TgoError(
-            f"{workspace.evaluation} is missing, or not that of the parameters and scores of now: run the stage "
-            "evaluate first (`tgo run evaluate`)."
+            f"{workspace.evaluation} is missing, or not that of the parameters and scores of now: {first}"
         )
     target = _target(params, workspace)
     test, rewards = read_test_prompts(workspace.prompts), evaluation_rewards(params)
