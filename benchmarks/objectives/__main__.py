@@ -4,8 +4,9 @@
     python -m benchmarks.objectives report                   # RESULTS.md, objectives.json, figure
     python -m benchmarks.objectives tuning                   # the trials so far
 
-Phases: `tune` (validation captions), `main` (test captions, every seed), `search` (variants of TGO, validation
-captions), `confirm` (what the search chose, validation captions, other seeds), `ablate` (test captions, fewer seeds).
+Phases: `tune` (validation captions, two seeds; all noise levels and a range of them), `main` (test captions, every
+seed, more for the leaders), `search` (ideas on top of chosen settings, validation captions), `ablate` (TGO on the range
+of noise levels, test captions, fewer seeds).
 A unit is a method with its settings for one family, seed and split; its result is a file in the work folder, so that
 a run stops and continues anywhere, and several runs at once share the work.
 """

@@ -1,6 +1,7 @@
 """Which units each phase of the study runs, in their order, and what one phase takes from the results of another.
 
-Hyperparameters are chosen by the target on the validation captions alone; the oracle is never asked.
+Settings, the range of noise levels among them, are chosen by the target on the validation captions alone, as a mean
+over two seeds; the oracle is never asked.
 """
 
 from __future__ import annotations
@@ -10,55 +11,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.objectives.units import (
-    BASE,
-    CONTRAST,
-    EXTRAPOLATE,
-    TAU,
-    TEST,
-    VALIDATION,
-    Result,
-    Study,
-    Unit,
-)
+from benchmarks.objectives.units import BASE, TAU, TEST, VALIDATION, Result, Study, Unit
 
-TUNING_SEED = 100
+TUNING_SEEDS = (100, 101)
 SEEDS = (0, 1, 2, 3, 4)
+MORE_SEEDS = (5, 6, 7, 8, 9)
+"""For the leaders besides."""
+LEADERS = 4
+"""How many methods of one network call get the further seeds: the best on the validation captions."""
+ABLATION_SEEDS = (0, 1, 2)
 RATE, TEMPERATURE = "fine_tune.learning_rate", "fine_tune.temperature"
-STRENGTH, MERGE = "fine_tune.guidance.strength", "fine_tune.guidance.merge"
+LEVELS = "fine_tune.noise_levels"
+STRENGTH = "fine_tune.guidance.strength"
 SCALE = "generate.guidance_scale"
-STRENGTHS = {"demo": (0.5, 1.0, 2.0, 4.0, 1.5, 3.0), "demo-masked": (0.5, 1.0, 2.0, 4.0)}
+RESTRICTED = {"demo": [0.538, 1.0], "demo-masked": [0.809, 1.0]}
+"""The levels in place of all: t from .4 T on the diffusion base, u below .4 on the masked one."""
+STRENGTHS = (1.0, 1.5, 2.0)
 SCALES = (1.0, 1.5, 3.0)
 TIE = 0.01
 """Effects of trials are known to about 0.05."""
-MODULES = {"pgd": "dpo", "cpgd": "sft"}
+MODULES = {"pgd": "dpo", "pgd-contrast": "threshold_contrast", "cpgd": "sft"}
 """Methods of guidance and the method whose tuned settings their modules are trained with."""
 Settings = Mapping[str, Any]
-
-
-def grid(rates: Sequence[float], temperatures: Sequence[float]) -> tuple[Settings, ...]:
-    """Every pair of learning rate and T."""
-    return tuple({RATE: rate, TEMPERATURE: t} for rate, t in itertools.product(rates, temperatures))
 
 
 def rates(*values: float, **settings: Any) -> tuple[Settings, ...]:
     """Learning rates for an objective without T."""
     return tuple({RATE: value, **settings} for value in values)
-
-
-@dataclass(frozen=True)
-class Trials:
-    """The settings that are tried for each method that is trained, equally many for each."""
-
-    by_method: Mapping[str, Sequence[Settings]]
-
-    def __post_init__(self) -> None:
-        counts = {method: len(trials) for method, trials in self.by_method.items()}
-        if len(set(counts.values())) != 1:
-            raise ValueError(f"every method has as many trials as any other: {counts}")
-
-
-DSPO_STRENGTH = "fine_tune.dspo.strength"
 
 
 def pairs(*values: tuple[float, float]) -> tuple[Settings, ...]:
@@ -68,102 +47,81 @@ def pairs(*values: tuple[float, float]) -> tuple[Settings, ...]:
 
 def dspo(temperature: float, *values: tuple[float, float]) -> tuple[Settings, ...]:
     """Learning rates with a strength each: the published .001, which is SFT on winners, or one that losers enter."""
-    return tuple({RATE: rate, TEMPERATURE: temperature, DSPO_STRENGTH: strength} for rate, strength in values)
+    strength = "fine_tune.dspo.strength"
+    return tuple({RATE: rate, TEMPERATURE: temperature, strength: value} for rate, value in values)
 
 
-GRID = grid((1e-4, 2e-4), (0.002, 0.005))
-TRIALS = {  # a grid of four for each method, then two more for each where its best one pointed
+def nft(*values: tuple[float, float]) -> tuple[Settings, ...]:
+    """Learning rates with a b each."""
+    return tuple({RATE: rate, "fine_tune.nft.beta": beta} for rate, beta in values)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The settings that are tried for each method that is trained, equally many for each, on all levels and on some."""
+
+    by_method: Mapping[str, Sequence[Settings]]
+
+    def __post_init__(self) -> None:
+        counts = {method: len(trials) for method, trials in self.by_method.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"every method has as many trials as any other: {counts}")
+
+
+UNPAIRED = ("tgo", "tgo-unweighted", "kto", "bco")
+CONTRASTED = ("threshold_contrast", "dpo")
+TRIALS = {
     "demo": Trials(
         {
-            "tgo": (*GRID, *pairs((3e-4, 0.003), (2e-4, 0.01))),
-            "tgo-unweighted": (*GRID, *pairs((3e-4, 0.005), (2e-4, 0.01))),
-            "kto": (*GRID, *pairs((5e-5, 0.005), (1e-4, 0.01))),
-            "bco": (*GRID, *pairs((3e-4, 0.002), (2e-4, 0.001))),
-            "dpo": (*grid((5e-5, 1.5e-4), (0.001, 0.004)), *pairs((5e-5, 0.0005), (1e-4, 0.001))),
-            "sft": rates(1e-4, 2e-4, 4e-4, 8e-4, 3e-4, 6e-4),
-            "csft": rates(1e-4, 2e-4, 4e-4, 8e-4, 5e-5, 3e-4),
-            "dspo": dspo(
-                0.002, (2e-4, 0.001), (5e-4, 0.001), (2e-4, 0.5), (5e-4, 0.5), (1e-4, 0.001), (1e-4, 0.5)
-            ),
+            **dict.fromkeys(UNPAIRED, pairs((1e-4, 0.002), (1e-4, 0.005), (1e-4, 0.01), (2e-4, 0.005))),
+            **dict.fromkeys(CONTRASTED, pairs((5e-5, 0.001), (5e-5, 0.002), (7e-5, 0.002), (1e-4, 0.001))),
+            "nft": nft((1e-4, 1.0), (3e-4, 1.0), (1e-4, 0.1), (3e-4, 0.1)),
+            "sft": rates(1e-4, 2e-4, 4e-4, 8e-4),
+            "csft": rates(1e-4, 2e-4, 3e-4, 4e-4),
+            "dspo": dspo(0.002, (1e-4, 0.001), (2e-4, 0.001), (5e-4, 0.001), (2e-4, 0.5)),
         }
     ),
     "demo-masked": Trials(
         {
-            **dict.fromkeys(("tgo", "tgo-unweighted", "kto", "bco"), grid((5e-5, 1e-4), (0.15, 0.5))),
-            "dpo": grid((3e-5, 1e-4), (0.05, 0.2)),
+            **dict.fromkeys(UNPAIRED, pairs((1e-4, 0.15), (1e-4, 0.5), (7e-5, 0.3), (1.5e-4, 0.5))),
+            **dict.fromkeys(CONTRASTED, pairs((1e-4, 0.2), (1e-4, 0.3), (7e-5, 0.3), (1.5e-4, 0.3))),
             **dict.fromkeys(("sft", "csft"), rates(5e-5, 1e-4, 2e-4, 4e-4)),
             "dspo": dspo(0.1, (1e-4, 0.001), (3e-4, 0.001), (1e-4, 0.5), (3e-4, 0.5)),
         }
     ),
 }
-SHIFT = {"fine_tune.tgo.reward_shift": "running_mean"}
-QUANTILE = {"fine_tune.tgo.labels": "quantile"}
-PROMPT_MEAN = {TAU: "prompt_mean"}
-TWO_DRAWS = {"fine_tune.draws": 2}
-BY_PROMPT = {"fine_tune.by_prompt": True}
-CAPTIONS = {"fine_tune.caption_dropout": 0.2}
-DAMPING, SOFT = "fine_tune.tgo.damping", "fine_tune.tgo.soft_labels"
-PUSH: dict[str, Any] = {**SHIFT, DAMPING: 2.0}
-"""The negative side pushed twice as hard, with the drift of both sides together taken off the reward."""
-
-
-def beyond(strength: float) -> dict[str, Any]:
-    """TGO as the module of PGD: the base is pushed this many times as far as training moved it."""
-    return {"fine_tune.objective": "pgd", "fine_tune.guidance.module": "tgo", STRENGTH: strength}
-
-
-def varied(options: Settings, *values: tuple[float, float]) -> tuple[Settings, ...]:
-    """Options of TGO at learning rates with a T each."""
-    return tuple({**each, **options} for each in pairs(*values))
-
-
-def contrasts(value: tuple[float, float], *strengths: float) -> tuple[Settings, ...]:
-    """A learning rate with a T, and strengths of the guidance from flipped labels to labels."""
-    return tuple({RATE: value[0], TEMPERATURE: value[1], CONTRAST: strength} for strength in strengths)
-
-
-SEARCH: dict[str, dict[str, Sequence[Settings]]] = {
-    "demo": {
-        "tgo+contrast": (
-            *contrasts((1e-4, 0.005), 0.5, 1.0, 2.0, 1.5),
-            *contrasts((2e-4, 0.005), 1.0, 1.5),
-        ),
-        "tgo+shift": varied(SHIFT, (2e-4, 0.002)),
-        "tgo+shift+prompt-mean": varied(SHIFT | PROMPT_MEAN, (2e-4, 0.002), (1e-4, 0.002)),
-        "tgo+shift+quantile": varied(SHIFT | QUANTILE, (2e-4, 0.002)),
-        "tgo+captions": varied(CAPTIONS, (2e-4, 0.005)),
-        "tgo+prompt-mean": varied(PROMPT_MEAN, (2e-4, 0.005)),
-        "tgo+quantile": varied(QUANTILE, (2e-4, 0.005)),
-        "tgo+two-draws": varied(TWO_DRAWS, (2e-4, 0.005)),
-        "tgo+beyond": (*varied(beyond(2.0), (1e-4, 0.005)), *varied(beyond(1.5), (1e-4, 0.005))),
-        "tgo+merged-beyond": varied({EXTRAPOLATE: 2.0}, (1e-4, 0.005)),
-        "cpgd+merged": ({RATE: 4e-4, STRENGTH: 2.0, MERGE: True},),
-        "tgo+c": varied({"label.c": 20.0}, (2e-4, 0.005), (1e-4, 0.005)),
-        "tgo+percentile": varied({"threshold.percentile": 0.7, "label.c": 20.0}, (2e-4, 0.005)),
-        "tgo+undamped": varied({DAMPING: 2.0}, (2e-4, 0.005), (1e-4, 0.005)),
-        "tgo+shift+push": (
-            *varied(PUSH, (1e-4, 0.002), (1e-4, 0.001), (5e-5, 0.001)),
-            *varied({**PUSH, DAMPING: 4.0}, (1e-4, 0.002)),
-        ),
-        "tgo+shift+push+two-draws": varied(PUSH | TWO_DRAWS, (1e-4, 0.002)),
-        "tgo+shift+push+beyond": (
-            *varied(PUSH | beyond(2.0), (1e-4, 0.002)),
-            *varied(PUSH | beyond(1.5), (1e-4, 0.002)),
-        ),
-        "tgo+damping": varied({DAMPING: 0.5}, (2e-4, 0.005)),
-        "tgo+shift+damping": varied({**SHIFT, DAMPING: 0.5}, (2e-4, 0.002)),
-        "tgo+shift+soft": varied({**SHIFT, SOFT: 0.5}, (2e-4, 0.002)),
-    },
-    "demo-masked": {"tgo+contrast": (*contrasts((1e-4, 0.5), 1.0, 2.0, 0.5), *contrasts((5e-5, 0.5), 1.0))},
+BATCH = "fine_tune.batch_size"
+SAFEGUARD: dict[str, Any] = {"fine_tune.safeguard": 0.0, BATCH: 16}
+SEARCH: dict[str, Settings] = {
+    "threshold_contrast+negatives-3": {"fine_tune.threshold_contrast.negatives": 3, BATCH: 8},
+    "threshold_contrast+uniform": {"fine_tune.threshold_contrast.deal": "uniform"},
+    "threshold_contrast+two-draws": {"fine_tune.draws": 2},
+    "threshold_contrast+safeguard": SAFEGUARD,
+    "dpo+safeguard": SAFEGUARD,
+    "tgo+safeguard": SAFEGUARD,
+    "tgo+two-draws": {"fine_tune.draws": 2},
+    "tgo+regression": {"fine_tune.objective": "qrpo"},
+    "tgo+soft": {"fine_tune.tgo.soft_labels": 0.5},
 }
-"""Variants of TGO that might beat every method, each with its learning rates and T."""
-FINALISTS: dict[str, Mapping[str, Settings]] = {
-    "demo": {"tgo+contrast": contrasts((2e-4, 0.005), 1.5)[0]},
-    "demo-masked": {},
-}
-"""What the search chose, for the test captions."""
-ORDER = ("tgo", "tgo-unweighted", "dpo", "kto", "sft", "bco", "csft", "dspo", "pgd", "cpgd")
-LATE = ("csft", "dspo")
+"""Ideas on top of a method's chosen settings, on the validation captions."""
+ORDER = (
+    "tgo", "threshold_contrast", "dpo", "bco", "kto", "sft", "tgo-unweighted", "nft", "dspo", "csft",
+    "pgd", "pgd-contrast", "cpgd",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a method on the validation captions, by seed."""
+
+    method: str
+    settings: Settings
+    results: Sequence[Result]
+
+    def value(self, reward: str) -> float:
+        """The mean effect over the seeds; minus infinity if a training failed."""
+        values = [result.value(reward) if result.rows else float("-inf") for result in self.results]
+        return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
@@ -175,95 +133,104 @@ class Plan:
     model: str
     seeds: Sequence[int] = SEEDS
 
+    @property
+    def methods(self) -> list[str]:
+        """Those of the family, in their order; guidance after what its modules are trained with."""
+        trained = TRIALS[self.family].by_method
+        return [method for method in ORDER if method in trained or method in MODULES]
+
     def tune(self) -> Iterator[Unit]:
         """Every trial of every method; strengths of a guidance once its modules' settings are chosen."""
-        for method in ORDER:
-            trials = self._trials(method)
-            yield from (self._unit(method, TUNING_SEED, VALIDATION, settings) for settings in trials)
+        for method in self.methods:
+            for settings, seed in itertools.product(self._settings(method), TUNING_SEEDS):
+                yield self._unit(method, seed, VALIDATION, settings)
 
     def main(self) -> Iterator[Unit]:
-        """The chosen settings of every method on the test captions, those of `LATE` last; the base at other scales."""
-        first = {method: self.chosen(method) for method in ORDER} | dict(FINALISTS[self.family])
-        last = {method: first.pop(method) for method in LATE}
-        for methods in (first, last):
-            for seed, (method, settings) in itertools.product(self.seeds, methods.items()):
-                if settings is not None:
-                    yield self._unit(method, seed, TEST, settings)
+        """The chosen settings of every method on the test captions, the leaders on more seeds; the base at scales."""
+        chosen = {method: self.chosen(method) for method in self.methods}
+        for seed, (method, settings) in itertools.product(self.seeds, chosen.items()):
+            if settings is not None:
+                yield self._unit(method, seed, TEST, settings)
+        for seed, method in itertools.product(MORE_SEEDS, self.leaders()):
+            yield self._unit(method, seed, TEST, chosen[method] or {})
         for seed, scale in itertools.product(self.seeds, SCALES):
             yield self._unit(BASE, seed, TEST, {SCALE: scale})
 
-    def ablate(self, seeds: Sequence[int]) -> Iterator[Unit]:
-        """TGO as chosen, one thing varied at a time, on the test captions."""
-        chosen = self.chosen("tgo")
-        if chosen is not None:
-            for seed, (name, settings) in itertools.product(seeds, ablations(chosen).items()):
-                yield self._unit(f"tgo+{name}", seed, TEST, {**chosen, **settings})
+    def leaders(self) -> list[str]:
+        """The best methods of one network call, and those of guidance; none until all trials have run."""
+        best = {method: self.best(method) for method in self.methods}
+        if None in best.values():
+            return []
+        one_call = [trial for method, trial in best.items() if trial is not None and method not in MODULES]
+        first = sorted(one_call, key=lambda trial: -trial.value(self.target))[:LEADERS]
+        return [trial.method for trial in first]
 
     def search(self) -> Iterator[Unit]:
-        """Variants of TGO on the validation captions."""
-        for name, trials in SEARCH[self.family].items():
-            yield from (self._unit(name, TUNING_SEED, VALIDATION, settings) for settings in trials)
+        """Ideas on top of chosen settings, on the validation captions."""
+        for name, settings in SEARCH.items():
+            chosen = self.chosen(name.partition("+")[0])
+            if chosen is not None:
+                for seed in TUNING_SEEDS:
+                    yield self._unit(name, seed, VALIDATION, {**chosen, **settings})
 
-    def confirm(self, seeds: Sequence[int]) -> Iterator[Unit]:
-        """What the search chose and every method, on the validation captions with seeds that chose nothing."""
-        for seed in seeds:
-            for name, settings in FINALISTS[self.family].items():
-                yield self._unit(name, seed, VALIDATION, settings)
-            for method in ORDER:
-                if (chosen := self.chosen(method)) is not None:
-                    yield self._unit(method, seed, VALIDATION, chosen)
+    def ablate(self) -> Iterator[Unit]:
+        """TGO as chosen on the restricted levels, one thing varied at a time, on the test captions."""
+        chosen = self.chosen("tgo", restricted=True)
+        if chosen is not None:
+            for seed, (name, settings) in itertools.product(ABLATION_SEEDS, ablations(chosen).items()):
+                yield self._unit(f"tgo+{name}", seed, TEST, {**chosen, **settings})
 
-    def chosen(self, method: str) -> Settings | None:
+    def chosen(self, method: str, *, restricted: bool | None = None) -> Settings | None:
         """The best trial's settings, None until all trials have run."""
-        best = self.best(method)
-        return None if best is None else best.unit.settings
+        best = self.best(method, restricted=restricted)
+        return None if best is None else best.settings
 
-    def best(self, method: str) -> Result | None:
+    def best(self, method: str, *, restricted: bool | None = None) -> Trial | None:
         """The trial with the greatest effect on the target, None until all trials have run.
 
-        Trials within `TIE` of it count as equal, and the first of them that was tried is taken.
+        Of all, or of those on the restricted levels, or of the others. Trials within `TIE` of it count as equal, and
+        the first of them that was tried is taken.
         """
-        trials = self._trials(method)
-        results = self.study.results(self._unit(method, TUNING_SEED, VALIDATION, each) for each in trials)
-        sound = [result for result in results if result.rows]
-        if not trials or len(results) < len(trials) or not sound:
+        trials = self.trials(method)
+        if len(trials) < max(1, len(self._settings(method))):
             return None
-        values = [result.value(self.target) for result in sound]
-        return next(result for result, value in zip(sound, values, strict=True) if value >= max(values) - TIE)
+        among = [trial for trial in trials if restricted in (None, LEVELS in trial.settings)]
+        greatest = max(trial.value(self.target) for trial in among)
+        return next(trial for trial in among if trial.value(self.target) >= greatest - TIE)
 
     @property
     def target(self) -> str:
         """The reward that trials are compared by."""
         return self.study.raw["target"]["reward"]
 
-    def trials(self, method: str) -> list[Result]:
-        """The trials of a method that have run."""
-        return self.study.results(
-            self._unit(method, TUNING_SEED, VALIDATION, settings) for settings in self._trials(method)
-        )
+    def trials(self, method: str) -> list[Trial]:
+        """The trials of a method that have run on both seeds."""
+        return self._run([(method, settings) for settings in self._settings(method)])
 
-    def searched(self) -> list[Result]:
+    def searched(self) -> list[Trial]:
         """What was tried on the validation captions besides the methods' trials, the best on the target first."""
-        trials = [result.unit for method in ORDER for result in self.trials(method)]
-        others = [
-            result
-            for result in self.study.kept()
-            if (result.unit.family, result.unit.seed, result.unit.split)
-            == (self.model, TUNING_SEED, VALIDATION)
-            and result.rows
-            and result.unit not in trials
-        ]
-        return sorted(others, key=lambda result: -result.value(self.target))
+        tried = [(unit.method, unit.settings) for unit in self.search() if unit.seed == TUNING_SEEDS[0]]
+        return sorted(self._run(tried), key=lambda trial: -trial.value(self.target))
 
-    def _trials(self, method: str) -> Sequence[Settings]:
+    def _run(self, tried: Sequence[tuple[str, Settings]]) -> list[Trial]:
+        found = []
+        for method, settings in tried:
+            units = [self._unit(method, seed, VALIDATION, settings) for seed in TUNING_SEEDS]
+            results = self.study.results(units)
+            found += [Trial(method, settings, results)] * (len(results) == len(units))
+        return found
+
+    def _settings(self, method: str) -> Sequence[Settings]:
         if method not in MODULES:
-            return TRIALS[self.family].by_method[method]
-        settings = self.chosen(MODULES[method])
-        return (
-            ()
-            if settings is None
-            else [{**settings, STRENGTH: strength} for strength in STRENGTHS[self.family]]
-        )
+            own = TRIALS[self.family].by_method[method]
+            return [*own, *({**settings, LEVELS: RESTRICTED[self.family]} for settings in own)]
+        of_modules = [self.chosen(MODULES[method], restricted=each) for each in (False, True)]
+        return [
+            {**settings, STRENGTH: strength}
+            for settings in of_modules
+            if settings is not None
+            for strength in STRENGTHS
+        ]
 
     def _unit(self, method: str, seed: int, split: str, settings: Settings) -> Unit:
         return Unit(self.model, method, seed, split, dict(settings))
@@ -272,18 +239,22 @@ class Plan:
 def ablations(chosen: Settings) -> dict[str, Settings]:
     """What is varied about TGO, one thing at a time; `chosen` are its tuned settings.
 
-    beta is not among them: the loss knows beta / T alone.
+    The threshold without weights, the weights at the one threshold, global against per-prompt baselines without
+    weights; T, and all levels. beta is not among them: the loss knows beta / T alone.
     """
+    plain: dict[str, Any] = {"label.c": 0.0}
     return {
-        "percentile-.3": {"threshold.percentile": 0.3},
-        "percentile-.7": {"threshold.percentile": 0.7},
+        "as chosen": {},
+        "c-0": plain,
+        "c-0, percentile-.3": {**plain, "threshold.percentile": 0.3},
+        "c-0, percentile-.7": {**plain, "threshold.percentile": 0.7},
+        "c-0, prompt-mean": {**plain, TAU: "prompt_mean"},
+        "c-0, prompt-quantile": {"fine_tune.tgo.labels": "quantile", "fine_tune.tgo.quantile_c": 0.0},
         "c-2": {"label.c": 2.0},
         "c-10": {"label.c": 10.0},
+        "weights-rank": {"label.scale": "rank"},
+        "prompt-mean": {TAU: "prompt_mean"},
         "T-half": {TEMPERATURE: chosen[TEMPERATURE] / 2},
         "T-double": {TEMPERATURE: chosen[TEMPERATURE] * 2},
-        "weights-raw": {"label.scale": "raw"},
-        "weights-mad": {"label.scale": "mad"},
-        "weights-rank": {"label.scale": "rank"},
-        "tau-prompt-mean": {TAU: "prompt_mean"},
-        "tau-prompt-quantile": {"fine_tune.tgo.labels": "quantile"},
+        "all levels": {LEVELS: [0.0, 1.0]},
     }

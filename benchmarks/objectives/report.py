@@ -14,12 +14,13 @@ from benchmarks.objectives.tables import (
     reward_table,
     summarise,
     training_table,
+    trial_table,
 )
 from benchmarks.objectives.units import Study, Unit
 from benchmarks.results import SEEDS_RESAMPLED
 from tgo_pipeline.params import EvaluateParams, parse
 
-MAIN = "main"
+MAIN, AS_CHOSEN = "main", "tgo+as chosen"
 
 
 def collect(study: Study, plans: Sequence[Plan], units: Any, where: Mapping[str, str]) -> dict[str, Any]:
@@ -60,23 +61,18 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
     ]
     main: list[Unit] = list(units(plan, MAIN))
     found = by_method(study.results(main))
-    if "tgo" in found:
-        parts += ["Each method against TGO, paired:", contrast_table(found, "tgo", target, params)]
+    for reference in (name for name in ("tgo", "threshold_contrast") if name in found):
+        parts += [
+            f"Each method against {reference}, paired:",
+            contrast_table(found, reference, target, params),
+        ]
     varied = by_method(study.results(units(plan, "ablate")))
-    if varied and "tgo" in found:
-        kept = {name: results for name, results in found.items() if name in ("tgo", "tgo-unweighted")}
-        seeds_varied = {seed for results in varied.values() for seed in results}
-        kept = {name: {s: r for s, r in each.items() if s in seeds_varied} for name, each in kept.items()}
-        parts += [
-            "Ablations of TGO, test captions:",
-            contrast_table({**kept, **varied}, "tgo", target, params),
-        ]
-    confirmed = by_method(study.results(units(plan, "confirm")))
-    if "tgo" in confirmed:
-        parts += [
-            "What the search chose and the other methods, validation captions and seeds that chose nothing:"
-        ]
-        parts += [contrast_table(confirmed, "tgo", target, params)]
+    if AS_CHOSEN in varied:
+        parts += ["Ablations of TGO on the restricted levels, test captions:"]
+        parts += [contrast_table(varied, AS_CHOSEN, target, params)]
+    if plan.searched():
+        parts += ["Ideas on top of chosen settings, validation captions:"]
+        parts += [trial_table(plan.searched(), target)]
     return parts
 
 
@@ -92,6 +88,7 @@ def _conditions(numbers: Mapping[str, Any]) -> str:
         "One image for each test caption and seed, compared with the base's from the same seed.\n\n"
         "Effect: mean difference to the base in its standard deviations, with 95 % bootstrap intervals. "
         f"{SEEDS_RESAMPLED} Win rate: strict wins over pairs. "
-        "Learning rate and stiffness were chosen for each method by the target on the validation captions (another "
-        "seed), with equally many trials for each; the oracle chose nothing. The trials are in docs/LOG.md."
+        "Learning rate, stiffness and the range of noise levels were chosen for each method by the target on the "
+        "validation captions (two other seeds), with equally many trials for each; the oracle chose nothing. The "
+        "trials are in docs/LOG.md."
     )

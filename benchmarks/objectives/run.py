@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.objectives.units import BASE, CONTRAST, EXTRAPOLATE, FLIP, TAU, WEIGHTS, Result, Study, Unit
+from benchmarks.objectives.units import BASE, TAU, WEIGHTS, Result, Study, Unit
 from fine_tune.guidance_modules import describe, modules
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
@@ -68,8 +68,7 @@ class Job:
     def labelled(self) -> Path:
         """Labels and thresholds of these parameters."""
         params, settings = self.params, self.unit.settings
-        own = {"flip": True} if settings.get(FLIP) else {}
-        own |= {"weights": settings[WEIGHTS]} if WEIGHTS in settings else {}
+        own = {"weights": settings[WEIGHTS]} if WEIGHTS in settings else {}
         mark = fingerprint(
             threshold=params.threshold,
             label=params.label,
@@ -174,8 +173,6 @@ def make_labels(job: Job) -> None:
             _label_at_prompt_means(folder / "labels", job.params)
         if job.unit.settings.get(WEIGHTS) == "global":
             _weigh_at_global_tau(folder / "labels", job)
-        if job.unit.settings.get(FLIP):
-            _flip(folder / "labels")
         (folder / "complete").touch()
 
 
@@ -209,19 +206,6 @@ def _weigh_at_global_tau(folder: Path, job: Job) -> None:
     )
 
 
-def _flip(folder: Path) -> None:
-    """Write the label shards again: positive samples as negative ones, with their weights, and the reverse."""
-    _relabel(
-        folder,
-        lambda columns, _: {
-            "relative_score": -columns["relative_score"],
-            "label": 1 - columns["label"],
-            "weight": columns["weight"],
-        },
-        FLIP,
-    )
-
-
 def _relabel(
     folder: Path, change: Callable[[Mapping[str, np.ndarray], list[str]], dict[str, np.ndarray]], mark: str
 ) -> None:
@@ -249,49 +233,20 @@ def _relabel(
 def make_model(job: Job) -> tuple[str, dict[str, float]]:
     """Train, or find the training of another unit: the model to sample, and the means of its last metrics.
 
-    Modules of a guidance are combined at every sampling step or merged, as the parameters say. `EXTRAPOLATE` merges
-    the plain result of a method with the base, beyond itself if above 1.
+    Modules of a guidance are combined at every sampling step.
     """
-    settings, guidance = job.unit.settings, job.params.fine_tune.guidance
-    contrast, extrapolation = settings.get(CONTRAST), settings.get(EXTRAPOLATE)
-    if contrast is not None:
-        trained = _contrasted(job)
-    else:
-        parts = modules(job.params) or {"positive": job.params}
-        trained = {name: _train(job, params) for name, params in parts.items()}
+    parts = modules(job.params)
+    if not parts:
+        return _train(job, job.params)
+    trained = {name: _train(job, params) for name, params in parts.items()}
     places = {name: str(Path(place).resolve()) for name, (place, _) in trained.items()}
     metrics = trained["positive"][1]
-    if guidance.merge or extrapolation is not None:
-        return _merged(job, places, guidance.strength if extrapolation is None else extrapolation), metrics
-    if len(places) == 1 and not modules(job.params):
-        return trained["positive"][0], metrics
-    own = {} if contrast is None else {"kind": "cpgd", "strength": contrast}
-    mark = fingerprint(guidance=guidance, parts=places, **own)
+    mark = fingerprint(guidance=job.params.fine_tune.guidance, parts=places)
     folder = job.home / "guided" / mark[:10]
     folder.mkdir(parents=True, exist_ok=True)
-    described = describe(job.params, Mark(mark)) | places | own
+    described = describe(job.params, Mark(mark)) | places
     (folder / "tgo.json").write_text(json.dumps(described, indent=2) + "\n")
     return str(folder), metrics
-
-
-def _contrasted(job: Job) -> dict[str, tuple[str, dict[str, float]]]:
-    """The same training on the labels and on the flipped labels."""
-    settings = {key: value for key, value in job.unit.settings.items() if key != CONTRAST}
-    flipped = dataclasses.replace(job, unit=dataclasses.replace(job.unit, settings={**settings, FLIP: True}))
-    make_labels(flipped)
-    return {"positive": _train(job, job.params), "negative": _train(flipped, flipped.params)}
-
-
-def _merged(job: Job, places: Mapping[str, str], strength: float) -> str:
-    from tgo_pipeline.generators.merge import merge
-
-    folder = job.home / "merged" / fingerprint(places=places, strength=strength)[:10]
-    with held(folder):
-        if not folder.is_dir():
-            merge(
-                job.params.model, places["positive"], places.get("negative"), strength=strength, output=folder
-            )
-    return str(folder)
 
 
 def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:

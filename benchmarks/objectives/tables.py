@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.objectives.plan import ORDER, RATE, STRENGTH, TEMPERATURE, Plan
+from benchmarks.objectives.plan import LEVELS, RATE, STRENGTH, TEMPERATURE, Plan, Trial
 from benchmarks.objectives.units import BASE, METHODS, Result, Unit
 from benchmarks.results import of_training, table
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
@@ -17,9 +17,9 @@ from tgo_pipeline.rendering.table import decimals, measured
 
 Row = dict[str, Any]  # of an evaluation table
 ORACLE = "oracle"
-TRAININGS = {BASE: 0, "cpgd": 2, "tgo+contrast": 2}
+TRAININGS = {BASE: 0, "cpgd": 2}
 """How many trainings of the stated steps a method takes, 1 where nothing is said."""
-CALLS = {"pgd": 2, "cpgd": 3, "tgo+contrast": 3}
+CALLS = {"pgd": 2, "pgd-contrast": 2, "cpgd": 3}
 """How many times the base's network calls a sampling step takes, 1 where nothing is said."""
 
 
@@ -69,10 +69,11 @@ def standardised(row: Row) -> dict[str, float]:
 
 
 def summarise(plan: Plan, units: Iterable[Unit], params: EvaluateParams) -> dict[str, Any]:
-    """For each method pooled rows, seeds, training metrics; `incomplete` names those without every seed."""
+    """For each method pooled rows, seeds, training metrics; `incomplete` names those without every seed of the plan."""
     found = by_method(plan.study.results(units))
     seeds = sorted({seed for results in found.values() for seed in results})
-    incomplete = sorted(name for name, results in found.items() if sorted(results) != seeds)
+    of_all = {seed for seed in seeds if seed in plan.seeds}  # leaders have more
+    incomplete = sorted(name for name, results in found.items() if not of_all <= results.keys())
     methods = {}
     for name, results in found.items():
         rows = pooled(samples_of(results), plan.target, params)
@@ -191,37 +192,41 @@ def reward_table(summary: Mapping[str, Any], target: str) -> str:
 
 def tuning_table(plan: Plan) -> str:
     """Every trial of every method, the chosen one of each in bold."""
-    best = [result for method in ORDER if (result := plan.best(method)) is not None]
-    return trial_table([result for method in ORDER for result in plan.trials(method)], plan.target, best)
+    best = [trial for method in plan.methods if (trial := plan.best(method)) is not None]
+    return trial_table([trial for method in plan.methods for trial in plan.trials(method)], plan.target, best)
 
 
-def trial_table(results: Sequence[Result], target: str, marked: Sequence[Result] = ()) -> str:
-    """Settings of units and their effects on target and oracle."""
-    header = ["method", "learning rate", "T", "other", target, "wins", ORACLE, "wins"]
+def trial_table(trials: Sequence[Trial], target: str, marked: Sequence[Trial] = ()) -> str:
+    """Settings of trials, their mean effects on target and oracle, and those of each seed."""
+    header = ["method", "learning rate", "T", "levels", "other", target, "by seed", ORACLE, "by seed"]
     lines = []
-    for result in results:
-        mark = "**" if result in marked else ""
-        name = f"{mark}{result.unit.method}{mark}"
-        lines.append([name, *_settings(result.unit.settings), *_outcome(result, target)])
+    for trial in trials:
+        mark = (
+            "**"
+            if any(trial.settings == each.settings for each in marked if each.method == trial.method)
+            else ""
+        )
+        lines.append([f"{mark}{trial.method}{mark}", *_settings(trial.settings), *_outcome(trial, target)])
     return table(header, lines)
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:
-    shown = {RATE, TEMPERATURE, STRENGTH}
+    shown = {RATE, TEMPERATURE, STRENGTH, LEVELS}
     other = [f"strength {settings[STRENGTH]:g}"] if STRENGTH in settings else []
     other += [f"{key.rpartition('.')[2]} {value}" for key, value in settings.items() if key not in shown]
+    levels = f"≥ {settings[LEVELS][0]:g}" if LEVELS in settings else "all"
     return [
         *(f"{settings[key]:g}" if key in settings else "" for key in (RATE, TEMPERATURE)),
+        levels,
         ", ".join(other),
     ]
 
 
-def _outcome(result: Result, target: str) -> list[str]:
-    if not result.rows:
-        return ["stopped by the guard" if "negative samples" in str(result.failed) else "failed", "", "", ""]
+def _outcome(trial: Trial, target: str) -> list[str]:
     cells = []
     for reward in (target, ORACLE):
-        cells += [f"{result.value(reward):+.2f}", f"{result.value(reward, 'win_rate'):.0%}"]
+        each = [f"{result.value(reward):+.2f}" if result.rows else "failed" for result in trial.results]
+        cells += [f"{trial.value(reward):+.2f}", " ".join(each)]
     return cells
 
 

@@ -21,15 +21,9 @@ ROOT = Path(__file__).parents[2]
 VALIDATION, TEST = "validation", "test"
 TAU = "study.tau"
 """A setting that is not a parameter: `prompt_mean` labels at each prompt's mean score instead of at the global tau."""
-EXTRAPOLATE = "study.extrapolate"
-"""A setting that is not a parameter: base + x (trained - base) is evaluated in place of the trained weights."""
-FLIP = "study.flip"
-"""A setting that is not a parameter: positive and negative labels change places."""
-CONTRAST = "study.contrast"
-"""Not a parameter: the strength of a guidance from what the flipped labels gave to what labels gave."""
 WEIGHTS = "study.weights"
 """A setting that is not a parameter: `global` gives samples the weights of the global tau, whatever labelled them."""
-STUDY = (TAU, EXTRAPOLATE, FLIP, CONTRAST, WEIGHTS)
+STUDY = (TAU, WEIGHTS)
 PAIR_BATCH = {"fine_tune.batch_size": 16}
 """As many samples as 32: a unit of an objective on pairs is two samples."""
 BASE = "base"
@@ -45,9 +39,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "kto": {"fine_tune.objective": "kto"},
     "dspo": {"fine_tune.objective": "dspo", **PAIR_BATCH},
     "bco": {"fine_tune.objective": "bco"},
+    "threshold_contrast": {"fine_tune.objective": "threshold_contrast", **PAIR_BATCH},
+    "nft": {"fine_tune.objective": "nft"},
     "tgo-unweighted": {"fine_tune.objective": "tgo", "label.c": 0.0},
     "tgo": {"fine_tune.objective": "tgo"},
     "pgd": {"fine_tune.objective": "pgd", **PAIR_BATCH},
+    "pgd-contrast": {
+        "fine_tune.objective": "pgd",
+        "fine_tune.guidance.module": "threshold_contrast",
+        **PAIR_BATCH,
+    },
     "cpgd": {"fine_tune.objective": "cpgd"},
 }
 """Methods by name, with what tells them apart. CSFT's published prefixes would be spelt byte by byte in the small
@@ -62,6 +63,7 @@ CONDITIONS: dict[str, Any] = {
     "fine_tune.checkpoint_every": 78,
     "fine_tune.validation.every": 0,
     "fine_tune.guard.negative_error": None,  # a bad trial shall show as a bad result
+    "fine_tune.guard.both_errors": None,
     "evaluate.images_per_prompt": 1,
     "runtime.device": "cpu",
     "runtime.threads": 1,

@@ -19,9 +19,7 @@ from benchmarks.objectives.plan import Plan
 from benchmarks.objectives.units import Result, Study, Unit
 
 log = logging.getLogger("tgo")
-PHASES = ("tune", "main", "search", "confirm", "ablate")
-ABLATION_SEEDS = {"demo": (0, 1), "demo-masked": (0,)}
-CONFIRMATION_SEEDS = (101, 102)
+PHASES = ("tune", "main", "search", "ablate")
 POLL_S = 5.0
 
 
@@ -31,8 +29,7 @@ def units(plan: Plan, phase: str) -> Iterator[Unit]:
         "tune": plan.tune,
         "main": plan.main,
         "search": plan.search,
-        "confirm": lambda: plan.confirm(CONFIRMATION_SEEDS),
-        "ablate": lambda: plan.ablate(ABLATION_SEEDS[plan.family]),
+        "ablate": plan.ablate,
     }
     return phases[phase]()
 

@@ -13,13 +13,16 @@ from benchmarks.objectives import figure as objectives_figure
 from benchmarks.objectives import report as objectives_report
 from benchmarks.objectives import work as objectives
 from benchmarks.objectives.plan import (
-    FINALISTS,
+    LEADERS,
+    LEVELS,
+    MORE_SEEDS,
     RATE,
+    RESTRICTED,
     SCALE,
     STRENGTH,
-    STRENGTHS,
     TEMPERATURE,
     TRIALS,
+    TUNING_SEEDS,
     Plan,
     Trials,
 )
@@ -91,12 +94,13 @@ def made(study: Study, unit: Unit, shift: float, failed: str | None = None) -> R
 
 
 def tune(study: Study, plan: Plan) -> None:
-    """Make every trial that the plan knows of; a higher learning rate and T are better, strength 2 is best."""
+    """Make every trial that the plan knows of; a higher rate and T are better, some levels, strength 1.5 is best."""
     for _ in range(2):  # guidance knows its trials when its modules are chosen
         for unit in plan.tune():
             settings = unit.settings
-            closeness = abs(settings.get(STRENGTH, 2.0) - 2.0) / 10
-            made(study, unit, 1e3 * settings[RATE] + settings.get(TEMPERATURE, 0.0) - closeness)
+            closeness = abs(settings.get(STRENGTH, 1.5) - 1.5) / 10
+            shift = 1e3 * settings[RATE] + settings.get(TEMPERATURE, 0.0) - closeness
+            made(study, unit, shift + 0.1 * (LEVELS in settings))
 
 
 def test_a_result_is_kept_by_all_that_its_numbers_depend_on(study: Study) -> None:
@@ -125,17 +129,29 @@ def test_what_is_not_a_method_or_a_parameter_is_refused(study: Study) -> None:
 def test_every_method_sees_equally_many_samples_and_the_same_conditions(study: Study) -> None:
     for method in TRIALS["demo"].by_method:
         tuning = study.params(Unit("demo", method, 0, TEST)).fine_tune
-        members = 2 if method in ("dpo", "dspo") else 1
+        members = 2 if method in ("dpo", "dspo", "threshold_contrast") else 1
         assert tuning.steps * tuning.batch_size * members == 78 * 32
-        assert tuning.guard.negative_error is None
+        assert tuning.guard.negative_error is None and tuning.guard.both_errors is None
     assert study.params(Unit("demo", "tgo-unweighted", 0, TEST)).label.c == 0
     assert study.params(Unit("demo", "sft", 0, VALIDATION)).prompts.test == {"validation": "demo:validation"}
     assert study.params(Unit("demo", "sft", 0, TEST)).prompts.limit == CONDITIONS["prompts.limit"]
 
 
-def test_trials_are_equally_many_for_every_method() -> None:
-    for family, trials in TRIALS.items():
-        assert {len(each) for each in trials.by_method.values()} == {len(STRENGTHS[family])}
+def test_trials_are_equally_many_for_every_method_on_all_levels_and_on_some(study: Study) -> None:
+    for family in TRIALS:
+        plan = Plan(study, family, family)
+        trained = [unit for unit in plan.tune() if unit.seed == TUNING_SEEDS[0]]
+        for restricted in (False, True):
+            counts = {
+                method: sum(
+                    (LEVELS in unit.settings) == restricted for unit in trained if unit.method == method
+                )
+                for method in TRIALS[family].by_method
+            }
+            assert set(counts.values()) == {4}
+        assert {tuple(unit.settings.get(LEVELS, RESTRICTED[family])) for unit in trained} == {
+            tuple(RESTRICTED[family])
+        }
     with pytest.raises(ValueError, match="as many trials"):
         Trials({"tgo": ({},), "sft": ({}, {})})
 
@@ -143,19 +159,45 @@ def test_trials_are_equally_many_for_every_method() -> None:
 def test_hyperparameters_are_chosen_by_the_target_once_all_trials_have_run(study: Study) -> None:
     plan = Plan(study, "demo", "demo", seeds=(0, 1))
     assert plan.chosen("tgo") is None
-    assert {unit.method for unit in plan.main()} <= {BASE, *FINALISTS["demo"]}
-    assert list(plan.ablate((0,))) == []
+    assert {unit.method for unit in plan.main()} == {BASE}
+    assert list(plan.ablate()) == [] and plan.leaders() == []
     tune(study, plan)
     greatest = max(TRIALS["demo"].by_method["tgo"], key=lambda each: 1e3 * each[RATE] + each[TEMPERATURE])
-    assert plan.chosen("tgo") == greatest
+    assert plan.chosen("tgo") == {**greatest, LEVELS: RESTRICTED["demo"]}
+    assert plan.chosen("tgo", restricted=False) == greatest
     strongest = plan.chosen("cpgd")
-    assert strongest is not None and strongest[STRENGTH] == 2.0
+    assert strongest is not None and strongest[STRENGTH] == 1.5 and LEVELS in strongest
     assert strongest[RATE] == (plan.chosen("sft") or {})[RATE]
+    seeds = {unit.seed for unit in plan.main() if unit.method == plan.leaders()[0]}
+    assert len(plan.leaders()) == LEADERS and seeds == {0, 1, *MORE_SEEDS}
+    assert not set(plan.leaders()) & {"pgd", "cpgd", "pgd-contrast"}
     assert list(objectives.waiting([plan], ["tune"])) == []
     names = {named(unit) for unit in plan.main()}
     assert {"cpgd", "tgo", "base, guidance 1.5"} <= names
-    varied = next(iter(plan.ablate((0,))))
-    assert varied.method == "tgo+percentile-.3" and varied.settings[RATE] == greatest[RATE]
+    varied = {unit.method: unit.settings for unit in plan.ablate()}
+    assert varied["tgo+c-0, percentile-.3"] == {
+        **greatest,
+        LEVELS: RESTRICTED["demo"],
+        "label.c": 0.0,
+        "threshold.percentile": 0.3,
+    }
+    ideas = {unit.method: unit.settings for unit in plan.search()}
+    assert (
+        ideas["tgo+safeguard"]["fine_tune.safeguard"] == 0.0
+        and ideas["tgo+safeguard"][RATE] == greatest[RATE]
+    )
+    assert all(study.params(unit) for unit in (*plan.search(), *plan.ablate(), *plan.main()))
+
+
+def test_a_setting_is_chosen_by_its_mean_over_the_seeds(study: Study) -> None:
+    plan = Plan(study, "demo", "demo")
+    trials = [unit for unit in plan.tune() if unit.method == "sft"]
+    for number, unit in enumerate(trials):  # the first is far ahead on one seed alone
+        lucky = number < 2 and unit.seed == TUNING_SEEDS[0]
+        made(study, unit, 1.0 if lucky else -1.0 if number < 2 else 0.1 + 0.05 * (number in (4, 5)))
+    assert plan.chosen("sft") == trials[4].settings
+    best = plan.best("sft")
+    assert best is not None and best.value("mean_z") == pytest.approx(0.15)
 
 
 def test_a_failed_trial_counts_as_run_and_is_not_chosen(study: Study) -> None:
@@ -163,7 +205,7 @@ def test_a_failed_trial_counts_as_run_and_is_not_chosen(study: Study) -> None:
     trials = [unit for unit in plan.tune() if unit.method == "dpo"]
     for number, unit in enumerate(trials):
         made(study, unit, float(number), failed="not finite" if number == len(trials) - 1 else None)
-    assert plan.chosen("dpo") == trials[-2].settings
+    assert plan.chosen("dpo") == trials[-3].settings
 
 
 def test_pooled_effects_are_those_of_all_seeds_together(study: Study) -> None:
@@ -201,12 +243,12 @@ def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_
     for number, unit in enumerate(plan.main()):
         if (unit.method, unit.seed) != ("kto", 1):
             made(study, unit, 0.1 + 0.01 * number)
-    for unit in objectives.units(plan, "ablate"):
+    for unit in (*objectives.units(plan, "ablate"), *objectives.units(plan, "search")):
         made(study, unit, 0.3)
     numbers = objectives_report.collect(study, [plan], objectives.units, HERE)
     text = objectives_report.markdown(study, [plan], objectives.units, numbers)
     assert "Not run on every seed: kto." in text
-    for part in ("tgo+percentile-.3", "base, guidance 1.5", "2 trainings, 3x sampling"):
+    for part in ("tgo+c-0, percentile-.3", "base, guidance 1.5", "2 trainings, 3x sampling", "tgo+safeguard"):
         assert part in text
     assert by_method(study.results(plan.main())).keys() >= {"tgo", "kto"}
     objectives_figure.write(numbers["families"], "mean_z", tmp_path / "figure.svg")
