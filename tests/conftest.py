@@ -23,7 +23,7 @@ FIRST = (
     "test_masked_project.py",
     "test_dvc.py",
     "test_star_ratings.py",
-    "test_recipes.py",
+    "test_recipe_projects.py",
     "test_trainer.py",
 )
 """Files that take longest: two processes that share the files begin with them and end together."""

@@ -1,43 +1,17 @@
-"""Recipes: what is listed and written, and each run from prompts to a tuned model with its own classes at tiny size."""
+"""Recipes: what is listed and written. tests/test_recipe_projects.py runs them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from stages import fine_tune, generate, label, prompts, score, threshold
 from stages.cli import main
-from tests.datasets import public
-from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
-from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
-from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
-from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.params.presets import models, presets
 from tgo_pipeline.params.recipes import recipe, recipes
-from tgo_pipeline.storage.workspace import HERE
-
-PIPELINES: dict[str, Callable[[Path], Path]] = {
-    "amused": tiny_amused_pipeline,
-    "flux": tiny_flux_pipeline,
-    "meissonic": tiny_meissonic_pipeline,
-    "sd14": tiny_diffusion_pipeline,
-    "sd15": tiny_diffusion_pipeline,
-    "sd35-medium": tiny_sd3_pipeline,
-    "sdxl": tiny_sdxl_pipeline,
-}
-SETS: dict[str, Callable[[Path], Path]] = {
-    "pickapic": public.write_pickapic,
-    "hpdv2-prompts": public.write_hpdv2_prompts,
-    "parti": public.write_parti,
-}
-HUB = re.compile(r"(?P<reader>[\w-]+):hf:(?P<repository>[\w./-]+)@\w+(?P<split>/\w+)?")
 
 
 def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -166,49 +140,3 @@ def test_a_wrong_call_says_what_to_do(
 ):
     assert tgo("recipe", *arguments, monkeypatch=monkeypatch) == 2
     assert re.search(message, capsys.readouterr().err)
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Local copies of the public sets that the recipes name, with their own schemas."""
-    root = tmp_path_factory.mktemp("sets")
-    return {name: write(root / name) for name, write in SETS.items()}
-
-
-def shrunk(name: str, model: Path, sets: dict[str, Path]) -> dict[str, Any]:
-    """A recipe with local copies instead of the hub, a tiny model, small images and two short updates."""
-    text = HUB.sub(
-        lambda found: f"{found['reader']}:{sets[found['reader']]}{found['split'] or ''}", recipe(name).text
-    )
-    content = yaml.safe_load(text)
-    content |= {"model": str(model), "revision": None}
-    content["generate"] |= {"width": IMAGE_SIZE, "height": IMAGE_SIZE, "steps": 2, "shard_size": 8}
-    content["score"]["rewards"] = dict.fromkeys(content["score"]["rewards"], "demo")
-    content["fine_tune"] |= {"steps": 2, "batch_size": 4, "precision": "fp32", "validation": {"every": 0}}
-    content["runtime"] = {"device": "cpu", "threads": 1, "gradient_checkpointing": False}
-    return content
-
-
-def parsed(content: dict[str, Any], folder: Path) -> Params:
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return load_params(path)
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_a_recipe_runs_from_prompts_to_a_tuned_model(
-    name: str, sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    params = parsed(shrunk(name, PIPELINES[name](tmp_path / "base"), sets), tmp_path)
-    for stage in (prompts, generate, score, threshold, label, fine_tune):
-        stage.run(params)
-    tuned = HERE.model / "positive" if params.fine_tune.objective == "cpgd" else HERE.model
-    base, found = load_pipeline(params.model), load_pipeline(str(tuned))
-    component = "unet" if hasattr(base, "unet") else "transformer"
-    before, after = (dict(getattr(pipeline, component).named_parameters()) for pipeline in (base, found))
-    if params.fine_tune.method == "lora":
-        assert any("lora" in key and tensor.abs().max() > 0 for key, tensor in after.items())
-    else:
-        assert before.keys() == after.keys()
-        assert any(not torch.equal(before[key], after[key]) for key in before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import logging
 import shutil
-import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -17,13 +16,13 @@ from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
+from tgo_pipeline.hub.route import require_route
 from tgo_pipeline.storage.disk import explain_disk, refused
 from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 TIMEOUT_S = 20
-"""How long a server may take to answer; the hub's library by itself would try for half a minute."""
-PORTS = {"http": 80, "https": 443}
+"""How long a server that has answered may be silent while it sends a file."""
 
 
 def fetch_all(reward: str, wanted: Mapping[str, Official], then: str) -> dict[str, Path]:
@@ -144,19 +143,3 @@ def _fetch_url(url: str, official: Official) -> Path:
             raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from error
         check_download(temporary, official)
     return path
-
-
-def require_route(url: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Raise `Unreachable` at once if a server cannot be connected to: the hub's library would try for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        raise Unreachable("HF_HUB_OFFLINE forbids downloads")
-    parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        return
-    try:
-        socket.create_connection((host, parts.port or PORTS[parts.scheme]), timeout_s).close()
-    except OSError as error:
-        raise Unreachable(f"{host} is out of reach: {error.strerror or error}") from error

@@ -15,7 +15,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular, read_bytes
 from tgo_pipeline.formats.spelling import on_disk
 from tgo_pipeline.hub.errors import Unavailable, refusal
-from tgo_pipeline.hub.files import require_route
+from tgo_pipeline.hub.route import require_route
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileSystem

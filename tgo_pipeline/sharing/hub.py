@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 
 def connect() -> HfApi:
-    """The hub with the user's token. Raises `TgoError` if there is none, or the network is forbidden."""
+    """The hub with the user's token. Raises `TgoError` if there is none, or no way to the hub."""
     from huggingface_hub import HfApi, constants, get_token
+
+    from tgo_pipeline.hub.route import hub_out_of_reach
 
     if constants.is_offline_mode():
         raise TgoError("HF_HUB_OFFLINE forbids the network: unset it to push, or look with --dry-run.")
     token = get_token()
     if not token:
         raise TgoError(f"no token for {constants.ENDPOINT}: {LOGIN} (--dry-run needs none).")
+    if no_route := hub_out_of_reach():
+        raise TgoError(f"{no_route}: check the network, or look with --dry-run.")
     return HfApi(token=token)
 
 

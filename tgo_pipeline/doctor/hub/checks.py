@@ -64,7 +64,7 @@ def _no_route() -> str | None:
     from huggingface_hub import constants
 
     from tgo_pipeline.hub.errors import Unreachable
-    from tgo_pipeline.hub.files import require_route
+    from tgo_pipeline.hub.route import require_route
 
     try:
         require_route(constants.ENDPOINT, _timeout_s())

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 
 from tgo_pipeline.hub.errors import Unavailable
-from tgo_pipeline.hub.files import require_route
+from tgo_pipeline.hub.route import require_route
 
 
 def size_at(url: str, timeout_s: float) -> int | None:
