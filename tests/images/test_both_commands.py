@@ -109,6 +109,34 @@ def _jsonl(root: Path) -> str:
     return "list.jsonl"
 
 
+def _json(root: Path) -> str:
+    Path(_jsonl(root)).rename("lines.jsonl")
+    rows = [json.loads(line) for line in Path("lines.jsonl").read_text().splitlines()]
+    (root / "list.json").write_text(json.dumps(rows, indent=1))
+    return "list.json"
+
+
+def _tsv(root: Path) -> str:
+    write_pictures(root / "pictures", COUNT)
+    rows = [f"pictures/{name}\t{text}" for name, text in zip(NAMES, PROMPTS, strict=True)]
+    (root / "list.tsv").write_text("\n".join(["image\ttext", *rows]))
+    return "list.tsv"
+
+
+def _metadata_json(root: Path) -> str:
+    write_pictures(root / "pictures", COUNT)
+    rows = [{"file_name": name, "prompt": text} for name, text in zip(NAMES, PROMPTS, strict=True)]
+    (root / "pictures/metadata.json").write_text(json.dumps(rows))
+    return "pictures"
+
+
+def _sidecars(root: Path) -> str:
+    """Beside each image what a program notes of it, which is no table."""
+    for path in root.glob(_captioned_pattern(root)):
+        path.with_suffix(".json").write_text('{"seed": 3}')
+    return "pictures/*"
+
+
 def _table(root: Path, images: list) -> Path:
     write_images(root / "photos", COUNT)
     pq.write_table(pa.table({"image": images, "caption": PROMPTS}), root / "all.parquet", row_group_size=2)
@@ -142,6 +170,10 @@ def _saved(root: Path) -> str:
         (_metadata_without_prompts, "photos/{uid}"),
         (_csv, "{uid}"),
         (_jsonl, "{uid}"),
+        (_json, "{uid}"),
+        (_tsv, "{uid}"),
+        (_metadata_json, "pictures/{uid}"),
+        (_sidecars, "{uid}"),
         (_parquet_of_paths, None),
         (_parquet, None),
         (_saved, None),

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from stages import prompts as prompts_stage
@@ -75,6 +76,27 @@ def test_the_limit_does_not_depend_on_order_and_spares_named_test_sets() -> None
     assert set(_texts(first.table, "train")["train"]) == set(_texts(second.table, "train")["train"])
     assert first.metrics["train"]["beyond_limit"] == 398
     assert first.metrics["test"]["t"]["kept"] == 3
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_rows_of_a_table_without_a_prompt_are_left_out_with_their_place(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"id": number, "prompt": text} for number, text in enumerate(["a cat", "", "  ", None, "a dog"])]
+    if kind in ("csv", "tsv"):
+        pl.DataFrame(rows).write_csv(
+            "t." + kind, separator="," if kind == "csv" else "\t", quote_style="never"
+        )
+    elif kind == "parquet":
+        pl.DataFrame(rows).write_parquet("t.parquet")
+    else:
+        lines = [json.dumps(row) for row in rows]
+        Path("t." + kind).write_text("[" + ",\n".join(lines) + "]" if kind == "json" else "\n".join(lines))
+    built = build(PromptsParams(train="t." + kind, test={"t": _write("t.txt", "a fish", "")}), seed=0)
+    assert _texts(built.table, "train") == {"train": ["a cat", "a dog"]}
+    assert built.metrics["train"]["empty"] == 3
+    assert f"t.{kind}: 3 of 5 rows have no prompt and are left out, the first is row 2" in caplog.text
+    assert "t.txt" not in caplog.text
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n"])

@@ -53,6 +53,16 @@ def test_a_tsv_keeps_its_quotes(tmp_path: Path) -> None:
     assert list(open_table(tmp_path / "t.tsv").rows(["prompt"])) == [('"quoted" words',)]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_json_is_an_array_of_objects(tmp_path: Path, encoding: str) -> None:
+    rows = [dict(zip(NAMES, row, strict=True)) for row in ROWS]
+    (tmp_path / "t.json").write_text(json.dumps(rows, indent=2), encoding=encoding)
+    table = open_table(tmp_path / "t.json")
+    assert table.names == NAMES
+    assert list(table.rows(["prompt"], ["model", "file_name"])) == [(row[1], None, row[0]) for row in ROWS]
+    assert [row for batch in table.batches(NAMES) for row in map(tuple, pl.DataFrame(batch).rows())] == ROWS
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -78,6 +88,14 @@ def test_a_tsv_keeps_its_quotes(tmp_path: Path) -> None:
             '{"prompt": "a", "kind": "x", "prompt": "b"}\n',
             "line 1: the key 'prompt' is there twice",
         ),
+        (
+            "t.json",
+            '[{"prompt": "a", "kind": "x", "prompt": "b"}]',
+            "not JSON.*the key 'prompt' is there twice",
+        ),
+        ("t.json", '[{"prompt": "a", "kind": "x"}, 3]', "record 2: holds a JSON int, not an object"),
+        ("t.json", '[{"prompt": "a", "kind": "x"}', "is not JSON, or not all of it is there"),
+        ("t.json", '{"prompt": {"0": "a"}, "kind": {"0": "x"}}', "record 1: 'prompt' is .*n.* text"),
         ("t.jsonl", '{"prompt": "a", "kind": {"a": 1, "a": 2}}\n', "line 1: the key 'a' is there twice"),
         ("t.jsonl", '{"prompt": "a", "kind": ' + "[" * 99999 + "\n", "line 1: not JSON .*nested too deep"),
         ("t.jsonl", '{"prompt": "a", "kind": ' + "9" * 5000 + "}\n", "line 1: not JSON .*4300 digits"),

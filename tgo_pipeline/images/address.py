@@ -18,6 +18,7 @@ from tgo_pipeline.images.dataset import DatasetImages
 from tgo_pipeline.images.files import (
     EXTENSIONS,
     folder_images,
+    is_json_table,
     is_url_list,
     kind,
     metadata_of,
@@ -58,8 +59,8 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
 def _forms() -> str:
     """What an address may be, for messages."""
     return (
-        'an image file, a folder, a pattern ("images/*.png"), a csv, jsonl or Parquet table, a .txt of http(s) '
-        f"addresses, {FORM}, or a public data set {known()}"
+        'an image file, a folder, a pattern ("images/*.png"), a csv, tsv, jsonl, json or Parquet table, a .txt of '
+        f"http(s) addresses, {FORM}, or a public data set {known()}"
     )
 
 
@@ -101,9 +102,8 @@ def _expand(text: str) -> list[str]:
 def _is_image(path: str) -> bool:
     if is_url(path):
         return True
-    return not (
-        _is_remote(path) or os.path.isdir(path) or kind(path) in (*TABLES, PARQUET) or is_url_list(path)
-    )
+    is_listing = kind(path) in (*TABLES, PARQUET) or is_url_list(path) or is_json_table(path)
+    return not (_is_remote(path) or os.path.isdir(path) or is_listing)
 
 
 def _describes(path: str, folders_of_images: Collection[str]) -> bool:

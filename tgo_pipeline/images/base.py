@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.formats.remote import Remote, is_url
 
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+METADATA = tuple(f"metadata.{kind}" for kind in ("csv", "jsonl", "parquet", "tsv", "json"))
 FILE_NAME = "file_name"
 MODEL = "model"
 END = sys.maxsize

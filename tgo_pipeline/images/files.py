@@ -36,10 +36,10 @@ from tgo_pipeline.reading.tables import open_table
 
 log = logging.getLogger("tgo")
 _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga .ico
-.jp2 .j2k .jpx .qoi .psd"""
+.jp2 .j2k .jpx .qoi .psd .heic .heif"""
 EXTENSIONS = frozenset(_KINDS.split())
 """What counts as an image in a folder, in any case; files named one by one are always taken."""
-CAPTION = ".txt"
+CAPTION, JSON = ".txt", ".json"
 CAPTION_CHARACTERS = 1_000_000
 """A longer text beside an image is not its caption."""
 KINDS = 5
@@ -183,6 +183,14 @@ def is_url_list(path: str) -> bool:
         return False
     with open_regular(path) as stream:
         return is_url(stream.read(PROBED_BYTES).decode("utf-8-sig", "replace").lstrip())
+
+
+def is_json_table(path: str) -> bool:
+    """Whether a json file holds an array; what programs write beside an image is an object."""
+    if kind(path) != JSON or not os.path.isfile(path):
+        return False
+    with open_regular(path) as stream:
+        return stream.read(PROBED_BYTES).decode("utf-8-sig", "replace").lstrip().startswith("[")
 
 
 def url_list(path: str) -> ListedImages:

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +33,7 @@ VERSION = 2
 MODEL = "images"
 """What the column `model` says of an image whose generator is not known."""
 IMAGES_AT_ONCE = 16
-NO_PROMPT = "they have no prompt"
+NO_PROMPT, TEST_PROMPT = "they have no prompt", "their prompt is a test prompt"
 
 
 class Item(NamedTuple):
@@ -53,10 +54,18 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The images that are taken, and how many were left out, by reason."""
+    """The images that are taken, and those that were not, by reason."""
 
     items: list[Item]
-    left_out: Counter[str]
+    left_out: dict[str, LeftOut]
+
+
+@dataclass
+class LeftOut:
+    """How many images were left out for one reason, and the name of the first."""
+
+    first: str
+    count: int = 0
 
 
 def open_images(params: GenerateParams) -> list[ImageSource]:
@@ -83,8 +92,10 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
     Raises `TgoError` if the source is missing, has no such column, or has no image to take.
     """
     listing = _list(params, excluded)
-    for reason, count in listing.left_out.items():
-        log.warning("%s: %d images are left out: %s", params.images, count, reason)
+    for reason, some in listing.left_out.items():
+        log.warning(
+            "%s: %d images are left out: %s; the first is %s", params.images, some.count, reason, some.first
+        )
     parts = chunks(listing.items, params.shard_size)
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
@@ -96,17 +107,17 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
 
 
 def _list(params: GenerateParams, excluded: Collection[str]) -> Listing:
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, LeftOut] = {}
     items = list(itertools.islice(_taken(open_images(params), excluded, left_out), params.limit))
     if not items:
-        reasons = "".join(f"; {count} left out, {reason}" for reason, count in left_out.items())
+        reasons = "".join(f"; {some.count} left out, {reason}" for reason, some in left_out.items())
         advice = f": {PROMPT_ADVICE}" if NO_PROMPT in left_out else ""
         raise TgoError(f"{params.images} has no image to take{reasons}{advice}.")
     return Listing(items, left_out)
 
 
 def _taken(
-    sources: Sequence[ImageSource], excluded: Collection[str], left_out: Counter[str]
+    sources: Sequence[ImageSource], excluded: Collection[str], left_out: dict[str, LeftOut]
 ) -> Iterator[Item]:
     from tgo_pipeline.reading.deduplicate import Seen
 
@@ -118,13 +129,12 @@ def _taken(
         key = prompt_id(prompt)
         if row.uid is not None and not seen.add(row.uid, prompt):
             continue
-        if not prompt:
-            left_out[NO_PROMPT] += 1
-        elif key in excluded:
-            left_out["their prompt is a test prompt"] += 1
-        else:
+        if prompt and key not in excluded:
             yield Item(source, row._replace(prompt=prompts.setdefault(key, prompt)), key, count[key])
             count[key] += 1
+        else:
+            reason = TEST_PROMPT if prompt else NO_PROMPT
+            left_out.setdefault(reason, LeftOut(row.image)).count += 1
 
 
 def _plan(listing: Listing, split: str, params: GenerateParams) -> list[Shard]:

@@ -101,7 +101,7 @@ def planned_fingerprint(params: PromptsParams, seed: int) -> str:
 def _read(source: str, column: str, taken: Collection[str], reason: str) -> tuple[Texts, dict[str, int]]:
     """A source's distinct prompts that are not `taken` (counted under `reason`)."""
     distinct: Texts = {}
-    read = empty = 0
+    read = empty = first_empty = 0
     for raw in sources.prompts(source, column):
         read += 1
         text = normalise(raw.text)
@@ -110,6 +110,12 @@ def _read(source: str, column: str, taken: Collection[str], reason: str) -> tupl
             distinct[key] = _merged(distinct.get(key), raw._replace(text=text))
         else:
             empty += 1
+            first_empty = first_empty or read
+    if empty and not source.lower().endswith(".txt"):  # where empty lines part the others
+        log.warning(
+            "%s: %d of %d rows have no prompt and are left out, the first is row %d",
+            *(source, empty, read, first_empty),
+        )
     if not distinct:
         raise TgoError(f"{source} holds no prompt: it is empty. Write one prompt a line or row.")
     kept = {key: prompt for key, prompt in distinct.items() if key not in taken}

@@ -1,4 +1,4 @@
-"""The one reader of tables: csv, tsv, jsonl and Parquet files, and data sets of the hub, as streams of rows.
+"""The one reader of tables: csv, tsv, jsonl, json and Parquet files, and data sets of the hub, as streams of rows.
 
 `open_table("ratings.csv").rows(["file_name", "prompt"], ["rater"])` gives text, `batches` values as they are stored.
 A csv may have a byte order mark, and semicolons, tabs or bars instead of commas. What a program could have meant in two
@@ -160,7 +160,16 @@ class JsonTable(_Records, _File):
             for number, line in enumerate(text.lines(stream, self.where), start=1):
                 if line.strip():
                     where = f"{self.where}, line {number}"
-                    yield where, _json_object(where, line)
+                    yield where, _object(where, json_text.loads(line, where))
+
+
+class JsonArray(JsonTable):
+    """A json file: an array of objects."""
+
+    def _records(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number, value in enumerate(text.values(self._place, self._name), start=1):
+            where = f"{self.where}, record {number}"
+            yield where, _object(where, value)
 
 
 class HubTable(_Records):
@@ -216,6 +225,7 @@ class ParquetTable(_File):
 
 _FILES: dict[str, type[_File]] = {
     ".csv": CsvTable,
+    ".json": JsonArray,
     ".jsonl": JsonTable,
     ".parquet": ParquetTable,
     ".tsv": CsvTable,
@@ -271,7 +281,7 @@ def _require_text(where: str, field: pa.Field) -> None:
 def _checked(where: str, columns: Sequence[str], values: Record) -> Record:
     for column, value in zip(columns, values, strict=True):
         if value is not None and not _is_text(value):
-            raise TgoError(f"{where}: {column!r} is {value!r}, not text.")
+            raise TgoError(f"{where}: {column!r} is {value!r:.80}, not text.")
     return values
 
 
@@ -301,8 +311,7 @@ def str_or_none(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _json_object(where: str, line: str) -> dict[str, Any]:
-    record = json_text.loads(line, where)
+def _object(where: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise TgoError(
             f"{where}: holds a JSON {type(record).__name__}, not an object with a key for each column."
