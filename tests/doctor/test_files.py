@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.doctor.conftest import Doctor
@@ -216,6 +217,30 @@ def test_images(doctor: Doctor, project: Path, there: list[str], code: int, mess
     shown = doctor()
     assert shown.code == code, shown.text
     assert message in shown.line
+
+
+def test_images_are_all_counted_and_the_first_looked_into(doctor: Doctor, project: Path):
+    folder = project / "scans"
+    folder.mkdir()
+    Image.new("1", (12_000, 8_000)).save(folder / "0.png")
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    (folder / "1.heic").write_bytes(heic)
+    for number in range(2, 1203):
+        (folder / f"{number}.png").symlink_to(folder / "0.png")
+        (folder / f"{number}.txt").write_text("a scan")
+    write_params(project, generate={"source": "images", "images": "scans"})
+    shown = doctor()
+    assert shown.code == 0, shown.text
+    assert "ok generate.images: scans: 1,203 images." in shown.line
+    assert (
+        "20 of the first 20 images cannot be used, the first is scans/0.png: 12000 x 8000 pixels"
+        in shown.line
+    )
+    assert "are more than 89 million, the limit (runtime.max_image_megapixels" in shown.line
+    write_params(
+        project, generate={"source": "images", "images": "scans"}, runtime={"max_image_megapixels": 100}
+    )
+    assert "1 of the first 20 images cannot be used, the first is scans/1.heic:" in doctor().line
 
 
 def test_images_that_are_no_source(doctor: Doctor, project: Path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 1000
 """So many of the images that a table names are looked for."""
+OPENED = 20
+"""Of so many the header is read."""
 
 
 def checks(case: Request) -> Iterator[Check]:
@@ -162,8 +164,29 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
             "their samples will fail.",
         )
     else:
-        more = " and more" if len(rows) == LOOKED_AT else ""
-        yield ok(subject, f"{images}: {len(rows)} images{more}.")
+        counts = [source.count for source in sources if source.count is not None]
+        some = len(counts) < len(sources)  # a stream ends where it is read to
+        yield ok(subject, f"{images}: {len(rows) if some else sum(counts):,} images{' at least' * some}.")
+        yield from _headers(subject, files[:OPENED])
+
+
+def _headers(subject: str, files: Sequence[Path]) -> Iterator[Finding]:
+    """What keeps the first images from being used: their format, or more pixels than the limit."""
+    from tgo_pipeline.rewards.engine.decode import UnreadableImage, check_size, header_size
+    from tgo_pipeline.rewards.engine.images import read_content
+
+    reasons: dict[Path, str] = {}
+    for file in files:
+        try:
+            check_size(*header_size(read_content(file) or b""))
+        except UnreadableImage as error:
+            reasons[file] = str(error)
+    if reasons:
+        first, reason = next(iter(reasons.items()))
+        yield warn(
+            subject,
+            f"{len(reasons)} of the first {len(files)} images cannot be used, the first is {first}: {reason}.",
+        )
 
 
 def _feedback(subject: str, params: FeedbackParams, whole: Params) -> Iterator[Finding]:

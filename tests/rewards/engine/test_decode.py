@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tests.rewards.engine.test_images import encoded
 from tgo_pipeline.formats.limits import FILE_BYTES_PER_PIXEL, IMAGES, PIXEL_BYTES, ImageLimits
-from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode, header_size, to_rgb
+from tgo_pipeline.rewards.engine.decode import UnreadableImage, _read_heic, decode, header_size, to_rgb
 from tgo_pipeline.rewards.engine.images import open_image
 
 RAMP = [0, 1, 64, 127, 128, 200, 254, 255]
@@ -369,6 +370,16 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(limits: Ima
         open_image(tmp_path / "a.png")
 
 
+def test_an_image_that_pillow_takes_for_a_bomb_names_the_same_limit() -> None:
+    rows = bytes(25_000 // 8) * 10_000
+    data = b"P4 25000 10000\n" + rows
+    for call in (decode, header_size):
+        with pytest.raises(
+            UnreadableImage, match=r"^250,000,000 pixels are more than 89 million, the limit \(run"
+        ):
+            call(data)
+
+
 def test_a_limit_above_that_of_pillow_is_kept(limits: ImageLimits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decode(encoded(Image.new("RGB", (100, 100)))).size == (100, 100)
@@ -405,3 +416,21 @@ def test_postscript_is_not_run() -> None:
     for call in (decode, header_size):
         with pytest.raises(UnreadableImage, match="PostScript"):
             call(stream.getvalue())
+
+
+def test_heic_is_read_by_another_package_which_is_named_where_it_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pillow_heif
+
+    picture = np.full((64, 96, 3), (200, 40, 90), np.uint8)
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(picture)).save(stream, quality=95)
+    data = stream.getvalue()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    _read_heic.cache_clear()
+    with pytest.raises(UnreadableImage, match=r"it is HEIC, .*pip install 'tgo-pipeline\[heic\]'"):
+        decode(data)
+    monkeypatch.undo()
+    assert header_size(data) == (96, 64)
+    assert np.abs(np.asarray(decode(data)).astype(int) - picture).max() < 8

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -33,6 +34,8 @@ _LOADING = threading.Lock()
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 _EXIF_WORDS = (b"eXIf", b"tiff:Orientation", b"Raw profile type")
+_HEIC = re.compile(rb".{4}ftyp(?=.{0,64}(?:hei[cmsx]|hev[cmsx]))", re.DOTALL)
+"""How a file begins that has HEVC among its brands; AVIF, in the same container, Pillow reads by itself."""
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
@@ -82,20 +85,36 @@ def header_size(data: bytes) -> tuple[int, int]:
 def check_size(width: int, height: int) -> None:
     """Raise `UnreadableImage` for an image that takes too much memory: a small file may hold a huge one."""
     if width * height > IMAGES.pixels:
-        raise UnreadableImage(
-            f"{width} x {height} pixels are more than {IMAGES.megapixels:g} million, the limit "
-            "(runtime.max_image_megapixels, or --max-image-megapixels)"
-        )
+        raise _too_large(f"{width} x {height}")
+
+
+def _too_large(pixels: str) -> UnreadableImage:
+    limit = "the limit (runtime.max_image_megapixels, or --max-image-megapixels)"
+    return UnreadableImage(f"{pixels} pixels are more than {IMAGES.megapixels:g} million, {limit}")
 
 
 def _open(data: bytes) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and IMAGES.pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = IMAGES.pixels  # else Pillow refuses what the user has allowed
+    if _HEIC.match(data):
+        _read_heic()
     image = Image.open(io.BytesIO(data))
     if image.format == "EPS":
         image.close()
         raise UnreadableImage("it is PostScript, which would be run as a program: save it as PNG or JPEG")
     return image
+
+
+@functools.cache
+def _read_heic() -> None:
+    """Let Pillow read HEIC. Raises `UnreadableImage` without the package that can."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise UnreadableImage(
+            "it is HEIC, which another package reads: pip install 'tgo-pipeline[heic]'"
+        ) from error
+    register_heif_opener()
 
 
 def _orientation(image: Image.Image, data: bytes) -> int | None:
@@ -226,5 +245,8 @@ def _reasons() -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:  # its message holds an address, which differs between runs
         raise UnreadableImage("not a known image format") from error
+    except Image.DecompressionBombError as error:  # "Image size (200000000 pixels) exceeds limit of …"
+        found = re.search(r"\d+", str(error))
+        raise _too_large(f"{int(found[0]):,}" if found else "its") from error
     except Exception as error:
         raise UnreadableImage(f"{type(error).__name__}: {in_one_line(error)}") from error
