@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import logging
 import re
@@ -164,6 +165,7 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
     from fine_tune.policies import policy_class
     from tgo_pipeline.executors.runtime import prepare_torch, share_of_cores
     from tgo_pipeline.generators import load_pipeline
+    from tgo_pipeline.generators.long_prompts import warn_of_long
     from tgo_pipeline.generators.networks.parts import DENOISERS
     from tgo_pipeline.generators.sample import lay_out_networks, slice_decoder
 
@@ -182,6 +184,8 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
 
     def write(shard: Shard) -> None:
         if shard.split == PROMPTS:
+            if shard.index == 0:  # one worker says it of all
+                warn_of_long(pipeline, list(itertools.chain(*chunks)))
             _write_prompts(folder / shard.name, shard, chunks[shard.index], encoder, prompts)
         else:
             _write_images(folder / shard.name, shard, files[shard.index], encoder, images, threads)

@@ -18,6 +18,7 @@ from tgo_pipeline.generators.location import (
     locate,
     read_index,
 )
+from tgo_pipeline.generators.long_prompts import hide_lists
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
 from tgo_pipeline.generators.networks.parts import DENOISERS, load_networks
@@ -68,6 +69,7 @@ def open_pipeline(
         if location.adapter is not None:
             _add_adapter(pipeline, location.adapter)
         _cast(pipeline, precision, held)
+    hide_lists(pipeline)
     if hasattr(pipeline, "watermark"):
         pipeline.watermark = None  # what SDXL writes into its images would be scored, and learned
     pipeline.set_progress_bar_config(disable=True)

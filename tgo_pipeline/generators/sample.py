@@ -49,6 +49,15 @@ class Sampler:
         for batch in self.batches(prompts, seeds):
             yield from batch
 
+    def warn_of_long(self, prompts: Sequence[str]) -> None:
+        """Log how many of the prompts, as they are drawn, are longer than the text encoders take."""
+        from tgo_pipeline.generators.long_prompts import warn_of_long
+
+        warn_of_long(self._pipeline, self._texts(prompts))
+
+    def _texts(self, prompts: Sequence[str]) -> list[str]:
+        return [self._hints.get("prompt_prefix", "") + prompt for prompt in prompts]
+
     def batches(
         self, prompts: Sequence[str], seeds: Sequence[int], start: int = 0
     ) -> Iterator[Sequence[Image]]:
@@ -64,7 +73,7 @@ class Sampler:
 
         prompts, seeds = zip(*wanted, strict=True)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        texts = {"prompt": [self._hints.get("prompt_prefix", "") + prompt for prompt in prompts]}
+        texts = {"prompt": self._texts(prompts)}
         if negative := self._hints.get("negative_prompt"):
             texts["negative_prompt"] = [negative] * len(prompts)
         try:

@@ -159,6 +159,8 @@ def _make_worker(
         drawn: Shard | None = None
         with ThreadPoolExecutor(threads) as encoders, Aside() as aside:
             for shard in shards:
+                if shard.index == 0:  # one worker says it of all
+                    sampler.warn_of_long([row.prompt for part in parts for row in part])
                 _draw(
                     _Drawing(folder, shard, parts[shard.index], source, encoders), sampler, aside, is_ending
                 )
