@@ -107,6 +107,41 @@ def test_argilla_stars_thumbs_and_pairs(tmp_path: Path) -> None:
     ]
 
 
+def flat(question: str = "q", **more: Any) -> dict[str, Any]:
+    """A record as `records.to_list(flatten=True)` of argilla 2 gives it."""
+    answers = {
+        f"{question}.responses": [2, 4, 5],
+        f"{question}.responses.users": ["u1", "u2", "None"],
+        f"{question}.responses.status": ["submitted", "draft", "submitted"],
+        f"{question}.suggestion": 3,
+    }
+    return {"id": "aa-0001", "_server_id": "1b2c", "image": "x.png", "prompt": "a cat", **answers, **more}
+
+
+def test_of_flat_records_of_argilla_what_was_submitted_counts(tmp_path: Path) -> None:
+    named = flat(id="x", sample_id="bb-0002")
+    empty = flat(**dict.fromkeys(("q.responses", "q.responses.users", "q.responses.status")))
+    assert taken(tmp_path, "argilla", flat(), named, empty) == [
+        ("rating", ("aa-0001",), 2, "u1"),
+        ("rating", ("aa-0001",), 5, "unknown"),
+        ("rating", ("bb-0002",), 2, "u1"),
+        ("rating", ("bb-0002",), 5, "unknown"),
+    ]
+    with pytest.raises(
+        TgoError, match=r"record aa-0001: q\.responses has not one user and one status for each"
+    ):
+        taken(tmp_path, "argilla", flat(**{"q.responses.users": ["u1"]}))
+
+
+def test_an_annotation_that_was_changed_has_the_time_of_the_change(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(
+        json.dumps([task({"sample_id": "aa-0001"}, rating(4), updated_at="2026-03-10T08:00:00Z")])
+    )
+    (answer,) = judgements(path, "label-studio", NAMES, None)
+    assert answer.at == "2026-03-10T08:00:00Z"
+
+
 def test_one_of_several_questions_is_named(tmp_path: Path) -> None:
     both = task({"sample_id": "aa-0001"}, rating(5, "looks"), rating(1, "fits"))
     with pytest.raises(TgoError, match=r"has the questions fits, looks: say which one"):
@@ -165,7 +200,7 @@ def test_whatever_stands_in_any_place_is_an_answer_or_one_line(tmp_path: Path, t
             data = {"sample_id": "aa-0001"}
             return [task(data, rating(4)), task(both, pair, completed_by=by), task(data, chosen)]
         said = [{"value": 2, "user_id": "u1"}, {"value": "no", "user_id": "u2"}]
-        return [record({"q": said}, metadata={"sample_id": "bb-0002"}), record({"q": said})]
+        return [record({"q": said}, metadata={"sample_id": "bb-0002"}), record({"q": said}), flat()]
 
     for place in range(len(spots(entries()))):
         for junk in JUNK:

@@ -2,7 +2,8 @@
 
 Label Studio: "Export", format JSON (https://labelstud.io/guide/task_format): tasks with `data` and `annotations`, whose
 results are of the tags Rating, Choices or Pairwise. Argilla 2: `dataset.records.to_json(FILE)`: records with `fields`,
-`metadata` and `responses` by question.
+`metadata` and `responses` by question; or `dataset.records.to_list(flatten=True)` written as JSON, which also says
+whether a response was submitted.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ TWO = (
     ("left", "right"),
 )
 """Under which keys a task or a record may name its image, or its two images."""
+RESPONSES, SUBMITTED = ".responses", ("submitted", None)
+"""How Argilla calls the answers to a question in a flat record, and the states of those that count."""
 LONGEST = 200
 """Characters that are kept of what is no text where a name belongs."""
 SIDES = {"left": 1.0, "first": 1.0, "right": 0.0, "second": 0.0, "tie": 0.5, "equal": 0.5, "same": 0.5}
@@ -104,7 +107,7 @@ def _label_studio(tasks: Iterable[dict[str, Any]], path: str) -> Iterator[Remark
                     value,
                     _text(rater),
                     _seconds(annotation.get("lead_time")),
-                    _text(annotation.get("created_at"), ""),
+                    _text(annotation.get("updated_at") or annotation.get("created_at"), ""),
                 )
 
 
@@ -126,6 +129,9 @@ def _label_studio_value(value: Any, kind: Any, where: str) -> Any:
 def _argilla(records: Iterable[dict[str, Any]], path: str) -> Iterator[Remark]:
     for number, record in enumerate(records, start=1):
         where = f"{path}, record {record.get('id') or number}"
+        if any(key.endswith(RESPONSES) for key in record):
+            yield from _argilla_flat(record, where)
+            continue
         if not isinstance(record.get("responses"), dict) or not isinstance(record.get("fields"), dict):
             raise TgoError(
                 f"{where}: has no `fields` and `responses`: write it with `dataset.records.to_json(FILE)`."
@@ -135,7 +141,24 @@ def _argilla(records: Iterable[dict[str, Any]], path: str) -> Iterator[Remark]:
         for question, responses in record["responses"].items():
             for response in _objects(responses or [], where):
                 if response.get("value") is not None:
-                    yield Remark(where, question, named, response["value"], _text(response.get("user_id")))
+                    yield Remark(where, question, named, response["value"], _user(response.get("user_id")))
+
+
+def _argilla_flat(record: dict[str, Any], where: str) -> Iterator[Remark]:
+    """The submitted responses of a record whose fields, metadata and responses are its own keys."""
+    named = {"sample_id": record.get("id")} | record
+    for key in [key for key in record if key.endswith(RESPONSES)]:
+        values, users, states = (record.get(name) or [] for name in (key, f"{key}.users", f"{key}.status"))
+        if not all(isinstance(each, list) and len(each) == len(values) for each in (values, users, states)):
+            raise TgoError(f"{where}: {key} has not one user and one status for each value: export it again.")
+        for value, user, state in zip(values, users, states, strict=True):
+            if value is not None and state in SUBMITTED:
+                yield Remark(where, key.removesuffix(RESPONSES), named, value, _user(user))
+
+
+def _user(said: Any) -> str:
+    """Who answered; Argilla writes the text None where it does not know."""
+    return _text(None if said == "None" else said)
 
 
 READERS: dict[str, Callable[[Iterable[dict[str, Any]], str], Iterator[Remark]]] = {

@@ -25,7 +25,11 @@ HEAD = r"""\documentclass[a4paper,landscape]{article}
 \setlength{\tabcolsep}{3pt}
 \begin{document}
 \scriptsize
+\makeatletter
+\providecommand{\tablecaption}[1]{\def\@captype{table}\belowcaptionskip=3pt\caption{#1}}
+\makeatother
 """
+"""A caption stands where it is, numbered like any other: a float for each table would be more than LaTeX can hold."""
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -92,8 +96,8 @@ def _sheet(sheet: Sheet) -> list[str]:
         title = escape(sheet.title, None) + (" (continued)" if start else "")
         body = "\n".join(_line(row) for row in sheet.rows[start : start + ROWS])
         parts.append(
-            f"\\subsection*{{{title}}}\n\\begin{{tabular}}{{{form}}}\n\\hline\n{heading}\n\\hline\n{body}\n\\hline\n"
-            "\\end{tabular}"
+            f"\\begingroup\\tablecaption{{{title}}}\n\\begin{{tabular}}{{{form}}}\n\\hline\n{heading}\n\\hline\n"
+            f"{body}\n\\hline\n\\end{{tabular}}\\par\\endgroup"
         )
     if sheet.note:
         parts[-1] += f"\n\n{escape(sheet.note, None)}\\par"
