@@ -27,7 +27,7 @@ def sweep(
         sweep(load_params(params), HERE, _numbers(strengths), images_per_prompt=images_per_prompt)
 
     run_command("sweep", work)
-    show(view(HERE.sweep), WIDE)
+    show(view(HERE.sweep, load_params(params).shown_names), WIDE)
 
 
 def _numbers(text: str) -> list[float]:

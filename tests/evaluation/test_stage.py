@@ -30,6 +30,7 @@ from tgo_pipeline.evaluation.statistics.means import MODELS
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import EvaluateParams, Params, load_params, parse
 from tgo_pipeline.prompts.normalise import set_hash
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_metadata, read_table, write_table
@@ -435,7 +436,7 @@ def test_a_gain_that_stays_with_the_target_is_warned_of(caplog: pytest.LogCaptur
         stage.HACKING: hacking_table(world_scores, Roles("target", [], ["held"]), settings, 0),
     }
     with caplog.at_level("INFO", logger="tgo"):
-        stage._log_results(made)
+        stage._log_results(made, ShownNames())
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1 and "look at the images" in warned[0] and "at its cost" in warned[0]
     assert "target of tuned: +0.99" in caplog.text and "target of other: " in caplog.text

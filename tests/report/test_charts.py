@@ -26,10 +26,10 @@ def specs(workspace: Workspace) -> dict[str, charts.Spec]:
     """Every chart of a report by name."""
     params, sources = workspace.params, workspace.sources
     evaluation, scores = sections.evaluation(params, sources), sections.scores(params, sources)
-    labels, training = sections.labels(sources), sections.training_curves(sources)
+    labels, training = sections.labels(params, sources), sections.training_curves(sources)
     pairs = sections.before_after(params, sources, evaluation, Album())
     assert evaluation and scores and labels and training and pairs and training.log_ratios
-    adequate, compared = adequacy(params, sources.adequacy), models(sources, evaluation.roles)
+    adequate, compared = adequacy(params, sources.adequacy), models(params, sources, evaluation.roles)
     assert adequate and adequate.charts and compared and compared.categories
     return {
         "differences": evaluation.differences,

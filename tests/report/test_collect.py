@@ -11,13 +11,16 @@ import pytest
 from tests.report.workspace import REWARDS, TEST_SETS, Workspace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.report import collect
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage import tables
+
+PLAIN = ShownNames()
 
 
 def test_label_summary_agrees_with_the_formulas(workspace: Workspace) -> None:
     frame = tables.read_folder(workspace.sources.labels)
     label, weight = frame["label"].to_numpy(), frame["weight"].to_numpy()
-    found = collect.label_summary(workspace.sources.labels)
+    found = collect.label_summary(workspace.sources.labels, PLAIN)
     assert found is not None
     assert (found.n, found.positive, found.reward) == (len(label), int(label.sum()), "mean_z")
     assert found.effective_size == pytest.approx(weight.sum() ** 2 / (weight**2).sum())
@@ -37,15 +40,15 @@ def test_equal_weights_make_one_bin(tmp_path: Path, workspace: Workspace) -> Non
     table = pq.read_table(shard)
     ones = table.set_column(table.column_names.index("weight"), "weight", pa.array(np.ones(table.num_rows)))
     pq.write_table(ones, tmp_path / shard.name)
-    found = collect.label_summary(tmp_path)
+    found = collect.label_summary(tmp_path, PLAIN)
     assert found is not None
     assert found.effective_size == pytest.approx(found.n)
     assert sum(len(parts) for parts in found.histogram.values()) == 2
 
 
 def test_thresholds_and_histograms_cover_every_reward(workspace: Workspace) -> None:
-    rows = collect.thresholds(workspace.sources.thresholds)
-    histograms = collect.score_histograms(workspace.sources.plots)
+    rows = collect.thresholds(workspace.sources.thresholds, PLAIN)
+    histograms = collect.score_histograms(workspace.sources.plots, PLAIN)
     assert rows is not None and histograms is not None
     assert {row.reward for row in rows} == {*REWARDS, "mean_z"} == set(histograms)
     for row in rows:
@@ -60,7 +63,7 @@ def test_counts_come_from_the_metadata(workspace: Workspace) -> None:
 
 
 def test_the_effect_interval_is_the_difference_interval_in_units_of_base(workspace: Workspace) -> None:
-    rows = collect.evaluation(workspace.sources.evaluation)
+    rows = collect.evaluation(workspace.sources.evaluation, PLAIN)
     assert rows
     for row in rows:
         assert row.effect_low is not None and row.effect is not None and row.effect_high is not None
@@ -74,17 +77,17 @@ def test_a_table_of_another_schema_is_refused_by_name(tmp_path: Path) -> None:
     wrong = tmp_path / "evaluation.parquet"
     pq.write_table(pa.table({"reward": ["clip"]}), wrong)
     with pytest.raises(TgoError, match=r"evaluation\.parquet has no column 'test_set'"):
-        collect.evaluation(wrong)
+        collect.evaluation(wrong, PLAIN)
     (tmp_path / "labels").mkdir()
     pq.write_table(pa.table({"sample_id": ["a"]}), tmp_path / "labels" / "train-00000-of-00001.parquet")
     with pytest.raises(TgoError, match="has no column"):
-        collect.label_summary(tmp_path / "labels")
+        collect.label_summary(tmp_path / "labels", PLAIN)
 
 
 def test_nothing_there_is_none(tmp_path: Path) -> None:
-    assert collect.thresholds(tmp_path / "thresholds.parquet") is None
-    assert collect.evaluation(tmp_path / "evaluation.parquet") is None
+    assert collect.thresholds(tmp_path / "thresholds.parquet", PLAIN) is None
+    assert collect.evaluation(tmp_path / "evaluation.parquet", PLAIN) is None
     assert collect.prompt_counts(tmp_path / "prompts.parquet") is None
-    assert collect.score_histograms(tmp_path) is None
-    assert collect.label_summary(tmp_path) is None
+    assert collect.score_histograms(tmp_path, PLAIN) is None
+    assert collect.label_summary(tmp_path, PLAIN) is None
     assert collect.shard_counts(tmp_path) is None

@@ -20,7 +20,7 @@ ROLES: dict[str, Role] = {"mean_z": "target", "oracle": "held out", "clip": "oth
 def found(workspace: Workspace) -> Models:
     evaluation = sections.evaluation(workspace.params, workspace.sources)
     assert evaluation is not None
-    made = models(workspace.sources, evaluation.roles)
+    made = models(workspace.params, workspace.sources, evaluation.roles)
     assert made is not None
     return made
 
@@ -58,7 +58,7 @@ def test_two_models_need_no_matrix(workspace: Workspace, tmp_path: Path) -> None
             pq.read_schema(workspace.sources.evaluation_images / f"{name}.parquet")
         )
         pq.write_table(written, tmp_path / f"{name}.parquet")
-    made = models(workspace.sources.moved(evaluation_images=tmp_path), ROLES)
+    made = models(workspace.params, workspace.sources.moved(evaluation_images=tmp_path), ROLES)
     assert made is not None
     assert made.names == ["base", "tuned"]
     assert made.matrices == [] and made.hacking == []
@@ -66,7 +66,7 @@ def test_two_models_need_no_matrix(workspace: Workspace, tmp_path: Path) -> None
 
 def test_nothing_there_is_none_and_another_schema_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     sources = workspace.sources.moved(evaluation_images=tmp_path)
-    assert models(sources, ROLES) is None
+    assert models(workspace.params, sources, ROLES) is None
     pq.write_table(pa.table({"model": ["base"]}), tmp_path / "models.parquet")
     with pytest.raises(TgoError, match=r"models\.parquet has no column"):
-        models(sources, ROLES)
+        models(workspace.params, sources, ROLES)

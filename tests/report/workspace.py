@@ -67,10 +67,10 @@ def parameters(**sections: object) -> Params:
         "model": "demo",
         "prompts": {"train": "demo:train", "test": {name: f"demo:{name}" for name in TEST_SETS}},
         "generate": {"images_per_prompt": 4, "guidance_scale": 1.0, "steps": 12, "shard_size": 64},
-        "score": {"rewards": dict.fromkeys(REWARDS, "demo")},
+        "score": {"rewards": dict.fromkeys(REWARDS)},
         "threshold": {"bootstrap": 200},
         "fine_tune": {"steps": 78, "batch_size": 64, "temperature": 0.01, "learning_rate": 1e-4},
-        "evaluate": {"rewards": {"oracle": "demo"}, "models": {"early": "models/early"}, "bootstrap": 400},
+        "evaluate": {"rewards": {"oracle": None}, "models": {"early": "models/early"}, "bootstrap": 400},
         **sections,
     }
     return parse(Params, raw)

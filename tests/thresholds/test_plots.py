@@ -13,6 +13,7 @@ from dvc_render.vega import VegaRenderer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.thresholds.plots import chart, histogram, write_charts, write_csv
 
 TEMPLATES = Path(__file__).parents[2] / ".dvc" / "plots"
@@ -46,10 +47,11 @@ def test_constant_scores_make_one_bar() -> None:
 def test_charts_are_specs_and_images_of_the_current_rewards(tmp_path: Path) -> None:
     (tmp_path / "gone.svg").write_text("")
     bars = histogram(np.random.default_rng(0).normal(0.25, 0.03, size=4000), 0.25)
-    write_charts({"hpsv2.1": chart(ROW, bars)}, tmp_path)
+    write_charts({"hpsv2.1": chart(ROW, bars, "hpsv2.1 (demo)")}, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["hpsv2.1.svg", "hpsv2.1.vl.json"]
     svg = (tmp_path / "hpsv2.1.svg").read_text()
     assert svg.startswith("<svg")
+    assert ">hpsv2.1 (demo)<" in svg
     assert "tau = 0.25 at percentile 0.5, 95 % interval 0.24 to 0.26" in svg
     assert json.loads((tmp_path / "hpsv2.1.vl.json").read_text())["$schema"].startswith("https://vega")
 
@@ -58,7 +60,7 @@ def test_charts_are_specs_and_images_of_the_current_rewards(tmp_path: Path) -> N
 def test_the_templates_of_dvc_draw_the_tables(tmp_path: Path, template: str) -> None:
     if template == "threshold_histogram":
         path = tmp_path / "scores.csv"
-        write_csv({"clip": histogram(np.arange(100.0), 49.5)}, {"clip": 49.5}, path)
+        write_csv({"clip": histogram(np.arange(100.0), 49.5)}, {"clip": 49.5}, path, ShownNames())
     else:
         path = tmp_path / "weights.csv"
         path.write_text("label,bin_low,bin_high,count\nnegative,1.0,2.0,7\npositive,1.0,2.0,5\n")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.evaluation.statistics.means import Diversity
     from tgo_pipeline.evaluation.statistics.scores import ModelScores
+    from tgo_pipeline.rewards.toys import ShownNames
 
 __all__ = [
     "Side",
@@ -91,9 +92,9 @@ def evaluate(params: Params, workspace: Workspace) -> None:
     }
     excluded = joined.aggregated(params.evaluate.aggregate).pairs(BASE, TUNED).excluded()
     _write_tables(workspace.evaluation, folder, made, metadata | {"excluded": excluded})
-    _write_summaries(workspace, made["evaluation"], list(params.evaluate.rewards))
+    _write_summaries(workspace, made["evaluation"], params)
     export(workspace)
-    _log_results(made)
+    _log_results(made, params.shown_names)
 
 
 def _target(params: Params, workspace: Workspace) -> Target | None:
@@ -216,16 +217,16 @@ def _write_tables(
             write_table(content, temporary, metadata)
 
 
-def _write_summaries(workspace: Workspace, results: pa.Table, shown: list[str]) -> None:
+def _write_summaries(workspace: Workspace, results: pa.Table, params: Params) -> None:
     from tgo_pipeline.evaluation.statistics.compare import metrics, win_rates_csv
 
     with atomic(workspace.metrics / "evaluate.json") as temporary:
-        temporary.write_text(json.dumps(metrics(results, shown), indent=2) + "\n")
+        temporary.write_text(json.dumps(metrics(results, list(params.evaluate.rewards)), indent=2) + "\n")
     with atomic(workspace.plots / "win_rates.csv") as temporary:
-        temporary.write_text(win_rates_csv(results), encoding="utf-8")
+        temporary.write_text(win_rates_csv(results, params.shown_names), encoding="utf-8")
 
 
-def _log_results(made: Mapping[str, pa.Table]) -> None:
+def _log_results(made: Mapping[str, pa.Table], shown: ShownNames) -> None:
     """The target (or every reward without one) of each model against the base, and what looks like hacking."""
     from tgo_pipeline.evaluation.statistics.hacking import suspicions
     from tgo_pipeline.evaluation.statistics.scores import ALL
@@ -238,7 +239,7 @@ def _log_results(made: Mapping[str, pa.Table]) -> None:
     for row in [row for row in rows if row["is_target"]] or rows:
         log.info(
             "%s of %s: %+.4g against the base (%d pairs, %d prompts), win rate %.1f %%, %d ties, %d excluded",
-            row["reward"],
+            shown(row["reward"]),
             row["model_a"],
             row["difference"],
             row["n"],
@@ -248,4 +249,4 @@ def _log_results(made: Mapping[str, pa.Table]) -> None:
             row["n_excluded"],
         )
     for note in suspicions(made[HACKING]):
-        log.warning("look at the images before trusting the target: %s", note)
+        log.warning("look at the images before trusting the target: %s", shown.text(note))

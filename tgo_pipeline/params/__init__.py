@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import yaml_text
@@ -33,6 +34,9 @@ from tgo_pipeline.params.sections import (
     TargetParams,
     ThresholdParams,
 )
+
+if TYPE_CHECKING:
+    from tgo_pipeline.rewards.toys import ShownNames
 
 __all__ = [
     "RESERVED",
@@ -101,6 +105,18 @@ class Params:
         if self.target.reward in TARGET_COMBINATIONS:
             return self.target.rewards or self.score.columns
         return [self.target.reward]
+
+    @property
+    def shown_names(self) -> ShownNames:
+        """What people read of the columns of scores, the target among them."""
+        from tgo_pipeline.rewards.specs import resolve_all
+        from tgo_pipeline.rewards.toys import ShownNames
+
+        sources = {
+            name: spec.source
+            for name, spec in resolve_all({**self.score.rewards, **self.evaluate.rewards}).items()
+        }
+        return ShownNames.of(sources, {self.target.reward: self.target_rewards})
 
     @property
     def target_is_scored_anywhere(self) -> bool:

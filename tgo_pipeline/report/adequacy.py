@@ -94,10 +94,11 @@ def adequacy(params: Params, path: Path) -> Adequacy | None:
     """
     if not path.is_file():
         return None
-    every = by_reward(read_adequacy(path))
+    shown = params.shown_names
+    every = {shown(name): found for name, found in by_reward(read_adequacy(path)).items()}
     if not every:
         return None
-    target = params.target.reward if params.target.reward in every else next(iter(every))
+    target = shown(params.target.reward) if shown(params.target.reward) in every else next(iter(every))
     found = every[target]
     verdict = found.first("verdict")
     lines = _baselines(found)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.rendering.text import decimals
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.thresholds.table import THRESHOLDS
@@ -148,25 +149,26 @@ def shard_counts(folder: Path) -> tuple[int, int] | None:
     return rows, sum(int(tables.read_metadata(shard).get("failed", 0)) for shard in shards)
 
 
-def thresholds(path: Path) -> list[ThresholdRow] | None:
+def thresholds(path: Path, shown: ShownNames) -> list[ThresholdRow] | None:
     """The rows of the thresholds table."""
-    return _rows(path, ThresholdRow, THRESHOLDS)
+    return _rows(path, ThresholdRow, THRESHOLDS, shown)
 
 
-def evaluation(path: Path) -> list[EvaluationRow] | None:
+def evaluation(path: Path, shown: ShownNames) -> list[EvaluationRow] | None:
     """The rows of the evaluation table."""
-    return _rows(path, EvaluationRow, EVALUATION)
+    return _rows(path, EvaluationRow, EVALUATION, shown)
 
 
-def _rows(path: Path, kind: type, schema: pa.Schema) -> Any:
+def _rows(path: Path, kind: type, schema: pa.Schema, shown: ShownNames) -> Any:
     if not path.is_file():
         return None
     names = [field.name for field in fields(kind)]
-    return [kind(**row) for row in tables.read_table(path, schema).select(names).to_pylist()]
+    rows = tables.read_table(path, schema).select(names).to_pylist()
+    return [kind(**row) for row in shown.rows(rows, "reward")]
 
 
-def score_histograms(plots: Path) -> dict[str, list[HistogramBin]] | None:
-    """The histogram of every reward that the threshold stage wrote to `scores.csv`, by its name in that file."""
+def score_histograms(plots: Path, shown: ShownNames) -> dict[str, list[HistogramBin]] | None:
+    """The histogram of every reward that the threshold stage wrote to `scores.csv`, by its shown name in a csv."""
     path = plots / "scores.csv"
     if not path.is_file():
         return None
@@ -174,11 +176,11 @@ def score_histograms(plots: Path) -> dict[str, list[HistogramBin]] | None:
     with path.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             part = HistogramBin(float(row["bin_low"]), float(row["bin_high"]), int(float(row["count"])))
-            histograms.setdefault(row["reward"], []).append(part)
+            histograms.setdefault(shown(row["reward"]), []).append(part)
     return histograms
 
 
-def label_summary(folder: Path) -> LabelSummary | None:
+def label_summary(folder: Path, shown: ShownNames) -> LabelSummary | None:
     """Balance and weights of all label shards, one in memory at a time.
 
     The sums are taken in one order: those of several threads differ in their last digits from run to run.
@@ -200,7 +202,7 @@ def label_summary(folder: Path) -> LabelSummary | None:
         for name in tables.LABEL_NAMES
     }
     return LabelSummary(
-        reward=parts[0]["reward"][0].as_py(),
+        reward=shown(parts[0]["reward"][0].as_py()),
         n=n,
         positive=sum(int(side.sum()) for side in positive),
         positive_weight_share=chosen / total,

@@ -110,14 +110,16 @@ def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | Non
 def pairs(params: Params, workspace: Workspace, shown: list[str], album: Album) -> ExamplePairs | None:
     """A seeded draw of test images, the largest gains and the largest losses by a reward.
 
-    `shown` are the rewards whose values stand below a pair; the first of them chooses. Raises `TgoError` for a table
-    of the wrong schema.
+    `shown` are the shown names of the rewards whose values stand below a pair; the first of them chooses. Raises
+    `TgoError` for a table of the wrong schema.
     """
     if not workspace.samples.is_file() or not shown:
         return None
     import polars as pl
 
     samples = pl.DataFrame(read_table(workspace.samples, SAMPLES)).drop_nulls(["base", "tuned"])
+    names = {name: params.shown_names(name) for name in samples["reward"].unique()}
+    samples = samples.with_columns(pl.col("reward").replace(names))
     rows = samples.filter(pl.col("reward") == shown[0]).with_columns(
         difference=pl.col("tuned") - pl.col("base")
     )

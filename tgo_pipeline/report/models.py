@@ -10,6 +10,7 @@ from tgo_pipeline.evaluation.statistics.hacking import MEMBER
 from tgo_pipeline.evaluation.statistics.scores import ALL
 from tgo_pipeline.evaluation.tables.export import SCHEMAS, document, source
 from tgo_pipeline.evaluation.tables.tables import split
+from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.table import Document
 from tgo_pipeline.report.charts import models as charts
 from tgo_pipeline.report.charts.sections import Spec
@@ -46,7 +47,7 @@ class Models:
     legend: Mapping[str, Sequence[tuple[str, str]]]
 
 
-def models(workspace: Workspace, roles: Mapping[str, Role]) -> Models | None:
+def models(params: Params, workspace: Workspace, roles: Mapping[str, Role]) -> Models | None:
     """The comparison with its charts, or None if the evaluation wrote none of its tables.
 
     `roles` are the rewards' parts in the evaluation; those that matter are charted. Raises `TgoError` for a table of
@@ -56,14 +57,20 @@ def models(workspace: Workspace, roles: Mapping[str, Role]) -> Models | None:
     found = {name: path for name, path in places.items() if path.is_file()}
     if not found:
         return None
-    rows = {name: read_table(path, SCHEMAS[name]).to_pylist() for name, path in found.items()}
+    rows = {
+        name: params.shown_names.rows(read_table(path, SCHEMAS[name]).to_pylist(), "reward")
+        for name, path in found.items()
+    }
     matrix = rows.get("matrix", [])
     documents = [document(name, path) for name, path in found.items() if rows[name]]
     names = list(dict.fromkeys(row["model"] for row in rows.get("models", [])))
     return Models(
         names=names,
         matrices=_matrices(matrix) if len(names) > 2 else [],
-        hacking=_judgements(rows.get("hacking", [])),
+        hacking=[
+            {**row, "note": params.shown_names.text(row["note"])}
+            for row in _judgements(rows.get("hacking", []))
+        ],
         categories=_categories(matrix, roles),
         documents=documents,
         legend=documents[0].legend if documents else {},

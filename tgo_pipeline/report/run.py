@@ -61,9 +61,9 @@ def _key_facts(params: Params) -> list[tuple[str, str]]:
     tune, label, sampling = params.fine_tune, params.label, params.generate
     distance = _DISTANCES.get(params.threshold.baseline, "|s − b|")
     revision = f" at {params.revision}" if params.revision else ""
-    target = params.target.reward
-    if params.target_rewards != [target]:
-        target += f" of {', '.join(params.target_rewards)}"
+    target = params.shown_names(params.target.reward)
+    if params.target_rewards != [params.target.reward]:
+        target += f" of {', '.join(map(params.shown_names, params.target_rewards))}"
     images = (
         f"taken from {sampling.images}"
         if sampling.source == "images"

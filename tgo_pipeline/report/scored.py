@@ -21,9 +21,10 @@ from tgo_pipeline.report.gallery.samples import DISAGREEMENT, Candidates, disagr
 from tgo_pipeline.report.thumbnails import Album, Thumbnail
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
 from tgo_pipeline.rewards.engine.images import read_content
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.scoring.command.options import Call
 from tgo_pipeline.scoring.command.run import open_sources
-from tgo_pipeline.scoring.command.summary import TOYS, is_toy, meaning, shown_name
+from tgo_pipeline.scoring.command.summary import TOYS, meaning
 from tgo_pipeline.storage.tables import read_metadata, read_table
 from tgo_pipeline.storage.writing import atomic
 
@@ -73,7 +74,8 @@ def render(call: Call) -> str:
 
     about = read_metadata(call.table)["rewards"]
     frame = pl.DataFrame(read_table(call.table))
-    columns = [_column(frame, name, about) for name in about]
+    shown = ShownNames.of({name: facts.get("source") for name, facts in about.items()})
+    columns = [_column(frame, name, about, shown) for name in about]
     frame = frame.rename({"image": "sample_id"}).with_columns(
         *(pl.col(name).cast(pl.Float64) for name in about), split=pl.lit(""), model=pl.lit("")
     )
@@ -91,7 +93,7 @@ def render(call: Call) -> str:
         "total": frame.height,
         "failed": frame.height - frame["error"].null_count(),
         "failures": frame.drop_nulls("error").select("sample_id", "error").head(FAILURES).rows(),
-        "toys": TOYS if any(map(is_toy, about.values())) else "",
+        "toys": TOYS if shown.toys else "",
         "apart": apart,
         "images": frame["sample_id"].to_list(),
         "prompts": frame["prompt"].to_list(),
@@ -121,14 +123,14 @@ def _contents(several: bool, failed: bool) -> list[tuple[str, str]]:
     return [(place, name) for place, name, there in every if there]
 
 
-def _column(frame: pl.DataFrame, name: str, about: dict[str, Any]) -> RewardView:
+def _column(frame: pl.DataFrame, name: str, about: dict[str, Any], shown: ShownNames) -> RewardView:
     scores = frame[name].cast(float)
     values = scores.drop_nulls().to_numpy()
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     ends = [float(end) for end in np.quantile(values, QUANTILES)] if len(values) else [None] * len(QUANTILES)
     return RewardView(
-        name=shown_name(name, about[name]),
-        meaning=meaning(about[name]) + ("; a toy of the demo" if is_toy(about[name]) else ""),
+        name=shown(name),
+        meaning=meaning(about[name]) + ("; a toy of the demo" if name in shown.toys else ""),
         scores=scores.to_list(),
         n=len(values),
         decimals=text.decimals(std),

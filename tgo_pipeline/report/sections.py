@@ -32,7 +32,7 @@ class EvaluationSection:
 
 def evaluation(params: Params, workspace: Workspace) -> EvaluationSection | None:
     """The evaluation's facts, and charts of all test sets together and of each."""
-    rows = collect.evaluation(workspace.evaluation)
+    rows = collect.evaluation(workspace.evaluation, params.shown_names)
     if not rows:
         return None
     found, part = summary.findings(params, rows), summary.roles(params, rows)
@@ -72,12 +72,13 @@ class ScoresSection:
 
 def scores(params: Params, workspace: Workspace) -> ScoresSection | None:
     """Thresholds with the histograms that the threshold stage wrote."""
-    rows = collect.thresholds(workspace.thresholds)
+    shown = params.shown_names
+    rows = collect.thresholds(workspace.thresholds, shown)
     if not rows:
         return None
-    target = params.target.reward
+    target = shown(params.target.reward)
     rows = sorted(rows, key=lambda row: row.reward != target)
-    histograms = collect.score_histograms(workspace.plots) or {}
+    histograms = collect.score_histograms(workspace.plots, shown) or {}
     drawn = {
         row.reward: charts.score_histogram(histograms[cell(row.reward)], row)
         for row in rows
@@ -96,9 +97,9 @@ class LabelsSection:
     weights: charts.Spec
 
 
-def labels(workspace: Workspace) -> LabelsSection | None:
+def labels(params: Params, workspace: Workspace) -> LabelsSection | None:
     """Balance and weights of the labels."""
-    found = collect.label_summary(workspace.labels)
+    found = collect.label_summary(workspace.labels, params.shown_names)
     if found is None:
         return None
     return LabelsSection(found, charts.label_balance(found), charts.weight_histogram(found))
@@ -135,8 +136,9 @@ def before_after(
     params: Params, workspace: Workspace, evaluated: EvaluationSection | None, album: Album
 ) -> ExamplesSection | None:
     """Pairs with their images; the rewards that the evaluation emphasises stand below them."""
-    roles: Mapping[str, summary.Role] = evaluated.roles if evaluated else {params.target.reward: "target"}
-    found = pairs(params, workspace, evaluated.emphasised if evaluated else [params.target.reward], album)
+    target = params.shown_names(params.target.reward)
+    roles: Mapping[str, summary.Role] = evaluated.roles if evaluated else {target: "target"}
+    found = pairs(params, workspace, evaluated.emphasised if evaluated else [target], album)
     if found is None:
         return None
     drawn = {

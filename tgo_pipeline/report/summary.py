@@ -30,9 +30,9 @@ class Headline:
 def roles(params: Params, rows: Sequence[EvaluationRow]) -> dict[str, Role]:
     """Each reward's part: what was trained on, what no earlier stage saw, and the rest."""
     found: dict[str, Role] = {}
+    held = {params.shown_names(name) for name in params.evaluate.rewards.keys() - params.score.rewards.keys()}
     for row in rows:
-        held_out = row.reward in params.evaluate.rewards and row.reward not in params.score.rewards
-        found[row.reward] = "target" if row.is_target else "held out" if held_out else "other"
+        found[row.reward] = "target" if row.is_target else "held out" if row.reward in held else "other"
     return found
 
 

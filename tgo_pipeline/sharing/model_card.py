@@ -193,7 +193,9 @@ def _evaluation(params: Params, found: EvaluationResults | None) -> dict[str, An
         "tables": results.tables(found),
         "legend": results.legend(found),
         "prompts": overall[0]["n_prompts"],
-        "headline": [{**row, "moved": _moved(row, params)} for row in shown],
+        "headline": params.shown_names.rows(
+            [{**row, "moved": _moved(row, params)} for row in shown], "reward"
+        ),
     }
 
 

@@ -78,8 +78,9 @@ def tables(results: EvaluationResults) -> str:
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]], results: EvaluationResults) -> str:
     sheet = short_sheet(name, rows, results.confidence)
-    names = [code(row["reward"]) + _mark(row, results.params) for row in rows]
-    cells = [[shown, *line[1:]] for shown, line in zip(names, sheet.rows, strict=True)]
+    shown = results.params.shown_names
+    names = [code(shown(row["reward"])) + _mark(row, results.params) for row in rows]
+    cells = [[first, *line[1:]] for first, line in zip(names, sheet.rows, strict=True)]
     title = "all test sets together" if name == ALL else f"test set {code(name)}"
     counts = f"{rows[0]['n_prompts']:,} prompts, {rows[0]['n']:,} pairs"
     grid = table(sheet.columns, cells, range(1, len(sheet.columns)))
@@ -122,7 +123,8 @@ def model_index(results: EvaluationResults) -> list[EvalResult]:
     found = []
     for row in results.rows:
         if row["test_set"] != ALL:
-            found += _index_entries(row, sets.get(row["test_set"], {}), results.confidence)
+            named = {**row, "reward": results.params.shown_names(row["reward"])}
+            found += _index_entries(named, sets.get(row["test_set"], {}), results.confidence)
     return found
 
 

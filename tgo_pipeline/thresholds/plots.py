@@ -16,6 +16,8 @@ from tgo_pipeline.storage.writing import atomic
 if TYPE_CHECKING:
     import altair as alt
 
+    from tgo_pipeline.rewards.toys import ShownNames
+
 BINS = 48
 COLOURS = {"below tau": "#c98a3c", "at or above tau": "#2f7f86"}
 TAU_COLOUR = "#1d1d1f"
@@ -44,10 +46,12 @@ def histogram(values: np.ndarray, tau: float, bins: int = BINS) -> list[Bin]:
     ]
 
 
-def write_csv(histograms: Mapping[str, Sequence[Bin]], taus: Mapping[str, float], path: Path) -> None:
+def write_csv(
+    histograms: Mapping[str, Sequence[Bin]], taus: Mapping[str, float], path: Path, shown: ShownNames
+) -> None:
     """All histograms as one long table for `dvc plots` and its template `threshold_histogram`."""
     rows = (
-        (reward, bar.low, bar.high, bar.count, str(bar.positive).lower(), taus[reward])
+        (shown(reward), bar.low, bar.high, bar.count, str(bar.positive).lower(), taus[reward])
         for reward, bars in histograms.items()
         for bar in bars
     )
@@ -56,8 +60,8 @@ def write_csv(histograms: Mapping[str, Sequence[Bin]], taus: Mapping[str, float]
         temporary.write_text(written(columns, rows, end="\r\n"), encoding="utf-8", newline="")
 
 
-def chart(row: Mapping[str, Any], bars: Iterable[Bin]) -> dict[str, Any]:
-    """Vega-Lite spec: histogram of one reward, tau as a rule, its bootstrap interval as a band.
+def chart(row: Mapping[str, Any], bars: Iterable[Bin], name: str) -> dict[str, Any]:
+    """Vega-Lite spec: histogram of the reward that is shown as `name`, tau as a rule, its bootstrap interval as a band.
 
     `row` is a row of the thresholds table that has a tau.
     """
@@ -89,7 +93,7 @@ def chart(row: Mapping[str, Any], bars: Iterable[Bin]) -> dict[str, Any]:
         .mark_rule(color=TAU_COLOUR, strokeWidth=1.5)
         .encode(x="tau:Q")
     )
-    title = alt.TitleParams(row["reward"], subtitle=_subtitle(row), anchor="start", subtitleColor="#555")
+    title = alt.TitleParams(name, subtitle=_subtitle(row), anchor="start", subtitleColor="#555")
     layers = alt.layer(*_band(row), shape, rule).properties(title=title, width=420, height=200)
     return layers.configure_view(stroke=None).configure_axis(grid=False).to_dict()
 

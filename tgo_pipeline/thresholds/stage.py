@@ -74,7 +74,7 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
         write_table(per_prompt, temporary, mark.entries())
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
     for name, row in rows.items():
-        log.info("%s: tau = %.6g from %d scores", name, row["tau"], row["n"])
+        log.info("%s: tau = %.6g from %d scores", params.shown_names(name), row["tau"], row["n"])
     verdicts = write_report(
         params,
         frame,
@@ -143,5 +143,7 @@ def _plot(params: Params, frame: pl.DataFrame, rows: dict[str, dict[str, Any]], 
     for name, tau in taus.items():
         rewards = params.target_rewards if name == params.target.reward else [name]
         bars[name] = histogram(finite(target_scores(frame, name, rewards, frame, taus)), tau)
-    write_csv(bars, taus, plots / "scores.csv")
-    write_charts({name: chart(row, bars[name]) for name, row in rows.items()}, plots / "thresholds")
+    shown = params.shown_names
+    write_csv(bars, taus, plots / "scores.csv", shown)
+    drawn = {name: chart(row, bars[name], shown(name)) for name, row in rows.items()}
+    write_charts(drawn, plots / "thresholds")

@@ -14,6 +14,7 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.shards import SHARD_NAME
@@ -42,6 +43,17 @@ def score_files(folder: Path) -> list[Path]:
         if found != count:
             raise TgoError(f"{folder} holds {found} of {count} {split} shards: finish the score stage first.")
     return files
+
+
+def shown_names(folder: Path) -> ShownNames:
+    """What people read of the columns of score shards, and of a target that combines them; plain names without any."""
+    from tgo_pipeline.storage.tables import read_metadata
+
+    about = read_metadata(shards[0]).get("rewards", {}) if (shards := parquet_files(folder)) else {}
+    return ShownNames.of(
+        {name: facts.get("source") for name, facts in about.items()},
+        {name: list(about) for name in TARGET_COMBINATIONS},
+    )
 
 
 def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
 from tgo_pipeline.thresholds.table import read_thresholds
+from tgo_pipeline.thresholds.targets import shown_names
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +27,7 @@ def show(path: Path) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    rows = read_thresholds(path).to_dicts()
+    rows = shown_names(path.parent / HERE.scores.name).rows(read_thresholds(path).to_dicts(), "reward")
     first = rows[0]
     notes = [Text.assemble((f"{row['reward']}: ", "bold"), row["note"]) for row in rows if row["note"]]
     return Group(

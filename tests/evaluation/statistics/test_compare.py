@@ -23,6 +23,7 @@ from tgo_pipeline.evaluation.statistics.scores import (
     samples_table,
 )
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.rewards.toys import ShownNames
 
 PARAMS = EvaluateParams(bootstrap=500)
 PROMPTS = pl.DataFrame(
@@ -186,7 +187,9 @@ def test_metrics_hold_the_target_and_what_is_shown() -> None:
 def test_win_rates_csv_survives_awkward_names() -> None:
     prompts = PROMPTS.with_columns(source=pl.lit('big, "new" set'))
     pairs = pair_scores(_scores({"r": BASE}), _scores({"r": TUNED}), prompts, ["r"])
-    rows = list(csv.DictReader(io.StringIO(win_rates_csv(evaluation_table(pairs, "r", PARAMS)))))
+    rows = list(
+        csv.DictReader(io.StringIO(win_rates_csv(evaluation_table(pairs, "r", PARAMS), ShownNames())))
+    )
     assert [row["test_set"] for row in rows] == [ALL, 'big, "new" set']
     assert float(rows[0]["win_rate"]) == pytest.approx(4 / 6)
 

@@ -10,10 +10,11 @@ from dvc_render.vega import VegaRenderer
 from tests.evaluation.statistics.test_compare import BASE, PARAMS, TUNED, pairs_of
 from tests.project import ROOT
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table, win_rates_csv
+from tgo_pipeline.rewards.toys import ShownNames
 
 
 def test_the_template_draws_every_revision_set_and_interval() -> None:
-    text = win_rates_csv(evaluation_table(pairs_of(BASE, TUNED), "r", PARAMS))
+    text = win_rates_csv(evaluation_table(pairs_of(BASE, TUNED), "r", PARAMS), ShownNames())
     points = [
         {**row, "rev": rev} for rev in ("workspace", "HEAD") for row in csv.DictReader(io.StringIO(text))
     ]

@@ -21,7 +21,8 @@ from tests.thresholds.shards import flat
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.sweep.sweep import SWEEP, Guided, check_strengths, compare, sweep
 from tgo_pipeline.evaluation.sweep.view import show
-from tgo_pipeline.params import EvaluateParams, GuidanceParams, Params, parse
+from tgo_pipeline.params import EvaluateParams, FeedbackParams, GuidanceParams, Params, parse
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.tables import PROMPTS, read_folder, read_table, write_table
 
 TEXTS = ("a red cat", "a blue cat", "a cat")
@@ -131,6 +132,21 @@ def test_a_new_strength_costs_only_itself_and_another_model_everything(world: Wo
     assert all(again[name] != after[name] for name in after if "strength-0.5" in name)
 
 
+def test_a_project_with_imported_images_is_swept_alike(world: World, tmp_path: Path) -> None:
+    """Its model draws as that of any other; a target that people's scores are a part of is left out."""
+    stars = {"stars": FeedbackParams(source="ratings.csv", kind="rating")}
+    params = dataclasses.replace(
+        world.params,
+        generate=dataclasses.replace(world.params.generate, source="images", images="photos"),
+        score=dataclasses.replace(world.params.score, feedback=stars),
+        target=dataclasses.replace(world.params.target, reward="mean_z"),
+    )
+    copy = World(Path(shutil.copytree(world.root, tmp_path / "copy")), params)
+    before, rows = copy.written(), read_table(world.root / "sweep.parquet", SWEEP).to_pylist()
+    assert copy.sweep() == rows
+    assert copy.written() == before
+
+
 def test_the_plots_open_and_the_table_shows(world: World) -> None:
     for name in ("strength", "diversity"):
         svg = (world.root / f"plots/sweep/{name}.svg").read_text()
@@ -142,7 +158,7 @@ def test_the_plots_open_and_the_table_shows(world: World) -> None:
     from rich.console import Console
 
     console = Console(width=110, record=True)
-    console.print(show(world.root / "sweep.parquet"))
+    console.print(show(world.root / "sweep.parquet", ShownNames()))
     text = console.export_text()
     assert "aesthetic" in text
     assert "pixel_distance" in text

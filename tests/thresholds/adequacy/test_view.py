@@ -17,6 +17,7 @@ from stages.cli import app
 from tests.thresholds.shards import params, score_frame
 from tests.thresholds.worlds import gaussian
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.thresholds.adequacy.plots import chart, write
 from tgo_pipeline.thresholds.adequacy.report import adequacy
@@ -101,7 +102,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 
 def test_images_are_written_for_what_can_be_drawn(path: Path, tmp_path: Path) -> None:
-    write(by_reward(read_adequacy(path)), tmp_path)
+    write(by_reward(read_adequacy(path)), tmp_path, ShownNames())
     assert sorted(file.name for file in tmp_path.glob("*.svg")) == sorted(f"{name}.svg" for name in WORLDS)
     chart = (tmp_path / "imagereward.svg").read_text()
     assert "imagereward: inadequate" in chart and "margin h, score units" in chart

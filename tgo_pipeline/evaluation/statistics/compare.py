@@ -21,6 +21,7 @@ from tgo_pipeline.evaluation.statistics.scores import ALL, PairedScores
 from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.rendering.sheets import written
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
 
@@ -197,7 +198,7 @@ def metrics(table: pa.Table, shown: Sequence[str]) -> dict[str, dict[str, dict[s
     return nested
 
 
-def win_rates_csv(table: pa.Table) -> str:
+def win_rates_csv(table: pa.Table, shown: ShownNames) -> str:
     """The win rates as csv, one line per test set and reward, for `dvc plots` (template .dvc/plots/win_rates.json)."""
     keys = [
         "test_set",
@@ -209,4 +210,4 @@ def win_rates_csv(table: pa.Table) -> str:
         "effect",
         "is_target",
     ]
-    return written(keys, ([row[key] for key in keys] for row in table.to_pylist()))
+    return written(keys, ([row[key] for key in keys] for row in shown.rows(table.to_pylist(), "reward")))

@@ -14,6 +14,8 @@ from tgo_pipeline.thresholds.plots import write_charts
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tgo_pipeline.rewards.toys import ShownNames
+
 COLOUR, FAINT = "#2f7f86", "#8a8a8e"
 COLUMNS = 3
 WIDTH, HEIGHT = 210, 150
@@ -24,15 +26,17 @@ DISTANCES = {
 _TITLES = {CLIP: "diversity: CLIP distance", PIXELS: "diversity: pixel distance"}
 
 
-def write_plots(table: pa.Table, rewards: Sequence[str], plots: Path, confidence: float) -> None:
+def write_plots(
+    table: pa.Table, rewards: Sequence[str], plots: Path, confidence: float, shown: ShownNames
+) -> None:
     """`plots`/sweep.csv, and `strength` and `diversity` in `plots`/sweep as Vega-Lite and as SVG."""
-    rows = table.to_pylist()
+    rows = shown.rows(table.to_pylist(), "measure")
     with atomic(plots / "sweep.csv") as temporary:
         content = written(list(rows[0]), (row.values() for row in rows), end="\r\n")
         temporary.write_text(content, encoding="utf-8")
     charts = {
         "strength": strength_chart(rows, confidence),
-        "diversity": diversity_chart(rows, rewards),
+        "diversity": diversity_chart(rows, [shown(name) for name in rewards]),
     }
     write_charts(charts, plots / "sweep")
 

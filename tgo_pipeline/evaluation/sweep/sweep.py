@@ -95,7 +95,7 @@ def sweep(
     """Write the table of the sweep (schema `SWEEP`), `plots/sweep.csv` and the charts in `plots/sweep`.
 
     All strengths draw the same prompts from the seeds of the evaluation; 0 is always among them. A target that combines
-    rewards is left out where the training scores or thresholds are missing. Raises `TgoError`
+    rewards is left out where the training scores or thresholds are missing, or feedback is in it. Raises `TgoError`
     for missing inputs, before anything is drawn.
     """
     from tgo_pipeline.evaluation.sweep.plots import write_plots
@@ -133,7 +133,7 @@ def sweep(
         write_table(
             result, temporary, {"confidence": params.evaluate.confidence, "guidance": guided.guidance.kind}
         )
-    write_plots(result, names, workspace.plots, params.evaluate.confidence)
+    write_plots(result, names, workspace.plots, params.evaluate.confidence, params.shown_names)
 
 
 def check_strengths(strengths: Iterable[float]) -> list[float]:
@@ -151,10 +151,13 @@ def _target(params: Params, workspace: Workspace) -> Target | None:
     """A target that combines rewards, if its yardstick is there; one that is a reward is a column already."""
     if params.target.reward not in TARGET_COMBINATIONS:
         return None
-    if not (workspace.thresholds.is_file() and workspace.scores.is_dir()):
-        log.info(
-            "leaving out the target %s: there are no training scores to measure it by", params.target.reward
-        )
+    missing = None
+    if not params.target_is_scored_anywhere:
+        missing = "it has feedback in it, which new images have none of"
+    elif not (workspace.thresholds.is_file() and workspace.scores.is_dir()):
+        missing = "there are no training scores to measure it by"
+    if missing:
+        log.info("leaving out the target %s: %s", params.target.reward, missing)
         return None
     return Target.read(params, workspace)
 
@@ -176,7 +179,7 @@ def _draw_and_score(
         "split": SPLIT,
         "model": side.model,
         "revision": side.revision,
-        "params": dataclasses.replace(params.generate, guidance=guidance),
+        "params": dataclasses.replace(params.generate, source="model", images=None, guidance=guidance),
         "images_per_prompt": images_per_prompt,
         "seed": params.seed,
         "purpose": PURPOSE,

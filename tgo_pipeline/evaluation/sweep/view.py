@@ -10,18 +10,20 @@ from tgo_pipeline.storage.tables import read_metadata, read_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tgo_pipeline.rewards.toys import ShownNames
+
 WIDE = 132
 """Columns of a sweep of five strengths."""
 
 
-def show(path: Path) -> Table:
+def show(path: Path, shown: ShownNames) -> Table:
     """One row for each measure, one column for each strength: the difference to strength 0 with its interval."""
     from rich.markup import escape
     from rich.table import Table
 
     from tgo_pipeline.evaluation.sweep.sweep import SWEEP
 
-    rows = read_table(path, SWEEP).to_pylist()
+    rows = shown.rows(read_table(path, SWEEP).to_pylist(), "measure")
     strengths = list(dict.fromkeys(row["strength"] for row in rows))
     confidence = read_metadata(path, ("confidence",))["confidence"]
     table = Table(title=f"Difference to strength 0 [{confidence:.0%}]", title_justify="left")

@@ -15,7 +15,7 @@ from tgo_pipeline.evaluation.statistics.hacking import HACKING
 from tgo_pipeline.evaluation.statistics.matrix import MATRIX
 from tgo_pipeline.evaluation.statistics.means import MODELS
 from tgo_pipeline.evaluation.tables import published
-from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text
+from tgo_pipeline.evaluation.tables.legend import SECTIONS, facts_text, shown_names
 from tgo_pipeline.evaluation.tables.tables import SHEETS, TITLES
 from tgo_pipeline.rendering import latex, markdown, sheets
 from tgo_pipeline.rendering.table import Document, Sheet
@@ -38,12 +38,13 @@ def source(name: str, table: Path, folder: Path) -> Path:
 
 def document(name: str, path: Path) -> Document:
     """What is shown of a table that the evaluation wrote. Raises `TgoError` if it is missing or of another schema."""
-    rows = read_table(path, SCHEMAS[name]).to_pylist()
     metadata = read_metadata(path, ("confidence",))
+    legend = metadata.get("legend", {})
+    columns = [key for key in ("reward", "target") if key in SCHEMAS[name].names]
+    rows = shown_names(legend).rows(read_table(path, SCHEMAS[name]).to_pylist(), *columns)
     shown = SHEETS[name](rows, metadata["confidence"])
     if not shown:
         shown = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]
-    legend = metadata.get("legend", {})
     if metadata.get("published"):
         shown += published.sheets(name, [facts.get("reward", "") for facts in legend["rewards"].values()])
     return Document(TITLES[name], shown, legend_lines(legend))
@@ -51,8 +52,9 @@ def document(name: str, path: Path) -> Document:
 
 def legend_lines(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[tuple[str, str]]]:
     """A legend as it is shown: a line of facts for each thing, by the title of its section."""
+    shown = shown_names(legend)
     return {
-        title: [(thing, facts_text(facts)) for thing, facts in legend[section].items()]
+        title: [(shown(thing), facts_text(facts)) for thing, facts in legend[section].items()]
         for section, title in SECTIONS.items()
         if legend.get(section)
     }

@@ -14,6 +14,7 @@ from tgo_pipeline.evaluation.identities import model_identity
 from tgo_pipeline.evaluation.models import PURPOSE, Side
 from tgo_pipeline.evaluation.statistics.matrix import FLIPS
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -140,6 +141,14 @@ def _statistics(params: Params) -> Facts:
         "together among them); categories and challenges are families of their own",
         "significant": f"adjusted p-value below {1 - evaluate.confidence:.10g}",
     }
+
+
+def shown_names(legend: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> ShownNames:
+    """What people read of the rewards and the target of a legend."""
+    sources = {name: facts.get("source") for name, facts in legend.get("rewards", {}).items()}
+    return ShownNames.of(
+        sources, {name: facts.get("of", []) for name, facts in legend.get("target", {}).items()}
+    )
 
 
 def facts_text(facts: Mapping[str, Any]) -> str:

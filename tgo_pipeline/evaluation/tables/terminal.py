@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.evaluation.tables.legend import shown_names
 from tgo_pipeline.evaluation.tables.tables import short_sheet
 from tgo_pipeline.rendering.terminal import sheet_parts
 from tgo_pipeline.storage.tables import read_metadata, read_table
@@ -56,7 +57,9 @@ def _suspicions(path: Path) -> list[str]:
 
     if not path.is_file():
         return []
-    return [f"[yellow]{escape(one_line(note, None))}[/]" for note in suspicions(read_table(path, HACKING))]
+    shown = shown_names(read_metadata(path).get("legend", {}))
+    notes = map(shown.text, suspicions(read_table(path, HACKING)))
+    return [f"[yellow]{escape(one_line(note, None))}[/]" for note in notes]
 
 
 def show(path: Path) -> Group:
@@ -65,8 +68,8 @@ def show(path: Path) -> Group:
 
     from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
-    rows = read_table(path, EVALUATION).to_pylist()
     metadata = read_metadata(path, ("confidence", "excluded"))
+    rows = shown_names(metadata.get("legend", {})).rows(read_table(path, EVALUATION).to_pylist(), "reward")
     names = dict.fromkeys(row["test_set"] for row in rows)
     tables = [
         _set_table(name, [r for r in rows if r["test_set"] == name], metadata["confidence"]) for name in names

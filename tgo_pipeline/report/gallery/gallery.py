@@ -146,7 +146,7 @@ def prepare(params: Params, workspace: Workspace) -> Exhibition | None:
                 yield wanted[record["sample_id"]], record
 
     units = first_units(found, report.gallery)
-    return Exhibition(found, units, stream, params.target.reward, report.thumbnail)
+    return Exhibition(found, units, stream, params.shown_names(params.target.reward), report.thumbnail)
 
 
 def first_units(found: Candidates, most: int) -> list[list[int]]:

@@ -31,7 +31,7 @@ class Candidates:
     """Samples with their scores, without images, in the order of the run.
 
     `frame` has `split` (training, or the test set), `model` (empty for training images), `sample_id`, one float
-    column per name in `rewards` (null where there is no score), `label`, `weight`, `relative_score`, `error` and
+    column per shown name in `rewards` (null where there is no score), `label`, `weight`, `relative_score`, `error` and
     `disagreement`: the standard deviation of the rewards' percentile ranks. `total` counts the run's samples.
     """
 
@@ -56,8 +56,9 @@ def candidates(params: Params, workspace: Workspace) -> Candidates | None:
     order = [target, *params.score.columns, *params.evaluate.rewards]
     rewards = [name for name in dict.fromkeys(order) if name in frame.columns]
     members = [name for name in rewards if name != target or target in params.score.columns]
-    frame = frame.with_columns(disagreement(members))
-    return Candidates(frame, rewards, sum(total for _, total in found))
+    names = {name: params.shown_names(name) for name in rewards}
+    frame = frame.with_columns(disagreement(members)).rename(names)
+    return Candidates(frame, list(names.values()), sum(total for _, total in found))
 
 
 def model_folders(params: Params, workspace: Workspace) -> dict[str, Path]:

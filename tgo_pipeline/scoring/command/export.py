@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.rendering.sheets import written
+from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.scoring.command.options import TEXTS, Call
-from tgo_pipeline.scoring.command.summary import shown_name
 from tgo_pipeline.storage.tables import read_metadata, read_table
 from tgo_pipeline.storage.writing import atomic
 
@@ -38,8 +38,8 @@ def _rows(path: Path) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         else table[name].to_pylist()
         for name in table.column_names
     ]
-    names = [shown_name(name, about[name]) if name in about else name for name in table.column_names]
-    return names, zip(*columns, strict=True)
+    shown = ShownNames.of({name: facts.get("source") for name, facts in about.items()})
+    return [shown(name) for name in table.column_names], zip(*columns, strict=True)
 
 
 def _floats(column: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tgo_pipeline.rewards.files.layouts import DEMO
+from tgo_pipeline.rewards.toys import is_toy, shown_name
 from tgo_pipeline.scoring.command.plan import images
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
@@ -68,16 +68,6 @@ def summarise(path: Path, out: Path) -> Summary:
     return Summary(out, table.num_rows, len(failed), columns, list(zip(images, reasons, strict=True)))
 
 
-def is_toy(about: Mapping[str, Any]) -> bool:
-    """Whether a column is of the small world's weights, which try out the command and judge nothing."""
-    return about.get("source") == DEMO
-
-
-def shown_name(name: str, about: Mapping[str, Any]) -> str:
-    """The name of a column for people: that of a toy says so."""
-    return f"{name} (demo)" if is_toy(about) else name
-
-
 def show(summary: Summary, outcome: Outcome) -> Group:
     """The summary for `rich.console.Console.print`."""
     from rich.console import Group
@@ -85,7 +75,7 @@ def show(summary: Summary, outcome: Outcome) -> Group:
 
     parts: list[RenderableType] = [_table(summary.columns)]
     parts += [Group(Text(), _histogram(column)) for column in summary.columns if len(column.scores)]
-    if any(is_toy(column.about) for column in summary.columns):
+    if any(is_toy(column.about.get("source")) for column in summary.columns):
         parts += [Text(), Text(TOYS, style="yellow")]
     if summary.failures:
         parts += [Text(), _failures(summary)]
@@ -113,7 +103,7 @@ def _table(columns: Sequence[Column]) -> Table:
     for column in columns:
         failed = f"[red]{column.failed:,}[/]" if column.failed else "0"
         table.add_row(
-            shown_name(column.name, column.about),
+            shown_name(column.name, column.about.get("source")),
             f"{len(column.scores):,}",
             failed,
             *_statistics(column.scores),
@@ -145,7 +135,9 @@ def _histogram(column: Column) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    heading = Text.assemble((shown_name(column.name, column.about), "bold cyan"), "  ", meaning(column.about))
+    heading = Text.assemble(
+        (shown_name(column.name, column.about.get("source")), "bold cyan"), "  ", meaning(column.about)
+    )
     values = column.scores.astype(np.float64)
     low, high = (number(end, float(values.std())) for end in (values.min(), values.max()))
     if values.min() == values.max():
@@ -161,7 +153,7 @@ def _histogram(column: Column) -> Group:
 
 def meaning(about: Mapping[str, Any]) -> str:
     """The scale of a reward in words, with the range where its official weights usually score."""
-    if about["typical_range"] is None or is_toy(about):
+    if about["typical_range"] is None or is_toy(about.get("source")):
         return about["scale"]
     low, high = about["typical_range"]
     return f"{about['scale']}; usually {low:g} to {high:g}"

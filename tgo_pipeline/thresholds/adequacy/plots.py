@@ -11,6 +11,8 @@ from tgo_pipeline.thresholds.plots import TAU_COLOUR, write_charts
 if TYPE_CHECKING:
     import altair as alt
 
+    from tgo_pipeline.rewards.toys import ShownNames
+
 SCORES, ESTIMATED, TRUE = "scores", "prompts' means as estimated", "prompts' true means"
 COLOURS = {SCORES: "#b9b9bf", ESTIMATED: "#c98a3c", TRUE: "#2f7f86"}
 MOVED, WRONG = "labels that move", "flips against prompts' own percentiles"
@@ -37,11 +39,10 @@ def chart(reward: str, found: Statistics) -> dict[str, Any]:
     return whole.configure_view(stroke=None).configure_axis(grid=False).to_dict()
 
 
-def write(rewards: dict[str, Statistics], folder: Path) -> None:
+def write(rewards: dict[str, Statistics], folder: Path, shown: ShownNames) -> None:
     """`<reward>.{vl.json,svg}` for every reward that there is something to draw of."""
-    write_charts(
-        {name: chart(name, found) for name, found in rewards.items() if list(found.all("stability"))}, folder
-    )
+    drawn = {name: found for name, found in rewards.items() if list(found.all("stability"))}
+    write_charts({name: chart(shown(name), found) for name, found in drawn.items()}, folder)
 
 
 def _wrapped(text: str, width: int = 110) -> list[str]:

@@ -35,10 +35,10 @@ def write_report(
     table = adequacy(frame, rows, params)
     write_adequacy(table, path, mark)
     found = by_reward(read_adequacy(path))
-    adequacy_plots.write(found, plots)
+    adequacy_plots.write(found, plots, params.shown_names)
     for reward, statistics in found.items():
         verdict = statistics.first("verdict")
         doubt = reward == params.target.reward and verdict.baseline != "adequate"
         level = logging.WARNING if doubt else logging.INFO
-        log.log(level, "%s: %s", reward, verdict.note)
+        log.log(level, "%s: %s", params.shown_names(reward), verdict.note)
     return metrics(table)

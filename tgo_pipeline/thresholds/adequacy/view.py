@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.adequacy.table import (
     BASELINES,
     AdequacyRow,
@@ -14,6 +15,7 @@ from tgo_pipeline.thresholds.adequacy.table import (
     by_reward,
     read_adequacy,
 )
+from tgo_pipeline.thresholds.targets import shown_names
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -37,7 +39,10 @@ def show(path: Path, reward: str | None = None) -> Group:
     )
     if chosen not in rewards:
         raise TgoError(f"{path} has no reward {chosen!r}: it has {', '.join(rewards)}.")
-    return Group(*_answer(chosen, rewards[chosen]), *_verdicts(rewards), *_details(chosen, rewards[chosen]))
+    shown = shown_names(path.parent / HERE.scores.name)
+    name, found = shown(chosen), rewards[chosen]
+    every = {shown(each): statistics for each, statistics in rewards.items()}
+    return Group(*_answer(name, found), *_verdicts(every), *_details(name, found))
 
 
 def _is_target(found: Statistics) -> bool:
