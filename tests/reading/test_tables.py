@@ -95,7 +95,11 @@ def test_json_is_an_array_of_objects(tmp_path: Path, encoding: str) -> None:
         ),
         ("t.json", '[{"prompt": "a", "kind": "x"}, 3]', "record 2: holds a JSON int, not an object"),
         ("t.json", '[{"prompt": "a", "kind": "x"}', "is not JSON, or not all of it is there"),
-        ("t.json", '{"prompt": {"0": "a"}, "kind": {"0": "x"}}', "record 1: 'prompt' is .*n.* text"),
+        (
+            "t.json",
+            '{"prompt": {"0": "a"}, "kind": {"0": "x"}}',
+            r"record 1: '(prompt|kind)' is .*(text|name)",
+        ),
         ("t.jsonl", '{"prompt": "a", "kind": {"a": 1, "a": 2}}\n', "line 1: the key 'a' is there twice"),
         ("t.jsonl", '{"prompt": "a", "kind": ' + "[" * 99999 + "\n", "line 1: not JSON .*nested too deep"),
         ("t.jsonl", '{"prompt": "a", "kind": ' + "9" * 5000 + "}\n", "line 1: not JSON .*4300 digits"),

@@ -55,7 +55,7 @@ def refusal(
     telling = (Unavailable, OfflineModeIsEnabled, HFValidationError, HTTPError)
     chain = list(_chain(error))  # the library wraps what happened in errors that say where
     said = next((each for each in chain if isinstance(each, telling)), error)
-    offline = isinstance(said, LocalEntryNotFoundError) and constants.is_offline_mode()
+    offline = isinstance(said, (LocalEntryNotFoundError, ConnectionError)) and constants.is_offline_mode()
     if offline or isinstance(said, OfflineModeIsEnabled):
         return (
             f"{repository} is not in the local cache, and HF_HUB_OFFLINE forbids downloads: unset it, or put the "
