@@ -117,24 +117,24 @@ def _json(root: Path) -> str:
 
 
 def _tsv(root: Path) -> str:
-    write_pictures(root / "pictures", COUNT)
-    rows = [f"pictures/{name}\t{text}" for name, text in zip(NAMES, PROMPTS, strict=True)]
+    write_images(root / "photos", COUNT)
+    rows = [f"photos/{name}\t{text}" for name, text in zip(NAMES, PROMPTS, strict=True)]
     (root / "list.tsv").write_text("\n".join(["image\ttext", *rows]))
     return "list.tsv"
 
 
 def _metadata_json(root: Path) -> str:
-    write_pictures(root / "pictures", COUNT)
+    write_images(root / "photos", COUNT)
     rows = [{"file_name": name, "prompt": text} for name, text in zip(NAMES, PROMPTS, strict=True)]
-    (root / "pictures/metadata.json").write_text(json.dumps(rows))
-    return "pictures"
+    (root / "photos/metadata.json").write_text(json.dumps(rows))
+    return "photos"
 
 
 def _sidecars(root: Path) -> str:
     """Beside each image what a program notes of it, which is no table."""
     for path in root.glob(_captioned_pattern(root)):
         path.with_suffix(".json").write_text('{"seed": 3}')
-    return "pictures/*"
+    return "photos/*"
 
 
 def _table(root: Path, images: list) -> Path:

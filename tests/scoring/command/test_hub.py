@@ -109,7 +109,10 @@ def test_a_stream_that_ends_with_a_part_or_just_after(
 def test_what_cannot_be_streamed(tgo: Tgo, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Available splits: ['train']" in tgo("hf:data@v1/test").line
     assert "hf:data@v1 has no column 'photo'" in tgo("hf:data@v1", "--image-column", "photo").line
-    assert "me/none is not in the local cache, and HF_HUB_OFFLINE forbids downloads" in tgo("hf:me/none@v1/train").line
+    assert (
+        "me/none is not in the local cache, and HF_HUB_OFFLINE forbids downloads"
+        in tgo("hf:me/none@v1/train").line
+    )
     done = tgo("hf:data@v1/train", "--image-column", "text", "--prompt", "a")
     assert "row 0: the image column holds str, not an image" in done.line
     (data / "p.txt").write_text("a\n")

@@ -38,10 +38,10 @@ def source(name: str, table: Path, folder: Path) -> Path:
 
 def document(name: str, path: Path) -> Document:
     """What is shown of a table that the evaluation wrote. Raises `TgoError` if it is missing or of another schema."""
-    metadata = read_metadata(path, ("confidence",))
+    table, metadata = read_table(path, SCHEMAS[name]), read_metadata(path, ("confidence",))
     legend = metadata.get("legend", {})
-    columns = [key for key in ("reward", "target") if key in SCHEMAS[name].names]
-    rows = shown_names(legend).rows(read_table(path, SCHEMAS[name]).to_pylist(), *columns)
+    columns = [key for key in ("reward", "target") if key in table.column_names]
+    rows = shown_names(legend).rows(table.to_pylist(), *columns)
     shown = SHEETS[name](rows, metadata["confidence"])
     if not shown:
         shown = [Sheet("Nothing to compare", ("Model",), [], note=NOTHING)]

@@ -68,8 +68,8 @@ def show(path: Path) -> Group:
 
     from tgo_pipeline.evaluation.statistics.compare import EVALUATION
 
-    metadata = read_metadata(path, ("confidence", "excluded"))
-    rows = shown_names(metadata.get("legend", {})).rows(read_table(path, EVALUATION).to_pylist(), "reward")
+    table, metadata = read_table(path, EVALUATION), read_metadata(path, ("confidence", "excluded"))
+    rows = shown_names(metadata.get("legend", {})).rows(table.to_pylist(), "reward")
     names = dict.fromkeys(row["test_set"] for row in rows)
     tables = [
         _set_table(name, [r for r in rows if r["test_set"] == name], metadata["confidence"]) for name in names
