@@ -172,7 +172,7 @@ def _saved(root: Path) -> str:
         (_jsonl, "{uid}"),
         (_json, "{uid}"),
         (_tsv, "{uid}"),
-        (_metadata_json, "pictures/{uid}"),
+        (_metadata_json, "photos/{uid}"),
         (_sidecars, "{uid}"),
         (_parquet_of_paths, None),
         (_parquet, None),

@@ -423,9 +423,9 @@ def test_heic_is_read_by_another_package_which_is_named_where_it_lacks(
 ) -> None:
     import pillow_heif
 
-    picture = np.full((64, 96, 3), (200, 40, 90), np.uint8)
+    pixels = np.full((64, 96, 3), (200, 40, 90), np.uint8)
     stream = io.BytesIO()
-    pillow_heif.from_pillow(Image.fromarray(picture)).save(stream, quality=95)
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(stream, quality=95)
     data = stream.getvalue()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     _read_heic.cache_clear()
@@ -433,4 +433,4 @@ def test_heic_is_read_by_another_package_which_is_named_where_it_lacks(
         decode(data)
     monkeypatch.undo()
     assert header_size(data) == (96, 64)
-    assert np.abs(np.asarray(decode(data)).astype(int) - picture).max() < 8
+    assert np.abs(np.asarray(decode(data)).astype(int) - pixels).max() < 8
