@@ -32,7 +32,7 @@ def write_plots(
     """`plots`/sweep.csv, and `strength` and `diversity` in `plots`/sweep as Vega-Lite and as SVG."""
     rows = shown.rows(table.to_pylist(), "measure")
     with atomic(plots / "sweep.csv") as temporary:
-        content = written(list(rows[0]), (row.values() for row in rows), end="\r\n")
+        content = written(list(rows[0]), ([*row.values()] for row in rows), end="\r\n")
         temporary.write_text(content, encoding="utf-8")
     charts = {
         "strength": strength_chart(rows, confidence),
