@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.demo.alignment_table import markdown
 from benchmarks.demo.demo_alignment import ROOT, Runs, against, method_params, pooled, short, summarise
-from benchmarks.results import replace_section
+from benchmarks.results import of_training, replace_section
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.scores import pairs_from_samples
@@ -54,6 +54,15 @@ def test_pooling_takes_every_seed_and_counts_a_prompt_once() -> None:
     assert (row["n"], row["n_prompts"]) == (180, 30)
     assert row["difference"] == pytest.approx(0.5, abs=0.03)
     assert row["difference_low"] > 0.45
+
+
+def test_pooling_resamples_seeds() -> None:
+    gains = {0: 0.2, 1: 0.8}
+    together = [of_training(_samples(seed, gain), seed) for seed, gain in gains.items()]
+    row = pooled(together, "mean_z", PARAMS)[0]
+    assert row["difference"] == pytest.approx(0.5, abs=0.03)
+    assert row["difference_low"] < 0.25 and row["difference_high"] > 0.75
+    assert row["n_prompts"] == 30 and row["n"] == 120
 
 
 def test_methods_are_paired_on_the_same_samples() -> None:

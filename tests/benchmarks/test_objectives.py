@@ -216,6 +216,7 @@ def test_pooled_effects_are_those_of_all_seeds_together(study: Study) -> None:
     frame = samples_of(results).filter(pl.col("reward") == "mean_z")
     assert row["n"] == 24 and row["n_prompts"] == 12
     assert row["difference"] == pytest.approx(0.3)
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.2, 0.4))  # seeds are resampled
     values = standardised(row)
     assert values["effect"] == pytest.approx(0.3 / frame["base"].to_numpy().std(ddof=1))
     assert values["low"] <= values["effect"] <= values["high"]
@@ -229,6 +230,12 @@ def test_a_contrast_pairs_two_methods_on_the_seeds_of_both(study: Study) -> None
     assert between is not None
     assert between["mean_z"]["effect"] == pytest.approx(0.3) and between["mean_z"]["wins"] == 1
     assert contrast(ours, {}, "mean_z", params) is None
+    theirs[1] = made(study, Unit("demo", "kto", 1, TEST), 0.4)
+    both = contrast(ours, theirs, "mean_z", params)
+    assert both is not None
+    assert both["mean_z"]["low"] / both["mean_z"]["high"] == pytest.approx(
+        0.1 / 0.3
+    )  # seeds differ, prompts do not
 
 
 def test_costs_name_trainings_and_network_calls() -> None:
