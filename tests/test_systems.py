@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.project import TOY, run, set_params
-from tests.rewards.tiny import picture, png
+from tests.rewards.tiny import png, smooth_image
 
 NO_LOCKS = "import sys\nsys.modules['fcntl'] = None\n"
 REFUSED = (
@@ -75,7 +75,7 @@ def test_without_locks_the_library_says_what_it_needs(tmp_path: Path) -> None:
 def test_images_are_scored_without_what_linux_alone_has(tmp_path: Path, workers: str) -> None:
     variables = standing_in(tmp_path / "site", LIKE_MACOS)
     for number in range(4):
-        (tmp_path / f"{number}.png").write_bytes(png(picture(32, 32 + number)))
+        (tmp_path / f"{number}.png").write_bytes(png(smooth_image(32, 32 + number)))
     scores = {}
     for name, given in (("there", None), ("gone", variables)):
         words = (
