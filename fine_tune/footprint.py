@@ -21,6 +21,7 @@ from tgo_pipeline.params import FineTuneParams, Params
 from tgo_pipeline.planning.families import Family
 from tgo_pipeline.planning.meter import Meter, backward, imagined, rounded
 from tgo_pipeline.planning.sampling import Encoding
+from tgo_pipeline.planning.scoring import Differentiable
 
 PARTS = 2
 """Micro-batches that are imagined of an update: the second has the first one's gradients beside it."""
@@ -57,11 +58,18 @@ def training(family: Family, encoded: Encoding, params: Params, processes: int =
 
     Raises `TgoError` for a family that cannot be fine-tuned, and for parameters that do not fit it.
     """
+    rewards = None
+    if make_objective(params.fine_tune).needs_reward:
+        from fine_tune.reward_backprop.imagined import target
+
+        rewards = target(params)
     with imagined():
-        return _training(family, encoded, params, processes)
+        return _training(family, encoded, params, processes, rewards)
 
 
-def _training(family: Family, encoded: Encoding, params: Params, processes: int) -> Footprint:
+def _training(
+    family: Family, encoded: Encoding, params: Params, processes: int, rewards: Differentiable | None
+) -> Footprint:
     tuning, runtime = params.fine_tune, params.runtime
     objective = make_objective(tuning)
     meter = Meter(imagined=True)
@@ -70,7 +78,12 @@ def _training(family: Family, encoded: Encoding, params: Params, processes: int)
     policy.corrupt = family.corrupt
     if runtime.gradient_checkpointing:
         policy.save_memory()
-    weights = meter.hold(policy.network)
+    behind = None
+    if rewards is not None:
+        from fine_tune.reward_backprop.imagined import Imagined
+
+        behind = Imagined(family.blueprint.build(family.vae), rewards, policy, params)
+    weights = meter.hold(policy.network, *(behind.networks if behind else ()))
     reference = meter.hold(*policy.networks)
     trained = policy.trainable()
     state = _optimizer_state(_shapes(trained), tuning)
@@ -78,20 +91,25 @@ def _training(family: Family, encoded: Encoding, params: Params, processes: int)
     part = min(share, (runtime.micro_batch_size or share) * objective.members)
     with meter:
         average = [torch.empty_like(p) for p in trained.values()] if tuning.ema else []
-        batch = _batch(encoded, objective, share, tuning.draws)
+        batch = _batch(encoded, objective, part if behind else share, tuning.draws)
         accelerator: Any = SimpleNamespace(autocast=lambda: rounded(tuning.precision))
         forward = Forward(policy, objective, tuning, accelerator)
         moments = [torch.empty(shape, dtype=dtype) for shape, dtype in state.values()]
-        rows = _update(forward, objective, tuning, batch, part)
+        if behind is not None:
+            cost = behind.cost(meter, batch)
+            flops, peak, rows = cost.flops, cost.peak_bytes, len(batch)
+        else:
+            rows = _update(forward, objective, tuning, batch, part)
+            flops, peak = meter.flops, meter.peak_bytes
     gradients = _bytes(p.grad for p in trained.values() if p.grad is not None)
     return Footprint(
-        flops_per_step=meter.flops * share / rows * processes,
+        flops_per_step=flops * share / rows * processes,
         weight_bytes=weights,
         reference_bytes=reference,
         gradient_bytes=gradients,
         optimizer_bytes=_bytes(moments),
         average_bytes=_bytes(average),
-        peak_bytes=meter.peak_bytes,
+        peak_bytes=peak,
         trained=_shapes(trained),
         optimizer=state,
     )
@@ -121,7 +139,7 @@ def _batch(encoded: Encoding, objective: Objective, rows: int, draws: int) -> Tr
         for _ in range(2)
     )
     point = objective.reference_point
-    if point is None or not point.mismatched:
+    if not objective.needs_reward and (point is None or not point.mismatched):
         others = {}
     label, weight, score = (torch.zeros(rows) for _ in range(3))
     return TrainingBatch(images, conditions, others, label, weight, score, [[0] * draws] * rows)

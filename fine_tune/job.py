@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.params import FineTuneParams, Params
 
 VERSION = 2
-NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard")
+NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard", "held_out")
 """Keys of `fine_tune` that change no weight of a training."""
 
 
@@ -67,6 +67,10 @@ class Job:
         """What tells it from another training; the labels are in its fingerprint by what they hold."""
         anew = reestimate.mark(self.params, self.workspace.scores, self.workspace.thresholds)
         own = {} if anew is None else {"reestimate": anew}
+        if objective_class(self.params.fine_tune.objective).needs_reward:
+            from fine_tune.reward_backprop import scores
+
+            own["reward"] = scores.mark(self.params, self.workspace.scores)
         content = _fingerprint(self.params, self.labels, self.planned, **own)
         return Mark(content, _images(self.workspace.generations))
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fine_tune.data.units import Units
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
+    from fine_tune.reward_backprop.gradient import RewardGradient
     from fine_tune.training.accelerator import Accelerator
     from fine_tune.training.log import TrainingLog
     from fine_tune.training.reestimate import Reestimation
@@ -182,6 +183,7 @@ def _training_data(job: Job, objective: Objective, labels: Labels, units: Units)
         by_prompt=tuning.by_prompt,
         prefixes=objective.prefixes,
         mismatched=point is not None and point.mismatched,
+        unprompted=objective.needs_reward,
     )
     data = TrainingData(labels, Encoded(job.workspace.encoded, job.planned), sampling, units)
     if tuning.batch_size > len(data):
@@ -201,7 +203,8 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
 
     params, tuning, group = job.params, job.params.fine_tune, job.group
     base = group.agree(lambda: _prepare(job, objective))
-    trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group)
+    own = group.agree(lambda: _reward_gradient(job, objective, base))
+    trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group, own)
     if group.sharded:  # the network has gone to the device shard by shard; what draws images with it follows
         _move_encoders(base.pipeline, base.accelerator.device)
     group.on_main(checkpoints.sweep)
@@ -225,6 +228,18 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     with trainer.averaged():
         weights = trainer.weights() if group.sharded else {}
         group.on_main(lambda: _write(job, objective, base.policy, weights))
+
+
+def _reward_gradient(job: Job, objective: Objective, base: Base) -> RewardGradient | None:
+    """How an objective that samples images comes by its gradient; None for others."""
+    from fine_tune.reward_backprop import assemble
+    from fine_tune.reward_backprop.objectives import RewardObjective
+
+    if not isinstance(objective, RewardObjective):
+        return None
+    return assemble.gradient(
+        objective, base.policy, base.pipeline, job.params, job.workspace.scores, base.accelerator, job.group
+    )
 
 
 def _reestimation(
@@ -280,7 +295,8 @@ def _prepare(job: Job, objective: Objective) -> Base:
     device = prepare_torch(job.params.runtime)
     accelerator = Accelerator(job.params.fine_tune.precision, device)
     sharded = job.group.sharded  # a shard goes to the device when it is cut, and becomes of its type then
-    pipeline = _load_base(job.params, None if sharded else device, as_stored=sharded)
+    parts = ("vae",) if objective.needs_reward else ()
+    pipeline = _load_base(job.params, None if sharded else device, as_stored=sharded, parts=parts)
     with on_files() if job.group.sharded else contextlib.nullcontext():
         return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
 
@@ -301,8 +317,10 @@ def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str,
     result.write(job.output, job.params, policy, job.mark, objective.sampling)
 
 
-def _load_base(params: Params, device: torch.device | None, *, as_stored: bool = False) -> Any:
-    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder only to draw with.
+def _load_base(
+    params: Params, device: torch.device | None, *, as_stored: bool = False, parts: Collection[str] = ()
+) -> Any:
+    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder to draw with, or `parts`.
 
     `as_stored` leaves the weights to be tuned in their file, in its type; not those that an adapter changes.
     """
@@ -311,7 +329,7 @@ def _load_base(params: Params, device: torch.device | None, *, as_stored: bool =
     from tgo_pipeline.generators.location import locate
 
     draws = params.fine_tune.validation.every or params.fine_tune.reestimate
-    without = () if draws else ENCODING_PARTS
+    without = () if draws else tuple(part for part in ENCODING_PARTS if part not in parts)
     is_whole = locate(params.model, params.revision).adapter is None
     held = "stored" if as_stored and is_whole else base_precision(params.fine_tune)
     pipeline = load_pipeline(params.model, params.revision, device or "cpu", without, held=held)

@@ -121,13 +121,14 @@ def _result_bytes(run: Estimate, foot: Footprint) -> int:
 
 
 def inputs(params: Params) -> Inputs:
-    """What else the tuned model depends on; rewards and a proxy set only where tau is estimated again on the way."""
+    """What else the tuned model depends on; rewards and a proxy set only where images are scored on the way."""
     from fine_tune import job
     from fine_tune.data import cache
     from tgo_pipeline.inputs import named_files
+    from tgo_pipeline.params import reward_gradient
 
     files = named_files.model(params) | named_files.preset(params) | named_files.own_parts(params)
-    if params.fine_tune.reestimate is not None:
+    if params.fine_tune.reestimate is not None or params.fine_tune.objective in reward_gradient.OBJECTIVES:
         files |= named_files.rewards(params) | named_files.proxy(params)
     return {"versions": {"fine_tune": job.VERSION, "encode": cache.VERSION}, "files": files}
 

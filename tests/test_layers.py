@@ -45,6 +45,7 @@ LAYERS = (
     "fine_tune/data",
     "fine_tune/objectives",
     "fine_tune/training",
+    "fine_tune/reward_backprop",
     "fine_tune",
     "stages",
     "stages/commands",

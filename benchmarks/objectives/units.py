@@ -50,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
         **PAIR_BATCH,
     },
     "cpgd": {"fine_tune.objective": "cpgd"},
+    **{name: {"fine_tune.objective": name} for name in ("align_prop", "draft", "draft_lv", "refl")},
 }
 """Methods by name, with what tells them apart. CSFT's published prefixes would be spelt byte by byte in the small
 world's closed vocabulary and push the caption out of its 16 tokens; a sign is one token."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,12 +83,16 @@ class TrainingBatch:
     """Named tensors of B rows."""
     conditions: dict[str, Tensor]
     other_conditions: dict[str, Tensor]
-    """Of another prompt of the batch; empty where no objective asks for it."""
+    """Of another prompt of the batch, or of the empty one; without tensors where no objective asks for it."""
     label: Tensor
     weight: Tensor
     score: Tensor
     seeds: list[list[int]]
     """(B, draws): of each sample's corruptions."""
+    prompts: list[str] = field(default_factory=list)
+    """Of each sample."""
+    step_seed: int = 0
+    """For draws that the whole batch of a step shares, however it is cut."""
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -97,13 +101,13 @@ class TrainingBatch:
         """Cut into parts of at most `size` samples; give a multiple of the members of a unit."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield self._each(lambda t, part=part: t[part], self.seeds[part])
+            yield self._each(lambda t, part=part: t[part], part)
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same batch with its tensors on `device`."""
-        return self._each(lambda t: to_device(t, device), self.seeds)
+        return self._each(lambda t: to_device(t, device), slice(None))
 
-    def _each(self, change: Callable[[Tensor], Tensor], seeds: list[list[int]]) -> TrainingBatch:
+    def _each(self, change: Callable[[Tensor], Tensor], part: slice) -> TrainingBatch:
         def changed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: change(tensor) for name, tensor in tensors.items()}
 
@@ -114,7 +118,9 @@ class TrainingBatch:
             change(self.label),
             change(self.weight),
             change(self.score),
-            seeds,
+            self.seeds[part],
+            self.prompts[part],
+            self.step_seed,
         )
 
 
@@ -137,6 +143,8 @@ class Sampling:
     by_prompt: bool = False
     prefixes: Mapping[int, str] | None = None
     mismatched: bool = False
+    unprompted: bool = False
+    """Whether batches come with the empty prompt's conditions, which guidance starts from."""
 
 
 class TrainingData:
@@ -207,22 +215,26 @@ class TrainingData:
         size = len(places) // ranks
         others = [*places[1:], places[0]]
         part = slice(rank * size, (rank + 1) * size)
-        return self._batch(places[part], others[part] if self._sampling.mismatched else [])
+        return self._batch(places[part], others[part] if self._sampling.mismatched else [], step)
 
-    def _batch(self, places: Sequence[BatchItem], others: Sequence[BatchItem]) -> TrainingBatch:
+    def _batch(self, places: Sequence[BatchItem], others: Sequence[BatchItem], step: int) -> TrainingBatch:
         rows = self._rows(places)
         ids = [self._labels.sample_ids[row] for row in rows]
         label = self._values("label", places)
         if self.members > 1 and not self._units.is_dealt:  # of a pair, whose scores may be on one side
             label = np.tile(np.array([1, 0], np.float32), len(places))
+        prompts = self._prompts(places)
+        other_prompts = [""] * len(prompts) if self._sampling.unprompted else self._prompts(others)
         return TrainingBatch(
             self.encoded.images(ids),
-            self.encoded.conditions(self._prompts(places)),
-            self.encoded.conditions(self._prompts(others)) if others else {},
+            self.encoded.conditions(prompts),
+            self.encoded.conditions(other_prompts) if other_prompts else {},
             torch.from_numpy(label),
             torch.from_numpy(self._values("weight", places)),
             torch.from_numpy(self._values("score", places)),
             [seeds for place in places for seeds in [self._seeds(place)] * self.members],
+            prompts,
+            derive_seed(self._sampling.seed, f"step-{step}", "batch"),
         )
 
     def _rows(self, places: Sequence[BatchItem]) -> np.ndarray:

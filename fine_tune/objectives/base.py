@@ -94,6 +94,8 @@ class Objective(abc.ABC):
 
     needs_reference: ClassVar[bool] = True
     needs_contrast: ClassVar[bool] = False
+    needs_reward: ClassVar[bool] = False
+    """Whether it samples images while training and follows their scores' gradient (`fine_tune/reward_backprop`)."""
     pairs: ClassVar[bool] = False
     """Rows 2i and 2i + 1 of a batch are winner and loser of one pair, with the same corruption."""
     pushes_away: ClassVar[bool] = False

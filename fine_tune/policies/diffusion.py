@@ -9,12 +9,14 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from PIL.Image import Image
 from torch import Tensor
 
 from fine_tune.policies.base import prepare_network
+from fine_tune.policies.denoising import DiffusionDenoising
 from fine_tune.policies.latent import (
     EMBEDDINGS,
     LATENTS,
@@ -176,6 +178,13 @@ class DiffusionPolicy(LatentPolicy):
         scale = corruption.x0_scale
         ratio = scale / (1 - scale.square()).sqrt() if _predicts_velocity(self._scheduler) else scale
         return 1 / (1 + 1 / ratio)
+
+    def denoising(self, shape: torch.Size, steps: int, eta: float) -> DiffusionDenoising:
+        """DDIM over the model's own schedule, whatever scheduler its pipeline comes with."""
+        # neither belongs to latents; DDIM would take both from its defaults where another scheduler has none
+        own = {"clip_sample": False, "thresholding": False}
+        scheduler = cast(DDIMScheduler, DDIMScheduler.from_config(self._scheduler.config, **own))
+        return DiffusionDenoising(scheduler, steps, eta)
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
         embeddings = corruption.conditions[EMBEDDINGS]

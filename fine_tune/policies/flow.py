@@ -17,6 +17,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 from torch import Tensor
 
 from fine_tune.policies.base import prepare_network
+from fine_tune.policies.denoising import FlowDenoising
 from fine_tune.policies.latent import (
     EMBEDDINGS,
     LATENTS,
@@ -217,6 +218,25 @@ class FlowPolicy(LatentPolicy):
             config["max_shift"],
         )
 
+    def denoising(self, shape: torch.Size, steps: int, eta: float) -> FlowDenoising:
+        """The pipeline's own steps of Euler. Raises `TgoError` for noise on the way, of which these have none."""
+        if eta:
+            raise TgoError(
+                f"eta is {eta:g}, the noise that steps of DDIM add: a flow model is sampled without, set it to 0."
+            )
+        if self._scheduler.config.get("stochastic_sampling"):
+            raise TgoError(
+                "the model's scheduler has stochastic_sampling, whose steps are no steps of Euler: set it to false in "
+                "its configuration."
+            )
+        self._scheduler.set_timesteps(steps, mu=self._shift(shape), **self._levels(steps))
+        sigmas, timesteps = cast(Any, self._scheduler.sigmas), cast(Any, self._scheduler.timesteps)
+        return FlowDenoising(sigmas, timesteps)
+
+    def _levels(self, steps: int) -> dict[str, Any]:
+        """What the pipeline tells its scheduler besides the number of steps."""
+        return {}
+
     @abc.abstractmethod
     def _patch(self) -> int:
         """How many latent pixels a token has on each side."""
@@ -254,6 +274,7 @@ class FluxPolicy(FlowPolicy):
 
     family = FluxFamily
     pipeline_class = FluxPipeline
+    has_guidance = False
 
     @classmethod
     def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
@@ -261,6 +282,9 @@ class FluxPolicy(FlowPolicy):
 
     def _patch(self) -> int:
         return FLUX_PATCH
+
+    def _levels(self, steps: int) -> dict[str, Any]:
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps)}
 
     def forward(self, network: Any, corruption: Noised) -> Tensor:
         """(B, C, h, w) velocities; the network sees latents in packs of 2 x 2, and a timestep from 0 to 1."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fine_tune.policies.base import Policy, adapter_metadata
+from fine_tune.policies.denoising import Denoising
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.planning.families import Family
@@ -78,12 +79,26 @@ class LatentEncoder:
 
 def _normalise(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
     """The inverse of what the pipelines do before they decode."""
-    mean, deviation = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and deviation is not None:  # one number a channel (SDXL's descendants)
-        shape = (1, -1, *[1] * (latents.ndim - 2))
-        latents = latents - torch.tensor(mean).to(latents).view(shape)
-        latents = latents / torch.tensor(deviation).to(latents).view(shape)
+    mean, deviation = _moments(latents, config)
+    latents = (latents - mean) / deviation
     return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
+
+
+def _moments(latents: Tensor, config: Mapping[str, Any]) -> tuple[Tensor | float, Tensor | float]:
+    """Mean and deviation of each channel where a VAE has them (SDXL's descendants)."""
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or deviation is None:
+        return 0.0, 1.0
+    shape = (1, -1, *[1] * (latents.ndim - 2))
+    return torch.tensor(mean).to(latents).view(shape), torch.tensor(deviation).to(latents).view(shape)
+
+
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """(N, 3, H, W) images in [0, 1] of latents as the network has them, with gradients, as the pipelines decode."""
+    mean, deviation = _moments(latents, vae.config)
+    latents = latents / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
+    pixels = vae.decode((latents * deviation + mean).to(vae.dtype), return_dict=False)[0]
+    return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
 
 class LatentFamily(Family):
@@ -111,6 +126,24 @@ class LatentPolicy(Policy[Noised]):
 
     pipeline_class: ClassVar[Any]
     """Its `load_lora_weights` reads the adapter."""
+    has_guidance: ClassVar[bool] = True
+    """Whether sampling asks the network with and without the prompt; else it is told a guidance scale."""
+
+    def denoising(self, shape: torch.Size, steps: int, eta: float) -> Denoising:
+        """Sampling of latents of a shape (B, C, h, w), for objectives that pass a gradient through it.
+
+        `eta` is the share of noise that a step of DDIM adds. Raises `TgoError` where there is no such sampling.
+        """
+        raise TgoError(
+            f"the model family {type(self).__name__} does not say how it is sampled with a gradient: give it a method "
+            "`denoising`, or train it with another objective."
+        )
+
+    def sampled(self, latents: Tensor, timestep: Tensor, conditions: Mapping[str, Tensor]) -> Noised:
+        """What `predict` is given in a step of sampling; a prediction's distance to another one has weight 1."""
+        timesteps = to_device(timestep, latents.device).expand(len(latents))
+        ones = torch.ones(len(latents), device=latents.device)
+        return Noised(latents, timesteps, latents, ones, ones, conditions)
 
     def log_likelihood(self, prediction: Tensor, corruption: Noised) -> Tensor:
         """(B,) -MSE / T of a prediction; with `loglik_space: x0` the MSE of the denoised prediction."""
@@ -153,6 +186,8 @@ def drawn(of_steps: Tensor, levels: Sequence[float]) -> range:
     All of them for [0, 1], whatever rounding made of the ends. Raises `TgoError` if there is none.
     """
     low, high = levels
+    if of_steps.is_meta:  # a plan's schedule has no content, and an update costs the same at every level
+        return range(len(of_steps))
     inside = ((of_steps >= low) | (low == 0)) & ((of_steps <= high) | (high == 1))
     if not inside.any():
         raise TgoError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -35,12 +36,11 @@ class Measured:
     """The reference point of the whole batch, if the objective has one: one number."""
 
 
-class Gradient:
+class Gradient(abc.ABC):
     """Leaves the gradient of a batch's mean loss in a network's parameters, however many parts it takes."""
 
     def __init__(
         self,
-        forward: Forward,
         objective: Objective,
         params: FineTuneParams,
         accelerator: Accelerator,
@@ -48,14 +48,13 @@ class Gradient:
         units: int | None,
     ) -> None:
         """`units` go through the network at once; None: a process's whole share, or what fits of it."""
-        self._forward = forward
         self._objective = objective
         self._params = params
         self._accelerator = accelerator
         self._group = group
         self._members = objective.members
-        self._point = objective.reference_point
-        self.point_state = torch.zeros(self._point.states if self._point else 0, dtype=torch.float64)
+        point = objective.reference_point
+        self.point_state = torch.zeros(point.states if point else 0, dtype=torch.float64)
         """What the reference point remembers from step to step."""
         share = max(1, params.batch_size // group.size)
         self._size = Halving(
@@ -96,6 +95,39 @@ class Gradient:
             return attempt(work)
         return self._group.agree(lambda: attempt(work))
 
+    @abc.abstractmethod
+    def _of_parts(self, parts: Sequence[TrainingBatch]) -> Measured:
+        """Add the gradients of all parts. Raises `OutOfMemory` in every process if memory runs out in one."""
+
+    def _batch(
+        self, part: TrainingBatch, point: Tensor | None = None, contrast: Predictions | None = None
+    ) -> Batch:
+        params, number = self._params, 0.0 if point is None else point
+        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, number, contrast)
+
+
+def join(found: Sequence[tuple[Tensor, Values]]) -> tuple[Tensor, Values]:
+    """The losses and values of parts as those of the whole share."""
+    values = {name: torch.cat([each[name] for _, each in found]) for name in found[0][1]}
+    return torch.cat([losses for losses, _ in found]), values
+
+
+class LikelihoodGradient(Gradient):
+    """That of an objective that is a function of the stored samples' log-likelihoods."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        objective: Objective,
+        params: FineTuneParams,
+        accelerator: Accelerator,
+        group: Group,
+        units: int | None,
+    ) -> None:
+        super().__init__(objective, params, accelerator, group, units)
+        self._forward = forward
+        self._point = objective.reference_point
+
     def _of_parts(self, parts: Sequence[TrainingBatch]) -> Measured:
         parts = self._together(lambda: [part.to(self._accelerator.device) for part in parts])
         total = sum(map(len, parts)) // self._members
@@ -112,8 +144,7 @@ class Gradient:
             found = self._together(
                 lambda: [self._learn(each, self._forward.likelihoods(each), point, total) for each in parts]
             )
-        values = {name: torch.cat([each[name] for _, each in found]) for name in found[0][1]}
-        return Measured(torch.cat([losses for losses, _ in found]), values, point)
+        return Measured(*join(found), point)
 
     def _learn(
         self, part: TrainingBatch, likelihoods: Likelihoods, point: Tensor | None, total: int
@@ -124,12 +155,6 @@ class Gradient:
         self._accelerator.backward(loss.sum() / total)
         own = {"label": part.label, "weight": part.weight}
         return loss.detach(), self._errors(likelihoods) | metrics | own
-
-    def _batch(
-        self, part: TrainingBatch, point: Tensor | None = None, contrast: Predictions | None = None
-    ) -> Batch:
-        params, number = self._params, 0.0 if point is None else point
-        return Batch(part.label, part.weight, part.score, params.beta, params.temperature, number, contrast)
 
     def _errors(self, likelihoods: Likelihoods) -> Values:
         temperature = self._params.temperature

@@ -170,19 +170,22 @@ def _cut(path: Path, step: int) -> None:
 
 
 def summarise(
-    per_sample: Mapping[str, np.ndarray], label: np.ndarray, weight: np.ndarray
+    per_sample: Mapping[str, np.ndarray], label: np.ndarray | None, weight: np.ndarray | None
 ) -> dict[str, float]:
     """Metrics of a batch: the mean of `accuracy`, of everything else the mean on each side.
 
-    `weight_ess` is the effective sample size of the weights, (sum w)^2 / sum w^2 (Kish). A side without samples is
-    left out.
+    Without sides (`label`) all are means of the batch, and one of what is not finite is left out. `weight_ess` is the
+    effective sample size of the weights, (sum w)^2 / sum w^2 (Kish). A side without samples is left out.
     """
-    whole = {"accuracy"}
+    whole = {"accuracy"} if label is not None else per_sample.keys()
     values = {name: float(per_sample[name].mean()) for name in per_sample if name in whole}
+    if label is None:
+        values = {name: value for name, value in values.items() if np.isfinite(value)}
     for name in per_sample.keys() - whole:
         for side, side_name in enumerate(_SIDES):
             if (label == side).any():
                 values[f"{name}_{side_name}"] = float(per_sample[name][label == side].mean())
-    total = weight.astype(np.float64)
-    values["weight_ess"] = float(total.sum() ** 2 / np.square(total).sum()) if total.any() else 0.0
+    if weight is not None:
+        total = weight.astype(np.float64)
+        values["weight_ess"] = float(total.sum() ** 2 / np.square(total).sum()) if total.any() else 0.0
     return dict(sorted(values.items()))

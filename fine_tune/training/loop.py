@@ -24,6 +24,9 @@ log = logging.getLogger("tgo")
 REPORTS = 10
 """How many times in a training a line is logged and the log-ratios' histogram written."""
 
+SHOWN = ("loss", "accuracy", "reward", "drift")
+"""Metrics of that line."""
+
 
 def fit(
     trainer: Trainer,
@@ -86,7 +89,7 @@ def _report(step: int, params: FineTuneParams, update: Update, training: Trainin
     training.metrics(step, update.metrics)
     if step % max(1, params.steps // REPORTS) and step != params.steps:
         return
-    if update.log_ratio is not None:
+    if update.log_ratio is not None and update.label is not None:
         training.histogram(step, update.log_ratio, update.label)
-    shown = {name: update.metrics[name] for name in ("loss", "accuracy") if name in update.metrics}
+    shown = {name: update.metrics[name] for name in SHOWN if name in update.metrics}
     log.info("step %d/%d %s", step, params.steps, " ".join(f"{name} {v:.4f}" for name, v in shown.items()))

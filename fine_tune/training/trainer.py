@@ -21,7 +21,7 @@ from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import State
 from fine_tune.training.early_stopping import Guard
 from fine_tune.training.forward import Forward
-from fine_tune.training.gradient import Gradient
+from fine_tune.training.gradient import Gradient, LikelihoodGradient
 from fine_tune.training.log import summarise
 from fine_tune.training.optimizers import load_named_state, make_optimizer, named_state
 from tgo_pipeline.devices import fetch
@@ -40,7 +40,8 @@ class Update:
     metrics: dict[str, float]
     log_ratio: np.ndarray | None
     """(B,) of the batch, None for an objective without reference."""
-    label: np.ndarray
+    label: np.ndarray | None
+    """(B,) the sides of its samples, None for an objective that samples itself."""
 
 
 class Trainer:
@@ -55,10 +56,12 @@ class Trainer:
         runtime: RuntimeParams,
         accelerator: Accelerator,
         group: Group | None = None,
+        gradient: Gradient | None = None,
     ) -> None:
         """`group` are the processes that share every batch; by default this one alone.
 
-        Raises `TgoError` for a batch that they cannot share out equally.
+        `gradient` is how the objective comes by it; by default from the log-likelihoods of stored samples. Raises
+        `TgoError` for a batch that they cannot share out equally.
         """
         self.step = 0
         self.thresholds: list[float] = []
@@ -71,7 +74,7 @@ class Trainer:
         self._accelerator = accelerator
         self._guard = Guard(params.guard, both_sides=objective.binds_differences)
         check_share(params, self._group)
-        self._gradient = Gradient(
+        self._gradient = gradient or LikelihoodGradient(
             self._forward, objective, params, accelerator, self._group, runtime.micro_batch_size
         )
         if runtime.gradient_checkpointing:
@@ -111,8 +114,8 @@ class Trainer:
         self._optimizer.zero_grad()
         self.step += 1
         self._update_average()
-        label = (per_sample.pop("label") >= 0.5).astype(np.int64)
-        metrics = {"loss": loss, **summarise(per_sample, label, per_sample.pop("weight"))}
+        label = (per_sample.pop("label") >= 0.5).astype(np.int64) if "label" in per_sample else None
+        metrics = {"loss": loss, **summarise(per_sample, label, per_sample.pop("weight", None))}
         metrics |= {"learning_rate": rate, "epoch": self._data.epochs(self.step)}
         if math.isfinite(norm):  # with fp16 a step that overflowed has none
             metrics["gradient_norm"] = norm

@@ -14,7 +14,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import yaml_text
 from tgo_pipeline.formats.files import read_text
 from tgo_pipeline.formats.limits import IMAGES
-from tgo_pipeline.params import presets
+from tgo_pipeline.params import presets, reward_gradient
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.params.fine_tune import FineTuneParams, LoraParams
 from tgo_pipeline.params.objectives import GuardParams
@@ -98,6 +98,7 @@ class Params:
         for name in self.target.rewards:
             if name not in scored:
                 raise TgoError(f"target.rewards names {name!r}, which the scores lack: {', '.join(scored)}.")
+        reward_gradient.check(self)
 
     @property
     def target_rewards(self) -> list[str]:

@@ -27,6 +27,7 @@ from tgo_pipeline.params.objectives import (
     ThresholdContrastParams,
 )
 from tgo_pipeline.params.parsing import parse
+from tgo_pipeline.params.reward_gradient import AlignPropParams, DraftLvParams, DraftParams, ReflParams
 from tgo_pipeline.plugins.folder import is_of_project
 from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
 
@@ -106,9 +107,10 @@ class FineTuneParams:
     clean and 1 pure noise, sigma / (alpha + sigma) or for masked models the masked share. `positive_share` draws
     samples with replacement so that this share of them is positive. `safeguard` holds the gradient of a negative
     sample back where it undoes that of a positive one that is corrupted alike (Diffusion-SDPO's mu; 0 in its code).
-    `embedded_guidance` is the guidance scale that a guidance-distilled model (FLUX.1 dev) is told. `preset` names
-    published values; keys given here win over it. `options` are those of an objective of your own, `policy` is a model
-    family of your own, if the pipeline's class does not say which it is (docs/PLUGINS.md).
+    `embedded_guidance` is the guidance scale that a guidance-distilled model (FLUX.1 dev) is told. `held_out` are
+    rewards that an objective with a reward's gradient logs and does not train on. `preset` names published values;
+    keys given here win over it. `options` are those of an objective of your own, `policy` is a model family of your
+    own, if the pipeline's class does not say which it is (docs/PLUGINS.md).
     """
 
     objective: str = "tgo"
@@ -162,6 +164,11 @@ class FineTuneParams:
     qrpo: QrpoParams = field(default_factory=QrpoParams)
     threshold_contrast: ThresholdContrastParams = field(default_factory=ThresholdContrastParams)
     nft: NftParams = field(default_factory=NftParams)
+    align_prop: AlignPropParams = field(default_factory=AlignPropParams)
+    draft: DraftParams = field(default_factory=DraftParams)
+    draft_lv: DraftLvParams = field(default_factory=DraftLvParams)
+    refl: ReflParams = field(default_factory=ReflParams)
+    held_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._check_parts()

@@ -99,6 +99,41 @@ def scoring(
     return Scoring((meter.flops - text) / batch, per_prompt, weights, meter.peak_bytes, own)
 
 
+@dataclass(frozen=True)
+class Differentiable:
+    """The target's rewards in float32 and without content: called, a `TargetScore` of images (B, 3, H, W)."""
+
+    networks: tuple[NetworkReward, ...]
+    lengths: Mapping[str, list[tuple[int, int]]]
+
+    def __call__(self, images: Tensor, _: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Call it inside `imagined()`. The resizing of images is not counted."""
+        by_name = dict(zip(self.lengths, self.networks, strict=True))
+        with torch.no_grad():
+            encoded = _encode_prompts(by_name, self.lengths, len(images))
+        means = images.mean((1, 2, 3), keepdim=True)
+        scores = [means.flatten()]
+        for name, reward in by_name.items():
+            side = reward.preprocessing.size  # type: ignore[attr-defined]
+            pixels = torch.zeros(len(images), 3, side, side) + means
+            scores.append(reward.combine(reward.encode_images(pixels), encoded[name]))
+        target = torch.stack(scores).mean(0)
+        return target, {"reward": target.detach()}
+
+
+def differentiable(rewards: Mapping[str, Spec], prompts: Sequence[str]) -> Differentiable:
+    """The rewards that are networks of this package; those of one's own are not counted.
+
+    Raises `TgoError` for a local source that is missing or does not fit its reward.
+    """
+    built_in = {name: spec for name, spec in rewards.items() if specs.canonical(spec.reward) in REWARDS}
+    networks = _networks(built_in)
+    lengths = {name: _lengths(reward, prompts) for name, reward in networks.items()}
+    for reward in networks.values():
+        reward.to("meta").requires_grad_(False)
+    return Differentiable(tuple(networks.values()), lengths)
+
+
 def _networks(rewards: Mapping[str, Spec]) -> dict[str, NetworkReward]:
     """The rewards that are networks; those with the same image tower share one, as they do in scoring."""
     from tgo_pipeline.rewards.engine.scorer import share_towers

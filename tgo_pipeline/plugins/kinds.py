@@ -149,6 +149,10 @@ OBJECTIVE = Kind(
         "qrpo": "fine_tune.objectives.qrpo:Qrpo",
         "threshold_contrast": "fine_tune.objectives.threshold_contrast:ThresholdContrast",
         "nft": "fine_tune.objectives.nft:Nft",
+        "align_prop": "fine_tune.reward_backprop.objectives:AlignProp",
+        "draft": "fine_tune.reward_backprop.objectives:Draft",
+        "draft_lv": "fine_tune.reward_backprop.objectives:DraftLv",
+        "refl": "fine_tune.reward_backprop.objectives:Refl",
     },
     also=("pgd", "cpgd"),
 )

@@ -23,6 +23,8 @@ _TITLES = {
     "log ratio": "Log-ratio to the reference",
     "error": "Error of the prediction",
     "point": "Reference point",
+    "reward": "Target score of the images sampled",
+    "drift": "Squared distance to the reference",
     "weight ess": "Effective batch size of the weights",
     "gradient norm": "Gradient norm",
     "learning rate": "Learning rate",

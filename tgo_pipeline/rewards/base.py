@@ -105,6 +105,21 @@ class Reward(nn.Module, ABC):
             raise TgoError(f"image {row} of {len(images)} cannot be scored: {reason}.")
         return scores.columns[self.name]
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether `score_tensor` works."""
+        return False
+
+    def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,) of images (B, 3, H, W) in [0, 1] with gradients to the images; one prompt for each.
+
+        Raises `TgoError` for a reward without a gradient.
+        """
+        raise TgoError(
+            f"reward {self.name} has no gradient: take one that is a network, or give the one of your own a method "
+            "score_tensor(images, prompts) (docs/REWARDS.md)."
+        )
+
 
 class NetworkReward(Reward):
     """A reward that is a network: differentiable, and with a way back to official files."""
@@ -186,6 +201,10 @@ class NetworkReward(Reward):
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """Scores (B,) of prepared images (B, 3, S, S) and token ids (B, L)."""
         return self.combine(self.encode_images(pixels), self.encode_tokens(tokens))
+
+    @property
+    def has_gradient(self) -> bool:
+        return True
 
     def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores (B,) of images (B, 3, H, W) in [0, 1] with gradients to the images; one prompt for each.

@@ -3,7 +3,8 @@
     def brightness(images, prompts):  # RGB images (PIL) and as many texts
         return [ImageStat.Stat(image.convert("L")).mean[0] for image in images]
 
-It is named `module:brightness`, or by an entry point of the group `tgo_pipeline.rewards` in an installed package.
+It is named `module:brightness`, or by an entry point of the group `tgo_pipeline.rewards` in an installed package. With
+a method `score_tensor` it has a gradient too (docs/REWARDS.md).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import find
-from tgo_pipeline.rewards.base import Reward
+from tgo_pipeline.rewards.base import Reward, check_images
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
 """RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""
@@ -68,6 +69,35 @@ class FunctionReward(Reward):
                 raise  # when memory runs out the engine tries a smaller batch
             raise TgoError(f"reward {self.name} raised {find.described(error)}") from error
         return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the function or class has a `score_tensor` of its own."""
+        return hasattr(self.function, "score_tensor")
+
+    def score_tensor(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Call the function's own `score_tensor`. Raises `TgoError` if it raises, or gives no number per image."""
+        if not self.has_gradient:
+            return super().score_tensor(images, prompts)
+        check_images(images, prompts)
+        try:
+            given = self.function.score_tensor(images, list(prompts))  # type: ignore[attr-defined]
+        except Exception as error:
+            if isinstance(error, TgoError) or is_out_of_memory(error):
+                raise
+            raise TgoError(f"reward {self.name}.score_tensor raised {find.described(error)}") from error
+        if not isinstance(given, Tensor) or given.shape != (len(images),):
+            said = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise TgoError(
+                f"reward {self.name}.score_tensor gave {said} for {len(images)} images: expected a tensor "
+                f"({len(images)},)."
+            )
+        if torch.is_grad_enabled() and images.requires_grad and not given.requires_grad:
+            raise TgoError(
+                f"reward {self.name}.score_tensor gave scores without a gradient to the images: compute them with "
+                "torch alone, without detach or no_grad."
+            )
+        return given.float()
 
 
 def load_custom(name: str, reference: str, source: str | None, device: torch.device | str) -> Reward:

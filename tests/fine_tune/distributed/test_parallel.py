@@ -37,6 +37,7 @@ ABORTED = "(SIGABRT)"
 SHORT = {"steps": 4, "learning_rate": 1e-4, "checkpoint_every": 2}
 LONG = {**SHORT, "steps": 12, "checkpoint_every": 100, "ema": 0.9}
 IMAGES = {"validation": {"every": 2, "prompts": 1}}
+SAMPLED = {"objective": "align_prop", "align_prop": {"steps": 3, "mean": 1.5, "deviation": 0.5}}
 CASES: dict[str, dict[str, Any]] = {
     "adapter": {"fine_tune": {**SHORT, "method": "lora", **IMAGES}},
     "pairs": {"fine_tune": {**SHORT, "objective": "dpo"}},
@@ -47,6 +48,8 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "adapter-on-shards": {"fine_tune": {**SHORT, "method": "lora", "draws": 2}, "sharded": True},
     "tau-anew": {"fine_tune": {**SHORT, "reestimate": {"prompts": 2}}, "sharded": True},
+    "reward": {"fine_tune": {**SHORT, "method": "lora", **SAMPLED}},
+    "reward-on-shards": {"fine_tune": {**SHORT, **SAMPLED}, "sharded": True},
     "one-then-two": {"fine_tune": LONG, "sharded": True},
     "two-then-one": {"fine_tune": LONG, "sharded": True, "signalled": 1},
     "half-on-shards": {"fine_tune": {**SHORT, "precision": "bf16"}, "sharded": True, "close": 0.1},

@@ -25,7 +25,7 @@ from tests.fine_tune import world
 from tests.fine_tune.scarce import scarce_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
-from tgo_pipeline.params import FineTuneParams, RuntimeParams
+from tgo_pipeline.params import FineTuneParams, RuntimeParams, reward_gradient
 
 CPU = torch.device("cpu")
 
@@ -114,8 +114,10 @@ def test_the_gradient_of_parts_is_that_of_the_batch(make, part: int, method: str
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
 
 
+OTHERS = {"csft", *reward_gradient.OBJECTIVES}
+"""One trains on prompts that this cache lacks, and the others sample: `tests/fine_tune/reward_backprop`."""
 EVERY = [
-    *({"objective": name} for name in sorted(OBJECTIVES) if name != "csft"),  # prompts that this cache lacks
+    *({"objective": name} for name in sorted(OBJECTIVES) if name not in OTHERS),
     {"objective": "kto", "kto": {"reference_point": "paper"}},
     {"objective": "kto", "kto": {"reference_point": "roll"}},
     {"objective": "dspo", "dspo": {"variant": "sdxl"}},
