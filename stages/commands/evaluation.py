@@ -60,7 +60,7 @@ def _trainings(path: Path, seeds: str, against: str | None) -> TrainingsReport:
     """Several trainings of one setting, from the scores of the project that the table belongs to."""
     from tgo_pipeline.evaluation.models import BASE, TUNED
     from tgo_pipeline.evaluation.stage import finished_scores
-    from tgo_pipeline.evaluation.statistics.trainings import Groups, trainings_table
+    from tgo_pipeline.evaluation.statistics.trainings import TrainingGroups, trainings_table
     from tgo_pipeline.evaluation.tables.trainings import TrainingsReport
     from tgo_pipeline.params import load_params
     from tgo_pipeline.storage.tables import read_metadata
@@ -71,7 +71,7 @@ def _trainings(path: Path, seeds: str, against: str | None) -> TrainingsReport:
             f"--seeds reads the scores of a project's models: PATH is {path}, it must be PROJECT/{HERE.evaluation}."
         )
     params = load_params(workspace.params)
-    groups = Groups.named(seeds, against, [BASE, TUNED, *params.evaluate.models])
+    groups = TrainingGroups.named(seeds, against, [BASE, TUNED, *params.evaluate.models])
     scores, target = finished_scores(params, workspace)
     made = trainings_table(scores, groups, target, params.evaluate, params.seed)
     legend = read_metadata(path).get("legend", {})

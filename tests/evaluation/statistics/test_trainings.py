@@ -1,4 +1,4 @@
-"""Groups of trainings: which may be compared, and their table against loops over models and samples."""
+"""TrainingGroups of trainings: which may be compared, and their table against loops over models and samples."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.intervals import crossed_t_interval
 from tgo_pipeline.evaluation.statistics.scores import ModelScores
-from tgo_pipeline.evaluation.statistics.trainings import TRAININGS, Groups, trainings_table
+from tgo_pipeline.evaluation.statistics.trainings import TRAININGS, TrainingGroups, trainings_table
 from tgo_pipeline.params import EvaluateParams
 
 NAMES = ("base", "tuned", "a", "b", "x", "y", "z")
@@ -20,7 +20,7 @@ def world(missing: float = 0.0, images: int = 1) -> ModelScores:
     return scores(GAINS, models=NAMES, images=images, missing=missing)
 
 
-def rows_of(groups: Groups, found: ModelScores) -> list[dict]:
+def rows_of(groups: TrainingGroups, found: ModelScores) -> list[dict]:
     table = trainings_table(found, groups, "target", PARAMS, 0)
     assert table.schema.equals(TRAININGS)
     return table.to_pylist()
@@ -44,20 +44,20 @@ def rows_of(groups: Groups, found: ModelScores) -> list[dict]:
 )
 def test_what_cannot_be_compared_is_refused(seeds: str, against: str | None, message: str) -> None:
     with pytest.raises(TgoError, match=message):
-        Groups.named(seeds, against, NAMES)
+        TrainingGroups.named(seeds, against, NAMES)
 
 
 def test_equally_many_trainings_are_paired_by_position() -> None:
-    assert Groups.named("a, b", "y,x", NAMES).pairs == [("a", "y"), ("b", "x")]
-    assert Groups.named("a,b", "x", NAMES).pairs == [("a", "x"), ("b", "x")]
-    assert len(Groups.named("a,b,tuned", "x,y", NAMES).pairs) == 6
+    assert TrainingGroups.named("a, b", "y,x", NAMES).pairs == [("a", "y"), ("b", "x")]
+    assert TrainingGroups.named("a,b", "x", NAMES).pairs == [("a", "x"), ("b", "x")]
+    assert len(TrainingGroups.named("a,b,tuned", "x,y", NAMES).pairs) == 6
 
 
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("against", [None, "x,y,z", "x,y", "x"])
 def test_means_are_those_of_a_loop(against: str | None, images: int) -> None:
     found = world(missing=0.03, images=images)
-    groups = Groups.named("tuned,a,b", against, NAMES)
+    groups = TrainingGroups.named("tuned,a,b", against, NAMES)
     for row in rows_of(groups, found):
         index = found.rewards.index(row["reward"])
         one, other = (row[side].split(",") for side in ("models", "against"))
@@ -81,7 +81,9 @@ def test_means_are_those_of_a_loop(against: str | None, images: int) -> None:
 
 def test_a_single_training_has_the_interval_that_the_evaluation_gives_it() -> None:
     found = world()
-    own = next(row for row in rows_of(Groups.named("tuned,a", None, NAMES), found) if row["models"] == "a")
+    own = next(
+        row for row in rows_of(TrainingGroups.named("tuned,a", None, NAMES), found) if row["models"] == "a"
+    )
     plain = evaluation_table(found.pairs("base", "a"), "target", PARAMS, 0).to_pylist()[0]
     for name in ("difference", "difference_low", "difference_high", "effect", "win_rate", "n", "base_std"):
         assert own[name] == pytest.approx(plain[name], rel=1e-12)
@@ -89,9 +91,9 @@ def test_a_single_training_has_the_interval_that_the_evaluation_gives_it() -> No
 
 
 def test_trainings_that_differ_widen_both_intervals() -> None:
-    first = rows_of(Groups.named("tuned,a,b", None, NAMES), world())[0]
+    first = rows_of(TrainingGroups.named("tuned,a,b", None, NAMES), world())[0]
     alike = scores(dict.fromkeys(GAINS, [0.6] * 3), models=NAMES, images=1)
-    second = rows_of(Groups.named("tuned,a,b", None, NAMES), alike)[0]
+    second = rows_of(TrainingGroups.named("tuned,a,b", None, NAMES), alike)[0]
     for ends in ("difference_", "difference_t_"):
         widths = [row[f"{ends}high"] - row[f"{ends}low"] for row in (first, second)]
         assert widths[0] > 1.5 * widths[1]
@@ -100,7 +102,7 @@ def test_trainings_that_differ_widen_both_intervals() -> None:
 def test_students_interval_counts_a_prompt_as_often_as_it_has_images() -> None:
     """Equal images of a prompt are its mean; twice as many images of every prompt change nothing."""
     found = world()
-    groups = Groups.named("tuned,a,b", "x,y", NAMES)
+    groups = TrainingGroups.named("tuned,a,b", "x,y", NAMES)
     row = rows_of(groups, found)[0]
     sides = [
         np.stack([found.values[NAMES.index(name), :, :1] for name in names])

@@ -52,14 +52,14 @@ TRAININGS = with_features(
 
 
 @dataclass(frozen=True)
-class Groups:
+class TrainingGroups:
     """Names of the trainings of one setting, and what they are compared with: the base, or those of another setting."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...] = (BASE,)
 
     @classmethod
-    def named(cls, seeds: str, against: str | None, models: Sequence[str]) -> Groups:
+    def named(cls, seeds: str, against: str | None, models: Sequence[str]) -> TrainingGroups:
         """From names with commas between them. Raises `TgoError` for what cannot be compared.
 
         `models` are all of the evaluation, the base among them.
@@ -115,7 +115,7 @@ def _names(option: str, text: str, models: Sequence[str]) -> tuple[str, ...]:
 
 
 def trainings_table(
-    scores: ModelScores, groups: Groups, target: str | None, params: EvaluateParams, seed: int
+    scores: ModelScores, groups: TrainingGroups, target: str | None, params: EvaluateParams, seed: int
 ) -> pa.Table:
     """Per test set and reward a row of all trainings, then one of each; schema `TRAININGS`.
 
@@ -137,7 +137,7 @@ def trainings_table(
 def _rows(
     cell: SampleSubset,
     scores: ModelScores,
-    groups: Groups,
+    groups: TrainingGroups,
     target: str | None,
     params: EvaluateParams,
     seed: int,
