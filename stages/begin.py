@@ -12,7 +12,7 @@ import sys
 import time
 from types import FrameType
 
-USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130
+USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130  # 2 as click has it, 130 as shells have it: 128 + SIGINT
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPORT = "<frozen importlib._bootstrap>"
 """Where Python says that the code of an import is."""
@@ -67,7 +67,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _soon() -> None:
-    """Interrupt a moment later."""
+    """Interrupt a moment later, when most imports have ended."""
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.02)
 

@@ -2,6 +2,9 @@
 
 import hashlib
 
+SEEDS = 2**63
+"""How many seeds there are: those that fit into signed 64-bit columns. A seed divided by it lies in [0, 1)."""
+
 
 def derive_seed(run_seed: int, identity: str, purpose: str) -> int:
     """Return a 63-bit seed that depends on its three arguments alone.

@@ -23,11 +23,8 @@ from fine_tune.data.tensors import read_tensors
 from fine_tune.data.units import Listed, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.seeds import SEEDS, derive_seed
 from tgo_pipeline.storage.shards import Shard
-
-SEEDS = 2**63
-"""How many seeds `derive_seed` has: a seed divided by it lies in [0, 1)."""
 
 
 class Encoded:

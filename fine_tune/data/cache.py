@@ -23,6 +23,7 @@ from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.formats.limits import IMAGES as LIMITS
 from tgo_pipeline.memory import Halving
+from tgo_pipeline.reading.parquet import ROWS_AT_ONCE
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
@@ -41,9 +42,7 @@ log = logging.getLogger("tgo")
 VERSION = 2
 SUFFIX = ".safetensors"
 PROMPTS_PER_SHARD = 128
-"""One prompt of FLUX takes 8 MB, and a shard is in memory at once."""
-ROWS_AT_ONCE = 16
-"""Rows that are taken out of a table together."""
+"""One prompt of FLUX takes 8 MB, and a shard is in memory at once: 1 GB."""
 MOST_DECODERS = 8
 """Threads that decode: a VAE on a large GPU takes a hundredth of a second for an image, and zlib longer."""
 IMAGES, PROMPTS = "train", "prompts"

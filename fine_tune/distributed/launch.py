@@ -10,7 +10,7 @@ from tgo_pipeline.errors import TgoError
 
 LOWEST = {"WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_PORT": 1}
 """The variables that hold a whole number, and the least that it can be."""
-HIGHEST = {"MASTER_PORT": 65535}
+HIGHEST = {"MASTER_PORT": 65535}  # the last port of TCP
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """What each of several processes must be told in addition to how many they are."""
 ADVICE = (

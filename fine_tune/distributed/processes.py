@@ -36,12 +36,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PASSED_ON_S = 3.0
-"""A signal within this time of another is the same one, which a launcher passed on."""
+"""A signal within this time of another is the same one, which a launcher passed on.
+
+Longer than a launcher takes to pass it on (torchrun looks ten times a second), shorter than patience.
+"""
 LONGEST_WAIT = datetime.timedelta(hours=4)
 """For the slowest process where all agree, through gloo: encoding shares out whole shards, so that some end much
-earlier, and the main process draws and writes while the others wait."""
+earlier, and the main process draws and writes while the others wait. Far above what is expected: the limit only keeps
+a group from holding its GPUs for days after a failure that nobody noticed."""
 STEP_WAIT = datetime.timedelta(minutes=20)
-"""For the slowest process at the gradients of one update, through NCCL, which does not notice one that is gone."""
+"""For the slowest process at the gradients of one update, through NCCL, which does not notice one that is gone.
+
+Twice torch's own limit of ten minutes, since the first update may compile.
+"""
 
 
 class Gone(TgoError):

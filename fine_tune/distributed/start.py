@@ -30,6 +30,7 @@ from tgo_pipeline.storage.shards import Interrupted, Stop
 
 log = logging.getLogger("tgo")
 POLL_S = 0.2
+"""How often to see whether a process has ended, or a signal has come: soon enough for who waits, and costs nothing."""
 HERE = "127.0.0.1"
 _LAUNCHER = ("torch.distributed.elastic", "torch.multiprocessing")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fine_tune.training.trackers import Tracker
 
 HISTOGRAM, HISTOGRAM_BINS = "log_ratios.csv", 24
+"""Few enough bins that the samples of one update, some tens to hundreds, leave several in most of them."""
 SUMMARY = "metrics.json"
 IMAGES = "images"
 SERIES = "train"

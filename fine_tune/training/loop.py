@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 REPORTS = 10
-"""How many times in a training a line is logged and the log-ratios' histogram written."""
+"""How many times in a training a line is logged and the log-ratios' histogram written, however long it is."""
 
 SHOWN = ("loss", "accuracy", "reward", "drift")
 """Metrics of that line."""

@@ -86,12 +86,13 @@ def make(
 
 def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
     """What will not fit, and what was not counted."""
+    from tgo_pipeline.doctor.resources import CLOSE
     from tgo_pipeline.planning.plan import amount
 
     found = []
     memory = run.device.memory_gb
     for stage in stages:
-        if memory is not None and stage.memory_bytes > 0.9 * memory * 1e9:
+        if memory is not None and stage.memory_bytes > CLOSE * memory * 1e9:
             found.append(
                 f"{stage.stage} takes {amount(stage.memory_bytes)}B, and {run.device.name} has {memory:.4g} GB: "
                 f"{_advice(stage.stage, run.params, run.gpus)}."

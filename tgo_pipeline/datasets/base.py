@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 4096
-"""Rows of a batch without images."""
+"""Rows of a batch without images: some hundred bytes each, so that a batch is about a megabyte."""
 
 
 class Dataset(ABC):

@@ -14,14 +14,14 @@ from tgo_pipeline.datasets.schemas import IMAGE_ROWS, LISTING
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.spelling import slashes
 from tgo_pipeline.reading.deduplicate import first
+from tgo_pipeline.reading.parquet import ROWS_AT_ONCE
 from tgo_pipeline.reading.places import Folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGES_AT_ONCE = 16
 PROBED = 100
-"""How many files are looked for before it is said that none is there."""
+"""How many files are looked for before it is said that none is there: enough to show a wrong folder."""
 
 
 class ImageFiles(Dataset):
@@ -48,7 +48,7 @@ class ImageFiles(Dataset):
         return self._batches(
             (row | {"image": _read(folder, below, row["image_uid"])} for row in rows),
             IMAGE_ROWS,
-            IMAGES_AT_ONCE,
+            ROWS_AT_ONCE,
         )
 
     def dates(self, uids: Sequence[str]) -> list[Any]:

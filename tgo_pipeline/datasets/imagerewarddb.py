@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tgo_pipeline.datasets.base import ROWS, Dataset
-from tgo_pipeline.datasets.image_files import IMAGES_AT_ONCE, pairs
+from tgo_pipeline.datasets.image_files import pairs
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS, RATINGS
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.reading import parquet
@@ -93,7 +93,7 @@ class ImageRewardDB(Dataset):
         return self._batches(map(_listed, self._rows), LISTING)
 
     def images(self, start: int = 0) -> Iterator[pa.RecordBatch]:
-        return self._batches(self._images(self._rows[start:]), IMAGE_ROWS, IMAGES_AT_ONCE)
+        return self._batches(self._images(self._rows[start:]), IMAGE_ROWS, parquet.ROWS_AT_ONCE)
 
     def dates(self, uids: Sequence[str]) -> list[Any] | None:
         if not isinstance(self.place, Folder):

@@ -26,7 +26,7 @@ CHOICE = (*LISTED, "label_0", "label_1", "has_label", "user_id")
 RENAMED = {"prompt": "caption", "rater": "user_id"}
 IMAGES = ("jpg_0", "jpg_1")
 IMAGE_PAIRS = 8
-"""Rows with two images each that are decoded at a time."""
+"""Rows with two images each that are decoded at a time: `ROWS_AT_ONCE` of images."""
 
 
 class Cell(NamedTuple):

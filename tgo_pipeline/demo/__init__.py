@@ -16,6 +16,7 @@ __all__ = ["SOURCES", "prompts", "weights_path"]
 SOURCES = ("train", "validation", "plain", "sized", "placed")
 WEIGHTS = Path(__file__).parent / "weights"
 TRAIN_PER_FAMILY = 128
+"""Captions of `demo:train` in each family: with four images each the whole demo takes two minutes (RESULTS.md)."""
 
 
 def prompts(name: str) -> list[str]:

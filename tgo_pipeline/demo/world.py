@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 
 SIZE_PX = 32
+"""So small that a CPU trains everything that ships within hours and samples in seconds (docs/LOG.md)."""
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 30, 35),
     "orange": (250, 135, 15),
@@ -37,13 +38,16 @@ SHAPES = ("circle", "square", "triangle", "cross", "ring")
 RADII_PX = {"small": 4.0, "large": 7.5}
 POSITIONS = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}
 OFFSETS_PX = {"small": 7.5, "large": 5.0}
+"""Radius and offset together stay 3.5 pixels from the edge at least: room for jitter, blur and the background."""
 FAMILIES = ("plain", "sized", "placed")
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"plain": (24, 56), "sized": (48, 64), "placed": (64, 96)}
-"""Captions of the validation and of the test split, per family."""
+"""Captions of the validation and of the test split, per family: 136 and 216 in all."""
 
 _GREY = 0.55
+"""Where fading leads: near the middle of the range, so that light and dark colours lose contrast alike."""
 _BLOTCHES = 8
+"""Values of noise along a side: blotches of 4 pixels, as wide as what one latent of the small VAE stands for."""
 _CAPTION = re.compile(
     r"a (?:(?P<size>{}) )?(?P<colour>{}) (?P<shape>{}) on a (?P<background>{}) background"
     r"(?:, at the (?P<position>{}))?".format(

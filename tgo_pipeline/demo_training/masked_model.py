@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 CODES = 512
+"""As many as are kept in use: at most nine were dead at a time (docs/LOG.md)."""
 MASK_TOKEN = CODES
 VOCABULARY = CODES + 8
 """The codes, the mask token, and a few that nothing uses, to a round number."""

@@ -35,13 +35,14 @@ from tgo_pipeline.rewards.pickscore import PickScore
 from tgo_pipeline.seeds import derive_seed
 
 log = logging.getLogger("tgo")
-WIDTH = 64
-LAYERS = 2
-HEADS = 4
+WIDTH, LAYERS, HEADS, EMBEDDING = 64, 2, 4, 48
+"""Small enough that all five rewards train in minutes (docs/LOG.md, as for `PATCH_PX`)."""
 PATCH_PX = 8
-EMBEDDING = 48
+"""Patches of 4 pixels took three times as long and were given up before their quality was measured."""
 HEAD = (EMBEDDING, 32, 16, 8, 4, 1)
+"""Five linear layers, as in the official head, of small widths."""
 MIDDLE_RATING = 5.5
+"""Of ratings from 1 to 10: the head starts there, since it spent its first 200 steps on finding it (docs/LOG.md)."""
 AESTHETIC_PARTS = ("cleanness", "sharpness", "contrast")
 
 

@@ -35,6 +35,7 @@ Not the text encoder: transformers would load it in half precision, diffusers it
 """
 REWARDS = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
 SAMPLING_STEPS = 12
+"""25 steps score no better by the oracle (docs/LOG.md)."""
 GUIDANCE_SCALES = (1.0, 2.0)
 """The guidance scales of the samples that rewards are trained on."""
 

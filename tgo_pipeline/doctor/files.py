@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.specs import Spec
 
 LOOKED_AT = 1000
-"""So many of the images that a table names are looked for."""
+"""So many of the images that a table names are looked for: a look takes microseconds, over a network milliseconds."""
 OPENED = 20
 """Of so many the header is read."""
 

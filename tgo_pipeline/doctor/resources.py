@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 """Weights are sampled from and trained in float32."""
 CLOSE = 0.9
-"""Beyond this share of what is free it may not fit."""
+"""Beyond this share of what is free it may not fit: estimates are that good, and other programs take some meanwhile."""
 SHARED = Path("/dev/shm")
 SEMAPHORES_BYTES, NCCL_BYTES = 1 << 20, 1 << 30
 """What the locks of several processes need of it, and what training on several GPUs is comfortable with."""

@@ -14,6 +14,7 @@ from tgo_pipeline.doctor.examine import FindingGroup
 from tgo_pipeline.doctor.findings import Finding
 
 WIDTH = 100
+"""Columns where there is no terminal: what logs and mails show without wrapping."""
 STYLES = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "bold red"}
 
 

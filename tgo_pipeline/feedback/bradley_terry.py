@@ -14,9 +14,10 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.feedback.linear import solve
 
 TOLERANCE = 1e-6
-"""The largest difference between wins and expected wins, of any image, at which the strengths are taken."""
+"""The largest difference between wins and expected wins, of any image, at which the strengths are taken: far less than
+the half game of a tie, the least that feedback can say."""
 MOST_STEPS = 100
-"""Newton steps after which the strengths are refused as not settled."""
+"""Newton steps after which the strengths are refused as not settled; Newton's method settles in far fewer."""
 MOST_INNER_STEPS = 200
 """Steps of conjugate gradients within one Newton step."""
 
@@ -120,7 +121,7 @@ def _ascend(
     while True:
         there = strength + size * step
         reached = posterior.value(there)
-        if reached >= value + 1e-4 * size * slope - rounding or size < 1e-6:
+        if reached >= value + 1e-4 * size * slope - rounding or size < 1e-6:  # Nocedal and Wright's c1
             return there, reached
         size /= 2
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 MEGAPIXELS = 89.0
 """From here on Pillow warns of a decompression bomb."""
 MEMORY_GB = 4.0
+"""Three images of 89 megapixels at a time, or hundreds of usual ones."""
 PIXEL_BYTES = 12
 """A pixel while it is decoded: as the file has it and as RGB, 4 bytes each, and what turning and mixing take."""
 FILE_BYTES_PER_PIXEL = 8

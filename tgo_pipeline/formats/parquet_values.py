@@ -25,8 +25,8 @@ HEADER_BYTES = 1 << 16
 """The largest page header that is read: with the smallest and the largest value, of 4 KB each at most by Arrow."""
 OPEN_FILES = 4
 """Files that stay open for further values; whoever reads in order needs one."""
-_DATA_PAGE, _PLAIN, _RLE = 0, 0, 3
-_LENGTH_BYTES = 4
+_DATA_PAGE, _PLAIN, _RLE = 0, 0, 3  # numbers of parquet.thrift
+_LENGTH_BYTES = 4  # before each value of a PLAIN page, and before its levels
 _UNKNOWN = (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, OSError)
 """What damaged bytes lead to, and layouts that are not known here: Arrow, which then reads all, says what is wrong."""
 State = tuple[int, int, int]

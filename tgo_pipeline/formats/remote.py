@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     import httpx
 
 MOST_BYTES = 64 * 1024**2
-"""The largest file that is fetched."""
+"""The largest file that is fetched; it is held in memory."""
 TIMEOUT_S = 15.0
 """How long a server may be silent."""
 WHOLE_S = 120.0
 """How long one file may take, all tries together."""
-TRIES = 3
+TRIES = 3  # a server that fails three times in a row is taken to be out of order
 PAUSE_S = 1.0
 """Before the second try; twice as long before the third."""
-REDIRECTS = 5
+REDIRECTS = 5  # storage behind a hub takes two; browsers allow 20
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """What a server may answer differently a moment later."""
 _URL = re.compile(r"https?://[^\s/]", re.IGNORECASE)

@@ -73,7 +73,7 @@ def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def gumbel(uniform: Tensor) -> Tensor:
-    """Standard Gumbel noise from uniform numbers in [0, 1)."""
+    """Standard Gumbel noise from uniform numbers in [0, 1), with the limits of diffusers' own."""
     return -torch.log((-torch.log(uniform.clamp(min=1e-20))).clamp(min=1e-20))
 
 

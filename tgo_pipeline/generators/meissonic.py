@@ -33,7 +33,7 @@ PARTS: dict[str, Any] = {
 }
 NETWORKS = {name: PARTS[name] for name in ("vqvae", "text_encoder", "transformer")}
 SCORE = 6
-"""The aesthetic score that images are asked to have, the last of the micro-conditions."""
+"""The aesthetic score that images are asked to have, the last of the micro-conditions; the published default."""
 
 
 class MeissonicPipeline(DiffusionPipeline):

@@ -33,9 +33,8 @@ from torch import Tensor, nn
 
 MICRO_CONDITIONS = 5
 """Width, height, crop top, crop left, score."""
-MICRO_CONDITION_WIDTH = 256
-EPSILON = 1e-6
-ROPE_BASE = 10_000
+MICRO_CONDITION_WIDTH, EPSILON, ROPE_BASE = 256, 1e-6, 10_000
+"""Of the published network."""
 
 
 class MeissonicTransformer2DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin):

@@ -174,7 +174,7 @@ def refuse_imposter(path: Path) -> None:
             f"{path} is a Git LFS pointer of {path.stat().st_size} bytes, not the file itself: run `git lfs pull` "
             "where it was cloned, or download the file."
         )
-    if start[:200].lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+    if start.lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise TgoError(
             f"{path} is a web page, not weights: the download was answered with a page (a login, an error, or the "
             "page around the file). Download the file itself."

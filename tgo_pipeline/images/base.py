@@ -20,7 +20,7 @@ MODEL = "model"
 END = sys.maxsize
 """Where the rows of a source end at the latest: a stream does not know before it is read."""
 GAP = 256
-"""So many unwanted rows are read past before a sequence is opened again behind them."""
+"""So many unwanted rows are read past before a sequence is opened again behind them, which costs more."""
 
 
 Content = Path | StoredValue | Remote | bytes | None

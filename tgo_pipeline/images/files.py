@@ -43,7 +43,7 @@ CAPTION, JSON = ".txt", ".json"
 CAPTION_CHARACTERS = 1_000_000
 """A longer text beside an image is not its caption."""
 KINDS = 5
-"""Extensions that the log names of what is left out."""
+"""Extensions that the log names of what is left out: they fit into its line."""
 PROBED_BYTES = 4096
 """Where the first line of a list of addresses begins at the latest."""
 PROBED = 100

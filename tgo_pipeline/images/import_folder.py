@@ -20,6 +20,7 @@ from tgo_pipeline.images.base import ImageSource, Row, listing, printable, state
 from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
+from tgo_pipeline.reading.parquet import ROWS_AT_ONCE
 from tgo_pipeline.storage.chunks import chunks
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards
@@ -32,7 +33,6 @@ log = logging.getLogger("tgo")
 VERSION = 2
 MODEL = "images"
 """What the column `model` says of an image whose generator is not known."""
-IMAGES_AT_ONCE = 16
 NO_PROMPT, TEST_PROMPT = "they have no prompt", "their prompt is a test prompt"
 
 
@@ -175,7 +175,7 @@ def _batches(items: Sequence[Item]) -> Iterator[pa.RecordBatch]:
     from tgo_pipeline.storage.tables import GENERATIONS
 
     rows = map(_record, items)
-    while some := list(itertools.islice(rows, IMAGES_AT_ONCE)):
+    while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
         yield pa.RecordBatch.from_pylist(some, schema=GENERATIONS)
 
 

@@ -131,6 +131,7 @@ def chosen(tuning: Mapping[str, Any], model: Any) -> str | None:
     if wanted == NONE or not isinstance(wanted, str):
         return None
     if wanted not in presets():
+        # lower than the usual cutoff of 0.6: half of a name may be another model's
         close = difflib.get_close_matches(wanted, presets(), n=3, cutoff=0.4)
         hint = f" Close: {', '.join(close)}." if close else ""
         raise TgoError(f"fine_tune.preset is {wanted!r}, which there is none of.{hint} All: `tgo presets`.")

@@ -68,6 +68,7 @@ class Blueprint:
     def tokens(self, name: str, default: int) -> int:
         """How many tokens the tokenizer of this name cuts and pads a prompt to."""
         length = self.configs.get(name, {}).get("model_max_length")
+        # transformers writes 10^30 for "no limit"
         return length if isinstance(length, int) and length < 100_000 else default
 
 

@@ -14,7 +14,7 @@ from tgo_pipeline.params import PromptsParams
 from tgo_pipeline.prompts import sources
 from tgo_pipeline.prompts.normalise import normalise, prompt_id, set_hash
 from tgo_pipeline.prompts.overlap import near_duplicates
-from tgo_pipeline.seeds import derive_seed
+from tgo_pipeline.seeds import SEEDS, derive_seed
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.writing import atomic
 
@@ -26,8 +26,7 @@ VERSION = 3
 HELD_OUT = "held_out"
 """The name of the test set that `test_fraction` takes from the train source."""
 EXAMPLES = 10
-SEEDS = 2**63
-"""How many values `derive_seed` takes."""
+"""Near duplicates that the log shows: enough to see what kind they are."""
 Texts = dict[str, sources.Prompt]
 """Prompt id to normalised prompt, in the order of the source."""
 

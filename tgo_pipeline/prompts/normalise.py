@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 ID_DIGITS = 16
+"""64 bits: among a billion prompts, two share an id with a chance of 3 in 100."""
 
 
 def normalise(text: str) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 SHINGLE = 5
+"""About a word: shorter ones are shared by unlike prompts, longer ones are lost where one letter differs."""
 ROUNDING = 1e-9
 """0.7 * 10 is above 7 in floating point: bounds are loosened by this, the final comparison is exact."""
-NOWHERE = -1
+NOWHERE = -1  # shingles that the index does not have come first: none is rarer
 
 Index = dict[int, list[tuple[int, int]]]
 """Shingle to the sets that it is a rare shingle of, and its position there."""

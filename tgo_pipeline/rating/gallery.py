@@ -22,7 +22,7 @@ from tgo_pipeline.storage.workspace import HERE
 
 log = logging.getLogger("tgo")
 COPIED = 1000
-"""Images that are copied without `--limit` where they lie compressed, or on the hub."""
+"""Images that are copied without `--limit` where they lie compressed, or on the hub: a day of rating."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """What every browser shows as rewards see it; all else is decoded here and sent as PNG."""
 

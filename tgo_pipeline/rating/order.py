@@ -18,9 +18,10 @@ Question = tuple[int, ...]
 """Places of the image, or of the two images, in the list."""
 ORDERS = ("random", "fewest", "tau", "disagree")
 ALL_PAIRS = 8
-"""Up to so many images of a prompt every two are compared."""
+"""Up to so many images of a prompt every two are compared, in 28 questions at most."""
 NEIGHBOURS = 4
-"""Of more images, each is compared with so many others: pairs grow with the images then, not with their square."""
+"""Of more images, each is compared with the so many that follow it around a ring: pairs grow with the images then, not
+with their square, and every image meets twice as many others."""
 
 
 def singles(images: Sequence[RatableImage]) -> list[Question]:

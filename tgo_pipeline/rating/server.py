@@ -28,10 +28,10 @@ log = logging.getLogger("tgo")
 LOOPBACK = "127.0.0.1"
 NAMES = (LOOPBACK, "localhost", "[::1]")
 """What a browser on this machine may call it; the port may be that of a tunnel."""
-TOKEN_BYTES = 16
+TOKEN_BYTES = 16  # 128 bits, which nobody guesses
 MOST_BYTES = 1 << 16
 """Of the body of a request: an answer has about 200."""
-MOST_DIGITS = 10
+MOST_DIGITS = 10  # of a place in a list of images; longer numbers would only cost time
 IDLE_S = 60
 """After which a connection that says nothing is closed."""
 FILES = {"": "text/html", "rate.css": "text/css", "rate.js": "text/javascript"}

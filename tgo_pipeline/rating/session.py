@@ -22,10 +22,11 @@ from tgo_pipeline.seeds import derive_seed
 
 KINDS = {"stars": "rating", "thumbs": "thumb", "pairs": "pair"}
 """What `--ask` asks for, and the kind of answer that it is in the ratings file."""
-LONGEST_NAME = 60
+LONGEST_NAME = 60  # of a rater or of an answer's id: fits into a line of the summary
 MOST_SECONDS = 24 * 3600
+"""What an answer may have taken: of a page that was left open longer, the time says nothing."""
 AHEAD = 2
-"""Questions whose images the page fetches before they are asked."""
+"""Questions whose images the page fetches before they are asked: one, and one more where somebody answers quickly."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ PATTERNS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 BUFFER_BYTES = 1024**2
 """How much of a column is held while its pages are decoded, so that a row group of images is never held whole."""
 ROWS_AT_ONCE = 16
-"""Rows with images in memory at once."""
+"""Rows with images in memory at once: tens of megabytes where images are of usual sizes."""
 _SHARD = re.compile(r"(?:parquet-)?(?P<split>[A-Za-z_]+)(?:-\d+-of-\d+.*)?")
 
 

@@ -15,6 +15,7 @@ from tgo_pipeline.reading.parquet import require
 from tgo_pipeline.reading.places import Place
 
 PIECE_BYTES = 4 * 1024**2
+"""What is read at a time: few requests where a file lies on the hub, and little memory."""
 PROBED_BYTES = 4096
 """Where a binary file shows by its null bytes."""
 RECORD_CHARACTERS = 64 * 1024**2

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rendering.table import Document
 
 ROWS = 36
-"""Rows of one tabular, which cannot be broken over pages."""
+"""Rows of one tabular, which cannot be broken over pages: what a landscape page of A4 holds."""
 HEAD = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}
 \usepackage[T1]{fontenc}

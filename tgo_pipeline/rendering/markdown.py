@@ -15,7 +15,7 @@ from tgo_pipeline.rendering.text import NAME_LIMIT, one_line, visible
 if TYPE_CHECKING:
     from tgo_pipeline.rendering.table import Document
 
-CELL_LIMIT = 240
+CELL_LIMIT = 240  # characters of outside text in a cell: about three lines of a rendered card
 _ACTIVE = re.compile(r"([\\`*_|~#$]|\](?=[(\[:]))")
 """Characters that begin mark-up, another cell or mathematics; brackets only where a link or its target follows."""
 _ENTITIES = {

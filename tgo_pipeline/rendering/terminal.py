@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.rendering.table import Sheet
 
 WIDE = 110
-"""Columns of a table that goes to a file or a pipe."""
+"""Columns of a table that goes to a file or a pipe: all columns of most tables without wrapped words."""
 LINE_LIMIT = 4000
 """Characters of one line that is not a table."""
 _SIGNS = {

@@ -13,6 +13,7 @@ NAME_LIMIT = 80
 MISSING = "–"
 MINUS = "\u2212"
 PROMPT_LIMIT = 2000
+"""Characters of a prompt that are shown; text encoders read 77 to 512 tokens, which are fewer."""
 _JOINERS = "\u200c\u200d"  # parts of ordinary words and emoji, unlike the other format characters
 _UNSAFE_IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

@@ -32,7 +32,7 @@ STYLES = ("report.css", "gallery.css")
 SCRIPTS = ("elements", "theme", "charts", "samples", "gallery", "detail", "keys", "start")
 """Joined in this order into one script with a scope of its own."""
 RESERVE_BYTES = 2048
-"""Kept free for the numbers that the text says of the gallery."""
+"""Kept free for the numbers that the text says of the gallery: a few sentences."""
 EXPORTS = "window.vegaEmbed = vegaEmbed;"
 
 

@@ -24,7 +24,7 @@ from tgo_pipeline.thresholds.table import THRESHOLDS
 if TYPE_CHECKING:
     import polars as pl
 
-WEIGHT_BINS = 40
+WEIGHT_BINS = 40  # as in the label stage's own chart
 
 
 @dataclass(frozen=True)

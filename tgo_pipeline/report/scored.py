@@ -35,7 +35,9 @@ log = logging.getLogger("tgo")
 ENDS, APART = 6, 12
 """Images in a row of best or worst ones, and of those that rewards disagree on."""
 BINS = 40
+"""Bars of a chart at most; of fewer scores Rice's rule, twice the cube root of their number."""
 FAILURES = 100
+"""Rows of the list of images that could not be scored; the table has all."""
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 LIMITS = ReportParams()
 """The page is as large as that of a run, and its gallery has as many samples."""

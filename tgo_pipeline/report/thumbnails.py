@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 768
 """Pixels of the longer side at most: the detail view is 512 wide, and a fine screen has more than one for each."""
 SMALLEST_SIDE = 96
-"""An image is not made smaller than this to fit into its share of the bytes: some are left out instead."""
+"""An image is not made smaller than this to fit into its share of the bytes: some are left out instead, since on
+smaller ones nobody sees what a reward saw."""
 LOSSLESS_SIDE = 64
 """Up to this side an original is enlarged on the page, where lossy compression would show."""
-QUALITY = 85
+QUALITY = 85  # of WebP, whose artefacts are hardly seen there
 BYTES_PER_PIXEL = 0.12
 """What a photograph takes at `QUALITY`, roughly: where the search for a side that fits begins."""
 BUDGET_BYTES = 12_000_000
-"""What all images in the text may take of the page."""
+"""What all images in the text may take of the page where no other limit is given."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 PROMPTS_AT_ONCE = 128
-"""How many prompts a text tower reads together."""
+"""How many prompts a text tower reads together; prompts of a batch are cut at the longest of it."""
 COMPILED_KINDS = 64
 """How often the code of one kind of block may be compiled: for towers of other widths, images alone or in batches."""
 HALF_A_LEVEL = 0.5 / 255

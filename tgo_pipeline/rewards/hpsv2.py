@@ -37,6 +37,7 @@ SCALES = {
     "hpsv2.0": ("HPSv2.0: raw cosine, no logit scale", (0.23, 0.285)),
     "clip/laion-h14-hpspad": ("CLIP score, laion-h14 with the padding of HPSv2: raw cosine", (0.15, 0.35)),
 }
+"""What the numbers are, and where those of usual images lie (docs/REWARDS.md)."""
 _SIZES = {
     "vision_cfg": {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},

@@ -37,6 +37,7 @@ from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 from tgo_pipeline.rewards.networks.tokenizers import check_vocabulary, well_formed
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
+"""Of the raw scores, in the official code: scores are about N(0, 1) then."""
 TOKENS = 35
 """Length of every prompt in tokens, [CLS] and [SEP] included: the official code cuts and pads to it."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SHARE = 0.7
-"""Part of the free memory that weights may take; the rest is for images."""
+"""Part of the free memory that weights may take; the rest is for images and activations."""
 _MEMINFO = Path("/proc/meminfo")
 
 

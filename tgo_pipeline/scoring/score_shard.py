@@ -25,7 +25,7 @@ COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
 PARTIAL = "partial"
 """The fingerprint of a shard that lacks columns still: rewards that do not fit into memory together come in turn."""
 READ_ROWS = 1024
-"""Prompts in memory at a time."""
+"""Rows in memory at a time, of texts and of places of images: images themselves are read one by one."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ SIZES = (
     (10**10, "1B<n<10B"),
 )
 LARGEST = "10B<n<100B"
+"""The hub's own words for sizes (`size_categories`)."""
 SECTIONS = ("seed", "prompts", "generate", "score", "target", "threshold", "label")
 """The parameters that made the data."""
 

@@ -14,9 +14,8 @@ from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.tables import read_table
 from tgo_pipeline.storage.workspace import Workspace
 
-COLUMNS = 8
-SIDE = 192
-GAP = 4
+COLUMNS, SIDE, GAP = 8, 192, 4
+"""Images in a row, the pixels of their side and those between them: 1,564 pixels in all."""
 
 
 @dataclass(frozen=True)

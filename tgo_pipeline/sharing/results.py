@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 TASK = "text-to-image"
-DIGITS = 6
-LINE_LIMIT = 2000
+DIGITS = 6  # decimals of results: more than any of them is known to
+LINE_LIMIT = 2000  # characters of a model's facts in its card
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 MANY_TIES = 0.01
-"""Share of the scores that may equal tau before a warning says so."""
+"""Share of the scores that may equal tau before a warning says so: `label.ties` decides their labels."""
 _RULE = {"baseline": "global", "group": None, "beta": None, "leave_one_out": False, "jackknife": False}
 
 

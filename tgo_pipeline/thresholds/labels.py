@@ -46,7 +46,7 @@ VERSION = 1
 MAD_TO_STD = (
     1.4826  # 1 / quantile of the normal distribution at 3/4: the MAD of normal scores becomes their std
 )
-WEIGHT_BINS = 40
+WEIGHT_BINS = 40  # bars of the chart of weights, of some pixels each
 MANY_TIES = 0.01
 """Share of samples at their baseline above which it is said; the threshold stage says it of the global tau."""
 _OWN = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.rewards.toys import ShownNames
 
-BINS = 48
+BINS = 48  # bars of a histogram, of a few pixels each
 COLOURS = {"below tau": "#c98a3c", "at or above tau": "#2f7f86"}
 TAU_COLOUR = "#1d1d1f"
 

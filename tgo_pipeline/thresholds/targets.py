@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-MAJORITY_TAU = 0.5
+MAJORITY_TAU = 0.5  # positive where at least half of the rewards say so
 
 
 def score_files(folder: Path) -> list[Path]:

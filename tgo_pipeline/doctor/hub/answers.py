@@ -9,8 +9,9 @@ from typing import Any
 from tgo_pipeline.doctor.sources import Kind
 
 TIMEOUT_S = 5.0
-"""How long the hub may take for an answer, if HF_HUB_ETAG_TIMEOUT does not say less."""
+"""How long the hub may take for an answer, if HF_HUB_ETAG_TIMEOUT does not say less: doctor is to end in seconds."""
 AT_ONCE = 8
+"""Questions at a time: each waits for the network, and a hub limits who asks more."""
 Key = tuple[str, Kind, str | None]
 
 

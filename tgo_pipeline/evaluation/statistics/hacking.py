@@ -36,7 +36,7 @@ FALLS, NOT_SEEN, UNDECIDED = "falls", "does not transfer", "undecided"
 SUSPECT = (FALLS, NOT_SEEN)
 """Verdicts that say: the target rose alone."""
 PART = 0.5
-"""A share of the gain that is surely below this is only a part of it."""
+"""A share of the gain whose interval lies below this is only a part of it: less than half is left."""
 _ENDS = ("", "_low", "_high")
 _MEASURES = [f"{name}{end}" for name in ("target_gain", "gain", "share", "against") for end in _ENDS]
 HACKING = with_features(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.toys import ShownNames
 
 COLOUR, FAINT = "#2f7f86", "#8a8a8e"
-COLUMNS = 3
-WIDTH, HEIGHT = 210, 150
+COLUMNS, WIDTH, HEIGHT = 3, 210, 150
+"""Charts of 210 x 150 pixels, three in a row: some 700 in all."""
 DISTANCES = {
     CLIP: "distance of CLIP embeddings (1 - cosine)",
     PIXELS: "distance of pixels (root mean square)",

@@ -9,7 +9,7 @@ import altair as alt
 from tgo_pipeline.report.charts.sections import INK, MUTED, POSITIVE, TARGET, Spec, data, finish, rule_at
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 
-TOLERANCE_DASH = [4, 3]
+TOLERANCE_DASH = [4, 3]  # pixels drawn and left out
 LEGEND = alt.Legend(columns=1, symbolOpacity=1, symbolStrokeWidth=2, labelLimit=240)
 
 

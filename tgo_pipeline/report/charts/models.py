@@ -10,7 +10,7 @@ import altair as alt
 from tgo_pipeline.rendering.text import visible
 from tgo_pipeline.report.charts.sections import INK, ROLE_COLOURS, Spec, data, finish, rule_at
 
-LINE_PX = 13
+LINE_PX = 13  # of a category and reward: labels have 11
 
 
 def by_category(rows: Sequence[Mapping[str, Any]], roles: Mapping[str, str]) -> Spec:

@@ -296,7 +296,7 @@ def curves(panel: Panel) -> Spec:
     if longest < SMOOTHED_FROM or not any(curve.noisy for curve in panel.curves):
         line = base.mark_line(strokeWidth=1.8).encode(y=y, strokeDash=dash, tooltip=tips)
         return finish(line, description, 170)
-    reach = longest // 25 + 1
+    reach = longest // 25 + 1  # means over a twelfth of the training
     raw = base.mark_line(strokeWidth=1, opacity=0.3).encode(y=y, tooltip=tips)
     smooth = (
         base.transform_window(smooth="mean(value)", frame=[-reach, reach], groupby=["series"])

@@ -9,14 +9,16 @@ from collections.abc import Collection, Iterator
 import torch
 
 ON_CPU = 8
-"""More make a network on a CPU no faster: their tensors outgrow the caches."""
+"""More make a network on a CPU no faster (docs/LOG.md, "Page faults")."""
 FIRST_ON_GPU = 8
 """Images of the first batch on a GPU, which memory is measured with to choose the size of the others."""
 MOST = 256
+"""Two tiles, where a batch of 32 gives a ViT-H products of 8,224 rows already; not measured on a GPU."""
 TILE = 128
 """Rows that a GPU's kernels for matrix products take together; a batch is a multiple of it, or of a part of it."""
 SHARE = 0.6
-"""Part of the free memory of a GPU that the images of one batch may take."""
+"""Part of the free memory of a GPU that the images of one batch may take; the rest is for what the measured batch did
+not need: longer prompts, workspaces of other kernels, fragments. A batch that still does not fit is halved."""
 
 
 class BatchSize:

@@ -36,7 +36,7 @@ _TURNED = (5, 6, 7, 8)
 _EXIF_WORDS = (b"eXIf", b"tiff:Orientation", b"Raw profile type")
 _HEIC = re.compile(rb".{4}ftyp(?=.{0,64}(?:hei[cmsx]|hev[cmsx]))", re.DOTALL)
 """How a file begins that has HEVC among its brands; AVIF, in the same container, Pillow reads by itself."""
-_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # two tags of TIFF, and a value of the second
 
 
 class UnreadableImage(Exception):

@@ -27,9 +27,9 @@ from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer
 
 log = logging.getLogger("tgo")
 BLOCK = 256
-"""Samples whose prompts are encoded together."""
+"""Samples whose prompts are encoded together, rounded to whole batches: prompts repeat among neighbours."""
 PROMPTS = 4096
-"""Distinct prompts whose encodings are kept for samples to come."""
+"""Distinct prompts whose encodings are kept for samples to come: some megabytes a reward."""
 
 Sample = tuple[ImageInput, str]
 

@@ -31,8 +31,9 @@ from tgo_pipeline.rewards.engine.ring import PixelRows, Ring, Room, SharedPixels
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 CHUNK = 16
-"""Images that one worker prepares at a time."""
+"""Images that one worker prepares at a time: a quarter of a second at 512 px, so that handing over is cheap."""
 MAX_WORKERS = 16
+"""One core decodes some 70 images of 512 px a second (benchmarks/RESULTS.md): 16 give more than a thousand."""
 RING_SHARE = 0.5
 """What may lie prepared in shared memory, as a part of the memory for images (`image_memory_gb`)."""
 POLL_S = 1.0

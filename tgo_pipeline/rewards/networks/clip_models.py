@@ -31,7 +31,7 @@ from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
 VISION_KEYS = ("vision_model.", "visual_projection.")
 TEXT_KEYS = ("text_model.", "text_projection.")
-INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
+INITIAL_LOGIT_SCALE = math.log(1 / 0.07)  # where CLIP's temperature starts (Radford et al. 2021)
 
 
 def read_clip_config(path: Path) -> CLIPConfig:

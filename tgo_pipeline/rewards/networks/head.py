@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 WIDTHS = (768, 1024, 128, 64, 16, 1)
-_DROPOUT = (0.2, 0.2, 0.1, 0.0, 0.0)
+_DROPOUT = (0.2, 0.2, 0.1, 0.0, 0.0)  # as published, like the widths; it acts in training alone
 _LINEAR = (0, 2, 4, 6, 7)  # places of the linear layers in the official Sequential
 
 

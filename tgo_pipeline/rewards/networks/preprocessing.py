@@ -20,8 +20,10 @@ from tgo_pipeline.rewards.networks.pillow_resize import levels_of, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
+"""Of the colours of CLIP's training images; all five rewards normalise by them."""
 LONGEST = 1000
-"""How many times as long as wide an image may be to be resized as a whole before its centre is cropped."""
+"""How many times as long as wide an image may be to be resized as a whole before its centre is cropped;
+of a longer one only the centre is resized, whose memory does not grow with the length."""
 
 
 @dataclass(frozen=True)

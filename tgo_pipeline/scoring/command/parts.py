@@ -13,7 +13,7 @@ from tgo_pipeline.storage.fingerprints import fingerprint
 
 VERSION = 1
 """Raise it when the same images and prompts would give other rows."""
-EXAMPLES = 4
+EXAMPLES = 4  # names in an error's one line
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.scoring.command.run import Outcome
 
-WIDE = 80
+WIDE = 80  # columns where there is no terminal, as terminals begin with
 BLOCKS = " ▁▂▃▄▅▆▇█"
-LEVELS, HEIGHT, WIDTH = 8, 4, 60
+LEVELS, HEIGHT, WIDTH = len(BLOCKS) - 1, 4, 60
+"""Of a histogram: levels of one line of characters, lines and columns."""
 BINS = (6, 10, 12, 15, 20, 30, 60)
 """Numbers of bins that divide the width."""
-FAILURES = 5
+FAILURES = 5  # examples of images that could not be scored; the table has all
 NOTHING = "–"
 QUANTILES = (0.05, 0.5, 0.95)
 MANY_DECIMALS = 6

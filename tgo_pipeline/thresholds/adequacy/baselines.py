@@ -39,6 +39,8 @@ WHAT_IF = (0.5, 1.0, 2.0)
 LOW_ESS = 5
 """With fewer effective samples a soft baseline is nearer the prompt's largest score than an average."""
 BINS, TAIL = 48, 0.001
+"""Bars of the chart of scores and baselines, which leaves out this share of the scores at either end: outliers would
+squeeze all others into a few bars."""
 
 
 def planned(params: ThresholdParams, beta: float | None, percentile: float, within: float) -> list[Baseline]:

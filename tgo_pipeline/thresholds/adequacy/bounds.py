@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 MARGINS = np.geomspace(0.02, 5, 41)
-"""Margins that are tried, in standard deviations of the scores."""
+"""Margins that are tried, in standard deviations of the scores: hardly a score lies within the first, and
+hardly one outside of the last; 15 % apart."""
 
 
 @dataclass(frozen=True)

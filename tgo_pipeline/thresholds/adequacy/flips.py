@@ -21,11 +21,11 @@ from tgo_pipeline.thresholds.moments import Groups
 CHUNK = 500_000
 """Samples of one part, so that temporary arrays fit into memory next to the scores."""
 SHUFFLED = 300_000
-"""About how many samples are drawn to shuffle."""
+"""About how many samples are drawn to shuffle: a share of them is known to a thousandth."""
 MOST_SHUFFLES = 500
 """Shuffles of a small set, which would need very many to reach `SHUFFLED` samples."""
 MOST_RESIDUALS = 1_000_000
-"""Of more samples a random part is taken."""
+"""Of more samples a random part is taken, whose distribution is known to a thousandth."""
 Ties = Literal["positive", "negative"]
 
 

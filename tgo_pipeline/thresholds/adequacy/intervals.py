@@ -104,7 +104,7 @@ def _ratio(between: float, within: float) -> float:
 
 
 def _ratio_of(log_f: float, typical_size: float) -> float:
-    excess = float(np.expm1(min(log_f, 700.0)))
+    excess = float(np.expm1(min(log_f, 700.0)))  # e^709 is the last that a double holds
     return min(1.0, max(0.0, excess / (excess + typical_size)))
 
 

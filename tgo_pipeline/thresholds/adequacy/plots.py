@@ -17,7 +17,7 @@ SCORES, ESTIMATED, TRUE = "scores", "prompts' means as estimated", "prompts' tru
 COLOURS = {SCORES: "#b9b9bf", ESTIMATED: "#c98a3c", TRUE: "#2f7f86"}
 MOVED, WRONG = "labels that move", "flips against prompts' own percentiles"
 CURVES = {WRONG: "#2f7f86", MOVED: "#b9b9bf"}
-HIGHEST_BOUND = 2
+HIGHEST_BOUND = 2  # a bound on a share says nothing from 1 on; twice that shows where its curve comes from
 VERDICTS = {"adequate": "#2f7f86", "inadequate": "#b3412e", "undecided": "#8a6d1f"}
 WIDTH, HEIGHT = 260, 180
 

@@ -31,7 +31,7 @@ from tgo_pipeline.thresholds.targets import target_scores
 if TYPE_CHECKING:
     import polars as pl
 
-PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))
+PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
 METRICS = ("ratio", "heterogeneity")
 NO_RATIO = "fewer than 3 prompts, no prompt with 2 scores, or all scores equal"
 

@@ -22,11 +22,12 @@ from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, com
 from tgo_pipeline.thresholds.adequacy.table import Verdict
 
 MIN_PROMPTS = 30
-"""Prompts with 2 samples or more below which no interval is trusted."""
+"""Prompts with 2 samples or more below which no interval is trusted: from there on Student's and the normal
+interval agree to 4 %."""
 MANY_TIMES = 50
-"""A study that many times as large is not advice."""
+"""A study that many times as large is not advice: nobody samples that much for a verdict."""
 POWER = 0.8
-"""Chance that a study of the advised size decides."""
+"""Chance that a study of the advised size decides, as is usual for the power of tests (Cohen)."""
 _SMALL_RATIO = 1e-6
 """Up to here the limit for a small ratio, the normal distribution, stands for the exact form."""
 
