@@ -12,12 +12,12 @@ import sys
 import time
 from types import FrameType
 
+from tgo_pipeline import SAME_SIGNAL_S
+
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130  # 2 as click has it, 130 as shells have it: 128 + SIGINT
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPORT = "<frozen importlib._bootstrap>"
 """Where Python says that the code of an import is."""
-SAME_S = 1.0
-"""A signal that comes again within this time is the first one, sent on by a command that runs several stages."""
 arrived: list[float] = []
 """When signals came since the command began."""
 
@@ -51,7 +51,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """
     now = time.monotonic()
     if number != signal.SIGALRM:
-        if arrived and now - arrived[-1] < SAME_S:
+        if arrived and now - arrived[-1] < SAME_SIGNAL_S:
             return
         arrived.append(now)
     if _imports(frame):

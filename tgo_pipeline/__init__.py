@@ -19,3 +19,5 @@ except ImportError:
     ) from None
 
 __version__ = "0.1.0"
+SAME_SIGNAL_S = 1.0
+"""A signal that comes again within this time is the first one: a terminal sends it to a command and to what it runs."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from stages.ending import guarded
 from tgo_pipeline.storage.workspace import HERE
+
+if TYPE_CHECKING:
+    from tgo_pipeline.params.recipes import Recipe
 
 app = typer.Typer(no_args_is_help=True, help="Parameter files for real models, with the papers' settings.")
 
@@ -38,10 +42,7 @@ def init(
     typer.echo(
         f"{safe(str(folder.resolve()))} is a project of {chosen.name}" + (", with git." if is_new else ".")
     )
-    if lines := chosen.to_fill():
-        typer.echo(f"Replace {recipes.PLACEHOLDER} in params.yaml by the commits that you pin:")
-        for number, line in lines:
-            typer.echo(f"  line {number}: {line}")
+    _say_placeholders(chosen, HERE.params)
     enter = "" if folder.resolve() == Path.cwd() else f"cd {safe(str(folder))}, "
     typer.echo(f"Then: {enter}{chosen.steps} (or dvc repro).")
 
@@ -73,13 +74,21 @@ def use_recipe(
     force: bool = typer.Option(False, "--force", help="Replace a file that is there."),
 ) -> None:
     """Write a recipe as the parameter file, as `tgo init` does, and say what is to be filled in."""
-    from tgo_pipeline.params.recipes import PLACEHOLDER, use
+    from tgo_pipeline.params.recipes import use
     from tgo_pipeline.rendering.terminal import safe
 
     chosen = use(name, to, replace=force)
-    lines = chosen.to_fill()
-    pin = f" Replace {PLACEHOLDER} by the commits that you pin:" if lines else ""
-    typer.echo(f"{safe(str(to))} is written.{pin}")
-    for number, line in lines:
-        typer.echo(f"  line {number}: {line}")
+    typer.echo(f"{safe(str(to))} is written.")
+    _say_placeholders(chosen, to)
     typer.echo(f"Then: {chosen.steps}. `tgo init` writes a whole project.")
+
+
+def _say_placeholders(chosen: Recipe, file: Path) -> None:
+    """The lines of a parameter file that are to be filled in, if there are any."""
+    from tgo_pipeline.params.recipes import PLACEHOLDER
+    from tgo_pipeline.rendering.terminal import safe
+
+    if lines := chosen.to_fill():
+        typer.echo(f"Replace {PLACEHOLDER} in {safe(str(file))} by the commits that you pin:")
+        for number, line in lines:
+            typer.echo(f"  line {number}: {line}")

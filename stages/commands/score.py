@@ -68,26 +68,10 @@ def score(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start over, and replace what is at --out."),
 ) -> None:
+    given = dict(locals())  # a call has its options' names
     from tgo_pipeline.scoring.command.options import Call
 
-    call = Call(
-        paths=path,
-        rewards=rewards,
-        out=out,
-        prompts=prompts,
-        prompt=prompt,
-        image_column=image_column,
-        prompt_column=prompt_column,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        workers=workers,
-        max_image_megapixels=max_image_megapixels,
-        image_memory_gb=image_memory_gb,
-        overwrite=overwrite,
-        report=report,
-    )
-    raise typer.Exit(_score(call))
+    raise typer.Exit(_score(Call(paths=given.pop("path"), **given)))
 
 
 def _score(call: Call) -> int:

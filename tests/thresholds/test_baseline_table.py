@@ -13,8 +13,8 @@ import pytest
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.storage.tables import write_table
-from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table, read_baselines
+from tgo_pipeline.storage.tables import read_table, write_table
+from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table
 from tgo_pipeline.thresholds.baselines import NOWHERE, tau_q
 from tgo_pipeline.thresholds.groups import Members
 
@@ -143,7 +143,7 @@ def test_the_table_opens_in_datasets_and_a_file_of_another_schema_is_refused(tmp
         seed=0,
     )
     write_table(table, tmp_path / "b.parquet", {})
-    assert read_baselines(tmp_path / "b.parquet")["mean"].to_list() == [3, 4, 9]
+    assert read_table(tmp_path / "b.parquet", BASELINES)["mean"].to_pylist() == [3, 4, 9]
     write_table(table.drop_columns(["ess"]), tmp_path / "c.parquet", {})
     with pytest.raises(TgoError, match="has no column 'ess'"):
-        read_baselines(tmp_path / "c.parquet")
+        read_table(tmp_path / "c.parquet", BASELINES)

@@ -15,8 +15,8 @@ from tests.thresholds.test_labels import run
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import status
-from tgo_pipeline.storage.tables import read_folder, read_metadata
-from tgo_pipeline.thresholds.baseline_table import read_baselines
+from tgo_pipeline.storage.tables import read_folder, read_metadata, read_table
+from tgo_pipeline.thresholds.baseline_table import BASELINES
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.labels import label_folder, plan
 from tgo_pipeline.thresholds.stage import fit_folder, planned_mark
@@ -128,9 +128,9 @@ def test_groups_are_split_at_their_own_percentile(tmp_path: Path) -> None:
     for part in (slice(0, 10 * K), slice(10 * K, None)):
         tau = np.quantile(SCORES[part], 0.25)
         np.testing.assert_allclose((frame["score"] - frame["relative_score"]).to_numpy()[part], tau)
-    table = read_baselines(tmp_path / "baselines.parquet")
-    assert table["key"].to_list() == ["first", "rest"]
-    assert table["tau"].to_list() == pytest.approx(
+    table = read_table(tmp_path / "baselines.parquet", BASELINES)
+    assert table["key"].to_pylist() == ["first", "rest"]
+    assert table["tau"].to_pylist() == pytest.approx(
         [np.quantile(SCORES[: 10 * K], 0.25), np.quantile(SCORES[10 * K :], 0.25)]
     )
 
@@ -142,7 +142,7 @@ def test_the_thresholds_table_says_how_the_target_is_labelled_and_stays_the_glob
     row = threshold_row(read_thresholds(tmp_path / "thresholds.parquet"), "clip")
     assert row["tau"] == pytest.approx(np.median(SCORES))
     assert (row["baseline"], row["beta"], row["jackknife"], row["group"]) == ("prompt_soft", 0.5, True, None)
-    table = read_baselines(tmp_path / "baselines.parquet")
+    table = read_table(tmp_path / "baselines.parquet", BASELINES)
     assert len(table) == PROMPTS
     assert read_metadata(tmp_path / "baselines.parquet") == read_metadata(tmp_path / "thresholds.parquet")
 

@@ -16,7 +16,6 @@ from tgo_pipeline.storage.workspace import Workspace
 
 Question = tuple[int, ...]
 """Places of the image, or of the two images, in the list."""
-ORDERS = ("random", "fewest", "tau", "disagree")
 ALL_PAIRS = 8
 """Up to so many images of a prompt every two are compared, in 28 questions at most."""
 NEIGHBOURS = 4

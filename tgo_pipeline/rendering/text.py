@@ -44,6 +44,16 @@ def decimals(spread: float | None) -> int:
     return min(8, max(0, 2 - math.floor(math.log10(spread))))
 
 
+def score(value: float | None, std: float | None) -> str:
+    """`value` in score units, with the decimals that three digits of the standard deviation have."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if not std or math.isnan(std):
+        return f"{value:.4g}"
+    places = max(0, 2 - math.floor(math.log10(std)))
+    return f"{value:.{places}f}" if places < 6 else f"{value:.1e}"  # more would only be zeros
+
+
 def fixed(value: float | None, digits: int = 2) -> str:
     """`value` with `digits` decimals; what rounds to zero from below keeps its sign, zero has none."""
     if value is None or not math.isfinite(value):

@@ -5,6 +5,7 @@ Those of DVC are this repository's own (`project_files` links to them): an insta
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,7 @@ def make_project(folder: Path, params: str) -> list[Path]:
     return written
 
 
+@functools.cache
 def pipeline() -> dict[str, Any]:
     """The pipeline that the package brings, as dvc.yaml has it."""
     return yaml_text.loads(_content("pipeline.yaml").decode())

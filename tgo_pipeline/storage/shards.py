@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tgo_pipeline import SAME_SIGNAL_S
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.storage.digests import sidecar
@@ -104,13 +105,7 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`.
-
-    What comes within a second is the first one again: the terminal sends it to a stage and to the command that runs
-    several stages, which sends it on.
-    """
-
-    SAME_S = 1.0
+    """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -134,7 +129,7 @@ class Stop:
 
     def _handle(self, number: int, _frame: object) -> None:
         if self.requested:
-            if time.monotonic() - self._since < self.SAME_S:
+            if time.monotonic() - self._since < SAME_SIGNAL_S:
                 return
             raise KeyboardInterrupt
         self._requested, self._since = True, time.monotonic()

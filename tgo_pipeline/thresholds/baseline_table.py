@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.storage.tables import read_table, with_features
+from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval
 from tgo_pipeline.thresholds.groups import Members
@@ -18,8 +17,6 @@ from tgo_pipeline.thresholds.moments import Groups
 from tgo_pipeline.thresholds.targets import mid_ranks
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tgo_pipeline.params import ThresholdParams
 
 _INTERVALS = ("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high")
@@ -81,13 +78,6 @@ def baseline_table(
     if params.group is not None:
         columns |= _intervals(groups, prompts[order], columns["key"], params, seed)
     return pa.table([columns[field.name] for field in BASELINES], schema=BASELINES)
-
-
-def read_baselines(path: Path) -> pl.DataFrame:
-    """The table as a polars frame. Raises `TgoError` if it is missing or of another schema."""
-    import polars as pl
-
-    return pl.DataFrame(read_table(path, BASELINES))
 
 
 def _known(values: np.ndarray, known: np.ndarray) -> pa.Array:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tgo_pipeline.rendering.text import MISSING, score
 from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
 from tgo_pipeline.thresholds.table import read_thresholds
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
-NOTHING = "–"
-MANY_DECIMALS = 6
 
 
 def show(path: Path) -> Group:
@@ -73,42 +71,24 @@ def _table(title: str, columns: Sequence[Column], rows: Sequence[Row], gap: int 
     return table
 
 
-def _score(value: float | None, row: Row) -> str:
-    """A value in score units, with the decimals that three digits of the standard deviation have."""
-    if value is None:
-        return NOTHING
-    if not row["std"]:
-        return f"{value:.4g}"
-    decimals = max(0, 2 - math.floor(math.log10(row["std"])))
-    return f"{value:.{decimals}f}" if decimals < MANY_DECIMALS else f"{value:.1e}"
-
-
 def _in_score_units(name: str) -> Callable[[Row], str]:
-    return lambda row: _score(row[name], row)
+    return lambda row: score(row[name], row["std"])
 
 
-def _number(name: str) -> Callable[[Row], str]:
-    return lambda row: NOTHING if row[name] is None else f"{row[name]:.3g}"
-
-
-def _shape(name: str) -> Callable[[Row], str]:
-    return lambda row: NOTHING if row[name] is None else f"{row[name]:.2f}"
-
-
-def _count(name: str) -> Callable[[Row], str]:
-    return lambda row: NOTHING if row[name] is None else f"{row[name]:,}"
+def _as(name: str, form: str) -> Callable[[Row], str]:
+    return lambda row: MISSING if row[name] is None else format(row[name], form)
 
 
 def _percent(name: str) -> Callable[[Row], str]:
-    return lambda row: NOTHING if row[name] is None else f"{100 * row[name]:.1f} %"
+    return lambda row: MISSING if row[name] is None else f"{100 * row[name]:.1f} %"
 
 
 def _interval(low: str, high: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         """Both ends in score units, or a dash where neither is known."""
         if row[low] is None and row[high] is None:
-            return NOTHING
-        return f"{_score(row[low], row)} to {_score(row[high], row)}"
+            return MISSING
+        return " to ".join(score(row[end], row["std"]) for end in (low, high))
 
     return cell
 
@@ -117,7 +97,7 @@ def _between_share(row: Row) -> str:
     """Between-prompt variance over the sum of both: 0 means that one global tau fits every prompt equally well."""
     between, within = row["between_prompt_variance"], row["within_prompt_variance"]
     if between is None or between + within <= 0:
-        return NOTHING
+        return MISSING
     return f"{100 * max(between, 0.0) / (max(between, 0.0) + within):.1f} %"
 
 
@@ -128,25 +108,25 @@ def _thresholds(first: Row) -> list[Column]:
         (f"{level}, samples", _interval("tau_low", "tau_high")),
         (f"{level}, prompts", _interval("tau_bootstrap_low", "tau_bootstrap_high")),
         ("at or above", _percent("positive_fraction")),
-        ("ties", _count("ties")),
+        ("ties", _as("ties", ",")),
     ]
 
 
 _SCORES: list[Column] = [
-    ("n", _count("n")),
-    ("null", _count("n_null")),
-    ("NaN/inf", _count("n_nonfinite")),
+    ("n", _as("n", ",")),
+    ("null", _as("n_null", ",")),
+    ("NaN/inf", _as("n_nonfinite", ",")),
     ("mean", _in_score_units("mean")),
     ("std", _in_score_units("std")),
-    ("skew", _shape("skewness")),
-    ("kurtosis", _shape("kurtosis")),
+    ("skew", _as("skewness", ".2f")),
+    ("kurtosis", _as("kurtosis", ".2f")),
     ("min", _in_score_units("minimum")),
     ("max", _in_score_units("maximum")),
 ]
 _PROMPTS: list[Column] = [
-    ("prompts", _count("n_prompts")),
-    ("var. between", _number("between_prompt_variance")),
-    ("var. within", _number("within_prompt_variance")),
+    ("prompts", _as("n_prompts", ",")),
+    ("var. between", _as("between_prompt_variance", ".3g")),
+    ("var. within", _as("within_prompt_variance", ".3g")),
     ("between", _between_share),
     ("flips, mean", _percent("flip_rate_prompt_mean")),
     ("flips, median", _percent("flip_rate_prompt_median")),

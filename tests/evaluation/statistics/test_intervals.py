@@ -19,7 +19,7 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     sign_flip_test,
     spread,
 )
-from tgo_pipeline.intervals import wilson_interval
+from tgo_pipeline.thresholds.adequacy.intervals import wilson_interval
 
 
 def test_effective_size_of_single_images_is_their_number() -> None:

@@ -11,8 +11,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.statistics.compare import evaluation_table
 from tgo_pipeline.evaluation.statistics.matrix import MATRIX, families, matrix_table
 from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
-from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
+from tgo_pipeline.thresholds.adequacy.intervals import wilson_interval
 
 PARAMS = EvaluateParams(bootstrap=300)
 GAINS = {"tuned": [0.6, 0.2, -0.4], "other": [0.1, 0.0, 0.0]}

@@ -17,8 +17,9 @@ import pytest
 from rich.console import Console
 
 from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, scores, write_images
+from tgo_pipeline.rendering.text import score
 from tgo_pipeline.scoring.command.run import Outcome
-from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, number, show
+from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, show
 
 FIVE = "hpsv2.1=demo,pickscore=demo,imagereward=demo,clip=demo,aesthetic=demo"
 
@@ -84,7 +85,7 @@ def test_bars_are_as_high_as_counts() -> None:
     ],
 )
 def test_decimals_follow_the_spread(value: float, std: float, shown: str) -> None:
-    assert number(value, std) == shown
+    assert score(value, std) == shown
 
 
 def test_the_usual_range_is_that_of_official_weights() -> None:

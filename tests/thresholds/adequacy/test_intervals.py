@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.thresholds.worlds import gaussian, grouped
-from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.thresholds.adequacy.intervals import (
     Components,
     components,
     share,
     standard_error,
+    wilson_interval,
 )
 from tgo_pipeline.thresholds.moments import Groups, variance_components
 

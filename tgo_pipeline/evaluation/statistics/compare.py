@@ -18,12 +18,12 @@ from tgo_pipeline.evaluation.statistics.intervals import (
     spread,
 )
 from tgo_pipeline.evaluation.statistics.scores import ALL, PairedScores
-from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.rendering.sheets import written
 from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.thresholds.adequacy.intervals import wilson_interval
 
 _MEASURES = [
     "base_mean",

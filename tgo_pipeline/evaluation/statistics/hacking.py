@@ -25,10 +25,10 @@ from tgo_pipeline.evaluation.statistics.intervals import (
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
 from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
-from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.thresholds.adequacy.intervals import wilson_interval
 
 HELD_OUT, MEMBER, TOGETHER = "held out", "part of the target", "held out, together"
 NO_GAIN, TRANSFERS, IN_PART = "no gain", "transfers", "transfers in part"

@@ -21,10 +21,10 @@ from tgo_pipeline.evaluation.statistics.intervals import (
 )
 from tgo_pipeline.evaluation.statistics.means import or_none
 from tgo_pipeline.evaluation.statistics.scores import ALL, ModelScores
-from tgo_pipeline.intervals import wilson_interval
 from tgo_pipeline.params import EvaluateParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
+from tgo_pipeline.thresholds.adequacy.intervals import wilson_interval
 
 FLIPS = 19_999
 """Random sign patterns of a test: the smallest p-value is 1 / 20,000. Up to 14 prompts all patterns are counted."""

@@ -19,13 +19,16 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tgo_pipeline.errors import in_one_line
 from tgo_pipeline.formats.limits import IMAGES
+
+if TYPE_CHECKING:
+    from PIL import ImageCms
 
 STRIP_PIXELS = 4_000_000
 """Pixels that are converted at a time, so that a large image has no further copies of itself."""
@@ -158,15 +161,11 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    found = ImageCms.applyTransform(image, _lab_to_srgb())
-    assert found is not None  # it is not in place
-    return found
+    return _lab_to_srgb().apply(image)
 
 
 @functools.cache
-def _lab_to_srgb() -> Any:
+def _lab_to_srgb() -> ImageCms.ImageCmsTransform:
     from PIL import ImageCms
 
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")

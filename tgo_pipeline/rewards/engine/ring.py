@@ -82,7 +82,7 @@ class SharedPixels:
         self._tensors = [
             layout and self._tensor(layout, start) for layout, start in zip(layouts, starts, strict=True)
         ]
-        self._arrays = [None if tensor is None else tensor.numpy() for tensor in self._tensors]
+        self._arrays = {n: tensor.numpy() for n, tensor in enumerate(self._tensors) if tensor is not None}
 
     def _tensor(self, layout: PixelLayout, start: int) -> Tensor:
         mine = torch.from_numpy(self.memory[start : start + layout.row_bytes * self.rows])
@@ -104,9 +104,7 @@ class SharedPixels:
 
     def read(self, written: PixelRows) -> np.ndarray:
         """What a worker wrote, where it lies."""
-        array = self._arrays[written.number]
-        assert array is not None
-        return array[written.start : written.stop]
+        return self._arrays[written.number][written.start : written.stop]
 
     def close(self) -> None:
         """Forget the file; the memory stays as long as somebody looks at it."""

@@ -158,7 +158,7 @@ class Preparer:
         waiting: deque[tuple[Tag, Future[Chunk], Room | None]] = deque()
         try:
             for tag, images in chunks:
-                self._start()
+                self._started()
                 room = None if self._ring is None else self._ring.take(len(images), following(tag))
                 waiting.append((tag, self._submit(images, room), room))
                 if len(waiting) > self._ahead:
@@ -178,22 +178,24 @@ class Preparer:
                 if room is not None:
                     future.add_done_callback(room.leave)  # a worker may be writing there still
 
-    def _start(self) -> None:
-        if self._pool is not None:
-            return
+    def _started(self) -> Executor:
+        """The workers, which are started when they are first needed."""
+        if self._pool is None:
+            self._pool = self._start()
+        return self._pool
+
+    def _start(self) -> Executor:
         if not self.workers:
-            self._pool = ThreadPoolExecutor(self._threads)
-            return
+            return ThreadPoolExecutor(self._threads)
         # A batch is in use while the next is filled, with the chunks ahead of it, and one more on either side. Nearly a
         # batch's room is lost at the end of the memory, since the pixels of a batch lie side by side.
         rows = 3 * self._batch + (self._ahead + 3) * CHUNK
         self._ring = Ring(layouts(self.preparations), rows, RING_SHARE * IMAGES.memory_gb * 1e9)
         self._ring.register(self._gpus)
-        self._pool = _processes(self.workers, self._ring.pixels)
+        return _processes(self.workers, self._ring.pixels)
 
     def _submit(self, images: Sequence[ImageInput], room: Room | None) -> Future[Chunk]:
-        assert self._pool is not None
-        future = self._pool.submit(prepare_chunk, images, self.preparations, room)
+        future = self._started().submit(prepare_chunk, images, self.preparations, room)
         if room is not None:
             future.add_done_callback(functools.partial(_leave_after_error, room))
         return future

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tgo_pipeline.rendering.text import MISSING, score
 from tgo_pipeline.rewards.toys import is_toy, shown_name
 from tgo_pipeline.scoring.command.plan import images
 from tgo_pipeline.storage.tables import read_metadata, read_table
@@ -27,9 +28,7 @@ LEVELS, HEIGHT, WIDTH = len(BLOCKS) - 1, 4, 60
 BINS = (6, 10, 12, 15, 20, 30, 60)
 """Numbers of bins that divide the width."""
 FAILURES = 5  # examples of images that could not be scored; the table has all
-NOTHING = "–"
 QUANTILES = (0.05, 0.5, 0.95)
-MANY_DECIMALS = 6
 TOYS = "(demo): tiny weights to try the command with. These are toys: their scores say nothing of an image."
 
 
@@ -114,22 +113,12 @@ def _table(columns: Sequence[Column]) -> Table:
 
 def _statistics(scores: np.ndarray) -> list[str]:
     if not len(scores):
-        return [NOTHING] * 7
+        return [MISSING] * 7
     values = scores.astype(np.float64)
     std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     low, median, high = np.quantile(values, QUANTILES)
     numbers = (values.min(), low, median, high, values.max())
-    return [number(values.mean(), std), number(std, std), *(number(value, std) for value in numbers)]
-
-
-def number(value: float, std: float) -> str:
-    """A value in score units, with the decimals that three digits of the standard deviation have."""
-    if math.isnan(value):
-        return NOTHING
-    if not std or math.isnan(std):
-        return f"{value:.4g}"
-    decimals = max(0, 2 - math.floor(math.log10(std)))
-    return f"{value:.{decimals}f}" if decimals < MANY_DECIMALS else f"{value:.1e}"
+    return [score(values.mean(), std), score(std, std), *(score(value, std) for value in numbers)]
 
 
 def _histogram(column: Column) -> Group:
@@ -140,7 +129,7 @@ def _histogram(column: Column) -> Group:
         (shown_name(column.name, column.about.get("source")), "bold cyan"), "  ", meaning(column.about)
     )
     values = column.scores.astype(np.float64)
-    low, high = (number(end, float(values.std())) for end in (values.min(), values.max()))
+    low, high = (score(end, float(values.std())) for end in (values.min(), values.max()))
     if values.min() == values.max():
         return Group(heading, Text(f"all are {low}"))
     wanted = 2 * len(values) ** (1 / 3)  # Rice's rule

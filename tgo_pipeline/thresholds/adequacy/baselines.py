@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgo_pipeline.intervals import t_quantile
 from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.thresholds.adequacy.bounds import (
     MARGINS,
@@ -29,7 +28,7 @@ from tgo_pipeline.thresholds.adequacy.flips import (
     true_baselines,
     weighted_variance,
 )
-from tgo_pipeline.thresholds.adequacy.intervals import standard_error
+from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
 from tgo_pipeline.thresholds.moments import Groups

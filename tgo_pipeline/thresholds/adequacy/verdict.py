@@ -17,8 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tgo_pipeline.intervals import t_quantile
-from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, share
+from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, share, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import Verdict
 
 MIN_PROMPTS = 30

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.intervals import t_quantile, wilson_interval
+from tgo_pipeline.thresholds.adequacy.intervals import t_quantile, wilson_interval
 
 
 @pytest.mark.parametrize(
