@@ -12,7 +12,7 @@ PARITY_OUT ?= .
 SIZE ?= both
 SEED ?=
 
-.PHONY: demo test test-long test-all test-isa check parity setup clean
+.PHONY: demo test test-long test-all test-isa check docs parity setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## run the whole pipeline on the embedded small world
@@ -37,6 +37,16 @@ test-isa: setup  ## run the numeric tests as other processors would compute
 check: setup  ## lint and type-check
 	ruff check . && ruff format --check . && pyright --pythonpath $(BIN)/python
 
+SITE_SOURCE := tmp/docs
+# Not --quiet: --strict counts the warnings that are printed.
+
+docs: setup  ## build the documents as a site in tmp/site, and check every link
+	@rm -rf $(SITE_SOURCE) && mkdir -p $(SITE_SOURCE)/benchmarks
+	@cp -R docs README.md CONTRIBUTING.md CHANGELOG.md CITATION.cff LICENSE docker params.yaml $(SITE_SOURCE)
+	@cp benchmarks/RESULTS.md benchmarks/*.svg $(SITE_SOURCE)/benchmarks
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "The site: $(CURDIR)/tmp/site/index.html; with search: python -m http.server --directory tmp/site"
+
 parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
 	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
 		--size $(SIZE) $(if $(SEED),--seed $(SEED))
@@ -52,11 +62,14 @@ $(PARITY_VENV)/.installed: benchmarks/parity/requirements.txt
 
 setup: $(VENV)/.installed
 
+# pip draws its progress on a terminal; elsewhere its hundreds of lines say nothing that a log needs.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $$($(PYTHON) --version) was found. Set PYTHON=/path/to/python3."; exit 1; }
+	@echo "Installing into $(VENV), once: 3.1 GB to download, 6.3 GB on disk, some minutes. Most of it is torch with CUDA; an"
+	@echo "index of CPU builds of torch in PIP_EXTRA_INDEX_URL saves three quarters of the download (docs/INSTALL.md)."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	test -t 1 || quiet=--quiet; $(BIN)/python -m pip install $$quiet --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
 clean:  ## remove what the pipeline wrote (not the environment)

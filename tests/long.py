@@ -129,6 +129,7 @@ TESTS = (
     "tests/test_recipe_projects.py::test_a_*",
     "tests/test_systems.py::test_a_project_*",
     "tests/test_systems.py::test_images_*",
+    "tests/test_tutorials.py::test_a_tutorial_*",
     "tests/test_wrong_inputs.py::test_a_full_disk",
     "tests/test_wrong_inputs.py::test_a_truncated_image_*",
 )

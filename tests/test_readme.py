@@ -15,7 +15,7 @@ from tgo_pipeline.storage.project import make_project
 from tgo_pipeline.storage.workspace import Workspace
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -41,7 +41,7 @@ def test_the_parameters_shown_run_in_a_new_project_as_they_are(tmp_path: Path):
     assert params.fine_tune.temperature == yaml.safe_load("0.001")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path):
     for target, anchor in LINK.findall(document.read_text()):
         path = document.parent / target if target else document
