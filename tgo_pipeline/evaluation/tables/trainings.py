@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.evaluation.models import BASE
 from tgo_pipeline.evaluation.tables.export import legend_lines
+from tgo_pipeline.evaluation.tables.legend import shown_names
 from tgo_pipeline.evaluation.tables.tables import distinct_sets, reward_name, set_title, split
 from tgo_pipeline.rendering import latex, markdown, sheets
 from tgo_pipeline.rendering.table import Document, Row, Sheet, decimals, interval, number
@@ -64,7 +65,8 @@ class TrainingsReport:
 
     def _sheets(self) -> list[tuple[Sheet, list[str]]]:
         """A sheet for each test set with the styles of its rows; the last one says what the numbers mean."""
-        parts = list(split(distinct_sets(self.table.to_pylist()), "test_set").values())
+        rows = shown_names(self.legend).rows(self.table.to_pylist(), "reward")
+        parts = list(split(distinct_sets(rows), "test_set").values())
         notes = [*[""] * (len(parts) - 1), _note(parts[0][0])]
         return [
             (_sheet(part, self.confidence, note), [_style(row) for row in part if row["n_trainings"] > 1])
