@@ -152,6 +152,7 @@ LONGEST = (
     "tests/test_kill.py::test_a_killed_fine_tune_*",
     "tests/test_masked_project.py::*",
     "tests/test_ratings_recipe.py::*",
+    "tests/test_recipe_projects.py::test_a_recipe_*[[][!a]*",
     "tests/test_star_ratings.py::*",
 )
 """Those of the long tests that `.ci/long` alone runs."""
