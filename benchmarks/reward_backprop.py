@@ -10,6 +10,7 @@ is a file in the work folder, so that a run stops and continues anywhere.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import sys
@@ -122,13 +123,14 @@ def _markdown(study: Study, found: Mapping[str, Mapping[int, Result]]) -> str:
     return "\n\n".join(
         [
             "## Reward back-propagation on the small world",
-            f"{here['processor']}, accelerator {here['accelerator']}, torch {here['torch']}, commit {here['commit']}; "
+            f"{datetime.date.today().isoformat()}, {here['processor']}, "
+            f"accelerator {here['accelerator']}, torch {here['torch']}, commit {here['commit']}; "
             "`python -m benchmarks.reward_backprop run`, one thread. Captions, sampling (guidance 2, 12 steps) and "
             "evaluation (one image of each of 216 test captions) are those of the objectives above, the budget is "
             f"{BUDGET['fine_tune.steps']} updates of {BUDGET['fine_tune.batch_size']} images at learning rate "
             f"{BUDGET['fine_tune.learning_rate']:g} (theirs: 78 of 32), nothing tuned; the loss is "
             f"−s with s the target ({target}: all five rewards). Effects are in standard deviations of the base, "
-            "intervals over prompts, seeds not resampled. Calls are forward passes of the network for a "
+            "intervals over seeds and prompts. Calls are forward passes of the network for a "
             f"training sample, a backward pass counted as {BACKWARD} and a guided step as {ROWS}; `tgo` takes "
             f"{1 + BACKWARD + 1}. Rewards and decoder come on top.",
             table(["method", *heads, "calls", "training"], lines),

@@ -24,6 +24,25 @@ from tgo_pipeline.rewards.specs import resolve_all
 USUAL_PROMPT = "a photograph of an old lighthouse on a cliff above the sea, evening light"
 
 
+def _nothing() -> Chain:
+    """Latents as images, and their mean as the score."""
+    vae = SimpleNamespace(
+        config={"scaling_factor": 1.0},
+        dtype=torch.float32,
+        decode=lambda latents, return_dict: (latents,),
+        requires_grad_=lambda _: None,
+    )
+
+    def score(images: torch.Tensor, _: Any) -> Any:
+        means = images.mean((1, 2, 3))
+        return means, {"reward": means.detach()}
+
+    return Chain(vae, score)  # type: ignore[arg-type]
+
+
+_NOTHING = _nothing()
+
+
 class _Rollout(Rollout):
     """Starts from latents without content, where a generator draws none."""
 
@@ -57,23 +76,26 @@ class Imagined:
         A step more, with or without gradient, costs what the difference of two short samplings does.
         """
         objective: Any = make_objective(self.params.fine_tune)
-        self._run(meter, batch, 0, 1)  # leaves gradients, as every part but the first finds them
+        for parameter in self.policy.trainable().values():
+            parameter.grad = torch.zeros_like(parameter)  # as every part but the first finds them
+        whole, peak = self._run(meter, batch, 0, 1, Chain(self.vae, self.rewards))  # type: ignore[arg-type]
+        # what is behind the latents is the same in all: left out, it is a matter of seconds
         (one, low), (more, _), (two, high) = (
-            self._run(meter, batch, *each) for each in ((0, 1), (1, 1), (0, 2))
+            self._run(meter, batch, *each, _NOTHING) for each in ((0, 1), (1, 1), (0, 2))
         )
-        without, again = more - one, two - one
         usual: Route = objective.usual
-        through = self._through(usual)
-        flops = usual.first * without + max(1, usual.repeats) * one + (through - 1) * again
-        longest = self._through(objective.longest)
-        return Cost(flops, low + (longest - 1) * max(0, high - low))
+        flops = usual.first * (more - one) + max(1, usual.repeats) * whole
+        flops += (self._through(usual) - 1) * (two - one)
+        return Cost(flops, peak + (self._through(objective.longest) - 1) * max(0, high - low))
 
     def _through(self, route: Route) -> int:
         """How many steps in a row the gradient of a route passes."""
         steps = _own(self.params).steps
         return 1 if route.jumps or route.repeats else steps - route.first
 
-    def _run(self, meter: Meter, batch: TrainingBatch, before: int, last: int) -> tuple[float, int]:
+    def _run(
+        self, meter: Meter, batch: TrainingBatch, before: int, last: int, chain: Chain
+    ) -> tuple[float, int]:
         """(operations, peak) of sampling in `before` steps without gradient and `last` with."""
         own, tuning = _own(self.params), self.params.fine_tune
         short = DraftParams(
@@ -87,13 +109,10 @@ class Imagined:
         objective: Any = make_objective(changed)
 
         def learn(loss: torch.Tensor) -> None:
-            with rounded(
-                tuning.precision
-            ):  # for what is computed again; of decoder and rewards it is too little
+            with rounded(tuning.precision):  # what is computed again; too little for decoder and rewards
                 backward(loss)
 
         accelerator: Any = SimpleNamespace(autocast=lambda: rounded(tuning.precision), backward=learn)
-        chain: Any = Chain(self.vae, self.rewards)  # type: ignore[arg-type]
         runtime = dataclasses.replace(self.params.runtime, micro_batch_size=None)
         gradient = RewardGradient(self.policy, objective, chain, changed, runtime, accelerator, Group())
         gradient._rollout = _Rollout(self.policy, short, accelerator, runtime.gradient_checkpointing)
