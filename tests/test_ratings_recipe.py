@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_ratings_tune_a_model_that_the_oracle_prefers_and_a_new_one_is_seen(proj
     edited = json.loads(lines[7])
     edited["value"] = 6 - edited["value"] if edited["value"] != 3 else 5
     file.write_text("\n".join([*lines[:7], json.dumps(edited), *lines[8:], ""]))
-    run(project, "dvc", "repro", "score", variables=variables)
+    again = run(project, "dvc", "repro", "score", variables=variables).stdout
+    assert re.findall(r"Running stage '(\w+)'", again) == ["inputs", "score"]
     changed = json.loads(run(project, "dvc", "status", "--json", variables=variables).stdout)
     assert not {"prompts", "generate", "score"} & changed.keys()
     assert {"threshold", "label", "fine_tune"} <= changed.keys()
