@@ -76,7 +76,7 @@ def test_every_recipe_is_here() -> None:
 def ended(folder: Path, *command: str) -> None:
     """Examine a project and run it, by `command` (`tgo run all` if none is given), to results that are up to date."""
     run(folder, *TGO, "doctor", variables=PACKAGE)
-    run(folder, *(command or (*TGO, "run", "all")), variables=PACKAGE)
+    run(folder, *(command or (*TGO, "run", "all")), timeout_s=3600, variables=PACKAGE)
     params = load_params(folder / "params.yaml")
     evaluation = pl.read_parquet(folder / "data/evaluation.parquet")
     assert {*params.prompts.test} <= set(evaluation["test_set"])
