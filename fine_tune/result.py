@@ -56,17 +56,18 @@ def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Ma
         "sampling": dict(sampling),
         **mark.entries(),
     }
-    pipeline = _complete_pipeline(params) if params.fine_tune.method == "full" else None
+    pipeline = _rest(params, policy.component) if params.fine_tune.method == "full" else None
     with quiet(), atomic_folder(output) as temporary:
         policy.save(temporary, pipeline)
         make_reproducible(temporary)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
 
-def _complete_pipeline(params: Params) -> Any:
+def _rest(params: Params, component: str) -> Any:
+    """The whole pipeline around the tuned network, which is not read again unless an adapter lies on the base."""
     from tgo_pipeline.generators import load_pipeline
 
-    pipeline = load_pipeline(params.model, params.revision)
+    pipeline = load_pipeline(params.model, params.revision, described=(component,))
     fuse_adapters(pipeline, params)
     return pipeline
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fine_tune.reward_backprop.gradient import RewardGradient
     from fine_tune.training.accelerator import Accelerator
     from fine_tune.training.log import TrainingLog
-    from fine_tune.training.reestimate import Reestimation
+    from fine_tune.training.reestimate import Estimator, Reestimation
     from fine_tune.training.trainer import Trainer
     from fine_tune.training.validation import Validation
     from tgo_pipeline.params import Params
@@ -202,11 +202,9 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     from fine_tune.training.trainer import Trainer
 
     params, tuning, group = job.params, job.params.fine_tune, job.group
-    base = group.agree(lambda: _prepare(job, objective))
+    base = group.agree(lambda: _prepare(job, objective, data))
     own = group.agree(lambda: _reward_gradient(job, objective, base))
     trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group, own)
-    if group.sharded:  # the network has gone to the device shard by shard; what draws images with it follows
-        _move_encoders(base.pipeline, base.accelerator.device)
     group.on_main(checkpoints.sweep)
     state = checkpoints.load()
     if state is not None:
@@ -220,10 +218,10 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
             training=group.agree(
                 lambda: opened.enter_context(_log(job, trainer.step)) if group.is_main else None
             ),
-            validation=group.agree(lambda: _validation(job, base.pipeline, objective)),
+            validation=base.validation,
             stop=stop,
             group=group,
-            thresholds=group.agree(lambda: _reestimation(job, base.pipeline, objective, trainer, data)),
+            thresholds=group.agree(lambda: _reestimation(job, base.estimator, objective, trainer, data)),
         )
     with trainer.averaged():
         weights = trainer.weights() if group.sharded else {}
@@ -242,17 +240,24 @@ def _reward_gradient(job: Job, objective: Objective, base: Base) -> RewardGradie
     )
 
 
-def _reestimation(
-    job: Job, pipeline: Any, objective: Objective, trainer: Trainer, data: TrainingData
-) -> Reestimation | None:
-    params, labels = job.params, job.labels
+def _estimator(job: Job, pipeline: Any, objective: Objective, data: TrainingData) -> Estimator | None:
+    params = job.params
     if params.fine_tune.reestimate is None:
         return None
-    prompts = reestimate.choose_prompts(labels, data.encoded, params)
+    prompts = reestimate.choose_prompts(job.labels, data.encoded, params)
+    return reestimate.Estimator(pipeline, prompts, params, job.workspace.scores, objective.sampling)
+
+
+def _reestimation(
+    job: Job, estimator: Estimator | None, objective: Objective, trainer: Trainer, data: TrainingData
+) -> Reestimation | None:
+    params, labels = job.params, job.labels
+    if estimator is None:
+        return None
     return reestimate.Reestimation(
         trainer,
         data,
-        reestimate.Estimator(pipeline, prompts, params, job.workspace.scores, objective.sampling),
+        estimator,
         relabel=lambda tau: reestimate.relabelled(labels, tau, params, objective),
         first=reestimate.first_tau(params, job.workspace.thresholds),
         group=job.group,
@@ -270,35 +275,55 @@ def _log(job: Job, step: int) -> TrainingLog:
     return TrainingLog(job.workspace.training, step, lambda written: open_trackers(names, run, step, written))
 
 
-def _move_encoders(pipeline: Any, device: torch.device) -> None:
-    from fine_tune.policies.base import ENCODING_PARTS
-
-    for name in ENCODING_PARTS:
-        if (part := pipeline.components.get(name)) is not None:
-            part.to(device)
-
-
 @dataclass(frozen=True)
 class Base:
-    """What a training starts from."""
+    """What a training starts from, and what draws images with its network on the way."""
 
     pipeline: Any
     policy: Policy
     accelerator: Accelerator
+    validation: Validation | None
+    estimator: Estimator | None
 
 
-def _prepare(job: Job, objective: Objective) -> Base:
-    from fine_tune.policies.base import on_files
+def _prepare(job: Job, objective: Objective, data: TrainingData) -> Base:
+    from fine_tune.policies.base import ENCODING_PARTS, on_files
     from fine_tune.training.accelerator import Accelerator
     from tgo_pipeline.executors.runtime import prepare_torch
 
     device = prepare_torch(job.params.runtime)
     accelerator = Accelerator(job.params.fine_tune.precision, device)
-    sharded = job.group.sharded  # a shard goes to the device when it is cut, and becomes of its type then
-    parts = ("vae",) if objective.needs_reward else ()
-    pipeline = _load_base(job.params, None if sharded else device, as_stored=sharded, parts=parts)
+    needed = ENCODING_PARTS if _draws(job) else ("vae",) if objective.needs_reward else ()
+    pipeline = _load_base(job.params, needed, as_stored=job.group.sharded)
+    _put_encoders(pipeline, device)
+    validation = _validation(job, pipeline, objective)
+    estimator = _estimator(job, pipeline, objective, data)
+    if _draws(job):
+        for each in filter(None, (validation, estimator)):
+            each.read()
+    if not job.group.sharded:  # a shard goes to the device when it is cut, and becomes of its type then
+        pipeline.to(device)
     with on_files() if job.group.sharded else contextlib.nullcontext():
-        return Base(pipeline, _policy(job, pipeline, objective.needs_reference), accelerator)
+        policy = _policy(job, pipeline, objective.needs_reference)
+    return Base(pipeline, policy, accelerator, validation, estimator)
+
+
+def _draws(job: Job) -> bool:
+    """Whether this process draws images on the way: the main one, or all that hold a shard of the network."""
+    tuning = job.params.fine_tune
+    drawn = bool(tuning.validation.every) or tuning.reestimate is not None
+    return drawn and (job.group.is_main or job.group.sharded)
+
+
+def _put_encoders(pipeline: Any, device: torch.device) -> None:
+    """The decoder of a pipeline on the device, for it takes little; its text encoders aside."""
+    from fine_tune.policies.base import ENCODING_PARTS
+    from tgo_pipeline.generators.networks.read_texts import put_aside
+
+    put_aside(pipeline, device)
+    for name in ENCODING_PARTS:
+        if (part := pipeline.components.get(name)) is not None:
+            part.to(device)
 
 
 def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
@@ -312,15 +337,13 @@ def _policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
 def _write(job: Job, objective: Objective, policy: Policy, weights: Mapping[str, Tensor]) -> None:
     """Write the result: of the policy as it is, or of one built again on the CPU that is given whole `weights`."""
     if weights:
-        policy = _policy(job, _load_base(job.params, None), with_reference=False)
+        policy = _policy(job, _load_base(job.params), with_reference=False)
         policy.load(weights)
     result.write(job.output, job.params, policy, job.mark, objective.sampling)
 
 
-def _load_base(
-    params: Params, device: torch.device | None, *, as_stored: bool = False, parts: Collection[str] = ()
-) -> Any:
-    """The pipeline on a device (by default the CPU), adapters fused; VAE and text encoder to draw with, or `parts`.
+def _load_base(params: Params, parts: Collection[str] = (), *, as_stored: bool = False) -> Any:
+    """The pipeline on the CPU, adapters fused; of VAE and text encoders (`ENCODING_PARTS`) those in `parts`.
 
     `as_stored` leaves the weights to be tuned in their file, in its type; not those that an adapter changes.
     """
@@ -328,11 +351,10 @@ def _load_base(
     from tgo_pipeline.generators import load_pipeline
     from tgo_pipeline.generators.location import locate
 
-    draws = params.fine_tune.validation.every or params.fine_tune.reestimate
-    without = () if draws else tuple(part for part in ENCODING_PARTS if part not in parts)
+    without = tuple(part for part in ENCODING_PARTS if part not in parts)
     is_whole = locate(params.model, params.revision).adapter is None
     held = "stored" if as_stored and is_whole else base_precision(params.fine_tune)
-    pipeline = load_pipeline(params.model, params.revision, device or "cpu", without, held=held)
+    pipeline = load_pipeline(params.model, params.revision, "cpu", without, held=held)
     result.fuse_adapters(pipeline, params)
     return pipeline
 

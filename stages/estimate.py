@@ -102,18 +102,19 @@ class Estimate:
 
     @cached_property
     def drawing(self) -> SamplingCost:
-        return self._drawing(self.params.generate)
+        return self._drawing(self.params.generate, self._batch)
 
     @cached_property
     def drawing_while_training(self) -> SamplingCost:
-        """The same with the network in training, float32 and guided by no module."""
+        """The same with the network in training, float32, guided by no module; its prompts were read before."""
         generate = dataclasses.replace(self.params.generate, precision="fp32", guidance=None)
-        return self.drawing if generate == self.params.generate else self._drawing(generate)
+        batch = min(self._batch, max(1, self.params.fine_tune.validation.prompts))
+        return self._drawing(generate, batch, read=True)
 
-    def _drawing(self, generate: GenerateParams) -> SamplingCost:
+    def _drawing(self, generate: GenerateParams, batch: int, read: bool = False) -> SamplingCost:
         from tgo_pipeline.planning.sampling import drawing
 
-        return drawing(self.family, generate, self._batch, sliced=self._on_gpu)
+        return drawing(self.family, generate, batch, sliced=self._on_gpu, read=read)
 
     @cached_property
     def encoding(self) -> Encoding:

@@ -72,15 +72,20 @@ def estimate(run: Estimate) -> StagePlan:
 
 
 def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
-    """Operations of images that are drawn on the way, the peak while they are, and that of the training."""
+    """Operations of images that are drawn on the way, the peak while they are, and that of the training.
+
+    Text encoders read the prompts before the network is there, which takes less than encoding the training set.
+    """
     validation, drawing = run.params.fine_tune.validation, run.drawing_while_training
     if not validation.every:
         return 0.0, 0, foot.peak_bytes
     times = run.params.fine_tune.steps // validation.every + 1
-    images = times * min(validation.prompts, len(run.test)) * len(run.footprints)
-    encoders = drawing.weight_bytes - drawing.denoiser_bytes
-    while_drawing = foot.state_bytes + encoders + drawing.activation_bytes
-    return images * drawing.flops_per_image, while_drawing, foot.peak_bytes + encoders
+    prompts = min(validation.prompts, len(run.test)) * len(run.footprints)
+    guided = run.family.guided(run.params.generate.guidance_scale) and run.family.encodes_negative
+    flops = prompts * (times * drawing.flops_per_image + (1 + guided) * run.encoding.per_prompt.flops)
+    decoder = drawing.weight_bytes - drawing.denoiser_bytes
+    while_drawing = foot.state_bytes + decoder + drawing.activation_bytes
+    return flops, while_drawing, foot.peak_bytes + decoder
 
 
 def _sizes(run: Estimate, feet: list[Footprint]) -> dict[str, float]:

@@ -133,6 +133,10 @@ class Estimator:
         self._sampler = Sampler(pipeline, params.generate, params.runtime.generate_batch_size, hints)
         self._reference = _reference(params, scores)
 
+    def read(self) -> None:
+        """Let the text encoders read the prompts (`Sampler.read`), which are those of every epoch."""
+        self._sampler.read([row.prompt for row in self._rows(1)])
+
     def draw(self, epoch: int) -> list[Image]:
         """The images of an epoch, by whatever network the pipeline holds now."""
         rows = self._rows(epoch)

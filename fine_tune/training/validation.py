@@ -41,6 +41,10 @@ class Validation:
         self._prompts = [prompt for _, prompt in prompts]
         self._seeds = [derive_seed(seed, prompt_id, "validation") for prompt_id, _ in prompts]
 
+    def read(self) -> None:
+        """Let the text encoders read the prompts (`Sampler.read`)."""
+        self._sampler.read(self._prompts)
+
     def draw(self, step: int) -> Path | None:
         """Write the grid of all prompts after `step` updates to `images/step-00050.png`; where, if this writes."""
         drawn = grid(list(self._sampler.images(self._prompts, self._seeds)))

@@ -117,8 +117,6 @@ def _advice(stage: str, params: Params, gpus: int) -> str:
     }
     smaller = [key.format(size) for key, size in sizes.items() if size > 1]
     more = [] if runtime.gradient_checkpointing else ["runtime.gradient_checkpointing: true"]
-    if tuning.validation.every:
-        more.append("fine_tune.validation.every: 0 (to draw images, encoders lie beside the network)")
     more += ["fine_tune.method: lora"] if tuning.method == "full" else []
     more += ["configs/accelerate/fsdp2.yaml, which cuts weights and states into shards"] if gpus > 1 else []
     if not smaller:

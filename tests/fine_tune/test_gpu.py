@@ -13,6 +13,7 @@ import torch
 from fine_tune import stage
 from fine_tune.data.tensors import read_tensors
 from fine_tune.training.trainer import Trainer, Update
+from fine_tune.training.validation import Validation
 from tests.fine_tune import world
 from tests.pretended_gpu import pretended
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
@@ -67,6 +68,30 @@ def test_it_trains_and_draws_on_its_gpu(
             runtime=params.runtime,
         )
     assert machine.used.keys() == {expected}
+
+
+def test_text_encoders_are_off_the_gpu_while_it_trains_and_draws(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"steps": 2, "batch_size": 4, "method": "lora", **DRAWN}
+    params = world.params(tiny_sd3_pipeline(tmp_path / "model"), SIZE, **changes)
+    params = replace(params, runtime=replace(params.runtime, device="cuda", workers=0))
+    draw, seen = Validation.draw, []
+
+    def watched(validation: Validation, step: int) -> Path | None:
+        pipeline: Any = validation._sampler._pipeline
+        parts = {
+            "vae": pipeline.vae,
+            "transformer": pipeline.transformer,
+            "text": pipeline.text_encoder_2.encoder,
+        }
+        seen.append({name: next(part.parameters()).device.type for name, part in parts.items()})
+        return draw(validation, step)
+
+    monkeypatch.setattr(Validation, "draw", watched)
+    with pretended(monkeypatch):
+        stage.run(params, world.workspace(places))
+    assert seen == [{"vae": "cuda", "transformer": "cuda", "text": "cpu"}] * 3
 
 
 @pytest.mark.parametrize(

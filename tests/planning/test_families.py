@@ -15,6 +15,8 @@ from tests.generators.guided import BUILDERS
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.generators.networks.finite import TEXT_ENCODERS
+from tgo_pipeline.generators.networks.read_texts import put_aside
 from tgo_pipeline.generators.sample import Sampler
 from tgo_pipeline.params import FineTuneParams, GenerateParams
 from tgo_pipeline.planning.blueprint import Blueprint, read_blueprint
@@ -43,6 +45,27 @@ def test_drawing_and_encoding_cost_what_they_cost_in_reality(model: str) -> None
     assert planned.weight_bytes == weights
     assert planned.peak_bytes == pytest.approx(meter.peak_bytes, rel=0.15)
     _compare_cache(pipeline, cache)
+
+
+def test_prompts_that_were_read_leave_their_encoders_out(model: str) -> None:
+    family = family_of(read_blueprint(model), SIZE, TUNING)
+    planned, whole = drawing(family, SIZE, BATCH, read=True), drawing(family, SIZE, BATCH)
+    pipeline: Any = load_pipeline(model)
+    texts = sum(_bytes(encoder) for name in TEXT_ENCODERS if (encoder := getattr(pipeline, name, None)))
+    put_aside(pipeline, torch.device("cpu"))
+    sampler = Sampler(pipeline, SIZE, BATCH)
+    sampler.read(["a red circle"] * BATCH)
+    meter = Meter()
+    weights = meter.hold(*_networks(pipeline))
+    with meter:
+        list(sampler.images(["a red circle"] * BATCH, range(BATCH)))
+    assert planned.flops_per_image * BATCH == pytest.approx(meter.flops, rel=1e-6)
+    assert planned.weight_bytes == weights == pytest.approx(whole.weight_bytes - texts, rel=0.01)
+    assert planned.peak_bytes == pytest.approx(meter.peak_bytes, rel=0.15)
+
+
+def _bytes(network: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
 def test_half_precision_takes_half_the_memory_for_the_same_operations(model: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import logging
@@ -64,6 +65,22 @@ class Sampler:
         """Yield what `images` does in the batches that are drawn, without the first `start` images."""
         wanted = itertools.islice(zip(prompts, seeds, strict=True), start, None)
         yield from self._size.batches(wanted, self._draw)
+
+    def read(self, prompts: Sequence[str]) -> None:
+        """Let the text encoders read what `images` would draw, in the same batches, and draw nothing.
+
+        For a pipeline whose encoders are put aside (`networks.read_texts`); its network need not be on the device.
+        """
+        from tgo_pipeline.generators.adapters import network_name
+        from tgo_pipeline.generators.networks.read_texts import Read, reading
+
+        def work(wanted: Sequence[tuple[str, int]]) -> None:
+            with contextlib.suppress(Read):
+                self._draw(wanted)
+
+        with reading(self._pipeline, getattr(self._pipeline, network_name(self._pipeline))):
+            for _ in self._size.batches([(prompt, 0) for prompt in prompts], work):
+                pass
 
     def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Image]:
         import torch

@@ -34,10 +34,13 @@ class SamplingCost:
         return self.peak_bytes - self.weight_bytes
 
 
-def drawing(family: Family, generate: GenerateParams, batch: int, *, sliced: bool = False) -> SamplingCost:
+def drawing(
+    family: Family, generate: GenerateParams, batch: int, *, sliced: bool = False, read: bool = False
+) -> SamplingCost:
     """What it takes to draw batches of `batch` images in `generate.precision`, all networks on the device.
 
-    `sliced` is how a GPU decodes, one image at a time (`generators.sample.slice_decoder`).
+    `sliced` is how a GPU decodes, one image at a time (`generators.sample.slice_decoder`). Where the prompts are `read`
+    already, text encoders are not on the device (`generators.networks.read_texts`).
     Preference guidance runs the network once more for each module, and holds a module's own weights.
     """
     guidance = generate.guidance
@@ -49,9 +52,10 @@ def drawing(family: Family, generate: GenerateParams, batch: int, *, sliced: boo
         policy = family.policy(parts[family.component])
         with _default(dtype):
             parts = {name: network.to(dtype) for name, network in parts.items()}
-            own = meter.hold(*parts.values())
+            there = (family.component, family.vae) if read else parts
+            own = meter.hold(*(parts[name] for name in there))
             guided = family.guided(generate.guidance_scale)
-            text, step, decoding = _draw(family, policy, parts, batch, guided, meter)
+            text, step, decoding = _draw(family, policy, parts, batch, guided, meter, read)
     denoiser = _bytes_of(parts[family.component])
     added = modules * denoiser
     flops = text + step * family.calls(generate.steps) * (1 + modules) + decoding
@@ -70,7 +74,7 @@ def _default(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _draw(
-    family: Family, policy: Any, parts: dict[str, Any], batch: int, guided: bool, meter: Meter
+    family: Family, policy: Any, parts: dict[str, Any], batch: int, guided: bool, meter: Meter, read: bool
 ) -> tuple[float, float, float]:
     """Operations of the text encoders, of one step, and of decoding.
 
@@ -78,10 +82,11 @@ def _draw(
     the pipelines are, and takes two steps.
     """
     marks = []
-    with meter:
+    with contextlib.nullcontext() if read else meter:
         conditions = family.conditions(parts, batch)
+        negative = family.conditions(parts, batch) if guided and family.encodes_negative else None
+    with meter:
         if guided:
-            negative = family.conditions(parts, batch) if family.encodes_negative else None
             negative = negative or {name: torch.zeros_like(t) for name, t in conditions.items()}
             conditions = {name: torch.cat([negative[name], t]) for name, t in conditions.items()}
         x = family.start(batch)
