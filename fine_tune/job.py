@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import result
+from fine_tune import noise_levels, result
 from fine_tune.data.cache import EncodingSource, generation_shards
 from fine_tune.data.cache import plan as plan_encoding
 from fine_tune.distributed.processes import Group
@@ -16,7 +16,7 @@ from fine_tune.guidance_modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective, objective_class
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
-from tgo_pipeline.params.fine_tune import ALL_LEVELS
+from tgo_pipeline.params.fine_tune import ALL_LEVELS, AUTO
 from tgo_pipeline.plugins.kinds import OBJECTIVE
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
 VERSION = 2
 NOT_NUMBERS = ("checkpoint_every", "validation", "preset", "guidance", "guard", "held_out")
 """Keys of `fine_tune` that change no weight of a training."""
+AFTER_THE_START = (
+    "noise_levels",
+    "steps",
+    "learning_rate",
+    "warmup_steps",
+    "schedule",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "ema",
+    "reestimate",
+)
+"""Keys that change neither the first update's gradient nor over how many updates it is averaged."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,8 @@ class Job:
     labels: Labels
     workspace: Workspace
     group: Group = dataclasses.field(default_factory=Group)
+    asked: Params | None = None
+    """The parameters as given, where `params` has measured noise levels in place of `auto`."""
 
     @property
     def output(self) -> Path:
@@ -65,14 +81,32 @@ class Job:
     @property
     def mark(self) -> Mark:
         """What tells it from another training; the labels are in its fingerprint by what they hold."""
-        anew = reestimate.mark(self.params, self.workspace.scores, self.workspace.thresholds)
+        given = self.asked or self.params
+        anew = reestimate.mark(given, self.workspace.scores, self.workspace.thresholds)
         own = {} if anew is None else {"reestimate": anew}
         if objective_class(self.params.fine_tune.objective).needs_reward:
             from fine_tune.reward_backprop import scores
 
             own["reward"] = scores.mark(self.params, self.workspace.scores)
-        content = _fingerprint(self.params, self.labels, self.planned, **own)
+        if given.fine_tune.noise_levels == AUTO:
+            own["levels"] = self.levels_mark(noise_levels.BATCHES).fingerprint
+        content = _fingerprint(given.seed, _numbers(given.fine_tune), self.labels, self.planned, **own)
         return Mark(content, _images(self.workspace.generations))
+
+    def levels_mark(self, batches: int) -> Mark:
+        """What tells a measurement of its noise levels from another one: how it goes on after the start is no part."""
+        numbers = _numbers(self.params.fine_tune)
+        start = {key: value for key, value in numbers.items() if key not in AFTER_THE_START}
+        how = f"{noise_levels.VERSION} {batches} {noise_levels.UNITS} {noise_levels.BINS}"
+        content = _fingerprint(self.params.seed, start, self.labels, self.planned, levels=how)
+        return Mark(content, _images(self.workspace.generations))
+
+    def at_levels(self, levels: list[float]) -> Job:
+        """The same training with what was measured in place of `auto`."""
+        tuning = dataclasses.replace(self.params.fine_tune, noise_levels=levels)
+        return dataclasses.replace(
+            self, asked=self.params, params=dataclasses.replace(self.params, fine_tune=tuning)
+        )
 
 
 def module_jobs(job: Job) -> list[Job]:
@@ -83,6 +117,7 @@ def module_jobs(job: Job) -> list[Job]:
             job,
             params=params,
             workspace=work.moved(
+                noise_levels=work.noise_levels.with_stem(f"{work.noise_levels.stem}-{name}"),
                 checkpoints=work.checkpoints / name,
                 model=folder_of(job.params, name, work.model, work.checkpoints),
                 training=work.training / name if number else work.training,
@@ -150,12 +185,14 @@ def _prefixes(params: Params) -> Mapping[int, str]:
     return {} if modules(params) else make_objective(params.fine_tune).prefixes
 
 
-def _fingerprint(params: Params, labels: Labels, planned: Sequence[Shard], **own: str) -> str:
+def _fingerprint(
+    seed: int, numbers: Mapping[str, Any], labels: Labels, planned: Sequence[Shard], **own: str
+) -> str:
     return fingerprint(
         **own,
         version=VERSION,
-        seed=params.seed,
-        fine_tune=_numbers(params.fine_tune),
+        seed=seed,
+        fine_tune=numbers,
         labels=labels.fingerprint,
         encoded=[shard.fingerprint for shard in planned],
     )

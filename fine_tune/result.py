@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params.fine_tune import ALL_LEVELS
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.reproducible import make_reproducible
 from tgo_pipeline.storage.shards import stored_metadata
@@ -54,6 +55,7 @@ def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Ma
         "steps": params.fine_tune.steps,
         "seed": params.seed,
         "sampling": dict(sampling),
+        **({} if (levels := params.fine_tune.levels) == list(ALL_LEVELS) else {"noise_levels": levels}),
         **mark.entries(),
     }
     pipeline = _rest(params, policy.component) if params.fine_tune.method == "full" else None

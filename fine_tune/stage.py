@@ -6,15 +6,15 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fine_tune import result
+from fine_tune import noise_levels, result
 from fine_tune.data.cache import encode_folder, generation_shards
 from fine_tune.distributed import start
-from fine_tune.distributed.processes import joined
+from fine_tune.distributed.processes import Group, joined
 from fine_tune.guidance_modules import NEGATIVE, finish, modules
 from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
 from fine_tune.objectives import make_objective
@@ -22,6 +22,8 @@ from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trackers import Run, open_trackers, require
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.params.fine_tune import AUTO
+from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.shards import Stop
 from tgo_pipeline.storage.writing import sweep_temporaries
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from fine_tune.data.batches import TrainingData
     from fine_tune.data.labels import Labels
     from fine_tune.data.units import Units
+    from fine_tune.noise_levels.table import Levels
     from fine_tune.objectives.base import Objective
     from fine_tune.policies.base import Policy
     from fine_tune.reward_backprop.gradient import RewardGradient
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from fine_tune.training.trainer import Trainer
     from fine_tune.training.validation import Validation
     from tgo_pipeline.params import Params
+    from tgo_pipeline.storage.shards import Shard
     from tgo_pipeline.storage.workspace import Workspace
 
 log = logging.getLogger("tgo")
@@ -66,17 +70,11 @@ def run(params: Params, workspace: Workspace) -> None:
 
 def train(params: Params, workspace: Workspace, told: Event | None = None) -> None:
     """Do the work of `run` in this process, one of several if a launcher says so; `told` as `joined` takes it."""
-    from fine_tune.data.labels import read_labels
-
     with joined(params.runtime, told) as (group, runtime), contextlib.ExitStack() as held:
         group.on_main(lambda: held.enter_context(result.hold(workspace.model)))
         group.on_main(lambda: require(params.runtime.trackers))
-        params = dataclasses.replace(params, runtime=runtime)
-        _check_base(params)
-        reestimate.check(params)
-        labelled = read_labels(workspace.labels)
-        _check_join(labelled, workspace.labels, workspace.generations)
-        job = Job(params, labelled, workspace, group)
+        job = _job(dataclasses.replace(params, runtime=runtime), workspace, group)
+        params = job.params
         if NEGATIVE not in modules(params):
             earlier = workspace.training / NEGATIVE  # the log of a cpgd
             group.on_main(lambda: shutil.rmtree(earlier, ignore_errors=True))
@@ -84,6 +82,17 @@ def train(params: Params, workspace: Workspace, told: Event | None = None) -> No
             _run_modules(job)
         else:
             _run_one(job)
+
+
+def _job(params: Params, workspace: Workspace, group: Group) -> Job:
+    """The training of these parameters on the labels that there are."""
+    from fine_tune.data.labels import read_labels
+
+    _check_base(params)
+    reestimate.check(params)
+    labelled = read_labels(workspace.labels)
+    _check_join(labelled, workspace.labels, workspace.generations)
+    return Job(params, labelled, workspace, group)
 
 
 def _run_modules(job: Job) -> None:
@@ -105,12 +114,90 @@ def _run_one(job: Job) -> None:
     if group.on_main(lambda: is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
     else:
-        origin = source(job.params, job.workspace.generations)
-        encode_folder(job.workspace.encoded, origin, job.planned, job.params.runtime, group)
+        _encode(job)
+        if job.params.fine_tune.noise_levels == AUTO:
+            job = job.at_levels(_measured(job, noise_levels.BATCHES).suggested)
         data = _training_data(job, objective, trained, units)
         with group.stop() as stop:
             _train(job, objective, data, kept, stop)
     group.on_main(kept.clear)
+
+
+def _encode(job: Job) -> None:
+    origin = source(job.params, job.workspace.generations)
+    encode_folder(job.workspace.encoded, origin, job.planned, job.params.runtime, job.group)
+
+
+def measure_levels(params: Params, workspace: Workspace, batches: int | None = None) -> list[Levels]:
+    """Measure how much signal the first update's gradient has by noise level, of a guidance for each module.
+
+    Writes a table that a training with `noise_levels: auto` takes its range from, if it is of as many batches as that
+    would measure. Does nothing where it is there. Errors and processes as in `run`.
+    """
+    from fine_tune.noise_levels import table
+
+    processes, batches = start.count(params), batches or noise_levels.BATCHES
+    if processes > 1:
+        start.run(processes, _measure_all, params, workspace, batches)
+    else:
+        _measure_all(params, workspace, batches)
+    job = _job(params, workspace, Group())
+    return [table.read(each.workspace.noise_levels) for each in module_jobs(job) or [job]]
+
+
+def _measure_all(params: Params, workspace: Workspace, batches: int, told: Event | None = None) -> None:
+    with joined(params.runtime, told) as (group, runtime):
+        job = _job(dataclasses.replace(params, runtime=runtime), workspace, group)
+        for each in module_jobs(job) or [job]:
+            _encode(each)
+            _measured(each, batches)
+
+
+def _measured(job: Job, batches: int) -> Levels:
+    """The signal by noise level at the start of a training: as it was measured before, or measured now."""
+    from fine_tune.noise_levels import measure, table, view
+    from fine_tune.noise_levels.statistics import Sketches
+
+    path, mark, group = job.workspace.noise_levels, job.levels_mark(batches), job.group
+    found = group.on_main(lambda: table.find(path, mark))
+    if found is None:
+        log.info("measuring the signal of noise levels before the first update")
+        folder = path.with_suffix("")
+        with contextlib.ExitStack() as held:
+            group.on_main(lambda: held.enter_context(lock(folder)))
+            shards = measure.planned(batches, mark)
+            size, edges = _sketch(job, folder, shards)
+
+            def write() -> Levels:
+                sketches = Sketches.of(measure.read(folder, shards), size, job.params.fine_tune)
+                return table.write(path, mark, sketches, edges, job.params.fine_tune.objective)
+
+            found = group.on_main(write)
+            group.on_main(lambda: shutil.rmtree(folder))
+    if group.is_main:
+        log.info("%s, from %s", view.suggestion(found), path)
+    return found
+
+
+def _sketch(job: Job, folder: Path, shards: Sequence[Shard]) -> tuple[int, list[float]]:
+    """Write gradients of the first update by bin of levels; the units of a batch, and the edges of the bins."""
+    from fine_tune.noise_levels import measure
+
+    tuning, group = job.params.fine_tune, job.group
+    objective = make_objective(tuning)
+    labels, units = _units(job, objective)
+    small = measure.small(tuning, len(units), group)
+    job = dataclasses.replace(job, params=dataclasses.replace(job.params, fine_tune=small))
+    data = _training_data(job, objective, labels, units)
+    base = group.agree(lambda: _prepare(job, objective))
+    measuring = measure.Measuring(
+        base.policy, objective, data, small, job.params.runtime, base.accelerator, group
+    )
+    if group.is_main:
+        log.info("%s", measuring.cost(len(shards), tuning))
+    with group.stop() as stop:
+        measure.run(folder, shards, measuring, stop)
+    return small.batch_size, measuring.edges
 
 
 def _units(job: Job, objective: Objective) -> tuple[Labels, Units]:
@@ -272,7 +359,12 @@ def _log(job: Job, step: int) -> TrainingLog:
     name = job.params.fine_tune.objective.replace(":", ".")  # a colon is no part of a file's name everywhere
     run = Run(f"{name}-{job.mark.fingerprint[:8]}", config, job.workspace.runs)
     names = job.params.runtime.trackers
-    return TrainingLog(job.workspace.training, step, lambda written: open_trackers(names, run, step, written))
+    opened = TrainingLog(
+        job.workspace.training, step, lambda written: open_trackers(names, run, step, written)
+    )
+    if job.asked is not None:
+        opened.parameter("noise_levels", job.params.fine_tune.levels)
+    return opened
 
 
 @dataclass(frozen=True)

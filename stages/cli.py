@@ -13,8 +13,8 @@ from stages.commands import (
     doctor,
     evaluation,
     exchange,
+    objectives,
     plan,
-    presets,
     rate,
     recipe,
     run,
@@ -40,7 +40,8 @@ COMMANDS = (
     status.status,
     thresholds.thresholds,
     evaluation.evaluation,
-    presets.presets,
+    objectives.presets,
+    objectives.levels,
     sweep.sweep,
 )
 """In the order of `tgo --help`. A command is a function with its options, in a file of its own."""

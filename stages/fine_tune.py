@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tgo_pipeline.params import Params
+from tgo_pipeline.params import FineTuneParams, Params
+from tgo_pipeline.params.fine_tune import AUTO
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def estimate(run: Estimate) -> StagePlan:
     encoding, largest = run.encoding, max(feet, key=lambda foot: foot.peak_bytes)
     extra_flops, extra_bytes, peak = _validation(run, largest)
     encoder = encoding.per_image.times(run.images).then(encoding.per_prompt.times(len(run.train) + 1))
-    training = sum(foot.flops_per_step * tuning.steps for foot in feet)
+    training = sum(foot.flops_per_step * (tuning.steps + _measuring(tuning)) for foot in feet)
     precision: Precision = tuning.precision if run.device.name != "cpu" else "fp32"
     sizes = _sizes(run, feet)
     hours = run.device.hours(encoder.flops + extra_flops, "fp32") + run.device.hours(training, precision)
@@ -69,6 +70,15 @@ def estimate(run: Estimate) -> StagePlan:
             **{f"{name} on disk": size for name, size in sizes.items()},
         },
     )
+
+
+def _measuring(tuning: FineTuneParams) -> float:
+    """As how many updates it counts to measure noise levels."""
+    from fine_tune import noise_levels
+
+    if tuning.noise_levels != AUTO:
+        return 0.0
+    return noise_levels.BATCHES * noise_levels.BINS * min(1.0, noise_levels.UNITS / tuning.batch_size)
 
 
 def _validation(run: Estimate, foot: Footprint) -> tuple[float, int, int]:
@@ -127,7 +137,7 @@ def _result_bytes(run: Estimate, foot: Footprint) -> int:
 
 def inputs(params: Params) -> Inputs:
     """What else the tuned model depends on; rewards and a proxy set only where images are scored on the way."""
-    from fine_tune import job
+    from fine_tune import job, noise_levels
     from fine_tune.data import cache
     from tgo_pipeline.inputs import named_files
     from tgo_pipeline.params import reward_gradient
@@ -135,7 +145,10 @@ def inputs(params: Params) -> Inputs:
     files = named_files.model(params) | named_files.preset(params) | named_files.own_parts(params)
     if params.fine_tune.reestimate is not None or params.fine_tune.objective in reward_gradient.OBJECTIVES:
         files |= named_files.rewards(params) | named_files.proxy(params)
-    return {"versions": {"fine_tune": job.VERSION, "encode": cache.VERSION}, "files": files}
+    versions = {"fine_tune": job.VERSION, "encode": cache.VERSION}
+    if params.fine_tune.noise_levels == AUTO:
+        versions["noise_levels"] = noise_levels.VERSION
+    return {"versions": versions, "files": files}
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ LAYERS = (
     "fine_tune/objectives",
     "fine_tune/training",
     "fine_tune/reward_backprop",
+    "fine_tune/noise_levels",
     "fine_tune",
     "stages",
     "stages/commands",

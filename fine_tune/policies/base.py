@@ -10,9 +10,10 @@ import abc
 import contextlib
 import contextvars
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -69,10 +70,9 @@ class Policy(abc.ABC, Generic[Corruption]):
     def __init__(
         self, network: nn.Module, params: FineTuneParams, *, frozen: nn.Module | None = None
     ) -> None:
-        if params.noise_levels != list(ALL_LEVELS) and type(self).noise_level is Policy.noise_level:
-            raise _without_levels(type(self))
         self.network = network.eval()
         self.params = params
+        self._check_levels()
         self._active = network
         self._frozen = frozen
 
@@ -105,6 +105,20 @@ class Policy(abc.ABC, Generic[Corruption]):
     @abc.abstractmethod
     def forward(self, network: Any, corruption: Corruption) -> Tensor:
         """What `network` says of a corruption, called as the family's pipeline calls it; also what a plan counts."""
+
+    def _check_levels(self) -> None:
+        if self.params.levels != list(ALL_LEVELS) and type(self).noise_level is Policy.noise_level:
+            raise _without_levels(type(self))
+
+    def at_levels(self, levels: Sequence[float]) -> Self:
+        """The same model, with the same networks, that draws from these noise levels.
+
+        Raises `TgoError` if it cannot draw from them alone. A family that has prepared its draws prepares them again.
+        """
+        other = copy.copy(self)
+        other.params = dataclasses.replace(self.params, noise_levels=list(levels))
+        other._check_levels()
+        return other
 
     def noise_level(self, corruption: Corruption) -> Tensor:
         """(B,) levels that `corrupt` drew within `fine_tune.noise_levels`: 0 clean, 1 pure noise.

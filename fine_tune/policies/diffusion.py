@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -135,7 +135,7 @@ class DiffusionPolicy(LatentPolicy):
     ) -> None:
         super().__init__(network, params, frozen=frozen)
         self._scheduler = scheduler
-        self._x0_scale, self._drawn = _x0_scale(scheduler), _timesteps(scheduler, params.noise_levels)
+        self._x0_scale, self._drawn = _x0_scale(scheduler), _timesteps(scheduler, params.levels)
 
     @classmethod
     def encoder(cls, pipeline: Any, size: tuple[int | None, int | None]) -> LatentEncoder:
@@ -172,6 +172,11 @@ class DiffusionPolicy(LatentPolicy):
             target = noise
         extra = {name: rows for name, rows in images.items() if name != LATENTS}
         return Noised(noised, timesteps, target, x0_scale, self._weight(x0_scale), {**conditions, **extra})
+
+    def at_levels(self, levels: Sequence[float]) -> Self:
+        other = super().at_levels(levels)
+        other._drawn = _timesteps(self._scheduler, levels)
+        return other
 
     def noise_level(self, corruption: Noised) -> Tensor:
         """(B,) sigma / (alpha + sigma); the scale is sigma / alpha where noise is predicted, else sigma."""

@@ -168,7 +168,7 @@ class FlowPolicy(LatentPolicy):
         """
         latents = images[LATENTS]
         schedule = self._schedule(latents.shape)
-        kept = drawn(schedule, self.params.noise_levels)
+        kept = drawn(schedule, self.params.levels)
         draws = [self._draw(seed, kept, len(schedule), latents.shape[1:]) for seed in seeds]
         sigma = to_device(schedule[torch.stack([index for index, _ in draws])], latents.device)
         noise = to_device(torch.stack([eps for _, eps in draws]), latents.device)

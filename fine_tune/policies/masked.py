@@ -168,7 +168,7 @@ class MaskedPolicy(Policy[MaskedImages]):
     ) -> MaskedImages:
         """Mask each image's tokens; the level and the places of row i come from `seeds[i]` alone."""
         target = images[TOKENS].long()
-        draws = [draw_mask(seed, target[0].numel(), self.params.noise_levels) for seed in seeds]
+        draws = [draw_mask(seed, target[0].numel(), self.params.levels) for seed in seeds]
         mask = to_device(torch.stack([mask for _, mask in draws]), target.device).view_as(target)
         return MaskedImages(
             tokens=target.masked_fill(mask, self._mask_token),

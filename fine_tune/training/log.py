@@ -71,6 +71,10 @@ class TrainingLog:
         for tracker in self._trackers:
             tracker.close()
 
+    def parameter(self, name: str, value: list[float]) -> None:
+        """Note what the training found out before its first step, in `params.yaml` of the folder."""
+        self._live.log_param(name, value)
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append the metrics of a step."""
         named = {f"{SERIES}/{name}": value for name, value in values.items()}

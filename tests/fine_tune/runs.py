@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from fine_tune import stage
+from fine_tune import noise_levels, stage
 from fine_tune.data.tensors import read_tensors
+from fine_tune.noise_levels import table
 from tests.fine_tune import world
 from tgo_pipeline.storage.shards import Interrupted
 
+LITTLE = {(noise_levels, "BINS"): 3, (noise_levels, "BATCHES"): 8, (table, "CLEAR"): -1e9}
+"""What makes measuring noise levels short, and gives a range even where the signal is lost in the noise."""
 COMPARED = ("loss", "gradient_norm", "reference_point", "log_ratio_positive", "weight_ess", "threshold")
 
 

@@ -25,7 +25,7 @@ SAMPLES = PROMPT_COUNT * PER_PROMPT
 def places(root: Path) -> dict[str, Path]:
     """The places of a training below one folder."""
     names = ("labels", "generations", "scores", "encoded", "checkpoints", "training")
-    tables = {name: root / f"{name}.parquet" for name in ("prompts", "thresholds")}
+    tables = {name: root / f"{name}.parquet" for name in ("prompts", "thresholds", "noise_levels")}
     return {name: root / name for name in names} | tables | {"model": root / "output"}
 
 

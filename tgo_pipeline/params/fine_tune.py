@@ -33,6 +33,8 @@ from tgo_pipeline.plugins.kinds import OBJECTIVE, POLICY
 
 ALL_LEVELS = (0.0, 1.0)
 """`noise_levels` of the published methods."""
+AUTO = "auto"
+"""`noise_levels` that the training measures at its start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ def _check_levels(levels: list[float]) -> None:
     if len(levels) != 2 or not 0 <= levels[0] < levels[1] <= 1:
         raise TgoError(
             f"noise_levels is {levels}: it must be the lowest and the highest level to train on, from 0 (clean) to 1 "
-            "(pure noise), such as [0.5, 1]."
+            "(pure noise), such as [0.5, 1], or auto."
         )
 
 
@@ -104,7 +106,8 @@ class FineTuneParams:
     (`logp_reduction`) of the masked tokens' log-probabilities; `beta` multiplies the log-ratio to the reference.
     `loglik_space: x0` measures the error of the denoised prediction, its weight cut at `x0_weight_max`. `draws` are
     pairs of timestep and noise (or masks) averaged for each sample, from `noise_levels`: the lowest and the highest, 0
-    clean and 1 pure noise, sigma / (alpha + sigma) or for masked models the masked share. `positive_share` draws
+    clean and 1 pure noise, sigma / (alpha + sigma) or for masked models the masked share; `auto` measures them
+    (`tgo levels`). `positive_share` draws
     samples with replacement so that this share of them is positive. `safeguard` holds the gradient of a negative
     sample back where it undoes that of a positive one that is corrupted alike (Diffusion-SDPO's mu; 0 in its code).
     `embedded_guidance` is the guidance scale that a guidance-distilled model (FLUX.1 dev) is told. `held_out` are
@@ -125,7 +128,7 @@ class FineTuneParams:
     timesteps: Literal["logit_normal", "uniform"] = "logit_normal"
     timestep_mode: Literal["inference_index", "train_script"] = "inference_index"
     embedded_guidance: float = 3.5
-    noise_levels: list[float] = field(default_factory=lambda: list(ALL_LEVELS))
+    noise_levels: Literal["auto"] | list[float] = field(default_factory=lambda: list(ALL_LEVELS))
     draws: int = 1
     method: Literal["full", "lora"] = "full"
     lora: LoraParams = field(default_factory=LoraParams)
@@ -195,10 +198,15 @@ class FineTuneParams:
                 raise TgoError(
                     "positive_share and by_prompt are both given: each orders the samples in its own way."
                 )
-        _check_levels(self.noise_levels)
+        _check_levels(self.levels)
         not_negative(warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
         if not 0 <= self.caption_dropout < 1:
             raise TgoError(f"caption_dropout is {self.caption_dropout}: it must be from 0 to below 1.")
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise levels to draw from: all where `auto` has not been measured yet."""
+        return list(ALL_LEVELS) if isinstance(self.noise_levels, str) else self.noise_levels
 
     def _check_parts(self) -> None:
         """What can be said of parts of one's own without running code of the project folder."""

@@ -44,6 +44,7 @@ class Workspace:
     adequacy = _At("data/adequacy.parquet")
     labels = _At("data/labels")
     encoded = _At("data/encoded")
+    noise_levels = _At("data/noise_levels.parquet")
     model = _At("models/tuned")
     checkpoints = _At("models/checkpoints")
     evaluation = _At("data/evaluation.parquet")

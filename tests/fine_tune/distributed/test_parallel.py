@@ -24,7 +24,7 @@ import yaml
 from fine_tune.distributed.processes import Group, joined
 from fine_tune.training.trainer import check_share
 from tests.fine_tune import world
-from tests.fine_tune.runs import interrupt, results, train, trajectory
+from tests.fine_tune.runs import LITTLE, interrupt, results, train, trajectory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
 from tgo_pipeline.storage.workspace import HERE
@@ -47,6 +47,8 @@ CASES: dict[str, dict[str, Any]] = {
         "sharded": True,
     },
     "adapter-on-shards": {"fine_tune": {**SHORT, "method": "lora", "draws": 2}, "sharded": True},
+    "levels": {"fine_tune": {**SHORT, "noise_levels": "auto"}},
+    "levels-on-shards": {"fine_tune": {**SHORT, "noise_levels": "auto"}, "sharded": True},
     "tau-anew": {"fine_tune": {**SHORT, "reestimate": {"prompts": 2}}, "sharded": True},
     "reward": {"fine_tune": {**SHORT, "method": "lora", **SAMPLED}},
     "reward-on-shards": {"fine_tune": {**SHORT, **SAMPLED}, "sharded": True},
@@ -126,7 +128,11 @@ def launch(folder: Path, config: str, *module: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in UNFINISHED])
-def test_two_processes_train_as_one(source: Path, launched: Path, tmp_path: Path, name: str) -> None:
+def test_two_processes_train_as_one(
+    source: Path, launched: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for (module, constant), value in LITTLE.items():
+        monkeypatch.setattr(module, constant, value)
     if name == "two-then-one":
         assert (launched / name / "outcome-0.txt").read_text().startswith("Interrupted")
         train(source, launched / name, LONG)
