@@ -18,7 +18,7 @@ WIDTH = 15727
 """Numbers of a sketch. Errors of inner products are about 1/sqrt(WIDTH), .8 %, of the product of the norms.
 
 Gradients in a column of a weight are alike in size. This is the best of 150 primes at spreading columns over the
-buckets, for all usual widths of weights: as evenly as chance. 16381, near a power of 2, makes five times as many meet."""
+buckets, for all usual widths of weights: as evenly as chance. 16381, near a power of 2, makes five times more meet."""
 SIGNS = 1048573
 """Random signs, used over and over. A prime, too: up to 17 billion parameters no two of one bucket share a sign."""
 PART = SIGNS // WIDTH * WIDTH

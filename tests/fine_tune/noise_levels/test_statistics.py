@@ -58,9 +58,7 @@ def test_the_jackknife_tells_the_spread_of_other_batches() -> None:
     found = [drawn(seed, 24) for seed in range(60)]
     spread = np.array([each.cos2 for each in found]).std(0)
     said = np.array([each.cos2_error for each in found]).mean(0)
-    assert (said > 0.8 * spread).all() and (
-        said < 1.7 * spread
-    ).all()  # rather too large where signal is small
+    assert (said > 0.7 * spread).all() and (said < 2 * spread).all()  # rather too large where signal is small
 
 
 def test_levels_of_noise_alone_are_left_out() -> None:
