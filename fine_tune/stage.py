@@ -158,6 +158,11 @@ def _measured(job: Job, batches: int) -> Levels:
     from fine_tune.noise_levels import measure, table, view
     from fine_tune.noise_levels.statistics import Sketches
 
+    if make_objective(job.params.fine_tune).needs_reward:
+        raise TgoError(
+            f"{job.params.fine_tune.objective} samples images and draws no noise level, so there is none to measure: "
+            "leave fine_tune.noise_levels at [0, 1], or choose an objective on stored samples."
+        )
     path, mark, group = job.workspace.noise_levels, job.levels_mark(batches), job.group
     found = group.on_main(lambda: table.find(path, mark))
     if found is None:

@@ -27,7 +27,7 @@ from fine_tune.objectives.base import Objective
 from fine_tune.policies.base import Policy
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward
-from fine_tune.training.gradient import Gradient
+from fine_tune.training.gradient import Gradient, LikelihoodGradient
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
@@ -78,7 +78,7 @@ class Measuring:
         self._trained = policy.trainable()
         together = group if group.sharded else Group()
         self._gradients = [
-            Gradient(
+            LikelihoodGradient(
                 Forward(policy.at_levels(levels), objective, params, accelerator),
                 objective,
                 params,
