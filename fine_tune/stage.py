@@ -194,7 +194,7 @@ def _sketch(job: Job, folder: Path, shards: Sequence[Shard]) -> tuple[int, list[
     small = measure.small(tuning, len(units), group)
     job = dataclasses.replace(job, params=dataclasses.replace(job.params, fine_tune=small))
     data = _training_data(job, objective, labels, units)
-    base = group.agree(lambda: _prepare(job, objective))
+    base = group.agree(lambda: _prepare(job, objective, data))
     measuring = measure.Measuring(
         base.policy, objective, data, small, job.params.runtime, base.accelerator, group
     )

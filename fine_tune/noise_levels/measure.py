@@ -31,6 +31,7 @@ from fine_tune.training.gradient import Gradient, LikelihoodGradient
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.params import FineTuneParams, RuntimeParams
+from tgo_pipeline.params.fine_tune import ValidationParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.shards import Mark, Shard, Stop, state
 from tgo_pipeline.storage.writing import atomic
@@ -184,11 +185,11 @@ def read(folder: Path, shards: Sequence[Shard]) -> np.ndarray:
 
 
 def small(params: FineTuneParams, units: int, group: Group) -> FineTuneParams:
-    """The parameters with a batch of `UNITS` at most, which shards of a network share out.
+    """The parameters with a batch of `UNITS` at most, which shards of a network share out, and no images drawn.
 
     What is known of a gradient depends on how many samples were seen, not on how they were cut into batches.
     """
     size = max(1, min(noise_levels.UNITS, params.batch_size, units))
     if group.sharded:
         size = max(group.size, size // group.size * group.size)
-    return dataclasses.replace(params, batch_size=size)
+    return dataclasses.replace(params, batch_size=size, validation=ValidationParams(), reestimate=None)

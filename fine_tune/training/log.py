@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class TrainingLog:
         for tracker in self._trackers:
             tracker.close()
 
-    def parameter(self, name: str, value: list[float]) -> None:
+    def parameter(self, name: str, value: Any) -> None:
         """Note what the training found out before its first step, in `params.yaml` of the folder."""
         self._live.log_param(name, value)
 

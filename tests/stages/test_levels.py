@@ -11,7 +11,7 @@ from tests.project import ROOT
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "data/labels holds no label shard: run the label stage first"), (["--batches", "2"], "x>=8")],
+    [([], "data/labels holds no label shard: run the label stage first"), (["--batches", "2"], "equal to 8")],
 )
 def test_what_is_missing_or_wrong_is_said(
     arguments: list[str],
