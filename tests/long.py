@@ -27,6 +27,8 @@ TESTS = (
     "tests/demo_training/test_train.py::test_an_interrupted_training_*",
     "tests/demo_training/test_train.py::test_everything_loads_*",
     "tests/evaluation/sweep/test_sweep.py::test_a_new_strength_*",
+    "tests/executors/test_ranks.py::test_processes_that_are_killed_*",
+    "tests/executors/test_ranks_stages.py::*",
     "tests/faults/test_fuzz.py::*",
     "tests/faults/test_kills.py::*",
     "tests/fine_tune/distributed/test_launch.py::test_the_stage_says_*",

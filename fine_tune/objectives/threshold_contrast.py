@@ -31,6 +31,7 @@ class ThresholdContrast(Objective):
         return 1 + self.params.threshold_contrast.negatives
 
     def units(self, labels: Labels, seed: int) -> Units:
+        """A positive sample with its negatives, dealt anew every epoch."""
         options = self.params.threshold_contrast
         by_distance = options.deal == "distance"
         return AcrossThreshold(labels, negatives=options.negatives, by_distance=by_distance, seed=seed)

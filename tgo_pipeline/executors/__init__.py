@@ -11,7 +11,12 @@ from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.plugins.kinds import EXECUTOR
 from tgo_pipeline.storage.shards import Shard, Stop
 
-__all__ = ["Ending", "Executor", "MakeWorker", "Worker", "execute", "never", "one_by_one"]
+__all__ = ["Ending", "Executor", "MakeWorker", "Worker", "execute", "never", "one_by_one", "shares_folders"]
+
+
+def shares_folders(runtime: RuntimeParams) -> bool:
+    """Whether several runs of one stage may write a folder at once."""
+    return runtime.executor == "ranks"
 
 
 def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtime: RuntimeParams) -> None:

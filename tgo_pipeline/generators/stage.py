@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tgo_pipeline.executors import Ending, Worker, execute, never
+from tgo_pipeline.executors import Ending, Worker, execute, never, shares_folders
 from tgo_pipeline.executors.aside import Aside
 from tgo_pipeline.generators.guidance import load_guided
 from tgo_pipeline.generators.loading import load_pipeline
@@ -111,6 +111,7 @@ def generate_folder(
         folder,
         _plan(parts, split, source),
         lambda waiting, stop: execute(waiting, stop, make_worker, runtime),
+        together=shares_folders(runtime),
     )
 
 

@@ -182,4 +182,11 @@ DATASET = Kind(
         "vidprom": "tgo_pipeline.datasets.prompt_sets:VidProM",
     },
 )
-EXECUTOR = Kind("executor", "tgo_pipeline.executors", {"local": "tgo_pipeline.executors.local:execute"})
+EXECUTOR = Kind(
+    "executor",
+    "tgo_pipeline.executors",
+    {
+        "local": "tgo_pipeline.executors.local:execute",
+        "ranks": "tgo_pipeline.executors.ranks:execute",
+    },
+)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import Ending, Worker, execute, never
+from tgo_pipeline.executors import Ending, Worker, execute, never, shares_folders
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
@@ -81,7 +81,7 @@ def score_folder(
             _write_feedback(waiting, stop, shards, feedback, given)
 
     plan = list(shards.columns)
-    status = run_shards(scores, plan, work)
+    status = run_shards(scores, plan, work, together=shares_folders(runtime))
     if metrics is not None:
         write_metrics(metrics, scores, [*rewards, *feedback], given.counts if given else {})
     _check_errors(scores, plan, status.failed, max_error_rate)

@@ -22,22 +22,24 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def lock(folder: Path, *, leave_file: bool = True) -> Iterator[None]:
+def lock(folder: Path, *, leave_file: bool = True, together: bool = False) -> Iterator[None]:
     """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
+
+    Processes that all hold it `together` do not exclude each other.
 
     The file that is locked, `.NAME.lock` beside the folder, stays there, or goes at the end if not `leave_file`.
     Where the file system has no locks the run continues unprotected, and says so once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_path(folder, leave_file=leave_file):
+    with lock_path(folder, leave_file=leave_file, together=together):
         yield
 
 
 @contextlib.contextmanager
-def lock_path(path: Path, *, leave_file: bool = True) -> Iterator[None]:
+def lock_path(path: Path, *, leave_file: bool = True, together: bool = False) -> Iterator[None]:
     """Hold a file or a folder, which need not be there yet, as `lock` does."""
     file = path.parent / f".{path.name}.lock"
-    with _locked(file, path) as stream:
+    with _locked(file, path, together) as stream:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
@@ -49,14 +51,14 @@ def lock_path(path: Path, *, leave_file: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(file: Path, folder: Path) -> Iterator[TextIO]:
+def _locked(file: Path, folder: Path, together: bool) -> Iterator[TextIO]:
     """An open file that this process has locked, and that is still the one of its name.
 
     Between opening and locking, its holder may have removed it: then another process can lock a new one of the name.
     """
     while True:
         with file.open("a+") as stream:
-            if not _take(stream):
+            if not _take(stream, together):
                 stream.seek(0)
                 holder = stream.read().strip() or "unknown"
                 raise TgoError(
@@ -73,10 +75,10 @@ def _is_there(stream: TextIO, file: Path) -> bool:
     return False
 
 
-def _take(file: TextIO) -> bool:
+def _take(file: TextIO, together: bool) -> bool:
     """Lock an open file if no other process holds it; whether none does. Raises `TgoError` where that fails."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in HELD:
             return False

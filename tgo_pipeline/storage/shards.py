@@ -7,13 +7,14 @@ synced and renamed. SIGINT and SIGTERM end the run after the shard in work, or w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +22,17 @@ from typing import Any, Literal
 from tgo_pipeline import SAME_SIGNAL_S
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.json_text import read_object
+from tgo_pipeline.storage.claims import Claims
 from tgo_pipeline.storage.digests import sidecar
 from tgo_pipeline.storage.locks import lock
-from tgo_pipeline.storage.writing import TEMPORARY, adopt
+from tgo_pipeline.storage.writing import TEMPORARY, adopt, sweep
 
 log = logging.getLogger("tgo")
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 State = Literal["done", "stale", "to do"]
 _PARTS = ".parts"
+FINISH = "folder"
+"""What one of several runs claims to end the folder: digests that are lacking, files that are not planned."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,14 @@ class Shard:
     @property
     def name(self) -> str:
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}{self.suffix}"
+
+
+class Waiting(list[Shard]):
+    """The shards of a folder that are to be written, for executors whose processes meet in the folder."""
+
+    def __init__(self, folder: Path, shards: Iterable[Shard]) -> None:
+        super().__init__(shards)
+        self.folder = folder
 
 
 @dataclass(frozen=True)
@@ -200,24 +212,32 @@ def run_shards(
     folder: Path,
     plan: Sequence[Shard],
     work: Callable[[Sequence[Shard], Stop], None],
+    *,
+    together: bool = False,
 ) -> Status:
     """Bring `folder` to its plan: `work` is called once, with the missing and stale shards and the stop flag.
 
     It must write each of them through `atomic` and call `stop.check()` after each. Left-over temporaries are removed
     first, shards outside the plan last: a run that fails costs nothing that was there. Returns the status afterwards.
     Raises `TgoError` if another run holds the folder or `work` left a shard out, and `Interrupted` if a signal came.
+    Runs that are all `together` hold the folder at once; they share the shards by an executor that can.
     """
-    with lock(folder), Stop() as stop:
-        for file in folder.glob(f"{TEMPORARY}*"):
-            file.unlink()
+    with lock(folder, together=together), Stop() as stop:
+        if together:
+            sweep(folder)
+        else:
+            for file in folder.glob(f"{TEMPORARY}*"):
+                file.unlink()
         before = status(folder, plan)
         log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
-        waiting = [shard for shard in plan if state(folder, shard) != "done"]
+        waiting = Waiting(folder, (shard for shard in plan if state(folder, shard) != "done"))
         if waiting:
             work(waiting, stop)
             _require_written(folder, waiting)
-        _note_digests(folder, plan)
-        _sweep(folder, plan)
+        with Claims(folder) if together else contextlib.nullcontext() as claims:
+            if claims is None or claims.take(FINISH):
+                _note_digests(folder, plan)
+                _sweep(folder, plan)
         return status(folder, plan)
 
 

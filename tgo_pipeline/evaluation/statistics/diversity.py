@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import Worker, execute, one_by_one
+from tgo_pipeline.executors import Worker, execute, one_by_one, shares_folders
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint
@@ -83,7 +83,7 @@ def diversity_folder(
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         execute(waiting, stop, functools.partial(_make_worker, generations, folder, clip), runtime)
 
-    return run_shards(folder, shards, work)
+    return run_shards(folder, shards, work, together=shares_folders(runtime))
 
 
 def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: RuntimeParams) -> Worker:
