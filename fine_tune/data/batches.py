@@ -20,7 +20,7 @@ from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.prompt_statistics import prompt_numbers
 from fine_tune.data.tensors import read_tensors
-from fine_tune.data.units import Listed, Units
+from fine_tune.data.units import FixedUnits, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.seeds import SEEDS, derive_seed
@@ -167,7 +167,7 @@ class TrainingData:
         self.encoded = encoded
         self._sampling = sampling
         self._relabelled: Mapping[int, Labels] = {}
-        self._units = Listed.singles(labels) if units is None else units
+        self._units = FixedUnits.singles(labels) if units is None else units
         self._sides = [np.flatnonzero(~labels.positive), np.flatnonzero(labels.positive)]
 
     def __len__(self) -> int:

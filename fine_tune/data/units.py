@@ -37,7 +37,7 @@ class Units(Protocol):
 
 
 @dataclass(frozen=True)
-class Listed:
+class FixedUnits:
     """The same units in every epoch."""
 
     rows: np.ndarray
@@ -45,12 +45,12 @@ class Listed:
     is_dealt = False
 
     @classmethod
-    def singles(cls, labels: Labels) -> Listed:
+    def singles(cls, labels: Labels) -> FixedUnits:
         """Every sample by itself."""
         return cls(np.arange(len(labels))[:, None])
 
     @classmethod
-    def pairs(cls, labels: Labels, params: PairParams) -> Listed:
+    def pairs(cls, labels: Labels, params: PairParams) -> FixedUnits:
         """A better and a worse sample of one prompt each, see `build_pairs`."""
         return cls(build_pairs(labels, params))
 

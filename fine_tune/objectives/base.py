@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from fine_tune.data.labels import BOTH
-from fine_tune.data.units import AcrossThreshold, Listed
+from fine_tune.data.units import AcrossThreshold, FixedUnits
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params.fine_tune import objective_options
 
@@ -133,10 +133,10 @@ class Objective(abc.ABC):
         The safeguard weighs a negative sample against a positive one that is corrupted alike: it makes units of both.
         """
         if self.pairs:
-            return Listed.pairs(labels, self.params.pairs)
+            return FixedUnits.pairs(labels, self.params.pairs)
         if self.params.safeguard is not None:
             return AcrossThreshold(labels, negatives=1, by_distance=False, seed=seed)
-        return Listed.singles(labels)
+        return FixedUnits.singles(labels)
 
     @property
     def sides(self) -> frozenset[int]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import local
 from tgo_pipeline.executors.base import Ending, MakeWorker, Worker, never
+from tgo_pipeline.executors.claims import LEASE_S, Claims
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.storage.claims import LEASE_S, Claims
 from tgo_pipeline.storage.shards import Shard, Stop, Waiting, state
 
 POLL_S = 1.0

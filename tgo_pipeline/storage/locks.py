@@ -21,9 +21,13 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What it answers where the file system, or its server, has no locks."""
 
 
+class Held(TgoError):
+    """Another process holds what was to be locked."""
+
+
 @contextlib.contextmanager
 def lock(folder: Path, *, leave_file: bool = True, together: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process; raises `TgoError` at once if another one holds it. Ends with the process.
+    """Hold `folder` for this process; raises `Held` at once if another one holds it. Ends with the process.
 
     Processes that all hold it `together` do not exclude each other.
 
@@ -61,7 +65,7 @@ def _locked(file: Path, folder: Path, together: bool) -> Iterator[TextIO]:
             if not _take(stream, together):
                 stream.seek(0)
                 holder = stream.read().strip() or "unknown"
-                raise TgoError(
+                raise Held(
                     f"{folder} is being written by another run (process {holder}): wait for it, or end it first."
                 )
             if _is_there(stream, file):

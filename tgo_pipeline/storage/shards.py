@@ -22,17 +22,14 @@ from typing import Any, Literal
 from tgo_pipeline import SAME_SIGNAL_S
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.json_text import read_object
-from tgo_pipeline.storage.claims import Claims
 from tgo_pipeline.storage.digests import sidecar
-from tgo_pipeline.storage.locks import lock
+from tgo_pipeline.storage.locks import Held, lock, lock_path
 from tgo_pipeline.storage.writing import TEMPORARY, adopt, sweep
 
 log = logging.getLogger("tgo")
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 State = Literal["done", "stale", "to do"]
 _PARTS = ".parts"
-FINISH = "folder"
-"""What one of several runs claims to end the folder: digests that are lacking, files that are not planned."""
 
 
 @dataclass(frozen=True)
@@ -234,10 +231,9 @@ def run_shards(
         if waiting:
             work(waiting, stop)
             _require_written(folder, waiting)
-        with Claims(folder) if together else contextlib.nullcontext() as claims:
-            if claims is None or claims.take(FINISH):
-                _note_digests(folder, plan)
-                _sweep(folder, plan)
+        with contextlib.suppress(Held), lock_path(folder.with_name(f"{folder.name}.end"), leave_file=False):
+            _note_digests(folder, plan)  # of several runs the one that is first
+            _sweep(folder, plan)
         return status(folder, plan)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fine_tune.data.batches import BatchItem, Encoded, Sampling, TrainingData
 from fine_tune.data.cache import EncodingSource, encode_folder, plan
 from fine_tune.data.labels import Labels, read_labels
-from fine_tune.data.units import Listed
+from fine_tune.data.units import FixedUnits
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import RuntimeParams
@@ -171,7 +171,7 @@ PAIRS = np.array([[0, 1], [3, 2], [7, 5]])
 
 def test_the_members_of_a_pair_share_their_draws(cache: Encoded, labels: Labels) -> None:
     sampling = Sampling(seed=3, batch_size=3, draws=2, caption_dropout=0.5)
-    data = TrainingData(labels, cache, sampling, Listed(PAIRS))
+    data = TrainingData(labels, cache, sampling, FixedUnits(PAIRS))
     batch = data.batch(1)
     assert len(data) == 3 and len(batch) == 6
     assert batch.label.tolist() == [1, 0] * 3

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tgo_pipeline.storage import claims as module
-from tgo_pipeline.storage.claims import Claims
+from tgo_pipeline.executors import claims as module
+from tgo_pipeline.executors.claims import Claims
 
 NAME = "train-00000-of-00002.parquet"
 
