@@ -17,7 +17,7 @@ from tests.project import ROOT
 from tests.storage.test_shards import plan, run
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import ranks
-from tgo_pipeline.executors.ranks import Place, lease_s, place
+from tgo_pipeline.executors.ranks import Member, lease_s, member
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.storage.shards import run_shards, status
 
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     ],
 )
 def test_launchers_say_who_a_process_is(environment: dict[str, str], expected: tuple[int, int]) -> None:
-    assert place(environment) == Place(*expected)
+    assert member(environment) == Member(*expected)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_launchers_say_who_a_process_is(environment: dict[str, str], expected: t
 )
 def test_what_contradicts_itself_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(TgoError, match=message):
-        place(environment)
+        member(environment)
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])

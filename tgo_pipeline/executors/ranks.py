@@ -39,7 +39,7 @@ LOCAL_RANKS = (
 
 
 @dataclass(frozen=True)
-class Place:
+class Member:
     """Which of how many processes this one is; with claims it says where among the shards it begins."""
 
     rank: int
@@ -53,19 +53,19 @@ class Place:
             )
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place:
+def member(environment: Mapping[str, str] = os.environ) -> Member:
     """What a launcher says of this process; alone if none does. Raises `TgoError` for what is not a number."""
     for rank, size in LAUNCHERS:
         if rank in environment or size in environment:
-            return Place(_number(environment, rank), _number(environment, size))
+            return Member(_number(environment, rank), _number(environment, size))
     tasks = _number(environment, "SLURM_NTASKS", 1) if "SLURM_PROCID" in environment else 1
     task = _number(environment, "SLURM_PROCID", 0)
     if "SLURM_ARRAY_TASK_ID" in environment:
         first, count = (_number(environment, f"SLURM_ARRAY_TASK_{name}") for name in ("MIN", "COUNT"))
         step = _number(environment, "SLURM_ARRAY_TASK_STEP", 1)
-        member = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // step
-        return Place(min(member, count - 1) * tasks + task, count * tasks)  # a list of ids has gaps
-    return Place(task, tasks)
+        place = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // step
+        return Member(min(place, count - 1) * tasks + task, count * tasks)  # a list of ids has gaps
+    return Member(task, tasks)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
@@ -86,7 +86,7 @@ def execute(shards: Sequence[Shard], stop: Stop, make_worker: MakeWorker, runtim
     if not isinstance(shards, Waiting):
         local.execute(shards, stop, make_worker, runtime)
         return
-    here = place()
+    here = member()
     begin = here.rank * len(shards) // here.size
     own = [*shards[begin:], *shards[:begin]]
     local.execute(own, stop, Claiming(make_worker, shards.folder, lease_s()), _on_own_gpu(runtime))
