@@ -132,7 +132,6 @@ TESTS = (
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_kill.py::*",
     "tests/test_recipe_projects.py::test_a_*",
-    "tests/test_systems.py::test_a_project_*",
     "tests/test_systems.py::test_images_*",
     "tests/test_tutorials.py::test_a_tutorial_*",
     "tests/test_wrong_inputs.py::test_a_full_disk",

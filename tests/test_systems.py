@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import TOY, run, set_params
+from tests.project import run
 from tests.rewards.tiny import png, smooth_image
 
 NO_LOCKS = "import sys\nsys.modules['fcntl'] = None\n"
@@ -91,12 +91,3 @@ def test_images_are_scored_without_what_linux_alone_has(tmp_path: Path, workers:
         run(tmp_path, sys.executable, "-m", "stages.cli", *words, "--workers", workers, variables=given)
         scores[name] = (tmp_path / f"{name}.csv").read_text()
     assert scores["gone"] == scores["there"]
-
-
-def test_a_project_runs_without_what_linux_alone_has(tmp_path: Path) -> None:
-    variables = standing_in(tmp_path / "site", LIKE_MACOS)
-    tgo = (sys.executable, "-m", "stages.cli")
-    run(tmp_path, *tgo, "init", "project", "--demo", variables=variables)
-    set_params(tmp_path / "project", {**TOY, "prompts": {"test": {"plain": "demo:plain"}, "limit": 8}})
-    for words in (["run", "all"], ["doctor"], ["plan"], ["status"]):
-        run(tmp_path / "project", *tgo, *words, variables=variables)
