@@ -55,6 +55,7 @@ TESTS = (
     "tests/fine_tune/noise_levels/test_measure.py::test_a_kill_*",
     "tests/fine_tune/noise_levels/test_measure.py::test_a_training_takes_*[[]lora]",
     "tests/fine_tune/noise_levels/test_measure.py::test_a_training_that_goes_on_*",
+    "tests/fine_tune/noise_levels/test_measure.py::test_where_nothing_*",
     "tests/fine_tune/test_every_objective.py::test_another_strength_*",
     "tests/fine_tune/test_every_objective.py::test_guidance_trains_its_modules[[]*-full]",
     "tests/fine_tune/test_every_objective.py::test_it_trains_and_its_result_loads[[][!ts]*",

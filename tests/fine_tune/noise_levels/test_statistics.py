@@ -64,7 +64,7 @@ def test_the_jackknife_tells_the_spread_of_other_batches() -> None:
 def test_levels_of_noise_alone_are_left_out() -> None:
     generator = np.random.default_rng(2)
     mean = generator.normal(size=WIDTH) / np.sqrt(WIDTH)
-    scale = np.array([40.0, 0.2, 0.6])
+    scale = np.array([8.0, 0.2, 0.6])
     noise = generator.normal(size=(40, BINS, WIDTH)) * scale[:, None] / np.sqrt(WIDTH)
     values = mean * np.array([[0.0], [1.0], [1.0]]) + noise
     found = Sketches(values, UNITS, UNITS)
