@@ -1,5 +1,5 @@
 # tgo-pipeline on CPUs: docker build -f docker/cpu.Dockerfile -t tgo-pipeline . (in a clone of the repository)
-# Never built: no Docker was at hand where this was written. Its commands were run one by one in a plain Python 3.11.
+# Never built: no Docker was at hand where this was written. Only building the package and the git setting were tried.
 FROM python:3.11-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends git \

@@ -1,6 +1,6 @@
 # tgo-pipeline on NVIDIA GPUs: docker build -f docker/cuda.Dockerfile -t tgo-pipeline-cuda . (in a clone of the repository)
-# Never built, and never run on a GPU: no Docker was at hand where this was written. Its commands were run one by one in a
-# plain Python 3.11. torch of the registry brings CUDA's libraries; the host needs NVIDIA's driver and its container toolkit.
+# Never built, and never run on a GPU: no Docker was at hand where this was written. Only building the package and the git
+# setting were tried. torch of the registry brings CUDA's libraries; the host needs NVIDIA's driver and its container toolkit.
 FROM python:3.11-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc git libc6-dev \
