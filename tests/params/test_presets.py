@@ -116,6 +116,8 @@ def test_an_unknown_preset_is_refused_with_close_names() -> None:
 def test_a_preset_of_another_objective_is_refused() -> None:
     with pytest.raises(TgoError, match=r"preset is dpo/sd15, but fine_tune\.objective is tgo"):
         apply(tuning(preset="dpo/sd15", objective="tgo"))
+    with pytest.raises(TgoError, match=r"name a preset of tgo "):
+        apply(tuning(preset="dpo/sd15", objective="tgo"))
 
 
 def test_a_preset_that_is_not_text_is_left_to_the_parser() -> None:

@@ -59,13 +59,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        if value is None and type(None) in args:
             return None
-        words = [each for each in args if typing.get_origin(each) is Literal]
-        kinds = [each for each in args if each is not type(None) and each not in words]
-        if any(value in typing.get_args(each) for each in words if isinstance(value, str)):
-            return value
-        return _convert((kinds or words)[0], value, where)
+        return _convert_to_one([each for each in args if each is not type(None)], value, where)
     if origin is Literal:
         if value not in args:
             raise TgoError(f"{where} is {value!r}: it must be one of {', '.join(map(str, args))}.")
@@ -81,6 +77,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, Mapping), where, value, f"a mapping of keys ({keys})")
         return parse(typing.cast(type, hint), value, f"{where}.")
     return _scalar(hint, value, where)
+
+
+def _convert_to_one(hints: list[Any], value: Any, where: str) -> Any:
+    """Any of some words, or what the one other hint asks for."""
+    words = [word for hint in hints if typing.get_origin(hint) is Literal for word in typing.get_args(hint)]
+    others = [hint for hint in hints if typing.get_origin(hint) is not Literal]
+    if not others or (isinstance(value, str) and value in words):
+        return _convert(hints[0] if not others else Literal[tuple(words)], value, where)
+    try:
+        return _convert(others[0], value, where)
+    except TgoError as error:
+        either = f", or {', '.join(words)}." if words else "."
+        raise TgoError(f"{str(error).removesuffix('.')}{either}") from None
 
 
 def _scalar(hint: type, value: Any, where: str) -> Any:
