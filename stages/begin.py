@@ -12,8 +12,6 @@ import sys
 import time
 from types import FrameType
 
-from tgo_pipeline import SAME_SIGNAL_S
-
 USER_ERROR, UNSCORED, INTERRUPTED = 2, 3, 130  # 2 as click has it, 130 as shells have it: 128 + SIGINT
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 IMPORT = "<frozen importlib._bootstrap>"
@@ -51,7 +49,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """
     now = time.monotonic()
     if number != signal.SIGALRM:
-        if arrived and now - arrived[-1] < SAME_SIGNAL_S:
+        package = sys.modules["tgo_pipeline"]  # not imported above: that may fail, and is said in a line
+        if arrived and now - arrived[-1] < package.SAME_SIGNAL_S:
             return
         arrived.append(now)
     if _imports(frame):

@@ -114,7 +114,7 @@ def test_a_parquet_column_of_another_type_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_kinds_and_families_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TgoError, match=r"\.txt .*\.csv, \.jsonl, \.parquet"):
+    with pytest.raises(TgoError, match=r"\.txt .*\.csv, \.json, \.jsonl, \.parquet, \.tsv"):
         sources.read(str(tmp_path / "p.xlsx"), "prompt")
     with pytest.raises(TgoError, match="nosuch"):
         sources.read("demo:nosuch", "prompt")

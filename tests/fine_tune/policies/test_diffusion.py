@@ -129,7 +129,8 @@ def test_a_schedule_that_ends_in_pure_noise_keeps_a_finite_error(model: Path) ->
     pipeline.scheduler.register_to_config(rescale_betas_zero_snr=True)
     params = world.params(model, loglik_space="x0", x0_weight_max=5.0).fine_tune
     policy = DiffusionPolicy.build(pipeline, params, seed=0, with_reference=False)
-    assert policy._weights.isfinite().all() and policy._weights[-1] == 5.0
+    weights = policy._weight(policy._x0_scale)
+    assert weights.isfinite().all() and weights[-1] == 5.0
 
 
 def test_log_likelihood_is_the_mean_squared_error_over_temperature(model: Path) -> None:

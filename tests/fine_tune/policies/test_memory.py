@@ -17,7 +17,7 @@ from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS, base_precision, on_files
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward
-from fine_tune.training.gradient import Gradient
+from fine_tune.training.gradient import LikelihoodGradient
 from tests.fine_tune import world
 from tests.generators.guided import BUILDERS
 from tests.tiny import IMAGE_SIZE
@@ -162,6 +162,8 @@ def test_a_step_reads_nothing_from_the_device_until_it_measures(model: Model, me
     policy = policy_class(pipeline).build(pipeline, tuning, seed=0, with_reference=True)
     policy.network.to(meta)  # an adapter is drawn on the CPU
     forward = Forward(policy, objective, tuning, accelerator)
-    measured = Gradient(forward, objective, tuning, accelerator, Group(), 1).of(model.batch, lambda: None)
+    measured = LikelihoodGradient(forward, objective, tuning, accelerator, Group(), 1).of(
+        model.batch, lambda: None
+    )
     assert {tensor.device for tensor in (measured.losses, *measured.values.values())} == {meta}
     assert all(p.grad is not None and p.grad.is_meta for p in policy.trainable().values())
