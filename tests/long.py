@@ -20,6 +20,8 @@ FAMILIES = (
 )
 """`make test` runs a test of every family with Stable Diffusion, Stable Diffusion 3 and aMUSEd: one of each kind."""
 TESTS = (
+    "tests/benchmarks/test_dataset_memory.py::test_reading_images_*",
+    "tests/benchmarks/test_objectives.py::test_hyperparameters_*",
     "tests/benchmarks/test_reward_parent.py::test_both_ways_*",
     "tests/benchmarks/test_reward_speed.py::test_our_side_*",
     "tests/demo/test_masked_weights.py::test_rewards_that_never_saw_*",
@@ -38,6 +40,12 @@ TESTS = (
     "tests/fine_tune/distributed/test_start.py::test_one_that_dies_*",
     "tests/fine_tune/distributed/test_start.py::test_tasks_*",
     "tests/fine_tune/distributed/test_start.py::test_they_*",
+    "tests/fine_tune/noise_levels/test_measure.py::test_a_kill_*",
+    "tests/fine_tune/noise_levels/test_measure.py::test_a_training_takes_*",
+    "tests/fine_tune/noise_levels/test_measure.py::test_a_training_takes_*[[]lora]",
+    "tests/fine_tune/noise_levels/test_measure.py::test_a_training_that_goes_on_*",
+    "tests/fine_tune/noise_levels/test_measure.py::test_where_nothing_*",
+    "tests/fine_tune/reward_backprop/test_footprint.py::*",
     "tests/fine_tune/reward_backprop/test_footprint.py::*[[]draft]",
     "tests/fine_tune/reward_backprop/test_footprint.py::*[[]re*",
     "tests/fine_tune/reward_backprop/test_gradient.py::test_a_gradient_*[[][!a]*",
@@ -52,10 +60,6 @@ TESTS = (
     "tests/fine_tune/reward_backprop/test_stage.py::test_another_reward_*",
     "tests/fine_tune/reward_backprop/test_stage.py::test_it_trains_*[[]draft_lv]",
     "tests/fine_tune/reward_backprop/test_stage.py::test_the_target_of_several_*",
-    "tests/fine_tune/noise_levels/test_measure.py::test_a_kill_*",
-    "tests/fine_tune/noise_levels/test_measure.py::test_a_training_takes_*[[]lora]",
-    "tests/fine_tune/noise_levels/test_measure.py::test_a_training_that_goes_on_*",
-    "tests/fine_tune/noise_levels/test_measure.py::test_where_nothing_*",
     "tests/fine_tune/test_every_objective.py::test_another_strength_*",
     "tests/fine_tune/test_every_objective.py::test_guidance_trains_its_modules[[]*-full]",
     "tests/fine_tune/test_every_objective.py::test_it_trains_and_its_result_loads[[][!ts]*",
@@ -142,6 +146,7 @@ TESTS = (
 LONGEST = (
     "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::test_real_units_*",
+    "tests/benchmarks/test_objectives.py::test_the_report_shows_*",
     "tests/benchmarks/test_training_memory.py::*",
     "tests/benchmarks/test_training_speed.py::*",
     "tests/faults/test_fuzz.py::test_injections",
@@ -158,7 +163,12 @@ LONGEST = (
     "tests/test_masked_project.py::*",
     "tests/test_ratings_recipe.py::*",
     "tests/test_recipe_projects.py::test_a_recipe_*[[][!a]*",
+    "tests/test_recipe_projects.py::test_a_model_*",
     "tests/test_star_ratings.py::*",
+    "tests/test_tutorials.py::test_a_tutorial_*[[]ADD_A_REWARD]",
+    "tests/test_tutorials.py::test_a_tutorial_*[[]COMPARE_OBJECTIVES]",
+    "tests/test_tutorials.py::test_a_tutorial_*[[]OWN_RATINGS]",
+    "tests/test_tutorials.py::test_a_tutorial_*[[]PAPER_SETTING]",
 )
 """Those of the long tests that `.ci/long` alone runs."""
 
