@@ -97,4 +97,4 @@ def test_what_its_launcher_says_wrongly_is_one_line(tmp_path: Path) -> None:
     folder = project(tmp_path / "wrong", "ranks")
     said = start(folder, "generate", rank=3, size=3).communicate(timeout=120)[1]
     last = said.splitlines()[-1]
-    assert last.startswith("tgo: ") and "rank 3 of 3" in last and "Traceback" not in said
+    assert last.startswith("tgo generate: ") and "rank 3 of 3" in last and "Traceback" not in said
