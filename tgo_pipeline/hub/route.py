@@ -17,6 +17,9 @@ ROUTE_S = 6.0
 """How long a server may take for its first answer, all its addresses and the look-up of its name together."""
 PORTS = {"http": 80, "https": 443}
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+REMEMBERED_S = 30.0
+"""A server that let a look wait to its end is not waited for again by the next part of a command."""
+_silent: dict[str, tuple[Unreachable, float]] = {}
 Answers = queue.SimpleQueue[OSError | None]
 
 
@@ -44,6 +47,9 @@ def require_route(url: str, timeout_s: float = ROUTE_S) -> None:
     asked = _asked(urllib.parse.urlsplit(url))
     if asked.scheme not in PORTS:  # a SOCKS proxy speaks no HTTP
         return
+    seen, when = _silent.get(asked.netloc, (None, 0.0))
+    if seen is not None and time.monotonic() - when < REMEMBERED_S:
+        raise Unreachable(str(seen))
     answers: Answers = queue.SimpleQueue()
     for family in FAMILIES:  # at the same time: one of them may lead nowhere
         threading.Thread(target=_knock, args=(asked, family, timeout_s, answers), daemon=True).start()
@@ -57,7 +63,10 @@ def require_route(url: str, timeout_s: float = ROUTE_S) -> None:
             return
         errors.append(error)
     said = min(errors, key=_says_little)
-    raise Unreachable(f"{asked.hostname} is out of reach: {said.strerror or said}")
+    gone = Unreachable(f"{asked.hostname} is out of reach: {said.strerror or said}")
+    if isinstance(said, TimeoutError):
+        _silent[asked.netloc] = gone, time.monotonic()
+    raise gone
 
 
 def _asked(parts: urllib.parse.SplitResult) -> urllib.parse.SplitResult:
