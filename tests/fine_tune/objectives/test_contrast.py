@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.fine_tune.objectives.evaluate import sigma
 from tests.tiny import LATENT_SIZE, TOKENS, tiny_diffusion_pipeline
 from tests.tiny_masked import CODES, GRID, WIDTH, tiny_amused_pipeline
 from tgo_pipeline.generators import load_pipeline
+from tgo_pipeline.params import FineTuneParams
 
 PAIRS = 3
 SEEDS = [seed for seed in range(100, 100 + PAIRS) for _ in range(2)]
@@ -34,6 +36,7 @@ def masked_inputs(generator: torch.Generator) -> tuple[dict[str, torch.Tensor], 
     return {"tokens": tokens, "size": torch.full((2 * PAIRS, 2), 32)}, {"states": states, "pooled": pooled}
 
 
+Inputs = Callable[[torch.Generator], tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]]
 WRITE = {"diffusion": tiny_diffusion_pipeline, "masked": tiny_amused_pipeline}
 INPUTS = {"diffusion": diffusion_inputs, "masked": masked_inputs}
 
@@ -46,19 +49,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def contrast(folder: Path, family: str, **dspo: Any) -> tuple[Objective, Predictions, Batch]:
     """A policy moved away from its reference, on pairs of equal corruption."""
     params = world.params(folder, objective="dspo", temperature=0.5, beta=2.0, dspo=dspo).fine_tune
+    predictions = moved(folder, params, INPUTS[family], SEEDS)
+    ones = torch.ones(len(SEEDS))
+    batch = Batch(ones, ones, ones, params.beta, params.temperature, contrast=predictions)
+    return make_objective(params), predictions, batch
+
+
+def moved(folder: Path, params: FineTuneParams, inputs: Inputs, seeds: Sequence[int]) -> Predictions:
+    """What a policy that was moved away from its reference says, and the reference."""
     pipeline = load_pipeline(str(folder))
     policy = policy_class(pipeline).build(pipeline, params, seed=0, with_reference=True)
-    corruption = policy.corrupt(*INPUTS[family](torch.Generator().manual_seed(1)), SEEDS)
+    corruption = policy.corrupt(*inputs(torch.Generator().manual_seed(1)), seeds)
     with policy.reference():
         reference = policy.predict(corruption)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in policy.trainable().values():
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-    predictions = Predictions(policy, corruption, policy.predict(corruption), reference, draws=1)
-    ones = torch.ones(len(SEEDS))
-    batch = Batch(ones, ones, ones, params.beta, params.temperature, contrast=predictions)
-    return make_objective(params), predictions, batch
+    return Predictions(policy, corruption, policy.predict(corruption), reference, draws=1)
 
 
 def losses(objective: Objective, predictions: Predictions, batch: Batch) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,22 @@ import pytest
 import torch
 
 from fine_tune.objectives import Batch, make_objective
-from fine_tune.policies import policy_class
 from fine_tune.training.forward import Predictions
 from tests.fine_tune import world
 from tests.fine_tune.objectives.evaluate import labels, objective, slope
-from tests.fine_tune.objectives.test_contrast import diffusion_inputs, masked_inputs
+from tests.fine_tune.objectives.test_contrast import Inputs, diffusion_inputs, masked_inputs, moved
 from tests.tiny import tiny_diffusion_pipeline
 from tests.tiny_masked import tiny_amused_pipeline
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators import load_pipeline
 
 SEEDS = list(range(6))
 OPTIMALITY = np.array([0.0, 0.2, 0.5, 0.7, 0.9, 1.0])
 
 
-def contrast(folder: Path, inputs: Any, **nft: Any) -> tuple[Any, Predictions]:
+def contrast(folder: Path, inputs: Inputs, **nft: Any) -> tuple[Any, Predictions]:
     params = world.params(folder, objective="nft", nft=nft).fine_tune
-    pipeline = load_pipeline(str(folder))
-    policy = policy_class(pipeline).build(pipeline, params, seed=0, with_reference=True)
-    corruption = policy.corrupt(*inputs(torch.Generator().manual_seed(1)), SEEDS)
-    with policy.reference():
-        reference = policy.predict(corruption)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in policy.trainable().values():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-    predicted = policy.predict(corruption).detach().requires_grad_()
-    return make_objective(params), Predictions(policy, corruption, predicted, reference, draws=1)
+    case = moved(folder, params, inputs, SEEDS)
+    return make_objective(params), dataclasses.replace(case, policy=case.policy.detach().requires_grad_())
 
 
 def published(
