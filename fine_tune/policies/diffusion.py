@@ -174,6 +174,7 @@ class DiffusionPolicy(LatentPolicy):
         return Noised(noised, timesteps, target, x0_scale, self._weight(x0_scale), {**conditions, **extra})
 
     def at_levels(self, levels: Sequence[float]) -> Self:
+        """The same networks, with timesteps drawn from these levels."""
         other = super().at_levels(levels)
         other._drawn = _timesteps(self._scheduler, levels)
         return other

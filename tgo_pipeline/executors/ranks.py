@@ -129,6 +129,7 @@ class Claiming:
         write = self.make_worker(runtime)
 
         def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
+            """What is free first, and again what was not, until every shard is written by somebody."""
             with Claims(self.folder, self.lease_s) as claims:
                 left: list[Shard] = []
                 todo: Iterable[Shard] = shards
