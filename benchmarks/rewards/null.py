@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,5 @@ def light_png(size_bytes: int) -> bytes:
 class PipePreparer(Preparer):
     """Pixels are pickled and sent."""
 
-    def _start(self) -> None:
-        if self._pool is None:
-            self._pool = _processes(self.workers, None)
+    def _start(self) -> Executor:
+        return _processes(self.workers, None)
