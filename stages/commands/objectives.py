@@ -50,10 +50,10 @@ def levels(
         loaded = load_params(params)
         loaded.fine_tune.load_parts()
         require_current("fine_tune", loaded)
-        from fine_tune import stage
+        from fine_tune.levels import measure_levels
         from fine_tune.noise_levels.view import write_plots
 
-        found.extend(stage.measure_levels(loaded, HERE, batches))
+        found.extend(measure_levels(loaded, HERE, batches))
         write_plots(found, HERE.plots / HERE.noise_levels.stem)
 
     run_command("levels", work)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fine_tune import stage
+from fine_tune.levels import measure_levels
 from fine_tune.noise_levels import table
 from fine_tune.noise_levels.table import Levels
 from tests.fine_tune import runs, world
@@ -33,7 +33,7 @@ def few(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> No
 
 def measured(source: Path, root: Path, **fine_tune: object) -> Levels:
     params = world.params(source / "model", **{**SMALL, **fine_tune})
-    (found,) = stage.measure_levels(params, world.workspace(world.joined_places(source, root)))
+    (found,) = measure_levels(params, world.workspace(world.joined_places(source, root)))
     return found
 
 
