@@ -39,10 +39,13 @@ def plan(params: Params, workspace: Workspace = HERE) -> list[Shard]:
 
 
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
-    """How many shards are done, stale and to do."""
+    """How many shards are done, stale and to do; stale ones by a new version of a reward's code with what is new."""
+    from tgo_pipeline.scoring.stage import changes
     from tgo_pipeline.storage.shards import status
 
-    return status(workspace.scores, plan(params, workspace)), f"shards of {workspace.scores}"
+    planned = plan(params, workspace)
+    notes = [f"shards of {workspace.scores}", *changes(workspace.scores, planned, params.score.rewards)]
+    return status(workspace.scores, planned), "; ".join(notes)
 
 
 def estimate(run: Estimate) -> StagePlan:

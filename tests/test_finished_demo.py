@@ -3,7 +3,7 @@
 `finished_demo/` is what that commit's `dvc repro` left, as far as `tgo status` reads it: tables without images and
 rows that play no part, the tuned model's description, and `params.yaml`. A key that is new since then must not enter
 a fingerprint at its default, or every user's finished work would be computed again. What changed since on purpose has a
-version of its own: the adequacy table, which nothing else depends on.
+version of its own: the adequacy table, which nothing else depends on, and HPSv2's code, whose column is computed again.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.adequacy.table import ADEQUACY, write_adequacy
 from tgo_pipeline.thresholds.stage import planned_mark
 
-FINISHED = {"prompts": 1, "generate": 6, "score": 6, "label": 6, "fine_tune": 78}
+FINISHED = {"prompts": 1, "generate": 6, "label": 6, "fine_tune": 78}
 """What is done of each stage: tables, shards, or steps of training."""
 
 
@@ -38,6 +38,16 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
     assert {stage: rows[stage] for stage in FINISHED} == {
         stage: [str(done), "0", "0"] for stage, done in FINISHED.items()
     }
+
+
+def test_of_the_scores_one_column_is_stale_and_the_status_says_why(demo: Path) -> None:
+    shown = table(load_params(demo / "params.yaml"))
+    rows = {
+        stage: rest for stage, *rest in zip(*(list(column.cells) for column in shown.columns), strict=True)
+    }
+    assert rows["score"][:3] == ["0", "6", "0"]
+    assert "hpsv2.1 is of version 2 of its code, now 3: " in rows["score"][-1]
+    assert rows["score"][-1].count("is of version") == 1
 
 
 def test_of_the_threshold_stage_the_adequacy_table_alone_is_stale(demo: Path) -> None:
@@ -58,7 +68,9 @@ def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:
     (demo / HERE.model / "model_index.json").write_text("{}")  # the tuned model is there, its weights are not
     planned = plan_evaluation(load_params(demo / "params.yaml"), HERE)
     base = {folder: shards for folder, shards in planned.items() if "base" in folder.parts}
-    assert [status(folder, shards) for folder, shards in base.items()] == [Status(2, 0, 0, 0)] * 3
+    found = {folder.name: status(folder, shards) for folder, shards in base.items()}
+    assert found.pop("scores") == Status(0, 2, 0, 0)  # of which one column is computed again
+    assert list(found.values()) == [Status(2, 0, 0, 0)] * 2
 
 
 def test_a_parameter_that_changes_numbers_makes_its_stage_stale(demo: Path) -> None:
@@ -66,4 +78,4 @@ def test_a_parameter_that_changes_numbers_makes_its_stage_stale(demo: Path) -> N
     (demo / "params.yaml").write_text(changed)
     shown = table(load_params(demo / "params.yaml"))
     stale = dict(zip(shown.columns[0].cells, shown.columns[2].cells, strict=True))
-    assert (stale["score"], stale["label"]) == ("0", "6")
+    assert (stale["generate"], stale["label"]) == ("0", "6")

@@ -17,7 +17,7 @@ from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
-from tgo_pipeline.rewards.specs import Spec, resolve_all
+from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
 from tgo_pipeline.scoring.columns import ColumnScorer
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.scoring.metrics import write_metrics
@@ -46,6 +46,21 @@ def plan(
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
     return list(_plan(generations, resolve_all(rewards), dtype, feedback or {}))
+
+
+def changes(scores: Path, shards: Sequence[Shard], rewards: Mapping[str, str | None]) -> list[str]:
+    """Of stale shards, which columns an earlier version of a reward's code computed, and what it did otherwise."""
+    from tgo_pipeline.rewards.files.layouts import LAYOUTS
+    from tgo_pipeline.storage.tables import read_metadata
+
+    stale = next((shard for shard in shards if state(scores, shard) == "stale"), None)
+    stored = read_metadata(scores / stale.name).get("rewards", {}) if stale else {}
+    found = []
+    for name, spec in resolve_all(rewards).items():
+        before, layout = stored.get(name, {}).get("version"), LAYOUTS.get(canonical(spec.reward))
+        if before and layout and before != str(layout.version):
+            found.append(f"{name} is of version {before} of its code, now {layout.version}: {layout.changed}")
+    return found
 
 
 def score_folder(

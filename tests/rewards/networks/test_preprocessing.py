@@ -91,6 +91,52 @@ def test_pad_is_float_bicubic_on_black(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(found, (expected - MEAN_) / STD_, atol=2e-5)
 
 
+def test_sides_become_those_of_the_official_code_for_every_size() -> None:
+    """All sizes up to 2,048. hpsv2's `ResizeMaxSize` says `round(dim * scale)`; the code is asked wherever that is so
+    near to a half that another order of operations might round otherwise, and for a part of all other sizes.
+    """
+    longest, side = np.tril_indices(2048)
+    longest, side = longest + 1, side + 1
+    exact = side * (224 / longest.astype(float))
+    official = np.maximum(np.round(exact), 1).astype(int)  # rounds halves to even, as Python does
+    near = np.abs(exact % 1 - 0.5) < 1e-6
+    asked = np.flatnonzero(near | (np.arange(len(side)) % 101 == 0))
+    assert (len(side), near.sum() > 28) == (2_098_176, True)
+    pad = LongestSidePad()
+    for row in asked.tolist():
+        sides = int(longest[row]), int(side[row])
+        assert pad.resized(*sides) == (224, official[row]), sides
+        assert pad.resized(*sides[::-1]) == (official[row], 224), sides
+
+
+@pytest.mark.parametrize("size", [(1600, 675), (840, 1536), (640, 330), (192, 105)])
+def test_where_the_order_of_operations_counts_all_paths_take_the_official_one(size: tuple[int, int]) -> None:
+    """Black rows and columns around an image of white say how large it became."""
+    white = Image.new("RGB", size, (255, 255, 255))
+    expected = [round(side * (224 / float(max(size)))) for side in size]
+    assert expected != [round(side * 224 / max(size)) for side in size]
+    pad = LongestSidePad()
+    for prepared in (pad(white), pad._padded(tensor(white))[0]):
+        inside = prepared[0] > 0.5
+        assert [int(inside.any(0).sum()), int(inside.any(1).sum())] == expected
+    black = pad.differentiable(tensor(white))[0, 0]
+    assert int((black > 0).any(0).sum()) * int((black > 0).any(1).sum()) == expected[0] * expected[1]
+
+
+@pytest.mark.parametrize("preparation", ALL)
+def test_every_level_is_the_official_float32(preparation: Preparation) -> None:
+    """torchvision divides by 255 in float32, the CLIP processor multiplies by 1/255 in float64: the same for all."""
+    levels = np.arange(256)
+    official = (levels.astype(np.float64) * (1 / 255)).astype(np.float32)
+    np.testing.assert_array_equal(official, levels.astype(np.float32) / np.float32(255))
+    square = np.zeros((224, 224, 3), np.uint8)
+    square[:16, :16] = levels.reshape(16, 16, 1)
+    expected = F.normalize(F.to_image(square).float().div(255), MEAN, STD).numpy()
+    np.testing.assert_array_equal(prepare(preparation, Image.fromarray(square)), expected)
+    differentiable = preparation.differentiable(tensor(Image.fromarray(square)))[0].numpy()
+    np.testing.assert_array_equal(differentiable, expected)
+
+
 def test_a_sliver_keeps_one_pixel() -> None:
     assert LongestSidePad(32)(smooth_image(4000, 3)).shape == (3, 32, 32)
 

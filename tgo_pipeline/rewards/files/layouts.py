@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache, integrity, weight_files
@@ -29,7 +30,8 @@ _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>.+)")
 class Layout:
     """The files of one reward: one of `weights`, all `required`, any `optional`; `version` counts code changes.
 
-    Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed again.
+    Raise `version` when the adapter's code changes the numbers: the columns of that reward are then computed again, and
+    `tgo status` gives `changed`, what is new, as the reason.
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
     release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
     `packaged` files come with this package unless a source has its own.
@@ -44,6 +46,7 @@ class Layout:
     packaged: Mapping[str, Path] = field(default_factory=dict)
     demo: str = ""
     version: int = 2
+    changed: str = ""
 
     def __str__(self) -> str:
         parts = [" or ".join(self.weights), *self.required, *(f"{name} (optional)" for name in self.optional)]
@@ -60,6 +63,11 @@ _CLIP_TOKENIZER = (
 )
 _OPEN_CLIP = ("open_clip_config.json", "merges.txt")
 _TOWER = ("clip/config.json", "clip/model.safetensors")
+_PADDED: Any = {
+    "version": 3,
+    "changed": "the short side of images of 28 sizes, such as 1600x675, gets the official code's pixel more or less",
+}
+"""Of the rewards that `LongestSidePad` prepares images for."""
 
 LAYOUTS: dict[str, Layout] = {
     "hpsv2.1": Layout(
@@ -67,12 +75,14 @@ LAYOUTS: dict[str, Layout] = {
         optional=_OPEN_CLIP,
         official={releases.HPSV2_1.file: releases.HPSV2_1},
         demo="hpsv2.1",
+        **_PADDED,
     ),
     "hpsv2.0": Layout(
         ("model.safetensors", releases.HPSV2_0.file),
         optional=_OPEN_CLIP,
         official={releases.HPSV2_0.file: releases.HPSV2_0},
         demo="hpsv2.0",
+        **_PADDED,
     ),
     "pickscore": Layout(
         _CLIP_WEIGHTS,
@@ -101,6 +111,7 @@ LAYOUTS: dict[str, Layout] = {
         official={releases.LAION_H14.file: releases.LAION_H14},
         recorded={releases.LAION_H14_PICKLE.file: releases.LAION_H14_PICKLE},
         demo="clip/laion-h14-hpspad",
+        **_PADDED,
     ),
     "aesthetic": Layout(
         ("model.safetensors", releases.LAION_AESTHETIC.file),
@@ -177,21 +188,23 @@ def locate(name: str, source: str | None = None) -> Files:
 
 
 def fingerprint(name: str, source: str | None = None) -> str:
-    """What the scores of a reward depend on besides the sample: the content of its files, and its code's version.
-
-    Nothing is downloaded: for files that live at a pinned place of the hub the place stands for the content.
-    """
+    """What the scores of a reward depend on besides the sample: the content of its files, and its code's version."""
     name = canonical(name)
+    return fingerprint_of(reward=name, version=_layout(name).version, contents=contents(name, source))
+
+
+def contents(name: str, source: str | None = None) -> dict[str, str]:
+    """What the files of a reward hold, by file. Nothing is downloaded: for files at a pinned place of the hub the place
+    stands for the content.
+    """
     layout = _layout(name)
     if layout.weights and source is None:
-        contents = {file: official.identity for file, official in layout.official.items()}
-    elif source is not None and (place := hub_place(name, source)):
-        contents = {"hub": str(place)}
-    elif layout.weights and source is not None:
-        contents = _contents(layout, _local(name, layout, source))
-    else:
-        contents = _contents(layout, locate(name, source))
-    return fingerprint_of(reward=name, version=layout.version, contents=contents)
+        return {file: official.identity for file, official in layout.official.items()}
+    if source is not None and (place := hub_place(name, source)):
+        return {"hub": str(place)}
+    if layout.weights and source is not None:
+        return _contents(layout, _local(name, layout, source))
+    return _contents(layout, locate(name, source))
 
 
 def _contents(layout: Layout, files: Files) -> dict[str, str]:

@@ -73,8 +73,9 @@ def bicubic_weights(length: int, target: int) -> np.ndarray:
     first = np.maximum(np.trunc(centre - reach + 0.5), 0)
     last = np.minimum(np.trunc(centre + reach + 0.5), length)
     pixel = np.arange(length)[None, :]
-    weights = _cubic((pixel - centre + 0.5) / stretch) * ((pixel >= first) & (pixel < last))
-    weights /= weights.sum(1, keepdims=True)
+    # The order of Pillow's operations, down to the sum from left to right: another would round other last bits.
+    weights = _cubic((pixel - centre + 0.5) * (1 / stretch)) * ((pixel >= first) & (pixel < last))
+    weights /= weights.cumsum(1)[:, -1:]
     return np.trunc(weights * _FIXED_POINT + np.copysign(0.5, weights)) / _FIXED_POINT
 
 

@@ -52,7 +52,7 @@ class ShortestSideCrop:
 
     def finish(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, size, size) to normalised float32."""
-        return _normalise(F.to_dtype(pixels, torch.float32, scale=True))
+        return _normalise(_unit(pixels))
 
     def differentiable(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
@@ -60,7 +60,7 @@ class ShortestSideCrop:
         left, top = self._offset(width), self._offset(height)
         levels = resize(levels_of(images), height, width)
         cropped = levels[..., top : top + self.size, left : left + self.size]
-        return _normalise(cropped.float() * (1 / 255))
+        return _normalise(_unit(cropped))
 
     def shared(self, width: int, height: int) -> ShortestSideCrop:
         """The preparation that most rewards have, if it gives an image of this size the same tensor; else this."""
@@ -94,7 +94,7 @@ class LongestSidePad:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image to float32 (3, size, size), most of it in [0, 1]: bicubic weights overshoot at edges."""
-        return self._padded(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True))
+        return self._padded(_unit(F.pil_to_tensor(image)))
 
     def finish(self, pixels: Tensor) -> Tensor:
         """float32 (B, 3, size, size) to the same, normalised."""
@@ -102,18 +102,22 @@ class LongestSidePad:
 
     def differentiable(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
-        return _normalise(self._padded(levels_of(images).float() * (1 / 255)))
+        return _normalise(self._padded(_unit(levels_of(images))))
 
     def _padded(self, pixels: Tensor) -> Tensor:
-        height, width = pixels.shape[-2:]
-        longest = max(height, width)
-        if longest != self.size:
-            height, width = (max(1, round(side * self.size / longest)) for side in (height, width))
+        height, width = self.resized(*pixels.shape[-2:])
+        if (height, width) != pixels.shape[-2:]:
             pixels = F.resize(
                 pixels, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True
             )
         left, top = (self.size - width) // 2, (self.size - height) // 2
         return F.pad(pixels, [left, top, self.size - width - left, self.size - height - top])
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """What the sides become: the longest is `size`, the other at least one pixel."""
+        # The order counts: `side * self.size / longest` rounds to another pixel for 28 sizes up to 2,048.
+        scale = self.size / max(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _middle(image: Image.Image) -> Image.Image:
@@ -128,16 +132,27 @@ def _middle(image: Image.Image) -> Image.Image:
     return image.crop(box)
 
 
+def _unit(levels: Tensor) -> Tensor:
+    """Levels from 0 to 255 in [0, 1], each the float32 nearest to level/255, as every official package has it.
+
+    The factor 1/255 gives another last bit for 126 of the 256 levels. A GPU divides by a number as if it were that
+    factor, by a tensor it divides.
+    """
+    return levels.float() / _constants(levels.device)[0]
+
+
 def _normalise(pixels: Tensor) -> Tensor:
     """As torchvision's `normalize`, which copies both constants to the device each time and so waits for a GPU."""
-    mean, std = _constants(pixels.device)
+    _, mean, std = _constants(pixels.device)
     return (pixels - mean).div_(std)
 
 
 @lru_cache(maxsize=32)
-def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The highest level, and `MEAN` and `STD` (3, 1, 1)."""
     with torch.inference_mode(False):  # gradients may pass them later
-        mean, std = (
-            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (MEAN, STD)
+        highest, mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[..., None, None]
+            for values in (255.0, MEAN, STD)
         )
-    return mean, std
+    return highest, mean, std
