@@ -16,6 +16,7 @@ from huggingface_hub import constants
 
 from tests.hub_server import HubServer
 from tests.rewards import tiny
+from tests.rewards.vision_language import tiny as vision_language
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import Official, Repository
 from tgo_pipeline.rewards import load_reward
@@ -57,7 +58,7 @@ def release(hub: HubServer, monkeypatch: pytest.MonkeyPatch, name: str, contents
             hub.files[f"{place.repo}/{place.revision}/{known.file}"] = content
         sha256 = known.sha256 and hashlib.sha256(content).hexdigest()
         official[file] = replace(known, place=place, size_bytes=len(content), sha256=sha256)
-    monkeypatch.setitem(LAYOUTS, name, replace(layout, official=official))
+    monkeypatch.setitem(LAYOUTS, name, replace(layout, official=official, instruction=None))
 
 
 def contents(name: str, folder: Path) -> dict[str, bytes]:
@@ -66,8 +67,13 @@ def contents(name: str, folder: Path) -> dict[str, bytes]:
 
     from tgo_pipeline.hub.checkpoint import read_weights
 
-    tiny.write("hpsv2.1" if name.startswith(("hpsv2", "clip/laion")) else name.split("/")[0], folder)
-    weights = next(path for path in folder.glob("*.safetensors"))
+    if name == "videoreward":
+        vision_language.write_videoreward(folder, {"a": torch.zeros(999)}, lora=True, number=11352)
+    elif name == "hpsv3":
+        vision_language.write_hpsv3(folder)
+    else:
+        tiny.write("hpsv2.1" if name.startswith(("hpsv2", "clip/laion")) else name.split("/")[0], folder)
+    weights = next(iter(folder.glob("*.safetensors")), folder)
     for file in LAYOUTS[name].official:
         if not (folder / file).is_file() and Path(file).suffix in (".pt", ".pth"):
             state = read_weights(weights)
@@ -87,7 +93,7 @@ def test_exactly_the_needed_files_are_downloaded_once(
     assert not hub.requests, "a fingerprint asks nobody"
     files = locate(name)
     assert hub.downloaded() == sorted(
-        known.file for file, known in LAYOUTS[name].official.items() if len(official[file]) >= 1000
+        Path(known.file).name for file, known in LAYOUTS[name].official.items() if len(official[file]) >= 1000
     )
     for file, content in official.items():
         path = files.weights if file in LAYOUTS[name].weights else files.path(file)

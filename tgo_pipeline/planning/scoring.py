@@ -73,7 +73,7 @@ class Scoring:
     weight_bytes: int
     peak_bytes: int
     unknown: tuple[str, ...]
-    """Columns whose rewards are code of the user's own: not counted."""
+    """Columns whose rewards are code of the user's own, or vision-language models: not counted."""
 
 
 def scoring(
@@ -83,7 +83,7 @@ def scoring(
 
     Raises `TgoError` for a local source that is missing or does not fit its reward.
     """
-    own = tuple(name for name, spec in rewards.items() if specs.canonical(spec.reward) not in REWARDS)
+    own = tuple(name for name, spec in rewards.items() if not _is_counted(spec))
     networks = _networks({name: spec for name, spec in rewards.items() if name not in own})
     lengths = {name: _lengths(reward, prompts) for name, reward in networks.items()}
     for reward in networks.values():
@@ -122,16 +122,22 @@ class Differentiable:
 
 
 def differentiable(rewards: Mapping[str, Spec], prompts: Sequence[str]) -> Differentiable:
-    """The rewards that are networks of this package; those of one's own are not counted.
+    """The rewards that are networks of this package; others are not counted.
 
     Raises `TgoError` for a local source that is missing or does not fit its reward.
     """
-    built_in = {name: spec for name, spec in rewards.items() if specs.canonical(spec.reward) in REWARDS}
+    built_in = {name: spec for name, spec in rewards.items() if _is_counted(spec)}
     networks = _networks(built_in)
     lengths = {name: _lengths(reward, prompts) for name, reward in networks.items()}
     for reward in networks.values():
         reward.to("meta").requires_grad_(False)
     return Differentiable(tuple(networks.values()), lengths)
+
+
+def _is_counted(spec: Spec) -> bool:
+    """Whether a reward is a network of this package whose images are all of one size."""
+    name = specs.canonical(spec.reward)
+    return name in REWARDS and layouts.LAYOUTS[name].instruction is None
 
 
 def _networks(rewards: Mapping[str, Spec]) -> dict[str, NetworkReward]:

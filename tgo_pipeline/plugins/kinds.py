@@ -129,6 +129,8 @@ REWARD = Kind(
         "clip/openai-l14": "tgo_pipeline.rewards.clip_score:ClipScore",
         "clip/laion-h14-hpspad": "tgo_pipeline.rewards.hpsv2:HPSv2",
         "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
+        "hpsv3": "tgo_pipeline.rewards.vision_language.hpsv3:HPSv3",
+        "videoreward": "tgo_pipeline.rewards.vision_language.videoreward:VideoReward",
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
     },
 )

@@ -42,7 +42,8 @@ def load_reward(
 
     `name_or_spec` is a name (`hpsv2.1`, `clip`, ...), `module:object`, or `REWARD=SOURCE`. `source` is `demo`, a
     local folder, the official weight file, or a hub repository `org/name@revision`; without one the official files
-    are taken from the model hub, or from its cache. `dtype` is fp32, fp16, or auto: fp16 on a GPU, else fp32.
+    are taken from the model hub, or from its cache. `dtype` is fp32, fp16, or auto: fp16 on a GPU (bf16 for
+    vision-language models), else fp32.
     `compile` runs the networks through `torch.compile`. Raises `TgoError` for an unknown name, missing or damaged
     files, and weights that do not fit their configuration.
     """
@@ -50,8 +51,8 @@ def load_reward(
 
     spec = _spec(name_or_spec, source)
     place = _device(device)
-    precision = resolve_precision(dtype, place)
     name = specs.canonical(spec.reward)
+    precision = resolve_precision(dtype, place, _half(name))
     if name not in REWARDS:
         reward, identity = _load_custom(spec, name, place)
     else:
@@ -130,14 +131,19 @@ def _spec(name_or_spec: str | Spec, source: str | None) -> Spec:
     return dataclasses.replace(spec, source=source)
 
 
-def resolve_precision(dtype: str | torch.dtype | None, device: torch.device) -> str:
-    """What `dtype` means on a device: auto (or None) is fp16 on a GPU, else fp32. Raises `TgoError` for others."""
+def resolve_precision(dtype: str | torch.dtype | None, device: torch.device, half: str = "fp16") -> str:
+    """What `dtype` means on a device: auto (or None) is `half` on a GPU, else fp32. Raises `TgoError` for others."""
     name = _TORCH_NAMES.get(str(dtype), str(dtype))
     if name not in DTYPES:
         raise TgoError(f"dtype is {dtype!r}: it must be one of auto, fp32, fp16.")
     if name == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
+        return half if device.type == "cuda" else "fp32"
     return name
+
+
+def _half(name: str) -> str:
+    """What half precision is for a reward."""
+    return getattr(REWARD.find(name), "half", "fp16") if name in REWARDS else "fp16"
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class Reward(nn.Module, ABC):
     """Where the scores of the official weights usually lie, low and high."""
     needs_prompt = True
     """Whether the prompt plays a part in the score."""
+    parts: tuple[str, ...] = ()
+    """What further numbers are called, `NAME.part` as columns; the score itself bears the reward's name."""
 
     def __init__(self, name: str, scale: str, preprocessing: Preparation) -> None:
         super().__init__()
@@ -81,6 +83,10 @@ class Reward(nn.Module, ABC):
     def combine(self, images: Any, prompts: Any) -> Tensor:
         """Encoded images and as many encoded prompts to scores (B,)."""
 
+    def combine_parts(self, images: Any, prompts: Any) -> Tensor:
+        """As `combine`, with a column for the score and one for each of `parts`, (B, 1 + P)."""
+        return self.combine(images, prompts)[:, None]
+
     def score(
         self,
         images: Sequence[ImageInput],
@@ -96,14 +102,34 @@ class Reward(nn.Module, ABC):
         (3, H, W). `prompts` has one for each image; `prompt` is one for all of them. With `workers` processes decode
         and resize, else threads. Raises `TgoError` if the numbers differ, or an image cannot be read.
         """
+        return self.score_parts(images, prompts, prompt=prompt, batch_size=batch_size, workers=workers)[
+            self.name
+        ]
+
+    def score_parts(
+        self,
+        images: Sequence[ImageInput],
+        prompts: Sequence[str] | None = None,
+        *,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+    ) -> dict[str, np.ndarray]:
+        """As `score`, by column: the score under the reward's name, each of its `parts` as `NAME.part`."""
         from tgo_pipeline.rewards.engine.scorer import score_all
 
         scores = score_all(
-            {self.name: self}, images, prompts, prompt=prompt, batch_size=batch_size, workers=workers
+            {self.name: self},
+            images,
+            prompts,
+            prompt=prompt,
+            batch_size=batch_size,
+            workers=workers,
+            parts=True,
         )
         for row, reason in scores.errors.items():
             raise TgoError(f"image {row} of {len(images)} cannot be scored: {reason}.")
-        return scores.columns[self.name]
+        return scores.columns
 
     @property
     def has_gradient(self) -> bool:
@@ -141,15 +167,18 @@ class NetworkReward(Reward):
 
         return precision_of(self.towers)
 
+    half: ClassVar[Precision] = "fp16"
+    """What `auto` means on a GPU."""
+
     def set_precision(self, precision: str) -> Self:
         """Let the towers compute in `fp16`, or leave them in `fp32`; heads and cosines are float32 always.
 
         Raises `TgoError` for bf16, and for fp32 after fp16, which has rounded the weights.
         """
-        from tgo_pipeline.rewards.networks.precision import check_precision, to_half
+        from tgo_pipeline.rewards.networks.precision import check_precision, rounded
 
         if check_precision(precision) == "fp16":
-            to_half(self.towers)
+            rounded(self.towers, torch.float16)
         elif self.precision == "fp16":
             raise TgoError(
                 f"reward {self.name}: its weights are rounded to fp16; load it again to have it in fp32."

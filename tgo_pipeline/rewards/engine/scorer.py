@@ -96,16 +96,18 @@ def score_all(
     prompt: str | None = None,
     batch_size: int | None = None,
     workers: int = 0,
+    parts: bool = False,
 ) -> Scores:
     """Score pairs of image and prompt with several rewards; an image that cannot be read costs its row, not the call.
 
     Images and prompts as in `Reward.score`. Decoding, the prepared images, equal CLIP towers and distinct prompts
-    are shared. Columns are the keys of a mapping, or the names of a list of rewards. Raises `TgoError` if the numbers
-    differ, two rewards have one name, or an image is of a kind that holds no image.
+    are shared. Columns are the keys of a mapping, or the names of a list of rewards, and with `parts` also NAME.part
+    for each further number of a reward. Raises `TgoError` if the numbers differ, two rewards have one name, or an
+    image is of a kind that holds no image.
     """
     named = dict(rewards) if isinstance(rewards, Mapping) else _named(rewards)
-    paired = _pair(images, prompts, prompt, any(reward.needs_prompt for reward in named.values()))
-    with Scorer(named, batch_size=batch_size, workers=workers) as scorer:
+    paired = pair(images, prompts, prompt, any(reward.needs_prompt for reward in named.values()))
+    with Scorer(named, batch_size=batch_size, workers=workers, parts=parts) as scorer:
         return scorer.score(images, paired)
 
 
@@ -119,9 +121,10 @@ def _named(rewards: Sequence[Scorable]) -> dict[str, Scorable]:
     return named
 
 
-def _pair(
-    images: Sequence[ImageInput], prompts: Sequence[str] | None, prompt: str | None, needed: bool
+def pair(
+    images: Sequence[Any], prompts: Sequence[str] | None, prompt: str | None, needed: bool
 ) -> Sequence[str]:
+    """One prompt for each image. Raises `TgoError` if there are none, or two kinds of them."""
     if isinstance(images, (str, bytes)) or not hasattr(images, "__len__"):
         raise TgoError(f"images is one {type(images).__name__}: give a list of images.")
     if isinstance(prompts, str):
@@ -142,7 +145,8 @@ class Scorer:
     """Scores images under several rewards, each on its own device. Use it in a `with`, or `close` it.
 
     `batch_size` is the number of images a network sees at once; without one it is measured on a GPU, and it is
-    halved when memory runs out. `workers` processes decode and resize; without them threads of this process do.
+    halved when memory runs out. `workers` processes decode and resize; without them threads of this process do. With
+    `parts` each further number of a reward has a column, NAME.part.
     """
 
     def __init__(
@@ -152,14 +156,23 @@ class Scorer:
         batch_size: int | None = None,
         workers: int = 0,
         threads: int | None = None,
+        parts: bool = False,
     ) -> None:
         self.rewards = dict(rewards)
+        self._parts: dict[str, tuple[str, ...]] = {
+            name: getattr(reward, "parts", ()) if parts else () for name, reward in self.rewards.items()
+        }
+        self.columns = [column for name in self.rewards for column in self._columns(name)]
         share_towers(list(self.rewards.values()))
         devices = {reward.device for reward in self.rewards.values()}
         self.batch_size = BatchSize(batch_size, devices)
         preparations = dict.fromkeys(reward.preprocessing for reward in self.rewards.values())
         self._gpus = [device for device in devices if device.type == "cuda"]
         self._preparer = Preparer(preparations, workers, threads, batch=self.batch_size.most, gpus=self._gpus)
+
+    def _columns(self, name: str) -> list[str]:
+        """The columns of a reward: its score, then its parts."""
+        return [name, *(f"{name}.{part}" for part in self._parts[name])]
 
     def __enter__(self) -> Self:
         return self
@@ -175,9 +188,9 @@ class Scorer:
         """Score each image with the prompt of the same place. Raises `TgoError` if their numbers differ."""
         if len(images) != len(prompts):
             raise TgoError(f"{len(images)} images and {len(prompts)} prompts: give one prompt per image.")
-        empty = ScoredBatch({name: np.empty(0, np.float32) for name in self.rewards}, [])
+        empty = ScoredBatch({name: np.empty(0, np.float32) for name in self.columns}, [])
         batches = [empty, *self.stream(zip(images, prompts, strict=True))]
-        columns = {name: np.concatenate([batch.columns[name] for batch in batches]) for name in self.rewards}
+        columns = {name: np.concatenate([batch.columns[name] for batch in batches]) for name in self.columns}
         reasons = itertools.chain.from_iterable(batch.errors for batch in batches)
         return Scores(columns, {row: reason for row, reason in enumerate(reasons) if reason is not None})
 
@@ -258,14 +271,14 @@ class Scorer:
         encoded = batch.samples[0].prompts.encoded
         parts = self._score(pixels, shared, places, encoded) if len(rows) else []
         copies = {
-            name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.rewards if parts
+            name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.columns if parts
         }
         if not self._gpus:  # which may be copying pixels until the scores are there
             batch.chunks.clear()
 
         def fetch() -> ScoredBatch:
             """Wait for the scores; what is not finite becomes the row's reason."""
-            columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.rewards}
+            columns = {name: np.full(len(errors), np.nan, dtype=np.float32) for name in self.columns}
             for name, copied in copies.items():
                 found = copied()
                 columns[name][rows] = found
@@ -319,7 +332,12 @@ class Scorer:
             key = (id(reward.image_encoder), part)
             if key not in images:
                 images[key] = reward.encode_images(finished[part, reward.device])
-            scores[name] = reward.combine(images[key], _chosen(encoded[name], filled))[: len(places)]
+            given = images[key], _chosen(encoded[name], filled)
+            if self._parts[name]:
+                numbers = reward.combine_parts(*given)[: len(places)]  # type: ignore[attr-defined]
+                scores |= zip(self._columns(name), numbers.unbind(1), strict=True)
+            else:
+                scores[name] = reward.combine(*given)[: len(places)]
         return scores
 
 

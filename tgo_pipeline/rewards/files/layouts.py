@@ -17,7 +17,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache, integrity, weight_files
 from tgo_pipeline.hub import files as hub
 from tgo_pipeline.hub.address import MOVING, Official, Repository
-from tgo_pipeline.rewards.files import releases
+from tgo_pipeline.rewards.files import instruction, releases
+from tgo_pipeline.rewards.files.instruction import Instruction, OfficialText, read_instruction
 from tgo_pipeline.rewards.specs import canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 
@@ -34,7 +35,8 @@ class Layout:
     `tgo status` gives `changed`, what is new, as the reason.
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
     release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
-    `packaged` files come with this package unless a source has its own.
+    `packaged` files come with this package unless a source has its own. An `instruction` comes from the user. Weights
+    whose name has a `*` are those with the highest number in its place.
     """
 
     weights: tuple[str, ...] = ()
@@ -44,6 +46,7 @@ class Layout:
     tower: tuple[str, ...] = ()
     recorded: Mapping[str, Official] = field(default_factory=dict)
     packaged: Mapping[str, Path] = field(default_factory=dict)
+    instruction: OfficialText | None = None
     demo: str = ""
     version: int = 2
     changed: str = ""
@@ -68,6 +71,8 @@ _PADDED: Any = {
     "changed": "the short side of images of 28 sizes, such as 1600x675, gets the official code's pixel more or less",
 }
 """Of the rewards that `LongestSidePad` prepares images for."""
+_BASE = tuple(releases.base_files(releases.QWEN2_VL_7B_REPO))
+_CHAT = ("base/chat_template.json", "instruction.txt")
 
 LAYOUTS: dict[str, Layout] = {
     "hpsv2.1": Layout(
@@ -124,6 +129,26 @@ LAYOUTS: dict[str, Layout] = {
         tower=_TOWER,
         demo="aesthetic",
     ),
+    "hpsv3": Layout(
+        (releases.HPSV3.file,),
+        _BASE,
+        (*_CHAT, instruction.HPSV3.file),
+        official={releases.HPSV3.file: releases.HPSV3, **releases.base_files(releases.QWEN2_VL_7B_REPO)},
+        tower=_BASE,
+        instruction=instruction.HPSV3,
+    ),
+    "videoreward": Layout(
+        ("checkpoint-*/model.pth", "checkpoint-*/model.safetensors", releases.VIDEOREWARD.file),
+        ("model_config.json", *_BASE),
+        (*_CHAT, instruction.VIDEOREWARD.file),
+        official={
+            releases.VIDEOREWARD.file: releases.VIDEOREWARD,
+            "model_config.json": releases.VIDEOREWARD_CONFIG,
+            **releases.base_files(releases.QWEN2_VL_2B_REPO),
+        },
+        tower=_BASE,
+        instruction=instruction.VIDEOREWARD,
+    ),
     "oracle": Layout(),
 }
 
@@ -152,6 +177,13 @@ class Files:
     def optional(self, name: str) -> Path | None:
         """The path of a companion, None if it is not there."""
         return self.companions.get(name)
+
+    def instruction(self) -> Instruction:
+        """What stands around a prompt. Raises `TgoError` if it is missing, or the reward reads none."""
+        official = LAYOUTS[self.name].instruction
+        if official is None:
+            raise TgoError(f"reward {self.name} reads no instruction.")
+        return read_instruction(self.name, self.companions, official)
 
     def weight_files(self) -> list[Path]:
         """Every file that holds weights: the reward's own, and those of a tower beside it; shards one by one."""
@@ -184,7 +216,10 @@ def locate(name: str, source: str | None = None) -> Files:
         paths = hub.fetch_all(name, tower, f"put it where {files.weights.name} is")
         files = replace(files, companions={**files.companions, **paths})
     companions = {**layout.packaged, **files.companions}
-    return replace(files, companions=companions, source=source or f"official, {files.source}")
+    files = replace(files, companions=companions, source=source or f"official, {files.source}")
+    if layout.instruction is not None:
+        files.instruction()  # before gigabytes are read
+    return files
 
 
 def fingerprint(name: str, source: str | None = None) -> str:
@@ -264,7 +299,7 @@ def _from_hub(name: str, layout: Layout, place: Repository) -> Files:
 def _found_on_hub(place: Repository, names: Iterable[str]) -> Path | None:
     """Weights of a repository in the first form that it has; of shards the index, the shards beside it."""
     for file, variant in weight_files.forms(names):
-        if (path := hub.find(place, file)) is None:
+        if "*" in file or (path := hub.find(place, file)) is None:
             continue
         weight_files.say_variant(Path(str(place)), variant)
         folder = file.rpartition("/")[0]
@@ -276,7 +311,7 @@ def _found_on_hub(place: Repository, names: Iterable[str]) -> Path | None:
 
 def _local(name: str, layout: Layout, source: str) -> Files:
     path = _path(name, source)
-    folder = path if path.is_dir() else path.parent
+    folder = path if path.is_dir() else path.parents[layout.weights[0].count("/")]
     weights = path if path.is_file() else _first(name, folder, layout)
     if source != DEMO:
         integrity.check_weights(name, weights, _known(layout), _others(name))
@@ -291,16 +326,27 @@ def _local(name: str, layout: Layout, source: str) -> Files:
 def _found(folder: Path, names: Iterable[str]) -> Path | None:
     """Weights in a folder in the first form that it has; of shards the index."""
     for file, variant in weight_files.forms(names):
-        if (folder / file).is_file():
+        if path := _last(folder, file):
             weight_files.say_variant(folder, variant)
-            return folder / file
+            return path
     return None
+
+
+def _last(folder: Path, file: str) -> Path | None:
+    """A file of a folder; where its name has a `*`, the one with the highest number there."""
+    if "*" not in file:
+        return folder / file if (folder / file).is_file() else None
+    before, after = file.split("*")
+    found = [(path.relative_to(folder).as_posix(), path) for path in folder.glob(file)]
+    numbered = [(name.removeprefix(before).removesuffix(after), path) for name, path in found]
+    return max(((int(n), path) for n, path in numbered if n.isdecimal()), default=(0, None))[1]
 
 
 def _complete(layout: Layout, files: Files, place: str) -> Files:
     """The files, if none that the reward requires is missing there. A tower may be missing as a whole."""
-    missing = [file for file in layout.required if file not in files.companions]
-    if missing and not _missing_tower(layout, files):
+    elsewhere = _missing_tower(layout, files)
+    missing = [file for file in layout.required if file not in files.companions and file not in elsewhere]
+    if missing:
         raise TgoError(
             f"reward {files.name}: {place} lacks {', '.join(missing)}. Files that belong there: {layout}."
         )
@@ -332,6 +378,10 @@ def hub_place(name: str, source: str) -> Repository | None:
 
 def _path(name: str, source: str) -> Path:
     if source == DEMO:
+        if not LAYOUTS[name].demo:
+            raise TgoError(
+                f"reward {name} has no tiny weights in the small world: name a folder, or leave out `demo`."
+            )
         from tgo_pipeline.demo import weights_path
 
         return weights_path(f"rewards/{LAYOUTS[name].demo}")
@@ -354,9 +404,8 @@ def _first(name: str, folder: Path, layout: Layout) -> Path:
 
 def _known(layout: Layout) -> dict[str, Official]:
     """The official weight files that a local file of the same name must not differ from."""
-    return {file: known for file, known in layout.official.items() if file in layout.weights} | {
-        **layout.recorded
-    }
+    weights = {Path(file).name: known for file, known in layout.official.items() if file in layout.weights}
+    return weights | {**layout.recorded}
 
 
 def _others(name: str) -> dict[str, str]:

@@ -15,6 +15,10 @@ OPENAI_L14_REPO = Repository("openai/clip-vit-large-patch14", "32bd64288804d66ee
 LAION_H14_REPO = Repository(
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "1c2b8495b28150b8a4922ee1c8edee224c284c0c"
 )
+HPSV3_REPO = Repository("MizzenAI/HPSv3", "4f81e3e09edd82fe3c5f636444c721b592a735ca")
+VIDEOREWARD_REPO = Repository("KlingTeam/VideoReward", "4f26600130683e6f1de9f5d463887f28e8ef995c")
+QWEN2_VL_7B_REPO = Repository("Qwen/Qwen2-VL-7B-Instruct", "eed13092ef92e448dd6875b2a00151bd3f7db0ac")
+QWEN2_VL_2B_REPO = Repository("Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c")
 
 HPSV2_1 = Official(
     "HPS_v2.1_compressed.pt",
@@ -52,3 +56,24 @@ LAION_AESTHETIC = Official(
     3_714_759,
     "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
 )
+HPSV3 = Official(
+    "HPSv3.safetensors",
+    HPSV3_REPO,
+    16_584_387_300,
+    "a13d7ff5a07b7ffa0f7824e60d62e6ae144541ceefd5224b4c08fda7ab39f353",
+)
+VIDEOREWARD = Official(
+    "checkpoint-11352/model.pth",
+    VIDEOREWARD_REPO,
+    5_031_072_529,
+    "48375908e6112de9f0248402db156a23b480709a6960b091c598c6f4c88d21b9",
+)
+VIDEOREWARD_CONFIG = Official("model_config.json", VIDEOREWARD_REPO)
+
+
+def base_files(place: Repository) -> dict[str, Official]:
+    """What a fine-tuned model takes from its base besides weights, by the names in a reward's folder."""
+    return {
+        f"base/{file}": Official(file, place)
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json")
+    }

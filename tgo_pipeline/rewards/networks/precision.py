@@ -1,7 +1,8 @@
-"""Half precision inside the towers: where it applies, and why it is float16.
+"""Half precision inside the towers: where it applies, and of which kind it is.
 
 Linear layers and attention of the transformer blocks have their weights in float16, converted once, and run under
-autocast. The stream between blocks, layer norms, embeddings, projections, cosines and heads stay in float32.
+autocast; those of vision-language models in bfloat16, as they were trained and as float16 would overflow. The stream
+between blocks, layer norms, embeddings, projections, cosines and heads stay in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import nn
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.networks.attention import Attention
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
+_NAMES: dict[torch.dtype, Precision] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 BF16_ERROR = "at full size it moves PickScore by 5e-2 and ImageReward by 1e-2, 16 times what fp16 does"
 
 
@@ -31,24 +33,27 @@ def check_precision(precision: str) -> Precision:
 
 def precision_of(towers: Iterable[nn.ModuleList]) -> Precision:
     """What the weights of these transformer blocks are kept in."""
-    return "fp16" if any(_is_half(blocks) for blocks in towers) else "fp32"
+    halves = [half for half in map(_half, towers) if half is not None]
+    return _NAMES[halves[0]] if halves else "fp32"
 
 
-def to_half(towers: Iterable[nn.ModuleList]) -> None:
-    """Round the weights of linear layers and attention to float16, in place."""
+def rounded(towers: Iterable[nn.ModuleList], half: torch.dtype) -> None:
+    """Round the weights of linear layers and attention to half precision, in place."""
     for blocks in towers:
         for module in blocks.modules():
             if isinstance(module, (nn.Linear, Attention)):
                 for parameter in module.parameters(recurse=False):
-                    parameter.data = parameter.data.half()
+                    parameter.data = parameter.data.to(half)
 
 
 def autocast(blocks: nn.ModuleList, device: torch.device) -> contextlib.AbstractContextManager[object]:
     """The context to run `blocks` in, as precise as their weights whatever surrounds it."""
     if device.type == "meta":
         return contextlib.nullcontext()  # where nothing is computed, there is no autocast
-    return torch.autocast(device.type, torch.float16, enabled=_is_half(blocks))
+    half = _half(blocks)
+    return torch.autocast(device.type, half or torch.float16, enabled=half is not None)
 
 
-def _is_half(blocks: nn.ModuleList) -> bool:
-    return any(parameter.dtype == torch.float16 for parameter in blocks[0].parameters())
+def _half(blocks: nn.ModuleList) -> torch.dtype | None:
+    """The half precision that weights of these blocks are kept in, if any."""
+    return next((each.dtype for each in blocks[0].parameters() if each.dtype in _NAMES), None)

@@ -1,6 +1,6 @@
 """From an RGB image to the tensor a network sees. Equal values prepare equal tensors, so rewards share them.
 
-Mean and standard deviation are those of OpenAI's CLIP, which all five networks use. What `differentiable` gives for
+Mean and standard deviation are those of OpenAI's CLIP, which all networks here use. What `differentiable` gives for
 images of 8 bits equals what the workers' way gives, but for the last bits of floating point.
 """
 
@@ -20,7 +20,7 @@ from tgo_pipeline.rewards.networks.pillow_resize import levels_of, resize
 
 MEAN = [0.48145466, 0.4578275, 0.40821073]
 STD = [0.26862954, 0.26130258, 0.27577711]
-"""Of the colours of CLIP's training images; all five rewards normalise by them."""
+"""Of the colours of CLIP's training images; all rewards normalise by them."""
 LONGEST = 1000
 """How many times as long as wide an image may be to be resized as a whole before its centre is cropped;
 of a longer one only the centre is resized, whose memory does not grow with the length."""
@@ -52,7 +52,7 @@ class ShortestSideCrop:
 
     def finish(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, size, size) to normalised float32."""
-        return _normalise(_unit(pixels))
+        return normalised(pixels)
 
     def differentiable(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to normalised (B, 3, size, size); levels are rounded to 8 bits, as a file's are."""
@@ -139,6 +139,11 @@ def _unit(levels: Tensor) -> Tensor:
     factor, by a tensor it divides.
     """
     return levels.float() / _constants(levels.device)[0]
+
+
+def normalised(levels: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) to normalised float32."""
+    return _normalise(_unit(levels))
 
 
 def _normalise(pixels: Tensor) -> Tensor:

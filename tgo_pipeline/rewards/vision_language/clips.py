@@ -1,0 +1,171 @@
+"""Clips from files, bytes or arrays to the frames that a reward reads, resized; PyAV decodes (the extra `video`).
+
+read_clip("walk.mp4", Sampling(fps=2.0))                # uint8 (T, 3, h, w)
+read_clip(Clip(frames, rate=16), Sampling())            # frames: uint8 (T, H, W, 3)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.rewards.engine.decode import UnreadableImage, check_size
+from tgo_pipeline.rewards.vision_language.sizes import FACTOR, frame_indices, resized
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+LEAST_PIXELS = 128 * FACTOR * FACTOR
+"""Frames of fewer pixels are enlarged."""
+_NO_PROTOCOL = {"protocol_whitelist": "pipe"}
+"""A playlist that calls itself a clip opens no further file and no address."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames in memory, uint8: an array (T, H, W, 3) or a tensor (T, 3, H, W), and how many there are a second.
+
+    The rate is part of the score: it says which frames are read.
+    """
+
+    frames: np.ndarray | Tensor
+    rate: float
+
+
+ClipInput = str | os.PathLike[str] | bytes | Clip
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is read of a clip: frames a second or in all, and the most pixels of a frame."""
+
+    fps: float = 2.0
+    frames: int | None = None
+    max_pixels: int = 256 * FACTOR * FACTOR
+
+    def __post_init__(self) -> None:
+        if not self.fps > 0 or (self.frames is not None and self.frames < 2) or self.max_pixels < FACTOR**2:
+            raise TgoError(
+                f"{self} reads nothing: fps must be above 0, frames at least 2, max_pixels at least {FACTOR**2}."
+            )
+
+
+def check_clip(clip: ClipInput, row: int) -> None:
+    """Raise `TgoError` if the `row`-th clip given is of a kind that holds no clip, such as a still image."""
+    if isinstance(clip, (str, os.PathLike, bytes)):
+        return
+    if isinstance(clip, Image.Image):
+        raise TgoError(f"clip {row} is a still image: this reward reads clips (a file, bytes, or Clip).")
+    if isinstance(clip, (np.ndarray, Tensor)):
+        raise TgoError(
+            f"clip {row} is pixels without a rate, which is part of the score: give Clip(frames, rate)."
+        )
+    if not isinstance(clip, Clip):
+        raise TgoError(
+            f"clip {row} is a {type(clip).__name__}: give a file, its bytes, or Clip(frames, rate)."
+        )
+    shape, kind = tuple(clip.frames.shape), str(clip.frames.dtype).removeprefix("torch.")
+    if kind != "uint8":
+        raise TgoError(f"clip {row} has frames of {kind}: pixels must be uint8, 0 to 255.")
+    if len(shape) != 4 or shape[1 if isinstance(clip.frames, Tensor) else 3] != 3 or 0 in shape:
+        raise TgoError(
+            f"clip {row} has frames of shape {shape}: arrays are (frames, height, width, 3), tensors "
+            "(frames, 3, height, width)."
+        )
+    if not clip.rate > 0:
+        raise TgoError(f"clip {row} has a rate of {clip.rate}: it must be above 0 frames a second.")
+
+
+def read_clip(clip: ClipInput, sampling: Sampling) -> Tensor:
+    """The frames that are read, resized: uint8 (T, 3, h, w), on the CPU.
+
+    Raises `UnreadableImage` with the reason if the clip is damaged or has fewer than two frames.
+    """
+    if isinstance(clip, Clip):
+        total = len(clip.frames)
+        chosen = clip.frames[frame_indices(total, clip.rate, sampling.fps, sampling.frames)]
+        pixels = chosen if isinstance(chosen, Tensor) else torch.from_numpy(chosen).permute(0, 3, 1, 2)
+        return torch.stack([_resized(frame, sampling) for frame in pixels.cpu()])
+    _require_av()
+    try:
+        return _decoded(clip, sampling)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # damaged bytes reach every decoder of FFmpeg
+        raise UnreadableImage(f"{type(error).__name__}: {in_one_line(error)}") from error
+
+
+def _decoded(clip: str | os.PathLike[str] | bytes, sampling: Sampling) -> Tensor:
+    with _opened(clip) as (container, stream):
+        check_size(stream.width, stream.height)
+        total = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        rate = stream.average_rate
+    if not total or not rate:
+        raise UnreadableImage("it has no frames")
+    wanted = frame_indices(total, float(rate), sampling.fps, sampling.frames)
+    frames: dict[int, Tensor] = {}
+    seen = 0
+    with _opened(clip) as (container, stream):
+        for frame in container.decode(stream):
+            if seen in wanted:
+                pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                frames[seen] = _resized(pixels.permute(2, 0, 1), sampling)
+            seen += 1
+    if seen < total:
+        raise UnreadableImage(f"only {seen} of its {total} frames can be decoded")
+    return torch.stack([frames[index] for index in wanted])
+
+
+@contextlib.contextmanager
+def _opened(clip: str | os.PathLike[str] | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its first stream of images. A path is opened here: FFmpeg would take it for an address."""
+    import av
+
+    with contextlib.ExitStack() as held:
+        file: Any = io.BytesIO(clip) if isinstance(clip, bytes) else held.enter_context(_file(clip))
+        container: Any = held.enter_context(av.open(file, mode="r", options=_NO_PROTOCOL))
+        if not container.streams.video:
+            raise UnreadableImage("it holds no images")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _file(path: str | os.PathLike[str]) -> Any:
+    try:
+        if not Path(path).is_file():
+            raise UnreadableImage("there is no such file")
+        return open(path, "rb")
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(f"the file cannot be read ({in_one_line(error)})") from error
+
+
+def _resized(frame: Tensor, sampling: Sampling) -> Tensor:
+    """(3, H, W) to (3, h, w); levels stay whole numbers.
+
+    As the official code does by torchvision's older functions, which resize in floating point and round; its newer ones
+    resize bytes as bytes and differ by a level here and there.
+    """
+    size = resized(frame.shape[-2], frame.shape[-1], LEAST_PIXELS, sampling.max_pixels)
+    return F.resize(frame, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def _require_av() -> None:
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise TgoError("clips are decoded by PyAV: pip install 'tgo-pipeline[video]'") from error
