@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: each would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # `make parity` compares the rewards with the official packages, which live in an environment of their own.
 PARITY_VENV ?= .venv-official

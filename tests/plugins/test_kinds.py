@@ -66,6 +66,7 @@ def offer(package: Path, name: str, value: str) -> None:
     """One more package that offers something."""
     other = package / "other-1.dist-info"
     other.mkdir()
+    kinds._entry_points.cache_clear()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
     (other / "entry_points.txt").write_text(f"[{KIND.group}]\n{name} = {value}\n")
 

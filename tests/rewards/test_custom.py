@@ -19,6 +19,7 @@ from tests.rewards import tiny
 from tests.scoring.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
+from tgo_pipeline.plugins import kinds
 from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
@@ -225,6 +226,7 @@ def test_an_installed_package_has_rewards_with_names_of_their_own(package: Path)
         load_reward("narrow")
     other = package / "other-1.dist-info"
     other.mkdir()
+    kinds._entry_points.cache_clear()
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
     (other / "entry_points.txt").write_text("[tgo_pipeline.rewards]\nwide = other:width\n")
     with pytest.raises(TgoError, match="two installed packages offer a reward named 'wide'"):

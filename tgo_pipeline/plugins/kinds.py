@@ -6,17 +6,25 @@ A name is one of this package's, the name of an entry point of the kind's group,
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, entry_points, packages_distributions
+from importlib.metadata import Distribution, EntryPoint, EntryPoints, entry_points, packages_distributions
 from typing import Any, TypeVar
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import find, folder
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _entry_points(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """Those of all packages on `path`, read once: there are hundreds of files."""
+    return entry_points(group=group)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Kind:
     def installed(self) -> dict[str, EntryPoint]:
         """Those of other packages. Raises `TgoError` if two packages offer different ones under one name."""
         found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
+        for entry in _entry_points(self.group, tuple(sys.path)):
             if found.setdefault(entry.name, entry).value != entry.value:
                 raise TgoError(
                     f"two installed packages offer {self._a} named {entry.name!r}: {found[entry.name].value} and "

@@ -7,11 +7,13 @@ of a word, the merges, start, end.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -25,11 +27,24 @@ _HEADER = "#version: 0.2"
 _CLIP_MERGES = 49152 - 256 - 2  # the rest of the vocabulary file that open_clip ships is not used
 
 
+@functools.cache
+def _open_clip() -> Any:
+    """open_clip's module of tokenizers alone: its package imports timm and every model, which takes seconds."""
+    package = find_spec("open_clip")
+    place = (
+        None if package is None or package.origin is None else Path(package.origin).with_name("tokenizer.py")
+    )
+    spec = None if place is None else spec_from_file_location("open_clip_tokenizer", place)
+    if spec is None or spec.loader is None:
+        raise TgoError("open_clip is not installed, whose tokenizer is needed: pip install open_clip_torch.")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def clip_merges() -> list[str]:
     """CLIP's 48,894 merges, from the vocabulary that open_clip ships."""
-    from open_clip.tokenizer import default_bpe
-
-    with gzip.open(default_bpe(), "rt", encoding="utf-8") as stream:
+    with gzip.open(_open_clip().default_bpe(), "rt", encoding="utf-8") as stream:
         return stream.read().split("\n")[1 : _CLIP_MERGES + 1]
 
 
@@ -48,13 +63,11 @@ class OpenClipTokenizer:
     """OpenAI's tokenizer as open_clip has it, over `merges` (None: CLIP's own), padded with 0, cut to the length."""
 
     def __init__(self, merges: Sequence[str] | None = None, context_length: int = 77) -> None:
-        from open_clip.tokenizer import SimpleTokenizer
-
         self.merges = None if merges is None else list(merges)
         self.context_length = context_length
         lines = "\n".join([_HEADER, *(clip_merges() if merges is None else merges)])
         packed = io.BytesIO(gzip.compress(lines.encode(), compresslevel=1))
-        self._tokenizer = SimpleTokenizer(packed, context_length=context_length)  # type: ignore[arg-type]
+        self._tokenizer = _open_clip().SimpleTokenizer(packed, context_length=context_length)
 
     @property
     def vocabulary_size(self) -> int:
@@ -81,9 +94,7 @@ def well_formed(prompts: Sequence[str]) -> list[str]:
 
 def clip_vocabulary(merges: Sequence[str] | None = None) -> dict[str, int]:
     """Token to id, in CLIP's order, with Hugging Face's names of the two special tokens."""
-    from open_clip.tokenizer import bytes_to_unicode
-
-    symbols = list(bytes_to_unicode().values())
+    symbols = list(_open_clip().bytes_to_unicode().values())
     merged = ["".join(line.split()) for line in (clip_merges() if merges is None else merges)]
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *merged, "<|startoftext|>", "<|endoftext|>"]
     return {token: index for index, token in enumerate(tokens)}
