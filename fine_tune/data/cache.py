@@ -69,6 +69,8 @@ def plan(source: EncodingSource) -> list[Shard]:
     """The shards of the cache; reads file metadata and prompts, loads no model."""
     from fine_tune.policies import policy_identity
     from tgo_pipeline.generators import model_fingerprint
+    from tgo_pipeline.generators.location import reads_as_clip
+    from tgo_pipeline.generators.networks import clip_prompts
 
     model = model_fingerprint(source.model, source.revision)
     files = generation_shards(source.generations)
@@ -86,10 +88,11 @@ def plan(source: EncodingSource) -> list[Shard]:
         for index, file in enumerate(files)
     ]
     chunks = prompt_chunks(source.generations, source.prefixes)
-    shards += [
-        Shard(PROMPTS, index, len(chunks), fingerprint(**common, prompts=chunk), SUFFIX)
-        for index, chunk in enumerate(chunks)
-    ]
+    as_clip = reads_as_clip(source.model, source.revision)
+    for index, chunk in enumerate(chunks):
+        mark = clip_prompts.version(chunk) if as_clip else {}
+        content = fingerprint(**common, prompts=chunk, **mark)
+        shards.append(Shard(PROMPTS, index, len(chunks), content, SUFFIX))
     return shards
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import PEFT_WEIGHTS, adapter_file
 from tgo_pipeline.generators.networks.adapter_files import PEFT_CONFIG
+from tgo_pipeline.generators.networks.clip_prompts import TOKENIZER
 from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
@@ -146,6 +147,16 @@ def is_meissonic(index: Mapping[str, Any]) -> bool:
 def components(index: Mapping[str, Any]) -> dict[str, str]:
     """The parts that an index names, and their classes."""
     return {name: part[1] for name, part in index.items() if _is_component(part)}
+
+
+def reads_as_clip(model: str, revision: str | None = None) -> bool:
+    """Whether a model reads prompts with CLIP's tokenizer. Of one on the hub, whose index need not be here, it is
+    taken for granted.
+    """
+    if described := described_guidance(model):
+        return reads_as_clip(*described[:2])
+    folder = locate(model, revision).folder
+    return folder is None or TOKENIZER in components(read_index(folder)).values()
 
 
 def _is_component(part: Any) -> bool:

@@ -17,16 +17,17 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_amused import AmusedScheduler
 from torch import Tensor
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModelWithProjection
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.masked import ImageScheduler
 from tgo_pipeline.generators.meissonic_network import MeissonicTransformer2DModel
+from tgo_pipeline.generators.networks.clip_tokenizer import PublishedCLIPTokenizer
 from tgo_pipeline.generators.networks.finite import require_numbers
 
 PARTS: dict[str, Any] = {
     "vqvae": VQModel,
-    "tokenizer": CLIPTokenizer,
+    "tokenizer": PublishedCLIPTokenizer,
     "text_encoder": CLIPTextModelWithProjection,
     "transformer": MeissonicTransformer2DModel,
     "scheduler": AmusedScheduler,

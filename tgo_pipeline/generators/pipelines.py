@@ -14,6 +14,7 @@ from tgo_pipeline.generators.location import (
     LAYOUT,
     Location,
     check_index,
+    components,
     is_meissonic,
     locate,
     read_index,
@@ -95,13 +96,17 @@ def _open(
     held: Held | None,
     described: Sequence[str],
 ) -> DiffusionPipeline:
+    from tgo_pipeline.generators.networks.clip_tokenizer import load_tokenizers
+
     folder = location.folder or fetch_pipeline(location, without)
     index = read_index(folder)
     check_index(index, f"{folder / INDEX}")
     left_out = dict.fromkeys(_left_out(index, without)) | _without_safety_checker(index)
     networks = load_networks(folder, index, left_out.keys(), precision, held, described)
     try:
-        pipeline: Any = _pipeline_class(index).from_pretrained(str(folder), **left_out, **networks)
+        tokenizers = load_tokenizers(folder, components(index), left_out)
+        parts = left_out | networks | tokenizers
+        pipeline: Any = _pipeline_class(index).from_pretrained(str(folder), **parts)
     except TgoError:
         raise
     except Exception as error:  # a damaged configuration makes the libraries fail anywhere

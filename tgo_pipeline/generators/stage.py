@@ -14,7 +14,13 @@ from tgo_pipeline.executors import Ending, Worker, execute, never, shares_folder
 from tgo_pipeline.executors.aside import Aside
 from tgo_pipeline.generators.guidance import load_guided
 from tgo_pipeline.generators.loading import load_pipeline
-from tgo_pipeline.generators.location import guided_fingerprint, model_fingerprint, sampling_hints
+from tgo_pipeline.generators.location import (
+    guided_fingerprint,
+    model_fingerprint,
+    reads_as_clip,
+    sampling_hints,
+)
+from tgo_pipeline.generators.networks import clip_prompts
 from tgo_pipeline.generators.parts import Parts
 from tgo_pipeline.generators.sample import Sampler, compile_network, lay_out_networks, png
 from tgo_pipeline.params import GenerateParams, RuntimeParams
@@ -124,8 +130,11 @@ def _plan(parts: Sequence[list[PlannedImage]], split: str, source: SamplingModel
     }
     if params.precision != "fp32":
         common["precision"] = params.precision
+    as_clip = reads_as_clip(source.model, source.revision)
+    marks = [clip_prompts.version(row.prompt for row in part) if as_clip else {} for part in parts]
     return [
-        Shard(split, index, len(parts), fingerprint(rows=part, **common)) for index, part in enumerate(parts)
+        Shard(split, index, len(parts), fingerprint(rows=part, **common, **mark))
+        for index, (part, mark) in enumerate(zip(parts, marks, strict=True))
     ]
 
 

@@ -17,6 +17,7 @@ from transformers import CLIPConfig
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.clip_models import ClipReward, text_config
 from tgo_pipeline.rewards.networks.tokenizers import (
+    OPENAI,
     OpenClipTokenizer,
     check_vocabulary,
     clip_vocabulary,
@@ -37,7 +38,8 @@ class ClipScore(ClipReward):
     def from_config(cls, config: CLIPConfig, files: Files) -> Self:
         """The network of `config` with the tokenizer of `files`. Raises `TgoError` if the two do not fit."""
         text = text_config(config)
-        tokenizer = OpenClipTokenizer(read_merges(files.optional("merges.txt")), text.max_position_embeddings)
+        merges = read_merges(files.optional("merges.txt"))
+        tokenizer = OpenClipTokenizer(merges, text.max_position_embeddings, OPENAI)
         check_vocabulary("clip/openai-l14", tokenizer.vocabulary_size, text.vocab_size)
         return cls(config, tokenizer)
 

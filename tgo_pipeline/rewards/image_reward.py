@@ -8,6 +8,7 @@ head per 64 channels, which is ViT-L/16's 16). Other sizes of the image's networ
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +125,7 @@ class ImageReward(NetworkReward):
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Token ids, int64 (B, L), padded and truncated to the text network's length L."""
         return self.tokenizer(
-            well_formed(prompts),
+            [_assigned(prompt) for prompt in well_formed(prompts)],
             padding="max_length",
             truncation=True,
             max_length=self.tokens,
@@ -197,6 +198,16 @@ def blip_tokenizer(words: Sequence[str]) -> BertTokenizer:
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
     return tokenizer
+
+
+def _assigned(prompt: str) -> str:
+    """A prompt without the characters that BERT's published tokenizer drops: control, format, private, unassigned.
+
+    The library's present one keeps the unassigned as unknown tokens.
+    """
+    if prompt.isprintable():
+        return prompt
+    return "".join(each for each in prompt if each in "\t\n\r" or unicodedata.category(each)[0] != "C")
 
 
 def read_vocabulary(path: Path) -> list[str]:

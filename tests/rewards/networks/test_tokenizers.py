@@ -5,15 +5,22 @@ from __future__ import annotations
 import random
 import string
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
+from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
+from tests.fuzzed_prompts import fuzzed_prompts
 from tests.rewards import tiny
 from tests.rewards.tiny import MERGES, VOCABULARY
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.files.layouts import LAYOUTS
+from tgo_pipeline.rewards.image_reward import blip_tokenizer, read_vocabulary
 from tgo_pipeline.rewards.networks.tokenizers import (
+    OPEN_CLIP,
+    OPENAI,
     OpenClipTokenizer,
     check_vocabulary,
     hugging_face_tokenizer,
@@ -92,6 +99,30 @@ def test_surrogates_become_what_they_spell() -> None:
         "\ufffd\ufffd",
         "é\0",
     ]
+
+
+@pytest.mark.parametrize("count", [300, 6000])
+def test_imagereward_reads_prompts_as_the_tokenizer_in_python(count: int) -> None:
+    """image-reward has it from transformers 4, which lowered each letter by itself; version 5 ships it as legacy."""
+    vocabulary = LAYOUTS["imagereward"].packaged["vocab.txt"]
+    published = BertTokenizerLegacy(str(vocabulary))
+    published.add_special_tokens({"bos_token": "[DEC]"})
+    published.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    reward: Any = tiny.build("imagereward")
+    reward.tokenizer, reward.tokens = blip_tokenizer(read_vocabulary(vocabulary)), 35
+    prompts = fuzzed_prompts(count)
+    options: Any = {"padding": "max_length", "truncation": True, "max_length": 35}
+    expected = [published("".join(map(str.lower, prompt)), **options)["input_ids"] for prompt in prompts]
+    assert reward.tokenize(prompts).tolist() == expected
+
+
+def test_each_package_knows_start_and_end_by_its_own_names() -> None:
+    """Both are open_clip's tokenizer, and OpenAI's spells them otherwise."""
+    prompts = ["a <|endoftext|> b", "a <end_of_text> b"]
+    found = {
+        ends: (OpenClipTokenizer(ends=ends)(prompts) == 49407).sum(1).tolist() for ends in (OPENAI, OPEN_CLIP)
+    }
+    assert found == {OPENAI: [2, 1], OPEN_CLIP: [1, 2]}
 
 
 @pytest.mark.parametrize("name", ["hpsv2.1", "pickscore", "imagereward", "clip"])

@@ -20,9 +20,12 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 
 if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
 MERGES = "merges.txt"
+OPEN_CLIP, OPENAI = ("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>")
+"""How the two packages spell start and end, which a prompt may hold."""
 _HEADER = "#version: 0.2"
 _CLIP_MERGES = 49152 - 256 - 2  # the rest of the vocabulary file that open_clip ships is not used
 
@@ -62,12 +65,18 @@ def read_merges(path: Path | None) -> list[str] | None:
 class OpenClipTokenizer:
     """OpenAI's tokenizer as open_clip has it, over `merges` (None: CLIP's own), padded with 0, cut to the length."""
 
-    def __init__(self, merges: Sequence[str] | None = None, context_length: int = 77) -> None:
+    def __init__(
+        self,
+        merges: Sequence[str] | None = None,
+        context_length: int = 77,
+        ends: tuple[str, str] = OPEN_CLIP,
+    ) -> None:
         self.merges = None if merges is None else list(merges)
         self.context_length = context_length
         lines = "\n".join([_HEADER, *(clip_merges() if merges is None else merges)])
         packed = io.BytesIO(gzip.compress(lines.encode(), compresslevel=1))
         self._tokenizer = _open_clip().SimpleTokenizer(packed, context_length=context_length)
+        _rename_ends(self._tokenizer, ends)
 
     @property
     def vocabulary_size(self) -> int:
@@ -82,6 +91,16 @@ class OpenClipTokenizer:
         """Write `merges.txt`, unless the vocabulary is CLIP's own."""
         if self.merges is not None:
             (folder / MERGES).write_text("\n".join([_HEADER, *self.merges]) + "\n", encoding="utf-8")
+
+
+def _rename_ends(tokenizer: SimpleTokenizer, ends: tuple[str, str]) -> None:
+    """Let open_clip's tokenizer know start and end by other names."""
+    import regex
+
+    pattern = tokenizer.pat.pattern.replace("|".join(OPEN_CLIP), "|".join(map(regex.escape, ends)))
+    tokenizer.pat = regex.compile(pattern, regex.IGNORECASE)
+    tokenizer.cache = {end: end for end in ends}
+    tokenizer.encoder |= dict(zip(ends, tokenizer.all_special_ids, strict=True))
 
 
 def well_formed(prompts: Sequence[str]) -> list[str]:
