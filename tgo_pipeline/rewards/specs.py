@@ -24,6 +24,8 @@ UNDECIDED: dict[str, str] = {
     "clip/laion-h14": "clip/laion-h14-hpspad",
 }
 """Names that would leave open which numbers come out, and what to write instead."""
+OF_CLIPS = ("videoreward",)
+"""Rewards that score clips, which `load_reward` alone gives them."""
 RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
 """Columns that score tables have besides the rewards."""
 
@@ -94,7 +96,7 @@ def resolve(column: str, value: str | None) -> Spec:
                 f"{column} is {value!r}, which is a reward and no source: give the column another name, or "
                 f"name a source (demo, a folder, a file, or org/name@revision)."
             )
-        return _checked(Spec(column, column, value))
+        return of_images(_checked(Spec(column, column, value)))
     if is_reference(column) and value is None:
         return _checked(Spec(column, column))
     if value is None:
@@ -107,7 +109,17 @@ def resolve(column: str, value: str | None) -> Spec:
         raise TgoError(
             f"{column!r} is not a reward.{_hint(column)} Give a name of your own REWARD or REWARD=SOURCE; {error}"
         ) from None
-    return _checked(Spec(column, spec.reward, spec.source))
+    return of_images(_checked(Spec(column, spec.reward, spec.source)))
+
+
+def of_images(spec: Spec) -> Spec:
+    """The spec, if its reward scores images. Raises `TgoError` for one that scores clips."""
+    if spec.reward in OF_CLIPS:
+        raise TgoError(
+            f"{spec.reward} scores clips, and images are scored here: call `load_reward({spec.reward!r}).score(clips, "
+            "prompts)` (docs/REWARDS.md)."
+        )
+    return spec
 
 
 def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from tests.pretended_gpu import pretended
 from tests.rewards.tiny import smooth_image
 from tests.rewards.vision_language import tiny
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import fingerprint, load_reward
+from tgo_pipeline.rewards import fingerprint, load_reward, specs
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.vision_language.clips import Clip
 
@@ -214,3 +215,25 @@ def test_half_precision_is_bf16(tmp_path: Path) -> None:
         load_reward("hpsv3", folder, dtype="fp16")
     with pytest.raises(TgoError, match="load it again"):
         half.set_precision("fp32")
+
+
+def test_on_a_pretended_gpu_it_is_bf16_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tiny.write_hpsv3(tmp_path / "image")[0])
+    video = str(tiny.write_videoreward(tmp_path / "video", tiny.videoreward_states()[1], lora=True))
+    images, clips = [smooth_image(60 + 9 * n, 90) for n in range(3)], [Clip(tiny.frames(), 8)] * 3
+    exact = load_reward("hpsv3", folder).score(images, PROMPTS)
+    exact_clips = load_reward("videoreward", video).score(clips, PROMPTS)
+    with pretended(monkeypatch) as machine:
+        reward, other = load_reward("hpsv3", folder, "cuda"), load_reward("videoreward", video, "cuda")
+        assert reward.identity["dtype"] == other.identity["dtype"] == "bf16"
+        found, found_clips = reward.score(images, PROMPTS), other.score(clips, PROMPTS)
+    assert machine.used
+    np.testing.assert_allclose(found, exact, rtol=0, atol=0.1 * np.abs(exact).max())
+    np.testing.assert_allclose(found_clips, exact_clips, rtol=0, atol=0.1 * np.abs(exact_clips).max())
+
+
+def test_commands_that_score_images_refuse_it_at_once() -> None:
+    with pytest.raises(TgoError, match="videoreward scores clips, and images are scored here"):
+        specs.resolve_all({"videoreward": "somewhere"})
+    with pytest.raises(TgoError, match="videoreward scores clips"):
+        specs.resolve_all({"motion": "videoreward=somewhere"})

@@ -33,6 +33,11 @@ TOKENS = {"cpu": 1024, "cuda": 16_384}
 PATCHES = 4
 """As many patches as tokens are read together, times this: four become one token."""
 
+THETA = 10_000.0
+"""Of the image network's rotary embedding."""
+Grid = tuple[int, int, int]
+"""Pairs of frames, rows and columns of patches."""
+
 
 @dataclass
 class Row:
@@ -52,7 +57,12 @@ class Qwen2VL(nn.Module):
     def __init__(self, config: Qwen2VLConfig, vocabulary: int) -> None:
         super().__init__()
         vision, text = cast(Any, config.vision_config), cast(Any, config.text_config)
-        text.vocab_size, text.pad_token_id = vocabulary, None
+        text.vocab_size, text.pad_token_id, text.bos_token_id, text.eos_token_id = (
+            vocabulary,
+            None,
+            None,
+            None,
+        )
         self.visual = Qwen2VisionTransformerPretrainedModel(vision)
         self.visual.patch_embed = _Patches(PAIR * 3 * PATCH * PATCH, vision.embed_dim)  # type: ignore[assignment]
         self.language = Qwen2VLTextModel(text)
@@ -73,11 +83,20 @@ class Qwen2VL(nn.Module):
         sizes = [clip.shape[0] * clip.shape[2] * clip.shape[3] // PATCH**2 for clip in clips]
         for part in _parts(sizes, PATCHES * self.at_once):
             patches, grids = zip(*(_patches(clips[index]) for index in part), strict=True)
-            grid = torch.tensor(grids, device=patches[0].device)
-            with autocast(self.visual.blocks, grid.device):
-                seen = self.visual(torch.cat(patches), grid_thw=grid).pooler_output
-            found += seen.float().split([t * h * w // MERGED**2 for t, h, w in grids])
+            seen = self._seen(torch.cat(patches), grids)
+            found += seen.split([t * h * w // MERGED**2 for t, h, w in grids])
         return found
+
+    def _seen(self, patches: Tensor, grids: Sequence[Grid]) -> Tensor:
+        """As the image network's own `forward`, which reads sizes from the device: it waits for a GPU in each block."""
+        turns = _turns(grids, self.visual.config.embed_dim // self.visual.config.num_heads, patches.device)
+        ends = [rows * columns for times, rows, columns in grids for _ in range(times)]
+        lengths = torch.tensor([0, *ends]).cumsum(0)
+        hidden = self.visual.patch_embed(patches)
+        with autocast(self.visual.blocks, patches.device):
+            for block in self.visual.blocks:
+                hidden = block(hidden, cu_seqlens=lengths, position_embeddings=turns)
+            return self.visual.merger(hidden).float()
 
     def read(self, head: Sequence[int], rows: Sequence[Row]) -> Tensor:
         """Hidden states at the places of each row, (B, K, D), after the final norm.
@@ -160,8 +179,20 @@ def read_config(path: Path) -> Qwen2VLConfig:
     return Qwen2VLConfig(**raw)
 
 
-def _patches(frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-    """uint8 (T, 3, h, w) to normalised patches (P, 1176) in the order of Qwen2-VL, and their grid (t, rows, columns).
+def _turns(grids: Sequence[Grid], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles that each patch's place turns the features of a head by, (P, width) each."""
+    rates = THETA ** -(torch.arange(0, width // 2, 2) / (width // 2))
+    found = []
+    for times, rows, columns in grids:
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+        blocks = places.reshape(rows // MERGED, MERGED, columns // MERGED, MERGED, 2).transpose(1, 2)
+        found.append((blocks.reshape(-1, 2, 1) * rates).flatten(1).repeat(times, 2))
+    angles = to_device(torch.cat(found), device)
+    return angles.cos(), angles.sin()
+
+
+def _patches(frames: Tensor) -> tuple[Tensor, Grid]:
+    """uint8 (T, 3, h, w) to normalised patches (P, 1176) in the order of Qwen2-VL, and their grid.
 
     Four patches that become a token follow each other. One frame is doubled.
     """
@@ -204,7 +235,8 @@ def _common(tails: Sequence[Sequence[int]]) -> int:
 
 
 def _padded(embedded: Sequence[Tensor]) -> Tensor:
-    return nn.utils.rnn.pad_sequence(list(embedded), batch_first=True)
+    longest = max(map(len, embedded))
+    return torch.stack([nn.functional.pad(each, (0, 0, 0, longest - len(each))) for each in embedded])
 
 
 def _repeated(cache: DynamicCache, times: int) -> DynamicCache:

@@ -17,7 +17,7 @@ from tgo_pipeline.formats.files import open_regular
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import PREFIX
-from tgo_pipeline.rewards.specs import Spec, parse
+from tgo_pipeline.rewards.specs import Spec, of_images, parse
 
 TEXTS = (".csv", ".jsonl")
 """What `out` may be besides Parquet: text that is written from it."""
@@ -77,7 +77,7 @@ class Call:
         for spec in map(parse, filter(None, listed)):
             if spec.column in specs:
                 raise TgoError(f"--rewards has {spec.column!r} twice: name each reward once.")
-            specs[spec.column] = spec
+            specs[spec.column] = of_images(spec)
         if not specs:
             raise TgoError("--rewards names no reward: for instance --rewards hpsv2.1,aesthetic.")
         return specs
