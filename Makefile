@@ -7,8 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of processes: each would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# `make parity` compares the rewards with the official packages, which live in an environment of their own.
-PARITY_VENV ?= .venv-official
+# `make parity` compares the rewards with the official packages, which live in an environment of their own (tgo env).
 PARITY_WORK ?= tmp/parity
 PARITY_OUT ?= .
 SIZE ?= both
@@ -49,18 +48,9 @@ docs: setup  ## build the documents as a site in tmp/site, and check every link
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 	@echo "The site: $(CURDIR)/tmp/site/index.html; with search: python -m http.server --directory tmp/site"
 
-parity: setup $(PARITY_VENV)/.installed  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
-	python -m benchmarks.parity --official $(PARITY_VENV)/bin/python --work $(PARITY_WORK) --out $(PARITY_OUT) \
-		--size $(SIZE) $(if $(SEED),--seed $(SEED))
-
-$(PARITY_VENV)/.installed: benchmarks/parity/requirements.txt
-	$(PYTHON) -m venv $(PARITY_VENV)
-	$(PARITY_VENV)/bin/python -m pip install --quiet --requirement $<
-	$(PARITY_VENV)/bin/python -m pip install --quiet --no-deps hpsv2==1.2.0 image-reward==1.5 \
-		imscore==0.0.11 loguru==0.7.3  # the last two for benchmarks/rewards/speed.py
-	@packages=$$($(PARITY_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
-		cp $$packages/open_clip/bpe_simple_vocab_16e6.txt.gz $$packages/hpsv2/src/open_clip/  # missing in hpsv2's wheel
-	@touch $@
+parity: setup  ## compare with the official packages on fresh weights (SIZE=tiny|full|both SEED=n)
+	tgo env create official-rewards
+	python -m benchmarks.parity --work $(PARITY_WORK) --out $(PARITY_OUT) --size $(SIZE) $(if $(SEED),--seed $(SEED))
 
 setup: $(VENV)/.installed
 

@@ -35,6 +35,7 @@ COMMANDS = (
     plan.plan,
     doctor.doctor,
     score.score,
+    score.verify_rewards,
     rate.rate,
     run.run,
     status.status,
@@ -47,6 +48,7 @@ COMMANDS = (
 """In the order of `tgo --help`. A command is a function with its options, in a file of its own."""
 GROUPS = {
     "demo": demo.app,
+    "env": score.env,
     "recipe": recipe.app,
     "export": exchange.export_app,
     "import": exchange.import_app,

@@ -5,7 +5,8 @@ make parity SIZE=tiny SEED=7
 
 Both sides read the same files in the official layouts (written by `benchmarks.parity.checkpoints`): the official
 packages in an environment of their own, called as their READMEs say, and this project by `load_reward(...).score(...)`.
-What the official code scores must be matched; what it raises an error for must be scored. Writes
+What the official code scores must be matched; what it raises an error for must be scored. Then `tgo verify-rewards`
+scores the same images through its worker. Writes
 benchmarks/parity.json and docs/PARITY.md, where one size replaces only its own part, and exits with 1 if a tolerance
 is exceeded. Full size needs 20 GB of disk, 12 GB of memory and, on two cores, about half an hour.
 """
@@ -23,6 +24,8 @@ from typing import Any
 from benchmarks.parity.report import page, summary
 from benchmarks.parity.run import ROOT, run
 from benchmarks.parity.samples import FULL_IMAGES, FULL_PROMPTS
+from benchmarks.parity.verify import verify_work
+from tgo_pipeline.rewards.isolated.environments import python
 
 SIZES = {"tiny": ("tiny",), "full": ("full",), "both": ("tiny", "full")}
 
@@ -31,13 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare at the sizes asked for, write the results, and return 1 if anything is wrong."""
     chosen = _parse(arguments)
     print(f"seed {chosen.seed}", flush=True)
-    results = {}
+    results, verdicts = {}, []
     for size in SIZES[chosen.size]:
         only = (FULL_IMAGES, FULL_PROMPTS) if size == "full" else None
-        results[size] = run(chosen.official, chosen.work.resolve() / size, size, chosen.seed, only)
+        work = chosen.work.resolve() / size
+        results[size] = run(chosen.official or python("official-rewards"), work, size, chosen.seed, only)
         print(f"\n{summary(results[size])}", flush=True)
+        verdicts += verify_work(work)
     _write(chosen.out, results)
     problems = [problem for result in results.values() for problem in result["problems"]]
+    problems += [verdict.sentence for verdict in verdicts if not verdict.agree]
+    for verdict in verdicts:
+        print(verdict.sentence)
     for problem in problems:
         print(f"WRONG  {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -47,7 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--official", type=Path, required=True, help="Python of the official environment")
+    parser.add_argument("--official", type=Path, help="Python of the official environment, if not tgo env's")
     parser.add_argument("--size", choices=list(SIZES), default="both")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31), help="default: a new one")
     parser.add_argument("--out", type=Path, default=ROOT, help="where docs/ and benchmarks/ are written")

@@ -11,7 +11,7 @@ from benchmarks.results import table
 _INTRODUCTION = """# Equality with the official code
 
 Written by `make parity`: random weights in the files that the authors publish, read by their packages (in an
-environment of its own, `benchmarks/official/requirements.txt`) and by `load_reward(...).score(...)`, both in float32
+environment of its own, `tgo env create official-rewards`) and by `load_reward(...).score(...)`, both in float32
 on a CPU. `make parity SEED=n` repeats a comparison; without a seed every run draws new weights, images and prompts.
 
 Images: square, landscape, portrait, panorama, 224 pixels square and long, 30×40, 1024 square, 1000×2, one pixel,

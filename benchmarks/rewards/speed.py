@@ -6,7 +6,7 @@ python -m benchmarks.rewards.speed --device cuda --images 512 --shards 4
 
 Every side gets the same images, prompts, threads and random weights of the official sizes, in a process of its own
 for each round; sides take turns. imscore and the official packages run under `--official PYTHON`, in the environment
-that `make parity` builds.
+of `tgo env create official-rewards`, where imscore 0.0.11 and loguru 0.7.3 have to be installed besides, without deps.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from benchmarks.rewards.packages.task import RESULT, REWARDS, Task, read_scores
 from benchmarks.rewards.setup import add_setup, checkpoint_sources, prepared
 from benchmarks.rewards.tables import speed_section
 from benchmarks.turns import active_s, take_turns
+from tgo_pipeline.rewards.isolated.environments import ENVIRONMENTS
 
 ROOT = Path(__file__).parents[2]
+OFFICIAL = ENVIRONMENTS["official-rewards"].folder / "bin/python"
 SIDES = ("ours", "imscore", "official")
 PER_IMAGE = "per image"
 LONGEST_S = 3600
@@ -233,7 +235,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="times that imscore does the work in turns with this project; 0: none",
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
-    parser.add_argument("--official", type=Path, default=ROOT / ".venv-official/bin/python", metavar="PYTHON")
+    parser.add_argument("--official", type=Path, default=OFFICIAL, metavar="PYTHON")
     parser.add_argument(
         "--official-path", nargs="*", default=(), help="folders put before that Python's packages"
     )

@@ -1,4 +1,5 @@
-"""`tgo score`: images of any source in, one Parquet table of scores out."""
+"""`tgo score`, images of any source in, one Parquet table of scores out; the official packages, `tgo env`, and the
+comparison with them, `tgo verify-rewards`."""
 
 from __future__ import annotations
 
@@ -9,11 +10,21 @@ from typing import TYPE_CHECKING
 import typer
 
 from stages import UNSCORED
+from stages.ending import guarded
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.scoring.command.help import SCORE
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tgo_pipeline.scoring.command.options import Call
+    from tgo_pipeline.scoring.verify import Verdict
+
+DIFFERENT = 1
+env = typer.Typer(
+    no_args_is_help=True,
+    help="Interpreters of their own for rewards whose packages conflict with this one's.",
+)
 
 
 def score(
@@ -94,3 +105,105 @@ def _score(call: Call) -> int:
 
 
 score.__doc__ = SCORE
+
+
+@env.command("list")
+@guarded
+def list_environments() -> None:
+    """Print every environment, what it has, and where it is."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tgo_pipeline.rendering.terminal import show
+    from tgo_pipeline.rewards.isolated.environments import describe
+
+    shown = Table()
+    for column in ("environment", "has", "is"):
+        shown.add_column(column, overflow="fold")
+    for row in describe():
+        shown.add_row(*map(escape, row))
+    show(shown)
+
+
+@env.command("create")
+@guarded
+def create_environment(
+    name: str = typer.Argument(help="A name of `tgo env list`."),
+    again: bool = typer.Option(False, "--again", help="Build it again where it is there."),
+    full: bool = typer.Option(
+        False, "--full", help="With a torch of its own, also where this environment's can be shared."
+    ),
+) -> None:
+    """Build an environment once, from pinned versions: on this environment's torch where that works."""
+    from tgo_pipeline.executors.progress import configure_logging
+    from tgo_pipeline.rendering.terminal import safe
+    from tgo_pipeline.rewards.isolated.environments import create
+
+    configure_logging()
+    typer.echo(f"{name} is in {safe(str(create(name, again=again, full=full)))}.")
+
+
+def verify_rewards(
+    path: list[str] = typer.Argument(metavar="IMAGES...", show_default=False, help="As for `tgo score`."),
+    rewards: list[str] = typer.Option(
+        ["hpsv2.1", "imagereward"],
+        metavar="REWARD[=SOURCE],...",
+        help="hpsv2.1, hpsv2.0, imagereward. SOURCE is a folder or the official file; without one the official files "
+        "are downloaded.",
+    ),
+    prompts: Path = typer.Option(
+        None,
+        metavar="FILE",
+        help="csv, jsonl or Parquet of file_name and prompt, or .txt with one line per image in order.",
+    ),
+    prompt: str = typer.Option(None, metavar="TEXT", help="One prompt for all images."),
+    sample: int = typer.Option(50, min=1, metavar="N", help="How many images to score, evenly spread."),
+    device: str = typer.Option("auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
+    dtype: str = typer.Option(
+        "fp32", metavar="NAME", help="fp32 or fp16 here; the packages decide for themselves."
+    ),
+) -> None:
+    """Score a sample with the built-in rewards and with the official packages, and say whether they agree.
+
+    The packages run in the environment of `tgo env create official-rewards`. Exit code 1: they do not agree.
+    """
+    from tgo_pipeline.executors.progress import configure_logging
+    from tgo_pipeline.rendering.terminal import show
+    from tgo_pipeline.scoring.command.options import Call
+    from tgo_pipeline.scoring.verify import verify
+
+    configure_logging()
+    call = Call(path, rewards, Path(), prompts, prompt, device=device, dtype=dtype)
+    verdicts = verify(call, sample)
+    show(_table(verdicts))
+    for verdict in verdicts:
+        typer.echo(verdict.sentence)
+    if not all(verdict.agree for verdict in verdicts):
+        raise typer.Exit(DIFFERENT)
+
+
+def _table(verdicts: list[Verdict]) -> Table:
+    from rich.table import Table
+
+    shown = Table()
+    shown.add_column("reward")
+    for name in (
+        "images",
+        "not scored",
+        "greatest difference",
+        "mean difference",
+        "allowed",
+        "ranks swapped",
+    ):
+        shown.add_column(name, justify="right")
+    for each in verdicts:
+        shown.add_row(
+            each.reward,
+            str(each.images),
+            str(each.failed),
+            f"{each.greatest:.2g}",
+            f"{each.mean:.2g}",
+            f"{each.allowed:.2g}",
+            f"{each.swapped} of {each.pairs} pairs",
+        )
+    return shown

@@ -24,8 +24,9 @@ from benchmarks.parity.networks import NETWORKS, clip_shapes, image_reward_shape
 from benchmarks.parity.report import page, summary
 from benchmarks.parity.samples import MODES, Samples, make_samples
 from tgo_pipeline.hub.checkpoint import read_weights
+from tgo_pipeline.rewards.isolated.environments import DONE, ENVIRONMENTS
 
-OFFICIAL = parity.ROOT / ".venv-official"
+OFFICIAL = ENVIRONMENTS["official-rewards"].folder
 FEW = ("square", "long_side_224", "rgba"), ("simple", "typographic", "long")
 
 
@@ -236,7 +237,7 @@ def test_a_run_replaces_only_its_own_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not (OFFICIAL / ".installed").is_file(),
+    not (OFFICIAL / DONE).is_file(),
     reason="the official packages are not installed: `make parity` builds their environment",
 )
 def test_scores_are_those_of_the_official_packages(tmp_path: Path) -> None:

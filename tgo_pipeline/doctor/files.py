@@ -93,11 +93,16 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     from tgo_pipeline.plugins.kinds import REWARD
     from tgo_pipeline.rewards import fingerprint
     from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, hub_place, local_weight_files
+    from tgo_pipeline.rewards.isolated.names import is_isolated
+    from tgo_pipeline.rewards.isolated.reward import interpreter_of
     from tgo_pipeline.rewards.specs import canonical
 
     name = canonical(spec.reward)
     identity = fingerprint(spec)
-    if name not in LAYOUTS:
+    if is_isolated(name):
+        interpreter_of(name)
+        yield ok(subject, f"{spec}: in an interpreter of its own (fingerprint {identity}).")
+    elif name not in LAYOUTS:
         REWARD.find(name)
         yield ok(subject, f"{spec}: code of your own (fingerprint {identity}).")
     elif spec.source == DEMO or not LAYOUTS[name].weights:

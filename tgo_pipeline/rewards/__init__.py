@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import specs
+from tgo_pipeline.rewards.isolated.names import is_isolated
 from tgo_pipeline.rewards.specs import REWARDS, Spec
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def load_reward(
 ) -> Reward:
     """Load a reward for scoring: frozen, on `device`.
 
-    `name_or_spec` is a name (`hpsv2.1`, `clip`, ...), `module:object`, or `REWARD=SOURCE`. `source` is `demo`, a
-    local folder, the official weight file, or a hub repository `org/name@revision`; without one the official files
-    are taken from the model hub, or from its cache. `dtype` is fp32, fp16, or auto: fp16 on a GPU (bf16 for
-    vision-language models), else fp32.
+    `name_or_spec` is a name (`hpsv2.1`, `clip`, ...), `module:object`, `official:...` or `worker:...` for a reward in
+    an interpreter of its own (docs/WORKERS.md), or `REWARD=SOURCE`. `source` is `demo`, a local folder, the official
+    weight file, a hub repository `org/name@revision`, or `official:...`; without one the official files are taken from
+    the model hub, or from its cache. `dtype` is fp32, fp16, or auto: fp16 on a GPU (bf16 for vision-language models),
+    else fp32.
     `compile` runs the networks through `torch.compile`. Raises `TgoError` for an unknown name, missing or damaged
     files, and weights that do not fit their configuration.
     """
@@ -52,6 +54,10 @@ def load_reward(
     spec = _spec(name_or_spec, source)
     place = _device(device)
     name = specs.canonical(spec.reward)
+    if is_isolated(name):
+        from tgo_pipeline.rewards.isolated.reward import load
+
+        return load(spec, place)
     precision = resolve_precision(dtype, place, _half(name))
     if name not in REWARDS:
         reward, identity = _load_custom(spec, name, place)
@@ -74,6 +80,10 @@ def fingerprint(name_or_spec: str | Spec, source: str | None = None) -> str:
     name = specs.canonical(spec.reward)
     if name in REWARDS:
         return layouts.fingerprint(name, spec.source)
+    if is_isolated(name):
+        from tgo_pipeline.rewards.isolated.reward import fingerprint as isolated_fingerprint
+
+        return isolated_fingerprint(spec)
     from tgo_pipeline.rewards.custom_identity import custom_fingerprint
 
     return custom_fingerprint(REWARD.reference(name), spec.source)
@@ -90,6 +100,10 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
     name = specs.canonical(spec.reward)
     if name in REWARDS:
         return layouts.locate(name, spec.source).weight_files()
+    if is_isolated(name):
+        from tgo_pipeline.rewards.isolated.reward import require as require_isolated
+
+        return require_isolated(spec)
     REWARD.find(name)
     return []
 
@@ -128,7 +142,7 @@ def _spec(name_or_spec: str | Spec, source: str | None) -> Spec:
         return spec
     if spec.source is not None:
         raise TgoError(f"{spec} names a source already: leave out {source!r}, or the one in the spec.")
-    return dataclasses.replace(spec, source=source)
+    return specs.with_source(spec, source)
 
 
 def resolve_precision(dtype: str | torch.dtype | None, device: torch.device, half: str = "fp16") -> str:

@@ -43,6 +43,8 @@ class Reward(nn.Module, ABC):
     """Whether the prompt plays a part in the score."""
     parts: tuple[str, ...] = ()
     """What further numbers are called, `NAME.part` as columns; the score itself bears the reward's name."""
+    reasons: Sequence[str | None] | None = None
+    """Why images of the last `combine` have no score, where the reward knows more than the number says."""
 
     def __init__(self, name: str, scale: str, preprocessing: Preparation) -> None:
         super().__init__()

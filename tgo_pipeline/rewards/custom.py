@@ -68,6 +68,7 @@ class FunctionReward(Reward):
             if isinstance(error, TgoError) or is_out_of_memory(error):
                 raise  # when memory runs out the engine tries a smaller batch
             raise TgoError(f"reward {self.name} raised {find.described(error)}") from error
+        self.reasons = getattr(self.function, "reasons", None)
         return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
 
     @property

@@ -1,19 +1,21 @@
 """What a reward is called: registered names, variants, spec strings, and the columns of `score.rewards`.
 
 A spec is `REWARD` or `REWARD=SOURCE`. REWARD is a registered name, the name of an entry point of the group
-`tgo_pipeline.rewards`, or `module:object`. SOURCE is `demo`, a local folder, the official file, or a hub repository
-`org/name@revision`; without one the official files are taken from the model hub or its local cache.
+`tgo_pipeline.rewards`, `module:object`, or one in an interpreter of its own (`isolated/names.py`). SOURCE is `demo`, a
+local folder, the official file, or a hub repository `org/name@revision`; without one the official files are taken from
+the model hub or its local cache.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins.find import is_reference
 from tgo_pipeline.plugins.kinds import REWARD
+from tgo_pipeline.rewards.isolated import names as isolated
 
 REWARDS = REWARD.builtin
 VARIANTS: dict[str, str] = {"clip": "clip/openai-l14"}
@@ -49,6 +51,9 @@ def is_registered(reward: str) -> bool:
 
 def canonical(reward: str) -> str:
     """The full name of a reward: `clip` is `clip/openai-l14`. Raises `TgoError` for a name that is not a reward."""
+    if isolated.is_isolated(reward):
+        isolated.check(reward)
+        return reward
     if reward in REWARDS or is_reference(reward):
         return reward
     if reward in VARIANTS:
@@ -77,11 +82,16 @@ def parse(text: str) -> Spec:
 
     Raises `TgoError` for an unknown reward and an empty source.
     """
-    reward, equals, source = text.strip().partition("=")
+    text = text.strip()
+    if text.startswith(isolated.WORKER):
+        reward, source = isolated.split_worker(text)
+        return _checked(Spec(isolated.column(reward), reward, source))
+    reward, equals, source = text.partition("=")
     if equals and not source:
         raise TgoError(f"{text!r} ends in `=`: write the source after it, or leave out the `=`.")
     canonical(reward)
-    return _checked(Spec(reward.rsplit(":", 1)[-1], reward, source or None))
+    column = isolated.column(reward) if isolated.is_isolated(reward) else reward.rsplit(":", 1)[-1]
+    return _checked(Spec(column, reward, source or None))
 
 
 def resolve(column: str, value: str | None) -> Spec:
@@ -127,7 +137,16 @@ def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
     return {column: resolve(column, value) for column, value in rewards.items()}
 
 
+def with_source(spec: Spec, source: str) -> Spec:
+    """The spec with another source. Raises `TgoError` for the package of another reward."""
+    return _checked(replace(spec, source=source))
+
+
 def _checked(spec: Spec) -> Spec:
+    """The spec, whose source may have named a reward in an interpreter of its own."""
+    if spec.source is not None and isolated.is_isolated(spec.source):
+        reward, source = isolated.of_source(canonical(spec.reward), spec.source)
+        return _checked(Spec(spec.column, reward, source))
     if spec.column in RESERVED:
         raise TgoError(
             f"a reward cannot have the column {spec.column!r}: score tables use it for something else. Rename it."

@@ -88,6 +88,14 @@ class _Batch:
         self.chunks.append(chunk)
 
 
+@dataclass
+class _Scored:
+    """What the rewards gave to a part of a batch, and why images have no score, where a reward knows."""
+
+    scores: dict[str, Tensor]
+    reasons: dict[str, Sequence[str | None]]
+
+
 def score_all(
     rewards: Mapping[str, Scorable] | Sequence[Scorable],
     images: Sequence[ImageInput],
@@ -271,7 +279,9 @@ class Scorer:
         encoded = batch.samples[0].prompts.encoded
         parts = self._score(pixels, shared, places, encoded) if len(rows) else []
         copies = {
-            name: _copied(torch.cat([part[name].float() for part in parts])) for name in self.columns if parts
+            name: _copied(torch.cat([part.scores[name].float() for part in parts]))
+            for name in self.columns
+            if parts
         }
         if not self._gpus:  # which may be copying pixels until the scores are there
             batch.chunks.clear()
@@ -282,8 +292,10 @@ class Scorer:
             for name, copied in copies.items():
                 found = copied()
                 columns[name][rows] = found
-                for row in rows[~np.isfinite(found)]:
-                    errors[row] = f"{name} gave {columns[name][row]}"
+                said = list(itertools.chain.from_iterable(part.reasons[name] for part in parts))
+                for place in np.flatnonzero(~np.isfinite(found)):
+                    row, reason = rows[place], said[place] or f"gave {found[place]}"
+                    errors[row] = "; ".join(filter(None, (errors[row], f"{name} {reason}")))
                     columns[name][row] = np.nan
             batch.chunks.clear()
             return ScoredBatch(columns, errors)
@@ -297,7 +309,7 @@ class Scorer:
         shared: Mapping[Any, int],
         places: np.ndarray,
         encoded: Mapping[str, Any],
-    ) -> list[dict[str, Tensor]]:
+    ) -> list[_Scored]:
         """Scores of a batch, in as many parts as memory made necessary."""
         try:
             with self.batch_size.measure(len(places)):
@@ -317,10 +329,10 @@ class Scorer:
         shared: Mapping[Any, int],
         places: np.ndarray,
         encoded: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    ) -> _Scored:
         finished: dict[tuple[int, torch.device], Any] = {}
         images: dict[tuple[int, int], Any] = {}
-        scores = {}
+        result = _Scored({}, {})
         compiled = all(getattr(reward, "compiled", False) for reward in self.rewards.values())
         missing = max(0, self.batch_size.current - len(places)) if compiled else 0
         filled = np.pad(places, (0, missing), mode="edge")
@@ -335,10 +347,12 @@ class Scorer:
             given = images[key], _chosen(encoded[name], filled)
             if self._parts[name]:
                 numbers = reward.combine_parts(*given)[: len(places)]  # type: ignore[attr-defined]
-                scores |= zip(self._columns(name), numbers.unbind(1), strict=True)
+                result.scores.update(zip(self._columns(name), numbers.unbind(1), strict=True))
             else:
-                scores[name] = reward.combine(*given)[: len(places)]
-        return scores
+                result.scores[name] = reward.combine(*given)[: len(places)]
+            said = getattr(reward, "reasons", None) or [None] * len(places)
+            result.reasons |= dict.fromkeys(self._columns(name), said)
+        return result
 
 
 def _filled(images: Any, missing: int) -> Any:

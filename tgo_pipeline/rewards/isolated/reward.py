@@ -1,0 +1,192 @@
+"""A reward in an interpreter of its own behind the seam of every reward: found, fingerprinted, loaded, and asked.
+
+A worker that ends or hangs is started again and gets the images one by one, so that one image that it cannot bear costs
+its own row alone. Where nothing helps the run ends with the reason; what was scored before is kept by who asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.hub import cache
+from tgo_pipeline.plugins import folder
+from tgo_pipeline.rewards.files import layouts
+from tgo_pipeline.rewards.isolated import environments, names
+from tgo_pipeline.rewards.specs import Spec
+from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from tgo_pipeline.rewards.base import Reward
+    from tgo_pipeline.rewards.isolated.process import Request, WorkerProcess
+
+log = logging.getLogger("tgo")
+OFFICIAL = Path(__file__).with_name("official.py")
+VERSION = 1
+"""Raise it when `worker.py` or `official.py` gives the rewards other images, prompts or weights."""
+MOST_LOSSES = 3
+"""Workers in a row that may be lost before one has scored anything in between."""
+
+
+def fingerprint(spec: Spec) -> str:
+    """What the scores depend on besides the sample; starts no process and downloads nothing."""
+    if spec.reward.startswith(names.OFFICIAL):
+        name = spec.reward.removeprefix(names.OFFICIAL)
+        versions = environments.versions(names.PACKAGES[name].environment)
+        contents = layouts.contents(name, spec.source)
+        return fingerprint_of(official=name, version=VERSION, packages=versions, contents=contents)
+    own = names.own_worker(spec.reward)
+    reference = f"{own.module}:{own.object}"
+    source = Path(spec.source).expanduser() if spec.source else None
+    return fingerprint_of(
+        worker=reference,
+        version=folder.stated_version(reference) or VERSION,
+        code=[content_fingerprint(file) for file in _code(own)],
+        packages=environments.installed(names.interpreter(own.python)),
+        source=content_fingerprint(source) if source and source.exists() else spec.source,
+    )
+
+
+def _code(own: names.OwnWorker) -> list[Path]:
+    """The file that defines the object: of the current folder, else of the other interpreter's packages."""
+    if files := folder.code_files(f"{own.module}:{own.object}"):
+        return files[-1:]
+    parts = own.module.split(".")
+    for place in environments.site_packages(names.interpreter(own.python)):
+        for file in (place.joinpath(*parts).with_suffix(".py"), place.joinpath(*parts, "__init__.py")):
+            if file.is_file():
+                return [file]
+    return []
+
+
+def require(spec: Spec) -> list[Path]:
+    """See that interpreter and files are there; returns the weight files that the worker will read."""
+    interpreter_of(spec.reward)
+    if spec.reward.startswith(names.WORKER):
+        return []
+    return layouts.locate(spec.reward.removeprefix(names.OFFICIAL), spec.source).weight_files()
+
+
+def interpreter_of(reward: str) -> Path:
+    """The interpreter of a reward's worker. Raises `TgoError` if it is not there, or not as it should be."""
+    if reward.startswith(names.WORKER):
+        return names.interpreter(names.own_worker(reward).python)
+    return environments.python(names.PACKAGES[reward.removeprefix(names.OFFICIAL)].environment)
+
+
+def load(spec: Spec, device: torch.device) -> Reward:
+    """Start the worker and wait until it has loaded the reward. Raises `TgoError` if it cannot."""
+    from tgo_pipeline.rewards.custom import FunctionReward
+
+    require(spec)
+    worker = Worker(spec.reward, _request(spec, str(device)))
+    reward = FunctionReward(spec.column, worker)
+    about = worker.about
+    reward.identity = {
+        "reward": spec.reward,
+        "version": fingerprint(spec),
+        "source": spec.source or spec.reward,
+        "python": about["python"],
+        "packages": ", ".join(f"{name} {version}" for name, version in about["packages"].items()),
+        "sha256": ", ".join(f"{file} {digest}" for file, digest in about["sha256"].items()),
+    }
+    return reward
+
+
+def _request(spec: Spec, device: str) -> Request:
+    from tgo_pipeline.rewards.isolated.process import Request
+
+    python = interpreter_of(spec.reward)
+    if spec.reward.startswith(names.WORKER):
+        own = names.own_worker(spec.reward)
+        return Request(python, own.object, module=own.module, source=spec.source, device=device)
+    name = spec.reward.removeprefix(names.OFFICIAL)
+    package = names.PACKAGES[name]
+    files = layouts.locate(name, spec.source)
+    if files.weights.suffix != ".pt":
+        raise TgoError(
+            f"reward {spec.reward}: the package reads the official .pt file, not {files.weights.name}."
+        )
+    given = {"weights": str(files.weights)} | {key: str(path) for key, path in files.companions.items()}
+    if name == "imagereward":
+        given.setdefault("med_config.json", str(_med_config()))
+    return Request(python, package.object, file=OFFICIAL, source=given, device=device)
+
+
+def _med_config() -> Path:
+    """The description of ImageReward's text network, which the package would download, as a file."""
+    from tgo_pipeline.hub.checkpoint import write_json
+    from tgo_pipeline.rewards.image_reward import OFFICIAL_MED
+
+    path = cache.folder("official") / "med_config.json"
+    write_json(path, {"model_type": "bert", "add_cross_attention": True, **OFFICIAL_MED})
+    return path
+
+
+class Worker:
+    """The function of a reward, in a process that is started again when it was lost."""
+
+    def __init__(self, name: str, request: Request) -> None:
+        self._name, self._request = name, request
+        self._process: WorkerProcess | None = None
+        self._losses, self._scored = 0, False
+        self.reasons: list[str | None] = []
+        """Why each image of the last call has no score; None where it has one."""
+        self.about = self._started().about
+        self.scale, self.needs_prompt = self.about["scale"], self.about["needs_prompt"]
+        self.typical_range = self.about["typical_range"]
+
+    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        """Scores, NaN where `reasons` says why there is none.
+
+        Raises MemoryError if memory ran out with several images, and `TgoError` if the worker is lost again and again,
+        or none of the first images can be scored.
+        """
+        found = self._asked(images, prompts)
+        scores, self.reasons = [score for score, _ in found], [reason for _, reason in found]
+        if not self._scored and all(self.reasons):
+            raise TgoError(f"reward {self._name} {self.reasons[0]}.")
+        self._scored = True
+        return scores
+
+    def _asked(self, images: Sequence[Image], prompts: Sequence[str]) -> list[tuple[float, str | None]]:
+        from tgo_pipeline.rewards.isolated.process import WorkerLost
+
+        try:
+            answer = self._started().score(images, prompts)
+        except WorkerLost as loss:
+            self._process = None
+            self._losses += 1
+            log.warning("reward %s: %s; starting it again", self._name, loss)
+            if self._losses > MOST_LOSSES:
+                raise TgoError(
+                    f"reward {self._name}: {loss}. It was started {MOST_LOSSES} times and scored nothing in between; "
+                    "what was scored before is kept."
+                ) from None
+            if len(images) == 1:
+                return [(float("nan"), f"has none: {loss}")]
+            return [self._asked([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
+        if error := answer.get("error"):
+            if answer["memory"] and len(images) > 1:
+                raise MemoryError(error)
+            return [(float("nan"), f"raised {error}")] * len(images)
+        self._losses = 0
+        pairs = zip(answer["scores"], answer["reasons"], strict=True)
+        return [(float("nan") if score is None else score, reason) for score, reason in pairs]
+
+    def _started(self) -> WorkerProcess:
+        from tgo_pipeline.rewards.isolated.process import WorkerProcess
+
+        if self._process is None:
+            try:
+                self._process = WorkerProcess(self._request)
+            except TgoError as error:
+                raise TgoError(f"reward {self._name} cannot be loaded: {error}") from None
+        return self._process
