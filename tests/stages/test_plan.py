@@ -136,17 +136,25 @@ def test_existing_images_need_a_number(tiny: Params, tmp_path: Path, monkeypatch
     assert plan.stage("generate").flops == 0
 
 
-def test_the_command_prints_a_table_or_json(
-    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def project(tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose parameters name the tiny model."""
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["model"], raw["fine_tune"]["batch_size"] = tiny.model, 4
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_prints_a_table() -> None:
     shown = CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4"])
     assert shown.exit_code == 0, shown.output
     assert "16 images of 32x32" in shown.output
     assert "NVIDIA A100 data sheet" in shown.output
+
+
+@pytest.mark.usefixtures("project")
+def test_the_command_prints_json() -> None:
     told = json.loads(
         CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4", "--json"]).stdout
     )
