@@ -7,6 +7,7 @@ another that the user has made.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -26,6 +27,7 @@ log = logging.getLogger("tgo")
 PINS = Path(__file__).with_name("pins")
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>\S+)")
 _DISTRIBUTION = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.(dist|egg)-info")
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 SHARED = ("torch", "torchvision", "numpy", "pillow")
 """What an overlay takes from the present environment."""
 
@@ -198,10 +200,13 @@ def _run(executable: Path, arguments: list[str], what: str) -> None:
 
 def _supply(environment: Environment, executable: Path) -> None:
     """The vocabulary that hpsv2's wheel lacks: open_clip's, which is the same file."""
-    from open_clip.tokenizer import default_bpe
-
+    package = importlib.util.find_spec("open_clip")  # importing it takes many seconds
+    if package is None or package.origin is None:
+        raise TgoError(
+            "open_clip is not installed, which has a file that hpsv2 lacks: pip install open_clip_torch."
+        )
     for place in _of_package(executable, "hpsv2/src/open_clip"):
-        shutil.copy(default_bpe(), place)
+        shutil.copy(Path(package.origin).with_name(VOCABULARY), place)
 
 
 def _of_package(executable: Path, path: str) -> Iterator[Path]:
