@@ -113,8 +113,8 @@ def packages(named):
     if named is None:
         owners = metadata.packages_distributions() if hasattr(metadata, "packages_distributions") else {}
         tops = {name.split(".")[0] for name in list(sys.modules)}
-        named = {name for top in tops for name in owners.get(top, ())}
-    return {name: metadata.version(name) for name in sorted(named)}
+        named = sorted({name for top in tops for name in owners.get(top, ())})
+    return {name: metadata.version(name) for name in named}
 
 
 def digest(file):
