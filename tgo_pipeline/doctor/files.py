@@ -105,8 +105,10 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     elif name not in LAYOUTS:
         REWARD.find(name)
         yield ok(subject, f"{spec}: code of your own (fingerprint {identity}).")
-    elif spec.source == DEMO or not LAYOUTS[name].weights:
+    elif spec.source == DEMO or name == "oracle":
         yield ok(subject, "the demo's, which comes with this package.")
+    elif not LAYOUTS[name].weights:
+        yield ok(subject, f"{spec} (fingerprint {identity}).")
     elif spec.source is not None and not hub_place(name, spec.source):
         weight_files.count(local_weight_files(name, spec.source))
         yield ok(subject, f"{spec.source} (fingerprint {identity}).")

@@ -16,7 +16,7 @@ from tgo_pipeline.plugins.kinds import REWARD
 from tgo_pipeline.rewards import specs
 from tgo_pipeline.rewards.files import layouts
 from tgo_pipeline.rewards.files.layouts import Files
-from tgo_pipeline.rewards.specs import REWARDS, Spec
+from tgo_pipeline.rewards.specs import Spec
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.base import NetworkReward
@@ -137,7 +137,8 @@ def differentiable(rewards: Mapping[str, Spec], prompts: Sequence[str]) -> Diffe
 def _is_counted(spec: Spec) -> bool:
     """Whether a reward is a network of this package whose images are all of one size."""
     name = specs.canonical(spec.reward)
-    return name in REWARDS and layouts.LAYOUTS[name].instruction is None
+    layout = layouts.LAYOUTS.get(name)
+    return layout is not None and layout.instruction is None and not layout.described
 
 
 def _networks(rewards: Mapping[str, Spec]) -> dict[str, NetworkReward]:

@@ -139,6 +139,10 @@ REWARD = Kind(
         "aesthetic": "tgo_pipeline.rewards.aesthetic:Aesthetic",
         "hpsv3": "tgo_pipeline.rewards.vision_language.hpsv3:HPSv3",
         "videoreward": "tgo_pipeline.rewards.vision_language.videoreward:VideoReward",
+        "vqascore": "tgo_pipeline.rewards.vision_language.vqa_score:VQAScore",
+        "judge": "tgo_pipeline.rewards.judge.reward:Judge",
+        "jpeg_kb": "tgo_pipeline.rewards.measures.jpeg_size:JpegSize",
+        "ocr": "tgo_pipeline.rewards.measures.quoted_text:QuotedText",
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
     },
 )

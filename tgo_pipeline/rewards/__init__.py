@@ -62,7 +62,7 @@ def load_reward(
     if name not in REWARDS:
         reward, identity = _load_custom(spec, name, place)
     else:
-        reward, identity = _load(spec, name, precision)
+        reward, identity = _load(spec, name, precision, place)
     reward = reward.requires_grad_(False).eval().to(place)
     if isinstance(reward, NetworkReward):
         identity["dtype"] = reward.set_precision(precision).precision
@@ -108,7 +108,7 @@ def require(name_or_spec: str | Spec, source: str | None = None) -> list[Path]:
     return []
 
 
-def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]]:
+def _load(spec: Spec, name: str, precision: str, device: torch.device) -> tuple[Reward, dict[str, str]]:
     from tgo_pipeline.hub import cache
     from tgo_pipeline.rewards.files import layouts
 
@@ -116,6 +116,8 @@ def _load(spec: Spec, name: str, precision: str) -> tuple[Reward, dict[str, str]
     layout = layouts.LAYOUTS[name]
     identity = {"reward": name, "version": str(layout.version), "source": files.source}
     build = REWARD.find(name)
+    if layout.described:
+        return build.of_source(spec.source, device), identity
     if not layout.weights:
         return build(), identity
     identity["sha256"] = layouts.digest(files.weights)

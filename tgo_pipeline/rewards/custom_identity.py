@@ -20,11 +20,11 @@ def custom_fingerprint(reference: str, source: str | None) -> str:
         reward=reference,
         version=folder.stated_version(reference),
         code=sorted({codes[0], codes[-1]} if codes else ()),
-        source=_source_fingerprint(source),
+        source=source_fingerprint(source),
     )
 
 
-def _source_fingerprint(source: str | None) -> str | None:
+def source_fingerprint(source: str | None) -> str | None:
     """The content of a source that is a file or a folder here, else its name."""
     path = Path(source).expanduser() if source else None
     if path is None or not path.exists():

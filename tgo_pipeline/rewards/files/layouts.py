@@ -17,6 +17,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache, integrity, weight_files
 from tgo_pipeline.hub import files as hub
 from tgo_pipeline.hub.address import MOVING, Official, Repository
+from tgo_pipeline.rewards.custom_identity import source_fingerprint
 from tgo_pipeline.rewards.files import instruction, releases
 from tgo_pipeline.rewards.files.instruction import Instruction, OfficialText, read_instruction
 from tgo_pipeline.rewards.specs import canonical
@@ -36,7 +37,8 @@ class Layout:
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
     release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
     `packaged` files come with this package unless a source has its own. An `instruction` comes from the user. Weights
-    whose name has a `*` are those with the highest number in its place.
+    whose name has a `*` are those with the highest number in its place. A reward without weights may be `described` by
+    its source: a file of settings, or a folder that another library reads.
     """
 
     weights: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class Layout:
     recorded: Mapping[str, Official] = field(default_factory=dict)
     packaged: Mapping[str, Path] = field(default_factory=dict)
     instruction: OfficialText | None = None
+    described: bool = False
     demo: str = ""
     version: int = 2
     changed: str = ""
@@ -149,6 +152,10 @@ LAYOUTS: dict[str, Layout] = {
         tower=_BASE,
         instruction=instruction.VIDEOREWARD,
     ),
+    "vqascore": Layout(described=True, version=1),
+    "judge": Layout(described=True, version=1),
+    "jpeg_kb": Layout(version=1),
+    "ocr": Layout(version=1),
     "oracle": Layout(),
 }
 
@@ -202,6 +209,8 @@ def locate(name: str, source: str | None = None) -> Files:
     """
     name = canonical(name)
     layout = _layout(name)
+    if layout.described:
+        return Files(name, Path(source or ""), source=source or "")
     if not layout.weights:
         if source not in (DEMO, None):
             raise TgoError(f"reward {name} has no weights: its source must be `demo`, not {source!r}.")
@@ -243,6 +252,8 @@ def contents(name: str, source: str | None = None) -> dict[str, str]:
 
 
 def _contents(layout: Layout, files: Files) -> dict[str, str]:
+    if layout.described:
+        return {"source": source_fingerprint(files.source) or ""}
     if not layout.weights:
         return {}
     named = {files.weights.name: files.weights, **layout.packaged, **files.companions}

@@ -1,0 +1,87 @@
+"""VQAScore: the probability that a vision-language model answers "Yes" when asked whether the image shows the prompt.
+
+    load_reward("vqascore", "weights/Qwen3-VL-2B-Instruct", device="cuda")
+
+Any model that `AutoModelForImageTextToText` loads, from a folder with its processor. One pass, no text is generated
+(arXiv:2404.01291). Scores of different models are not comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.rewards.base import Reward
+from tgo_pipeline.rewards.custom import AsIs
+
+QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
+ANSWER = "Yes"
+
+
+class VQAScore(Reward):
+    """A model, its processor, and the token that its answer would begin with."""
+
+    typical_range = (0.0, 1.0)
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__("vqascore", "probability of the answer Yes, 0 to 1", AsIs())
+        self.model = model
+        self.processor = processor
+        self.answer: int = processor.tokenizer.encode(ANSWER, add_special_tokens=False)[0]
+
+    @classmethod
+    def of_source(cls, source: str | None, device: torch.device) -> VQAScore:
+        """From a folder. Raises `TgoError` if it holds no vision-language model that transformers knows."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        if source is None or not Path(source).expanduser().is_dir():
+            given = "no source" if source is None else f"{source}, which is no folder"
+            raise TgoError(
+                f"reward vqascore was given {given}: name the folder of a vision-language model, such as "
+                "vqascore=weights/Qwen3-VL-2B-Instruct."
+            )
+        folder = str(Path(source).expanduser())
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            raise TgoError(
+                f"reward vqascore: {folder} holds no vision-language model that transformers loads "
+                f"({first_line(error)})."
+            ) from error
+        if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
+            raise TgoError(f"reward vqascore: {folder} has no processor with a chat template: copy it whole.")
+        return cls(model, processor)
+
+    def encode_images(self, pixels: Sequence[Image.Image]) -> Sequence[Image.Image]:
+        """The images themselves."""
+        return pixels
+
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """The prompts themselves, (B,)."""
+        encoded = np.empty(len(prompts), dtype=object)
+        encoded[:] = list(prompts)
+        return encoded
+
+    def combine(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        return torch.stack([self._probability(*pair) for pair in zip(images, prompts, strict=True)])
+
+    def _probability(self, image: Image.Image, prompt: str) -> Tensor:
+        content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION.format(prompt)}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.device, self.model.dtype)
+        logits = self.model(**inputs, logits_to_keep=1).logits[0, -1].float()
+        return logits.softmax(-1)[self.answer]
