@@ -69,5 +69,5 @@ def test_written_text_is_read() -> None:
     image = Image.new("RGB", (400, 120), "white")
     ImageDraw.Draw(image).text((40, 30), "OPEN LATE", "black", ImageFont.load_default(48))
     found = score_all([load_reward("ocr")], [image] * 3, ['a sign "Open Late"', 'a sign "Closed"', "a sign"])
-    assert found.columns["ocr"][0] == 1 and found.columns["ocr"][1] < 0.5
+    assert found.columns["ocr"][0] > 0.8 and found.columns["ocr"][1] < 0.5
     assert found.errors == {2: "ocr gave no score: the prompt quotes no text"}
