@@ -19,6 +19,9 @@ from tgo_pipeline.scoring.command.options import Call
 from tgo_pipeline.scoring.verify import compare, verify
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
+ENVIRONMENT = environments.ENVIRONMENTS["official-rewards"]
+FOLDER = ENVIRONMENT.folder
+"""The user's own environment: a test has an empty cache."""
 PROMPTS = ("a “red” fox", "it’s a boat", "two cats &amp; a dog")
 
 
@@ -52,10 +55,13 @@ def test_a_reward_without_a_package_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not (environments.ENVIRONMENTS["official-rewards"].folder / environments.DONE).is_file(),
+    not (FOLDER / environments.DONE).is_file(),
     reason="the official packages are not installed (tgo env create official-rewards)",
 )
-def test_the_packages_score_beside_the_built_in_rewards(tmp_path: Path) -> None:
+def test_the_packages_score_beside_the_built_in_rewards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT.variable, str(FOLDER))
     weights = write_checkpoints(tmp_path / "weights", "tiny", seed=5)
     rows = [{"image": f"{number}.png", "prompt": PROMPTS[number % 3]} for number in range(8)]
     for number, row in enumerate(rows):

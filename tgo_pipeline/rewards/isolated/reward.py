@@ -86,16 +86,20 @@ def load(spec: Spec, device: torch.device) -> Reward:
     from tgo_pipeline.rewards.custom import FunctionReward
 
     require(spec)
-    worker = Worker(spec.reward, _request(spec, str(device)))
+    request = _request(spec, str(device))
+    worker = Worker(spec.reward, request)
     reward = FunctionReward(spec.column, worker)
-    about = worker.about
+    about, digests = worker.about, dict(worker.about["sha256"])
+    if spec.reward.startswith(names.OFFICIAL):
+        weights = Path(request.source["weights"])
+        digests[weights.name] = layouts.digest(weights)
     reward.identity = {
         "reward": spec.reward,
         "version": fingerprint(spec),
         "source": spec.source or spec.reward,
         "python": about["python"],
         "packages": ", ".join(f"{name} {version}" for name, version in about["packages"].items()),
-        "sha256": ", ".join(f"{file} {digest}" for file, digest in about["sha256"].items()),
+        "sha256": ", ".join(f"{file} {digest}" for file, digest in digests.items()),
     }
     return reward
 
