@@ -159,7 +159,7 @@ def resolve_precision(dtype: str | torch.dtype | None, device: torch.device, hal
 
 def _half(name: str) -> str:
     """What half precision is for a reward."""
-    return getattr(REWARD.find(name), "half", "fp16") if name in REWARDS else "fp16"
+    return getattr(REWARD.find(name), "half_precision", "fp16") if name in REWARDS else "fp16"
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -169,7 +169,7 @@ class NetworkReward(Reward):
 
         return precision_of(self.towers)
 
-    half: ClassVar[Precision] = "fp16"
+    half_precision: ClassVar[Precision] = "fp16"
     """What `auto` means on a GPU."""
 
     def set_precision(self, precision: str) -> Self:

@@ -14,7 +14,7 @@ from tests.rewards.vision_language import tiny
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward, score_all
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
-from tgo_pipeline.rewards.vision_language.clips import Clip, Sampling, read_clip
+from tgo_pipeline.rewards.vision_language.clips import Clip, FrameSampling, read_clip
 from tgo_pipeline.rewards.vision_language.videoreward import VideoReward
 
 
@@ -43,7 +43,7 @@ def test_every_form_of_a_clip_is_the_same_clip(file: Path, reward: VideoReward) 
     tensor = torch.from_numpy(frames).permute(0, 3, 1, 2)
     clips = [str(file), file, file.read_bytes(), Clip(frames, 8), Clip(tensor, 8.0)]
     for clip in clips:
-        assert torch.equal(read_clip(clip, Sampling()), read_clip(clips[0], Sampling()))
+        assert torch.equal(read_clip(clip, FrameSampling()), read_clip(clips[0], FrameSampling()))
     scores = reward.score(clips, prompt="a square")
     np.testing.assert_allclose(scores, scores[0], rtol=0, atol=1e-5)
     assert reward.score([], []).shape == (0,)
@@ -89,7 +89,7 @@ def test_a_damaged_middle_is_noticed(file: Path) -> None:
     start = whole.index(b"mdat") + 4
     whole[start : start + 400] = bytes(400)
     with pytest.raises(UnreadableImage):
-        read_clip(bytes(whole), Sampling())
+        read_clip(bytes(whole), FrameSampling())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_numbers_that_differ(reward: VideoReward) -> None:
     with pytest.raises(TgoError, match="no prompts"):
         reward.score([Clip(tiny.frames(), 8)])
     with pytest.raises(TgoError, match="reads nothing"):
-        Sampling(fps=0)
+        FrameSampling(fps=0)
 
 
 def test_rows_of_one_clip_share_what_they_begin_with(

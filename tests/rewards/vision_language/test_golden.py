@@ -17,7 +17,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
 from tgo_pipeline.rewards.vision_language import qwen2_vl
-from tgo_pipeline.rewards.vision_language.clips import Sampling, read_clip
+from tgo_pipeline.rewards.vision_language.clips import FrameSampling, read_clip
 from tgo_pipeline.rewards.vision_language.hpsv3 import HPSv3, WholeImage
 from tgo_pipeline.rewards.vision_language.sizes import frame_indices, resized
 from tgo_pipeline.rewards.vision_language.videoreward import VideoReward
@@ -188,9 +188,9 @@ def test_other_samplings(folder: Path) -> None:
     reward.norms = None
     recorded = golden.golden()["videoreward"]["other_sampling"]
     for key, clip, sampling in [
-        ("fps_4", recorded["clip"], Sampling(fps=4)),
-        ("num_frames_5", recorded["clip"], Sampling(frames=5)),
-        ("max_pixels_101000", recorded["max_pixels_101000"]["clip"], Sampling(max_pixels=101_000)),
+        ("fps_4", recorded["clip"], FrameSampling(fps=4)),
+        ("num_frames_5", recorded["clip"], FrameSampling(frames=5)),
+        ("max_pixels_101000", recorded["max_pixels_101000"]["clip"], FrameSampling(max_pixels=101_000)),
     ]:
         reward.sampling = sampling
         found = reward.score([golden.FOLDER / "clips" / f"{clip}.mp4"], [prompt(recorded["prompt"])])
@@ -226,7 +226,7 @@ def test_token_ids(kind: str, folder: Path, hpsv3: HPSv3) -> None:
 
 def test_resized_frames_and_patches() -> None:
     for name, recorded in golden.golden()["videoreward"]["clips"].items():
-        frames = read_clip(golden.FOLDER / "clips" / f"{name}.mp4", Sampling())
+        frames = read_clip(golden.FOLDER / "clips" / f"{name}.mp4", FrameSampling())
         assert list(frames.shape) == [len(recorded["indices"]), 3, *recorded["resized_hw"]]
         sums = frames.long().sum((1, 2, 3)).tolist()
         assert sums == recorded["resized_sum_per_frame"]

@@ -32,9 +32,9 @@ class Package:
 
 
 PACKAGES = {
-    "hpsv2.1": Package("official-rewards", "HPSv2", "hpsv2"),
-    "hpsv2.0": Package("official-rewards", "HPSv2", "hpsv2"),
-    "imagereward": Package("official-rewards", "ImageReward", "imagereward"),
+    "hpsv2.1": Package("official-rewards", "OfficialHPSv2", "hpsv2"),
+    "hpsv2.0": Package("official-rewards", "OfficialHPSv2", "hpsv2"),
+    "imagereward": Package("official-rewards", "OfficialImageReward", "imagereward"),
 }
 """By the name of the built-in reward that each is the original of."""
 

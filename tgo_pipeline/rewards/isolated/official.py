@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 VERSIONS = ("torch", "torchvision", "transformers", "tokenizers", "timm", "pillow", "numpy", "ftfy")
 
 
-class HPSv2:
+class OfficialHPSv2:
     """`hpsv2.score(images, prompt, cp=weights)`."""
 
     packages = ("hpsv2", *VERSIONS)
@@ -69,7 +69,7 @@ class _Torch:
         return (lambda *_, **__: {"state_dict": None}) if name == "load" else getattr(torch, name)
 
 
-class ImageReward:
+class OfficialImageReward:
     """`ImageReward.load(weights).score(prompt, image)`."""
 
     packages = ("image-reward", "fairscale", *VERSIONS)

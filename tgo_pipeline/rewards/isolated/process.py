@@ -39,7 +39,7 @@ class WorkerLost(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class WorkerRequest:
     """What a process is started for."""
 
     python: Path
@@ -54,7 +54,7 @@ class Request:
 class WorkerProcess:
     """A started process with a loaded reward; `about` is what it said of itself."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: WorkerRequest) -> None:
         """Start it and wait until the reward is loaded. Raises `TgoError` if that fails."""
         self._memory, self._size = _memory(), 0
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
@@ -78,7 +78,7 @@ class WorkerProcess:
             self.close()
             raise TgoError(f"{said}.")
 
-    def _start(self, request: Request) -> subprocess.Popen[bytes]:
+    def _start(self, request: WorkerRequest) -> subprocess.Popen[bytes]:
         environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
         environment["CUDA_VISIBLE_DEVICES"] = _visible(request.device)
         try:

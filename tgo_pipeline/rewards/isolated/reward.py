@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tgo_pipeline.rewards.base import Reward
-    from tgo_pipeline.rewards.isolated.process import Request, WorkerProcess
+    from tgo_pipeline.rewards.isolated.process import WorkerProcess, WorkerRequest
 
 log = logging.getLogger("tgo")
 OFFICIAL = Path(__file__).with_name("official.py")
@@ -87,7 +87,7 @@ def load(spec: Spec, device: torch.device) -> Reward:
 
     require(spec)
     request = _request(spec, str(device))
-    worker = Worker(spec.reward, request)
+    worker = IsolatedFunction(spec.reward, request)
     reward = FunctionReward(spec.column, worker)
     about, digests = worker.about, dict(worker.about["sha256"])
     if spec.reward.startswith(names.OFFICIAL):
@@ -104,13 +104,13 @@ def load(spec: Spec, device: torch.device) -> Reward:
     return reward
 
 
-def _request(spec: Spec, device: str) -> Request:
-    from tgo_pipeline.rewards.isolated.process import Request
+def _request(spec: Spec, device: str) -> WorkerRequest:
+    from tgo_pipeline.rewards.isolated.process import WorkerRequest
 
     python = interpreter_of(spec.reward)
     if spec.reward.startswith(names.WORKER):
         own = names.own_worker(spec.reward)
-        return Request(python, own.object, module=own.module, source=spec.source, device=device)
+        return WorkerRequest(python, own.object, module=own.module, source=spec.source, device=device)
     name = spec.reward.removeprefix(names.OFFICIAL)
     package = names.PACKAGES[name]
     files = layouts.locate(name, spec.source)
@@ -121,7 +121,7 @@ def _request(spec: Spec, device: str) -> Request:
     given = {"weights": str(files.weights)} | {key: str(path) for key, path in files.companions.items()}
     if name == "imagereward":
         given.setdefault("med_config.json", str(_med_config()))
-    return Request(python, package.object, file=OFFICIAL, source=given, device=device)
+    return WorkerRequest(python, package.object, file=OFFICIAL, source=given, device=device)
 
 
 def _med_config() -> Path:
@@ -134,10 +134,10 @@ def _med_config() -> Path:
     return path
 
 
-class Worker:
+class IsolatedFunction:
     """The function of a reward, in a process that is started again when it was lost."""
 
-    def __init__(self, name: str, request: Request) -> None:
+    def __init__(self, name: str, request: WorkerRequest) -> None:
         self._name, self._request = name, request
         self._process: WorkerProcess | None = None
         self._losses, self._scored = 0, False

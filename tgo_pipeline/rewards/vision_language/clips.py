@@ -1,7 +1,7 @@
 """Clips from files, bytes or arrays to the frames that a reward reads, resized; PyAV decodes (the extra `video`).
 
-read_clip("walk.mp4", Sampling(fps=2.0))                # uint8 (T, 3, h, w)
-read_clip(Clip(frames, rate=16), Sampling())            # frames: uint8 (T, H, W, 3)
+read_clip("walk.mp4", FrameSampling(fps=2.0))                # uint8 (T, 3, h, w)
+read_clip(Clip(frames, rate=16), FrameSampling())            # frames: uint8 (T, H, W, 3)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ClipInput = str | os.PathLike[str] | bytes | Clip
 
 
 @dataclass(frozen=True)
-class Sampling:
+class FrameSampling:
     """What is read of a clip: frames a second or in all, and the most pixels of a frame."""
 
     fps: float = 2.0
@@ -90,7 +90,7 @@ def check_clip(clip: ClipInput, row: int) -> None:
         raise TgoError(f"clip {row} has a rate of {clip.rate}: it must be above 0 frames a second.")
 
 
-def read_clip(clip: ClipInput, sampling: Sampling) -> Tensor:
+def read_clip(clip: ClipInput, sampling: FrameSampling) -> Tensor:
     """The frames that are read, resized: uint8 (T, 3, h, w), on the CPU.
 
     Raises `UnreadableImage` with the reason if the clip is damaged or has fewer than two frames.
@@ -109,7 +109,7 @@ def read_clip(clip: ClipInput, sampling: Sampling) -> Tensor:
         raise UnreadableImage(f"{type(error).__name__}: {in_one_line(error)}") from error
 
 
-def _decoded(clip: str | os.PathLike[str] | bytes, sampling: Sampling) -> Tensor:
+def _decoded(clip: str | os.PathLike[str] | bytes, sampling: FrameSampling) -> Tensor:
     with _opened(clip) as (container, stream):
         check_size(stream.width, stream.height)
         total = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
@@ -154,7 +154,7 @@ def _file(path: str | os.PathLike[str]) -> Any:
         raise UnreadableImage(f"the file cannot be read ({in_one_line(error)})") from error
 
 
-def _resized(frame: Tensor, sampling: Sampling) -> Tensor:
+def _resized(frame: Tensor, sampling: FrameSampling) -> Tensor:
     """(3, H, W) to (3, h, w); levels stay whole numbers.
 
     As the official code does by torchvision's older functions, which resize in floating point and round; its newer ones

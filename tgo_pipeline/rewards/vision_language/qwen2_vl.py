@@ -40,7 +40,7 @@ Grid = tuple[int, int, int]
 
 
 @dataclass
-class Row:
+class TextRow:
     """One text about an image: the features of the image (N, D), shared by rows of one image, and the tail's ids.
 
     `places` are the positions in the tail whose hidden states are wanted.
@@ -98,7 +98,7 @@ class Qwen2VL(nn.Module):
                 hidden = block(hidden, cu_seqlens=lengths, position_embeddings=turns)
             return self.visual.merger(hidden).float()
 
-    def read(self, head: Sequence[int], rows: Sequence[Row]) -> Tensor:
+    def read(self, head: Sequence[int], rows: Sequence[TextRow]) -> Tensor:
         """Hidden states at the places of each row, (B, K, D), after the final norm.
 
         Rows of one image read the beginning that they share once.
@@ -116,7 +116,7 @@ class Qwen2VL(nn.Module):
                 found |= zip(group, self._read_shared(head, [rows[index] for index in group]), strict=True)
         return torch.stack([found[index] for index in range(len(rows))])
 
-    def _read(self, head: Sequence[int], rows: Sequence[Row]) -> Iterator[Tensor]:
+    def _read(self, head: Sequence[int], rows: Sequence[TextRow]) -> Iterator[Tensor]:
         """Rows side by side, each from its beginning, padded at the end."""
         start = [len(head) + len(row.features) for row in rows]
         embedded = [self._embedded(head, row.features, row.tail) for row in rows]
@@ -124,7 +124,7 @@ class Qwen2VL(nn.Module):
         for index, row in enumerate(rows):
             yield hidden[index, [start[index] + place for place in row.places]]
 
-    def _read_shared(self, head: Sequence[int], rows: Sequence[Row]) -> Iterator[Tensor]:
+    def _read_shared(self, head: Sequence[int], rows: Sequence[TextRow]) -> Iterator[Tensor]:
         """Rows of one image: what all of them begin with is read once, and its keys and values are used again."""
         shared = _common([row.tail for row in rows])
         cache = DynamicCache()
@@ -223,7 +223,7 @@ def _parts(sizes: Sequence[int], most: int, *, padded: bool = False) -> Iterator
         yield part
 
 
-def _length(head: Sequence[int], row: Row) -> int:
+def _length(head: Sequence[int], row: TextRow) -> int:
     return len(head) + len(row.features) + len(row.tail)
 
 

@@ -19,7 +19,7 @@ from tgo_pipeline.rewards.engine.scorable import Preparation
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.precision import Precision, rounded
 from tgo_pipeline.rewards.vision_language.chat import CONFIG, Chat
-from tgo_pipeline.rewards.vision_language.qwen2_vl import Qwen2VL, Row, read_config
+from tgo_pipeline.rewards.vision_language.qwen2_vl import Qwen2VL, TextRow, read_config
 from tgo_pipeline.rewards.vision_language.weights import (
     EMBEDDING,
     Lora,
@@ -32,7 +32,7 @@ from tgo_pipeline.rewards.vision_language.weights import (
 class VisionLanguageReward(NetworkReward):
     """A Qwen2-VL with a head; `reward_tokens` in the text are the places whose states the head reads."""
 
-    half = "bf16"
+    half_precision = "bf16"
     reward_tokens: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -91,9 +91,9 @@ class VisionLanguageReward(NetworkReward):
         rows = [self._row(*pair) for pair in zip(features, tails, strict=True)]
         return self.network.read(self.chat.head, rows)
 
-    def _row(self, features: Tensor, tail: Sequence[int]) -> Row:
+    def _row(self, features: Tensor, tail: Sequence[int]) -> TextRow:
         places = self.chat.places(tail)
-        return Row(features, tail[: places[-1] + 1], places)
+        return TextRow(features, tail[: places[-1] + 1], places)
 
     @classmethod
     def _filled(

@@ -31,7 +31,7 @@ from tgo_pipeline.rewards.engine.scorer import Scores, pair
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.precision import Precision
 from tgo_pipeline.rewards.vision_language.chat import Chat
-from tgo_pipeline.rewards.vision_language.clips import Clip, ClipInput, Sampling, check_clip, read_clip
+from tgo_pipeline.rewards.vision_language.clips import Clip, ClipInput, FrameSampling, check_clip, read_clip
 from tgo_pipeline.rewards.vision_language.reward import VisionLanguageReward
 from tgo_pipeline.rewards.vision_language.sizes import FACTOR, PAIR
 from tgo_pipeline.rewards.vision_language.weights import Lora
@@ -83,13 +83,13 @@ class VideoReward(VisionLanguageReward):
         config: Qwen2VLConfig,
         chat: Chat,
         norms: Sequence[tuple[float, float]] | None = None,
-        sampling: Sampling | None = None,
+        sampling: FrameSampling | None = None,
     ) -> None:
         scale = "VideoReward: " + ("VQ + MQ + TA, each standardised" if norms else "VQ + MQ + TA, raw")
         super().__init__("videoreward", scale, NoStillImage(), config, chat)
         self.head = nn.Linear(self.network.language.config.hidden_size, len(PARTS), bias=False)
         self.norms = norms
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or FrameSampling()
 
     @classmethod
     def load(cls, name: str, files: Files, precision: Precision = "fp32") -> VideoReward:
@@ -262,7 +262,7 @@ def _distinct(clips: Sequence[ClipInput]) -> list[tuple[list[int], ClipInput]]:
     return list(found.values())
 
 
-def _frames(clip: ClipInput, sampling: Sampling) -> Tensor | str:
+def _frames(clip: ClipInput, sampling: FrameSampling) -> Tensor | str:
     try:
         return read_clip(clip, sampling)
     except UnreadableImage as error:
@@ -279,11 +279,13 @@ def _norms(stated: Mapping[str, Any]) -> list[tuple[float, float]] | None:
     return found and [(float(found[f"{part}_mean"]), float(found[f"{part}_std"])) for part in PARTS]
 
 
-def _sampling(data: Mapping[str, Any]) -> Sampling:
-    usual = Sampling()
+def _sampling(data: Mapping[str, Any]) -> FrameSampling:
+    usual = FrameSampling()
     frames = data.get("num_frames")
     most = data.get("max_frame_pixels") or usual.max_pixels
-    return Sampling(float(data.get("fps") or usual.fps), None if frames is None else int(frames), int(most))
+    return FrameSampling(
+        float(data.get("fps") or usual.fps), None if frames is None else int(frames), int(most)
+    )
 
 
 def _lora(stated: Mapping[str, Any]) -> Lora | None:
