@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -48,8 +47,10 @@ def run(params: Params, places: Places) -> None:
         sys.exit(STOPPED)
 
 
-def run_and_die(params: Params, places: Places, event: str, part: str, count: int) -> None:
-    """A process that kills itself at the `count`-th file-system event on a path that holds `part`."""
+def run_and_die(
+    params: Params, places: Places, event: str, part: str, count: int, sent: int = signal.SIGKILL
+) -> None:
+    """A process that sends itself a signal at the `count`-th file-system event on a path that holds `part`."""
     left = count
 
     def watch(name: str, args: tuple[Any, ...]) -> None:
@@ -57,7 +58,7 @@ def run_and_die(params: Params, places: Places, event: str, part: str, count: in
         if name == event and part in " ".join(str(arg) for arg in args):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), sent)
 
     sys.addaudithook(watch)
     run(params, places)
@@ -150,14 +151,9 @@ def test_killed_again_and_again(
 def test_stopped_by_a_signal_then_run_again(
     context: ForkServerContext, params: Params, places: Places, unbroken: dict[str, str]
 ) -> None:
-    process = context.Process(target=run, args=(params, places))
+    at = (params, places, "os.rename", "step-00002", 1, signal.SIGTERM)
+    process = context.Process(target=run_and_die, args=at)
     process.start()
-    metrics = places["training"] / "plots" / "metrics" / "train" / "loss.tsv"
-    deadline = time.monotonic() + TIMEOUT_S
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGTERM)
     process.join(TIMEOUT_S)
     assert process.exitcode == STOPPED
     assert len(list(places["checkpoints"].glob("step-*/state.json"))) == 1

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -134,7 +134,7 @@ class WorkerProcess:
         assert stream is not None
         os.set_blocking(stream.fileno(), False)
         while content:
-            if not select.select([], [stream], [], max(0.0, deadline_s - time.monotonic()))[1]:
+            if not _is_ready(stream, select.POLLOUT, deadline_s):
                 raise self._late()
             try:
                 content = content[os.write(stream.fileno(), content) :]
@@ -160,7 +160,7 @@ class WorkerProcess:
     def _some(self, most: int, deadline_s: float) -> bytes:
         stream = self._process.stdout
         assert stream is not None
-        if not select.select([stream], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        if not _is_ready(stream, select.POLLIN, deadline_s):
             raise self._late()
         part = os.read(stream.fileno(), most)
         if not part:
@@ -220,3 +220,10 @@ def _end(process: subprocess.Popen[bytes], memory: int) -> None:
             with contextlib.suppress(OSError):
                 stream.close()
     os.close(memory)
+
+
+def _is_ready(stream: IO[bytes], event: int, deadline_s: float) -> bool:
+    """Whether a pipe can be read or written, or is closed, before the deadline; `select` knows 1,024 files alone."""
+    poll = select.poll()
+    poll.register(stream, event)
+    return bool(poll.poll(1000 * max(0.0, deadline_s - time.monotonic())))
