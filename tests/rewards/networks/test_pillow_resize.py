@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,6 +20,7 @@ def pillow(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @settings(deadline=None)
 @given(SIDE, SIDE, SIDE, SIDE, st.integers(0, 2**31), st.booleans())
+@example(9, 2, 3, 1, 1, False)  # noise of 0 and 255 alone may leave the order of the passes open
 def test_every_bit_is_pillows(
     rows: int, columns: int, height: int, width: int, seed: int, extreme: bool
 ) -> None:
