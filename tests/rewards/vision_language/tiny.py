@@ -22,6 +22,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from benchmarks.rewards.hpsv3_checkpoint import official
+
 BYTES = 256
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
 SPECIAL += ("<|image_pad|>", "<|video_pad|>")
@@ -98,16 +100,6 @@ def network(vocabulary: int, tied: bool, seed: int) -> Qwen2VLForConditionalGene
     return made
 
 
-def official(made: Qwen2VLForConditionalGeneration) -> dict[str, Tensor]:
-    """Its tensors by the names of the class that the official code was written for."""
-    moved = {"model.visual.": "visual.", "model.language_model.": "model."}
-    state = {}
-    for name, value in made.state_dict().items():
-        prefix = next((each for each in moved if name.startswith(each)), "")
-        state[moved.get(prefix, "") + name.removeprefix(prefix)] = value.clone()
-    return state
-
-
 def write_base(folder: Path, vocabulary: int, tied: bool, text: str) -> None:
     """`base/` and the instruction."""
     base = folder / "base"
@@ -156,7 +148,7 @@ def videoreward_config(lora: bool = True) -> dict[str, Any]:
         "training_args": {},
         "model_config": {"output_dim": 3, "use_special_tokens": True, "reward_token": "special"},
         "peft_lora_config": {"lora_enable": lora, "lora_r": RANK, "lora_alpha": ALPHA, "use_rslora": False},
-        "inference_config": NORMS,
+        "inference_config": dict(NORMS),
     }
 
 
