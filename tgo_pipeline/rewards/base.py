@@ -7,7 +7,7 @@ A reward is split so that work can be shared: images are prepared once per `prep
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -279,6 +279,14 @@ def check_images(images: Tensor, prompts: Sequence[str]) -> None:
             f"images has values from {low:.4g} to {high:.4g}: give [0, 1], `(x / 2 + 0.5).clamp(0, 1)` for what a "
             "decoder gives in [-1, 1]."
         )
+
+
+def as_objects(values: Iterable[Any]) -> np.ndarray:
+    """Things that are no numbers as an array (B,), for `combine`: rows are chosen of it as of a tensor."""
+    found = list(values)
+    array = np.empty(len(found), dtype=object)
+    array[:] = found
+    return array
 
 
 def empty(build: Callable[[], Any]) -> Any:

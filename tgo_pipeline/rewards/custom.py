@@ -21,7 +21,7 @@ from torch import Tensor
 from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import find
-from tgo_pipeline.rewards.base import Reward, check_images
+from tgo_pipeline.rewards.base import Reward, as_objects, check_images
 
 RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
 """RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""
@@ -41,14 +41,11 @@ class AsIs:
         raise TgoError("a reward that is a function of images has no gradients.")
 
 
-class FunctionReward(Reward):
-    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are copied."""
+class PlainReward(Reward):
+    """A reward whose `combine` is given the images (RGB) and the prompts themselves."""
 
-    def __init__(self, name: str, function: RewardFunction) -> None:
-        super().__init__(name, str(getattr(function, "scale", "as its author defines it")), AsIs())
-        self.function = function
-        self.typical_range = getattr(function, "typical_range", None)
-        self.needs_prompt = bool(getattr(function, "needs_prompt", True))
+    def __init__(self, name: str, scale: str) -> None:
+        super().__init__(name, scale, AsIs())
 
     def encode_images(self, pixels: list[Image.Image]) -> list[Image.Image]:
         """The images themselves."""
@@ -56,9 +53,17 @@ class FunctionReward(Reward):
 
     def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
         """The prompts themselves, (B,)."""
-        encoded = np.empty(len(prompts), dtype=object)
-        encoded[:] = list(prompts)
-        return encoded
+        return as_objects(prompts)
+
+
+class FunctionReward(PlainReward):
+    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are copied."""
+
+    def __init__(self, name: str, function: RewardFunction) -> None:
+        super().__init__(name, str(getattr(function, "scale", "as its author defines it")))
+        self.function = function
+        self.typical_range = getattr(function, "typical_range", None)
+        self.needs_prompt = bool(getattr(function, "needs_prompt", True))
 
     def combine(self, images: list[Image.Image], prompts: np.ndarray) -> Tensor:
         """Call the function. Raises `TgoError` if it raises, or gives other than one number per image."""

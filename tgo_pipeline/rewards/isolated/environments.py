@@ -7,7 +7,6 @@ another that the user has made.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -20,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.isolated.names import interpreter
+from tgo_pipeline.rewards.files.open_clip import open_clip_file
+from tgo_pipeline.rewards.isolated.names import foreign_environment, interpreter
 from tgo_pipeline.storage import user_cache
 
 log = logging.getLogger("tgo")
@@ -190,8 +190,10 @@ def _check(environment: Environment, executable: Path) -> None:
 
 
 def _run(executable: Path, arguments: list[str], what: str) -> None:
-    clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run([executable, *arguments], env=clean, capture_output=True, text=True, check=False)
+    environment = foreign_environment()
+    done = subprocess.run(
+        [executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         said = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "")
@@ -200,13 +202,8 @@ def _run(executable: Path, arguments: list[str], what: str) -> None:
 
 def _supply(environment: Environment, executable: Path) -> None:
     """The vocabulary that hpsv2's wheel lacks: open_clip's, which is the same file."""
-    package = importlib.util.find_spec("open_clip")  # importing it takes many seconds
-    if package is None or package.origin is None:
-        raise TgoError(
-            "open_clip is not installed, which has a file that hpsv2 lacks: pip install open_clip_torch."
-        )
     for place in _of_package(executable, "hpsv2/src/open_clip"):
-        shutil.copy(Path(package.origin).with_name(VOCABULARY), place)
+        shutil.copy(open_clip_file(VOCABULARY), place)
 
 
 def _of_package(executable: Path, path: str) -> Iterator[Path]:

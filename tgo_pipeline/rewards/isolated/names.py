@@ -8,6 +8,7 @@ As the source of a reward `official:hpsv2` says enough, and a path may follow: `
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ OFFICIAL, WORKER = "official:", "worker:"
 _WORKER = re.compile(
     r"worker:python=(?P<python>[^=]+?):(?P<module>[A-Za-z_][\w.]*):(?P<object>[A-Za-z_][\w.]*)(=(?P<source>.+))?"
 )
+_NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 _FORM = "worker:python=PYTHON:MODULE:OBJECT, with =SOURCE behind it if the object is a class that has one"
 
 
@@ -71,18 +73,20 @@ def check(reward: str) -> None:
 
 def split_worker(text: str) -> tuple[str, str | None]:
     """The reward and the source of a spec that begins with `worker:`. Raises `TgoError` for another form."""
-    if (match := _WORKER.fullmatch(text)) is None:
-        raise TgoError(f"{text!r} is not of the form {_FORM}.")
-    source = match["source"]
+    source = _parsed(text)["source"]
     return (text.removesuffix(f"={source}") if source else text), source
 
 
 def own_worker(reward: str) -> OwnWorker:
     """The parts of a name that begins with `worker:`. Raises `TgoError` for another form."""
-    reward, _ = split_worker(reward)
-    match = _WORKER.fullmatch(reward)
-    assert match is not None
-    return OwnWorker(match["python"], match["module"], match["object"])
+    found = _parsed(reward)
+    return OwnWorker(found["python"], found["module"], found["object"])
+
+
+def _parsed(text: str) -> re.Match[str]:
+    if (match := _WORKER.fullmatch(text)) is None:
+        raise TgoError(f"{text!r} is not of the form {_FORM}.")
+    return match
 
 
 def column(reward: str) -> str:
@@ -118,3 +122,8 @@ def interpreter(python: str) -> Path:
     raise TgoError(
         f"{python} is {what}: name the interpreter of an environment, or the environment's folder."
     )
+
+
+def foreign_environment() -> dict[str, str]:
+    """The environment of this process without what would lead another interpreter to packages of this one."""
+    return {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}

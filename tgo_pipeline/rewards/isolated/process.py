@@ -16,12 +16,13 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image
 
 from tgo_pipeline import signals
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.isolated.names import foreign_environment
 from tgo_pipeline.rewards.isolated.worker import LENGTH, MAGIC
 
 SCRIPT = Path(__file__).with_name("worker.py")
@@ -30,8 +31,6 @@ TIMEOUT = "TGO_WORKER_TIMEOUT_S"
 TIMEOUT_S, LOADING_S = 600.0, 3600.0
 MOST_STRAY_BYTES, MOST_ANSWER_BYTES = 1 << 20, 1 << 28
 TAIL_LINES, PRINTED_BYTES = 40, 1 << 16
-NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-"""What would lead the other interpreter to packages of this one."""
 
 
 class WorkerLost(Exception):
@@ -59,6 +58,8 @@ class WorkerProcess:
         self._memory, self._size = _memory(), 0
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._process = self._start(request)
+        pipes: Any = self._process  # none of them is missing
+        self._questions, self._answers = pipes.stdin.fileno(), pipes.stdout.fileno()
         self._end = weakref.finalize(self, _end, self._process, self._memory)
         try:
             self._skip_to_answers()
@@ -79,7 +80,7 @@ class WorkerProcess:
             raise TgoError(f"{said}.")
 
     def _start(self, request: WorkerRequest) -> subprocess.Popen[bytes]:
-        environment = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
+        environment = foreign_environment()
         environment["CUDA_VISIBLE_DEVICES"] = _visible(request.device)
         try:
             with signals.blocked():  # Ctrl-C is meant for this process, which then ends the other
@@ -130,14 +131,12 @@ class WorkerProcess:
             raise self._lost("answered with something else than scores", ended=False) from None
 
     def _write(self, content: bytes, deadline_s: float) -> None:
-        stream = self._process.stdin
-        assert stream is not None
-        os.set_blocking(stream.fileno(), False)
+        os.set_blocking(self._questions, False)
         while content:
-            if not _is_ready(stream, select.POLLOUT, deadline_s):
+            if not _is_ready(self._questions, select.POLLOUT, deadline_s):
                 raise self._late()
             try:
-                content = content[os.write(stream.fileno(), content) :]
+                content = content[os.write(self._questions, content) :]
             except BlockingIOError:
                 continue
             except OSError:
@@ -158,11 +157,9 @@ class WorkerProcess:
         return parts
 
     def _some(self, most: int, deadline_s: float) -> bytes:
-        stream = self._process.stdout
-        assert stream is not None
-        if not _is_ready(stream, select.POLLIN, deadline_s):
+        if not _is_ready(self._answers, select.POLLIN, deadline_s):
             raise self._late()
-        part = os.read(stream.fileno(), most)
+        part = os.read(self._answers, most)
         if not part:
             raise self._lost("ended")
         return part
@@ -222,8 +219,8 @@ def _end(process: subprocess.Popen[bytes], memory: int) -> None:
     os.close(memory)
 
 
-def _is_ready(stream: IO[bytes], event: int, deadline_s: float) -> bool:
+def _is_ready(pipe: int, event: int, deadline_s: float) -> bool:
     """Whether a pipe can be read or written, or is closed, before the deadline; `select` knows 1,024 files alone."""
     poll = select.poll()
-    poll.register(stream, event)
+    poll.register(pipe, event)
     return bool(poll.poll(1000 * max(0.0, deadline_s - time.monotonic())))

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.custom import AsIs
+from tgo_pipeline.rewards.custom import PlainReward
 from tgo_pipeline.rewards.judge.answers import NoScore, number
 from tgo_pipeline.rewards.judge.client import Client
 from tgo_pipeline.rewards.judge.settings import Settings
@@ -24,12 +22,12 @@ log = logging.getLogger("tgo")
 SAID_EVERY_S = 60.0
 
 
-class Judge(Reward):
+class Judge(PlainReward):
     """Asks about the images of a batch at the same time; what got no usable answer has NaN and a reason."""
 
     def __init__(self, settings: Settings) -> None:
         low, high = (0.0, 1.0) if settings.answer == "yes" else (settings.low, settings.high)
-        super().__init__("judge", f"{settings.model}, {low:g} to {high:g}", AsIs())
+        super().__init__("judge", f"{settings.model}, {low:g} to {high:g}")
         self.typical_range = (low, high)
         self.settings = settings
         self.client = Client(settings)
@@ -45,17 +43,8 @@ class Judge(Reward):
             )
         return cls(Settings.read(Path(source).expanduser()))
 
-    def encode_images(self, pixels: Sequence[Image.Image]) -> Sequence[Image.Image]:
-        """The images themselves."""
-        return pixels
-
-    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """The prompts themselves, (B,)."""
-        encoded = np.empty(len(prompts), dtype=object)
-        encoded[:] = list(prompts)
-        return encoded
-
     def combine(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Ask about all images at a time, as many at once as the settings allow; `reasons` says what failed."""
         with ThreadPoolExecutor(min(self.settings.concurrency, len(images))) as pool:
             answers = list(pool.map(self._answer, images, prompts))
         self.reasons = [f"gave no score: {each}" if isinstance(each, str) else None for each in answers]

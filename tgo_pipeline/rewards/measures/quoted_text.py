@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.base import Reward
+from tgo_pipeline.rewards.base import Reward, as_objects
 from tgo_pipeline.rewards.custom import AsIs
 
 _QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|„([^“”]+)[“”]|«([^»]+)»|「([^」]+)」')
@@ -43,20 +43,17 @@ class QuotedText(Reward):
 
     def encode_images(self, pixels: Sequence[Image.Image]) -> np.ndarray:
         """What is read in each image, joined without blanks, (B,)."""
-        found = np.empty(len(pixels), dtype=object)
-        found[:] = [_plain("".join(self._read(image))) for image in pixels]
-        return found
+        return as_objects(_plain("".join(self._read(image))) for image in pixels)
 
     def _read(self, image: Image.Image) -> Sequence[str]:
         return self._reader(np.asarray(image)[..., ::-1]).txts or ()
 
     def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
         """What each prompt quotes, joined without blanks, (B,)."""
-        found = np.empty(len(prompts), dtype=object)
-        found[:] = [_plain("".join(quoted(prompt))) for prompt in prompts]
-        return found
+        return as_objects(_plain("".join(quoted(prompt))) for prompt in prompts)
 
     def combine(self, images: np.ndarray, prompts: np.ndarray) -> Tensor:
+        """The share that is read of what is quoted; `reasons` names prompts that quote nothing."""
         self.reasons = [None if asked else "gave no score: the prompt quotes no text" for asked in prompts]
         pairs = zip(images, prompts, strict=True)
         return torch.tensor([share_read(read, asked) for read, asked in pairs], dtype=torch.float32)

@@ -11,13 +11,14 @@ import functools
 import gzip
 import io
 from collections.abc import Sequence
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards.files.open_clip import open_clip_file
 
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
@@ -32,14 +33,8 @@ _CLIP_MERGES = 49152 - 256 - 2  # the rest of the vocabulary file that open_clip
 
 @functools.cache
 def _open_clip() -> Any:
-    """open_clip's module of tokenizers alone: its package imports timm and every model, which takes seconds."""
-    package = find_spec("open_clip")
-    place = (
-        None if package is None or package.origin is None else Path(package.origin).with_name("tokenizer.py")
-    )
-    spec = None if place is None else spec_from_file_location("open_clip_tokenizer", place)
-    if spec is None or spec.loader is None:
-        raise TgoError("open_clip is not installed, whose tokenizer is needed: pip install open_clip_torch.")
+    """open_clip's module of tokenizers alone."""
+    spec: Any = spec_from_file_location("open_clip_tokenizer", open_clip_file("tokenizer.py"))
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -92,9 +92,6 @@ class HPSv3(VisionLanguageReward):
         with torch.autocast(self.device.type, enabled=False):
             return self.head(self.states(images, prompts)[:, 0])
 
-    def combine(self, images: list[Tensor], prompts: Any) -> Tensor:
-        return self.combine_parts(images, prompts)[:, 0]
-
 
 def _head(width: int, first: int, second: int, last: int) -> nn.Sequential:
     """As the official `ranknet` names its layers; the dropout does nothing here, and keeps their places."""

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import described_by, write_json, write_weights
-from tgo_pipeline.rewards.base import NetworkReward, empty
+from tgo_pipeline.rewards.base import NetworkReward, as_objects, empty
 from tgo_pipeline.rewards.engine.scorable import Preparation
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.precision import Precision, rounded
@@ -82,9 +81,15 @@ class VisionLanguageReward(NetworkReward):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
         """Token ids of what follows the image, a tuple for each prompt, (B,)."""
-        encoded = np.empty(len(prompts), dtype=object)
-        encoded[:] = [self.chat.tail(prompt) for prompt in prompts]
-        return encoded
+        return as_objects(self.chat.tail(prompt) for prompt in prompts)
+
+    def combine(self, images: Any, prompts: Any) -> Tensor:
+        """The first column of `combine_parts`, (B,)."""
+        return self.combine_parts(images, prompts)[:, 0]
+
+    @abstractmethod
+    def combine_parts(self, images: Any, prompts: Any) -> Tensor:
+        """What the head gives, (B, 1 + P)."""
 
     def states(self, features: Sequence[Tensor], tails: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states at the reward tokens, (B, K, D). Rows of one image have one and the same tensor of features."""

@@ -134,26 +134,6 @@ class VideoReward(VisionLanguageReward):
             three = (three - mean) / std
         return torch.cat([three.sum(1, keepdim=True), three], dim=1)
 
-    def combine(self, images: Sequence[Tensor], prompts: Any) -> Tensor:
-        return self.combine_parts(images, prompts)[:, 0]
-
-    def score(
-        self,
-        images: Sequence[ClipInput],
-        prompts: Sequence[str] | None = None,
-        *,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        workers: int = 0,
-    ) -> np.ndarray:
-        """The sum of the three for pairs of clip and prompt, float32 (N,); what else as in `score_clips`.
-
-        Raises `TgoError` for a clip that cannot be read, too.
-        """
-        return self.score_parts(images, prompts, prompt=prompt, batch_size=batch_size, workers=workers)[
-            self.name
-        ]
-
     def score_parts(
         self,
         images: Sequence[ClipInput],
@@ -163,7 +143,11 @@ class VideoReward(VisionLanguageReward):
         batch_size: int | None = None,
         workers: int = 0,
     ) -> dict[str, np.ndarray]:
-        """As `score`, with the three numbers besides: `videoreward`, `videoreward.VQ`, `.MQ` and `.TA`."""
+        """The sum and the three numbers of pairs of clip and prompt: `videoreward`, `videoreward.VQ`, `.MQ` and `.TA`.
+
+        What else as in `score_clips`; `score` gives the sum alone. Raises `TgoError` also for a clip that
+        cannot be read.
+        """
         scores = self.score_clips(images, prompts, prompt=prompt, batch_size=batch_size, workers=workers)
         for row, reason in scores.errors.items():
             raise TgoError(f"clip {row} of {len(images)} cannot be scored: {reason}.")

@@ -12,26 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError, first_line
-from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.custom import AsIs
+from tgo_pipeline.rewards.custom import PlainReward
 
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 ANSWER = "Yes"
 
 
-class VQAScore(Reward):
+class VQAScore(PlainReward):
     """A model, its processor, and the token that its answer would begin with."""
 
     typical_range = (0.0, 1.0)
 
     def __init__(self, model: Any, processor: Any) -> None:
-        super().__init__("vqascore", "probability of the answer Yes, 0 to 1", AsIs())
+        super().__init__("vqascore", "probability of the answer Yes, 0 to 1")
         self.model = model
         self.processor = processor
         self.answer: int = processor.tokenizer.encode(ANSWER, add_special_tokens=False)[0]
@@ -60,16 +58,6 @@ class VQAScore(Reward):
         if not hasattr(processor, "tokenizer") or not getattr(processor, "chat_template", None):
             raise TgoError(f"reward vqascore: {folder} has no processor with a chat template: copy it whole.")
         return cls(model, processor)
-
-    def encode_images(self, pixels: Sequence[Image.Image]) -> Sequence[Image.Image]:
-        """The images themselves."""
-        return pixels
-
-    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
-        """The prompts themselves, (B,)."""
-        encoded = np.empty(len(prompts), dtype=object)
-        encoded[:] = list(prompts)
-        return encoded
 
     def combine(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         return torch.stack([self._probability(*pair) for pair in zip(images, prompts, strict=True)])
