@@ -77,9 +77,7 @@ def test_a_port_that_refuses(closed: str, scheme: str) -> None:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_server_that_never_answers(silent: Silent, scheme: str) -> None:
     started_s = time.monotonic()
-    with pytest.raises(
-        Unreachable, match=r"^127\.0\.0\.1 is out of reach: (no answer in 0\.3 s|.*timed out)$"
-    ):
+    with pytest.raises(Unreachable, match=r"^127\.0\.0\.1 is out of reach: no answer in 0\.3 s$"):
         require_route(f"{scheme}://{silent.address}", 0.3)
     assert time.monotonic() - started_s < 2
 
@@ -105,7 +103,7 @@ def test_the_proxy_is_what_must_answer(closed: str, silent: Silent, monkeypatch:
     with pytest.raises(Unreachable, match="Connection refused"):
         require_route(f"https://{silent.address}", 5)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(Unreachable, match=r"no answer|timed out"):
+    with pytest.raises(Unreachable, match="no answer in"):
         require_route(f"https://{silent.address}", 0.3)
 
 

@@ -58,13 +58,15 @@ def require_route(url: str, timeout_s: float = ROUTE_S) -> None:
         try:
             error = answers.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:
-            error = TimeoutError(f"no answer in {timeout_s:g} s")
+            error = TimeoutError()
         if error is None:
             return
         errors.append(error)
     said = min(errors, key=_says_little)
-    gone = Unreachable(f"{asked.hostname} is out of reach: {said.strerror or said}")
-    if isinstance(said, TimeoutError):
+    silent = isinstance(said, TimeoutError)  # of the queue or of a socket, whichever came first
+    reason = f"no answer in {timeout_s:g} s" if silent else said.strerror or str(said)
+    gone = Unreachable(f"{asked.hostname} is out of reach: {reason}")
+    if silent:
         _silent[asked.netloc] = gone, time.monotonic()
     raise gone
 
