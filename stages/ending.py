@@ -14,7 +14,7 @@ from stages.begin import INTERRUPTED, SIGNALS, USER_ERROR, arrived, end_at_once,
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins.find import blamed
 from tgo_pipeline.rendering.terminal import prepare_streams, say
-from tgo_pipeline.storage.shards import Interrupted
+from tgo_pipeline.storage.shards import Interrupted, OwnPartDone
 
 CONTINUE = "what was finished is kept, run it again to continue"
 
@@ -39,6 +39,8 @@ def ending(label: str) -> Iterator[None]:
             yield
         except (KeyboardInterrupt, Interrupted):
             _interrupted(label)
+        except OwnPartDone as done:
+            say(f"{label}: {done}")
         except Exception as error:
             if arrived:  # a library may turn an interrupt into an error of its own
                 _interrupted(label)

@@ -222,6 +222,8 @@ LONGEST = (
     "tests/benchmarks/test_training_speed.py::*",
     "tests/faults/test_fuzz.py::test_injections",
     "tests/fine_tune/training/test_compile.py::*",
+    "tests/executors/test_on_ray.py::test_[!w]*",
+    "tests/executors/test_on_ray.py::test_workers_*",
     "tests/executors/test_ranks_stages.py::test_ranks_with_*",
     "tests/fine_tune/distributed/test_parallel.py::test_the_stage_*",
     "tests/fine_tune/distributed/test_parallel.py::test_two_*[[]half-*",

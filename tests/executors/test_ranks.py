@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.project import ROOT
-from tests.storage.test_shards import plan, run
+from tests.storage.test_shards import Writer, plan, run
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors import ranks
+from tgo_pipeline.executors import execute, ranks
 from tgo_pipeline.executors.ranks import Member, lease_s, member
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.storage.shards import run_shards, status
+from tgo_pipeline.storage.shards import OwnPartDone, run_shards, status
 
 COUNT = 24
 PROGRAM = """
@@ -190,6 +190,41 @@ def test_processes_that_are_killed_or_hang_leave_their_shards_to_the_others(
     last.communicate(timeout=60)
     assert digests(folder) == alone
     assert not [path for path in folder.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_shards_are_divided_by_number(
+    tmp_path: Path, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ends with its own; with claims, or alone, the rest is written."""
+    folder, runtime = tmp_path / "divided", RuntimeParams(executor="ranks")
+    monkeypatch.setenv("TGO_DIVIDE", "index")
+
+    def work(rank: int) -> None:
+        monkeypatch.setenv("TGO_RANK", str(rank))
+        monkeypatch.setenv("TGO_RANKS", "3")
+        run_shards(
+            folder,
+            plan(COUNT),
+            lambda todo, stop: execute(todo, stop, Writer(folder), runtime),
+            together=True,
+        )
+
+    for rank, written in ((1, 8), (0, 16)):
+        with pytest.raises(
+            OwnPartDone, match=rf"^rank {rank} of 3 .*; {COUNT - written} of \d+ are with others"
+        ):
+            work(rank)
+        assert status(folder, plan(COUNT)).done == written
+    (folder / plan(COUNT)[1].name).unlink()
+    with pytest.raises(OwnPartDone, match="1 of 9 are with others, the first is train-00001-of-00024"):
+        work(2)
+    monkeypatch.setenv("TGO_DIVIDE", "claims")
+    work(2)
+    assert digests(folder) == alone
+    monkeypatch.setenv("TGO_DIVIDE", "evenly")
+    (folder / plan(COUNT)[1].name).unlink()
+    with pytest.raises(TgoError, match="TGO_DIVIDE is 'evenly': it must be claims or index"):
+        work(2)
 
 
 def test_a_run_on_its_own_and_one_that_shares_exclude_each_other(program: Path, tmp_path: Path) -> None:

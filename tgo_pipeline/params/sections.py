@@ -300,7 +300,7 @@ class RuntimeParams:
     An image of more than `max_image_megapixels` million pixels is not read, and those that are decoded at a time take
     at most about `image_memory_gb`, all processes together. `trackers` follow a training in addition to dvclive, which
     always does. `executor` runs shards: `local`, on this machine, `ranks`, on all that run the same command in one
-    folder (docs/SCALE.md), or one of your own (docs/PLUGINS.md).
+    folder, `ray`, on a Ray cluster (docs/SCALE.md), or one of your own (docs/PLUGINS.md).
     """
 
     device: str = "auto"

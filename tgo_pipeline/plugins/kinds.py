@@ -202,5 +202,6 @@ EXECUTOR = Kind(
     {
         "local": "tgo_pipeline.executors.local:execute",
         "ranks": "tgo_pipeline.executors.ranks:execute",
+        "ray": "tgo_pipeline.executors.on_ray:execute",
     },
 )

@@ -113,6 +113,10 @@ class Interrupted(Exception):
     """A signal asked the run to end; what was finished is kept."""
 
 
+class OwnPartDone(Exception):
+    """This process has written its part of a folder; how much of it is with other processes is the message."""
+
+
 class Stop:
     """Turns the first SIGINT or SIGTERM into a flag, the second into an immediate `KeyboardInterrupt`."""
 
