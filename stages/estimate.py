@@ -156,7 +156,10 @@ class Estimate:
     def stage(
         self, stage: str, precision: Precision = "fp32", flops: float = 0.0, **values: Any
     ) -> StagePlan:
-        hours = self.device.hours(flops, precision) / self.gpus
+        """Devices take whole shards: the last ones to end are waited for."""
+        shards = values.get("files") or self.gpus
+        turns = math.ceil(shards / self.gpus)
+        hours = self.device.hours(flops, precision) / shards * turns
         return StagePlan(stage=stage, precision=precision, flops=flops, hours=hours, **values)
 
     def scoring(self, rewards: dict[str, str | None]) -> tuple[Scoring, Precision]:

@@ -13,6 +13,9 @@ import typer
 from stages import PARAMS, STAGES
 from tgo_pipeline.storage.chunks import MOST_ROWS
 
+DIVIDED = ("generate", "score")
+"""Stages whose devices take whole shards."""
+
 if TYPE_CHECKING:
     from stages.estimate import Estimate
     from tgo_pipeline.params import Params
@@ -34,7 +37,13 @@ def plan(
         help="A GPU that the table lacks: tera-operations a second in half precision, dense, by its data sheet.",
     ),
     gpu_memory: float = typer.Option(None, min=1e-3, metavar="GB", help="And its memory."),
-    gpus: int = typer.Option(1, min=1, metavar="N", help="How many of them."),
+    gpus: int = typer.Option(
+        1, "--gpus", "--gpus-per-node", min=1, metavar="N", help="How many of them a node has."
+    ),
+    nodes: int = typer.Option(1, min=1, metavar="N", help="How many nodes there are (docs/SCALE.md)."),
+    price: float = typer.Option(
+        None, min=0, metavar="DOLLARS", help="What a GPU costs an hour, for a column of dollars."
+    ),
     prompts: int = typer.Option(
         None,
         min=1,
@@ -53,7 +62,8 @@ def plan(
     from tgo_pipeline.planning.gpus import device
     from tgo_pipeline.rendering.terminal import show
 
-    made = make(load_params(params), device(gpu, gpu_tflops, gpu_memory), gpus, prompts, test_prompts)
+    there = device(gpu, gpu_tflops, gpu_memory)
+    made = make(load_params(params), there, gpus * nodes, prompts, test_prompts, price)
     if as_json:
         typer.echo(json.dumps(made.as_json(), indent=2))
     else:
@@ -61,9 +71,16 @@ def plan(
 
 
 def make(
-    params: Params, device: Device, gpus: int = 1, prompts: int | None = None, test_prompts: int | None = None
+    params: Params,
+    device: Device,
+    gpus: int = 1,
+    prompts: int | None = None,
+    test_prompts: int | None = None,
+    price: float | None = None,
 ) -> Plan:
     """The plan of all stages; `prompts` and `test_prompts` are how many to plan for; by default those there are.
+
+    `price` is that of a GPU and an hour.
 
     Raises `TgoError` if the model's configuration cannot be read, or the prompts cannot be counted.
     """
@@ -81,7 +98,8 @@ def make(
                 stages += [stage.estimate(run)] if hasattr(stage, "estimate") else []
             except NotChecked as error:
                 left_out.append(f"{stage.__name__.removeprefix('stages.')} is left out, {error}")
-        return Plan(params.model, device, gpus, tuple(stages), (*left_out, *_warnings(run, stages)))
+        warnings = (*left_out, *_warnings(run, stages))
+        return Plan(params.model, device, gpus, tuple(stages), warnings, price)
 
 
 def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
@@ -97,6 +115,12 @@ def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
                 f"{stage.stage} takes {amount(stage.memory_bytes)}B, and {run.device.name} has {memory:.4g} GB: "
                 f"{_advice(stage.stage, run.params, run.gpus)}."
             )
+    few = [stage for stage in stages if stage.hours and 0 < stage.files < run.gpus and stage.stage in DIVIDED]
+    for stage in few:
+        found.append(
+            f"{stage.stage} has {stage.files} shards for {run.gpus} devices: lower generate.shard_size "
+            f"({run.params.generate.shard_size})."
+        )
     own = [name for name, value in run.params.score.rewards.items() if ":" in (value or name)]
     if own:
         found.append(f"not counted: {', '.join(own)}, rewards of your own.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,24 @@ def test_what_does_not_fit_is_said_with_what_to_change(
     assert generate.hours == pytest.approx(generate.flops / 2 / (1e12 * utilisation()["single"]) / 3600)
 
 
+def test_devices_take_whole_shards_and_cost_what_they_do(
+    tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    a100 = device("A100-80")
+    one, many = (make(tiny, a100, gpus=gpus, prompts=1000, price=2.5) for gpus in (1, 24))
+    alone, shared = one.stage("generate"), many.stage("generate")
+    assert shared.files == alone.files == math.ceil(1000 * tiny.generate.images_per_prompt / 512)
+    turns = math.ceil(shared.files / 24)
+    assert shared.hours == pytest.approx(alone.hours * turns / shared.files)
+    assert many.dollars(shared.hours) == pytest.approx(shared.hours * 24 * 2.5)
+    assert many.as_json()["dollars"] == pytest.approx(many.total.hours * 60)
+    assert f"generate has {shared.files} shards for 24 devices: lower generate.shard_size" in " ".join(
+        many.warnings
+    )
+    assert not [warning for warning in one.warnings if "shards for" in warning]
+
+
 def test_a_family_of_ones_own_is_planned_by_what_it_says(
     tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,8 +166,11 @@ def project(tiny: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("project")
 def test_the_command_prints_a_table() -> None:
-    shown = CliRunner().invoke(app, ["plan", "--gpu", "A100-80", "--prompts", "4"])
+    given = ["--gpu", "A100-80", "--prompts", "4", "--nodes", "2", "--gpus-per-node", "8", "--price", "2"]
+    shown = CliRunner().invoke(app, ["plan", *given])
     assert shown.exit_code == 0, shown.output
+    assert "on 16 x NVIDIA A100" in shown.output
+    assert "dollars" in shown.output
     assert "16 images of 32x32" in shown.output
     assert "NVIDIA A100 data sheet" in shown.output
 

@@ -47,6 +47,12 @@ class Plan:
     gpus: int
     stages: tuple[StagePlan, ...]
     warnings: tuple[str, ...] = ()
+    price: float | None = None
+    """Dollars for a device and an hour."""
+
+    def dollars(self, hours: float) -> float | None:
+        """What all devices cost for so long; None without a price."""
+        return None if self.price is None else hours * self.gpus * self.price
 
     @property
     def total(self) -> StagePlan:
@@ -78,6 +84,11 @@ class Plan:
             "Operations: counted on the networks themselves; a multiplication and its addition are two.",
             "Memory: tensors on one device at the peak, without the driver (0.5 GB on a GPU), what libraries need "
             "inside of operations, and what an allocator wastes: keep a tenth free.",
+            *(
+                ["Dollars: every device is paid for until the last one ends."]
+                if self.price is not None
+                else []
+            ),
             "Disk, exact: sizes follow from shapes and names. At most: images as large as a PNG can be (drawn ones "
             "take about half), tables without compression. About: from files that are there.",
         ]
@@ -90,6 +101,7 @@ class Plan:
             "device": dataclasses.asdict(self.device),
             "stages": [dataclasses.asdict(each) for each in self.stages],
             "total": dataclasses.asdict(self.total),
+            "dollars": self.dollars(self.total.hours),
             "warnings": list(self.warnings),
             "assumptions": self.assumptions,
         }
@@ -106,18 +118,20 @@ def show(plan: Plan) -> RenderableType:
     shown = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("stage")
     shown.add_column("work", overflow="fold")
-    for name in ("files", "disk", "memory", "operations", "hours"):
+    priced = [] if plan.price is None else ["dollars"]
+    for name in ("files", "disk", "memory", "operations", "hours", *priced):
         shown.add_column(name, justify="right")
     for each in plan.stages:
-        shown.add_row(*_row(each))
+        shown.add_row(*_row(plan, each))
     shown.add_section()
-    shown.add_row(*_row(plan.total), style="bold")
+    shown.add_row(*_row(plan, plan.total), style="bold")
     notes = [f"[yellow]! {escape(text)}[/]" for text in plan.warnings]
     notes += [f"[dim]{escape(text)}[/]" for text in plan.assumptions]
     return Group(shown, *notes)
 
 
-def _row(stage: StagePlan) -> list[str]:
+def _row(plan: Plan, stage: StagePlan) -> list[str]:
+    dollars = plan.dollars(stage.hours)
     sign = {"exact": "", "at most": "≤ ", "about": "≈ "}[stage.disk]
     return [
         stage.stage,
@@ -127,6 +141,7 @@ def _row(stage: StagePlan) -> list[str]:
         f"{amount(stage.memory_bytes)}B" if stage.memory_bytes else "",
         f"{amount(stage.flops)}FLOP" if stage.flops else "",
         _hours(stage.hours) if stage.flops else "",
+        *([] if dollars is None else [f"{dollars:,.2f}" if dollars < 100 else f"{dollars:,.0f}"]),
     ]
 
 
