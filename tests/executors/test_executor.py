@@ -69,6 +69,6 @@ def test_what_an_executor_does_wrong_is_said(folder: Path, executor: str, reason
 
 def test_an_unknown_name_is_refused_with_the_parameters() -> None:
     with pytest.raises(
-        TgoError, match=r"runtime.executor: unknown executor 'slurm'. There are local, ranks, or name"
+        TgoError, match=r"runtime.executor: unknown executor 'slurm'. There are local, ranks, ray, or name"
     ):
         parse(RuntimeParams, {"executor": "slurm"}, "runtime.")

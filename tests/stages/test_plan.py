@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -105,14 +104,13 @@ def test_devices_take_whole_shards_and_cost_what_they_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     a100 = device("A100-80")
-    one, many = (make(tiny, a100, gpus=gpus, prompts=1000, price=2.5) for gpus in (1, 24))
+    one, many = (make(tiny, a100, gpus=gpus, prompts=1000, price=2.5) for gpus in (1, 300))
     alone, shared = one.stage("generate"), many.stage("generate")
-    assert shared.files == alone.files == math.ceil(1000 * tiny.generate.images_per_prompt / 512)
-    turns = math.ceil(shared.files / 24)
-    assert shared.hours == pytest.approx(alone.hours * turns / shared.files)
-    assert many.dollars(shared.hours) == pytest.approx(shared.hours * 24 * 2.5)
-    assert many.as_json()["dollars"] == pytest.approx(many.total.hours * 60)
-    assert f"generate has {shared.files} shards for 24 devices: lower generate.shard_size" in " ".join(
+    assert shared.files == alone.files == 250
+    assert shared.hours == pytest.approx(alone.hours / 250)
+    assert many.dollars(shared.hours) == pytest.approx(shared.hours * 300 * 2.5)
+    assert many.as_json()["dollars"] == pytest.approx(many.total.hours * 750)
+    assert "generate has 250 shards for 300 devices: lower generate.shard_size (16)" in " ".join(
         many.warnings
     )
     assert not [warning for warning in one.warnings if "shards for" in warning]
@@ -169,7 +167,7 @@ def test_the_command_prints_a_table() -> None:
     given = ["--gpu", "A100-80", "--prompts", "4", "--nodes", "2", "--gpus-per-node", "8", "--price", "2"]
     shown = CliRunner().invoke(app, ["plan", *given])
     assert shown.exit_code == 0, shown.output
-    assert "on 16 x NVIDIA A100" in shown.output
+    assert "on 16 x A100-80" in shown.output
     assert "dollars" in shown.output
     assert "16 images of 32x32" in shown.output
     assert "NVIDIA A100 data sheet" in shown.output

@@ -232,7 +232,9 @@ def run_shards(
         else:
             for file in folder.glob(f"{TEMPORARY}*"):
                 file.unlink()
-        found = {shard: _found(folder, shard) for shard in plan}  # once: of 100,000 shards it takes half a minute
+        found = {
+            shard: _found(folder, shard) for shard in plan
+        }  # once: of 100,000 shards it takes half a minute
         before = _counted([*found.values()])
         log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
         waiting = Waiting(folder, (shard for shard, (now, _) in found.items() if now != "done"))
