@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run(params: Params, workspace: Workspace = HERE) -> None:
     """Write the label shards, their metrics and the histogram of the weights."""
-    from tgo_pipeline.thresholds.labels import label_folder
+    from tgo_pipeline.thresholds.label_stage import label_folder
 
     label_folder(params, workspace)
 
@@ -24,7 +24,7 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
     """How many shards are done, stale and to do."""
     from tgo_pipeline.storage.shards import status
-    from tgo_pipeline.thresholds.labels import plan
+    from tgo_pipeline.thresholds.label_stage import plan
 
     planned = plan(params, workspace)
     return status(workspace.labels, planned), f"shards of {workspace.labels}"
@@ -43,7 +43,7 @@ def estimate(run: Estimate) -> StagePlan:
 def inputs(params: Params) -> Inputs:
     """What else the labels depend on."""
     from tgo_pipeline.inputs import named_files
-    from tgo_pipeline.thresholds.labels import VERSION
+    from tgo_pipeline.thresholds.label_stage import VERSION
 
     return {"versions": {"label": VERSION}, "files": named_files.proxy(params)}
 

@@ -113,7 +113,11 @@ def add_to(name: str, text: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
         (lambda *_: None, set(), None),
         (add_to("prompts.txt", "\na green ring on a white background"), {"prompts"}, "prompts"),
         (add_to("own.py", "\n# changed\n"), {"score", "evaluate"}, "score"),
-        (lambda _, patch: patch.setattr("tgo_pipeline.thresholds.labels.VERSION", 99), {"label"}, "label"),
+        (
+            lambda _, patch: patch.setattr("tgo_pipeline.thresholds.label_stage.VERSION", 99),
+            {"label"},
+            "label",
+        ),
     ],
     ids=["nothing", "a file of prompts", "a reward of one's own", "the version of label"],
 )
@@ -140,7 +144,7 @@ def test_a_change_runs_what_depends_on_it_and_nothing_before(
 def test_another_version_of_label_runs_label_alone_until_its_labels_differ(project: Path, tmp_path: Path):
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
-    source = folder / "tgo_pipeline/thresholds/labels.py"
+    source = folder / "tgo_pipeline/thresholds/label_stage.py"
     source.write_text(source.read_text().replace("\nVERSION = ", "\nVERSION = 1000 + "))
     done = run(folder, "dvc", "repro", "label", variables={"PYTHONPATH": str(folder)})
     assert ran(done.stdout) == ["inputs", "label"]

@@ -160,7 +160,7 @@ def make_data(job: Job) -> None:
 
 def make_labels(job: Job) -> None:
     """Thresholds and label shards; at each prompt's mean score if the unit asks for it."""
-    from tgo_pipeline.thresholds.labels import label_folder
+    from tgo_pipeline.thresholds.label_stage import label_folder
     from tgo_pipeline.thresholds.stage import fit_folder
 
     folder = job.labelled

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tgo_pipeline.thresholds.baselines import quantiles
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 
 def prompt_numbers(prompt_ids: Sequence[str]) -> np.ndarray:

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tests.thresholds.shards import score_frame, write_scores
+from tests.thresholds.columns import fitted
+from tests.thresholds.shards import params as scored_params
+from tests.thresholds.shards import write_scores
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
-from tgo_pipeline.params import Params, ThresholdParams, parse
+from tgo_pipeline.params import Params, parse
 from tgo_pipeline.storage.tables import GENERATIONS, LABELS, PROMPTS, write_table
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.thresholds.fit import fit
 
 INPUTS = ("labels", "generations", "prompts", "scores", "thresholds")
 PROMPT_COUNT, PER_PROMPT, SHARDS = 6, 4, 2
@@ -81,15 +82,8 @@ def _write_thresholds(root: Path) -> None:
     """Scores like those of the labels, and the thresholds fitted to them."""
     scores = {"clip": [_score(number) for number in range(SAMPLES)]}
     write_scores(root / "scores", scores, per_prompt=PER_PROMPT)
-    table = fit(
-        score_frame(scores, PER_PROMPT),
-        rewards=["clip"],
-        target="mean_z",
-        target_rewards=["clip"],
-        params=ThresholdParams(bootstrap=10),
-        seed=3,
-        scores_fingerprint="scores",
-    )
+    chosen = scored_params(["clip"], target={"reward": "mean_z"}, threshold={"bootstrap": 10}, seed=3)
+    table = fitted(scores, chosen, PER_PROMPT)
     write_table(table, root / "thresholds.parquet", {"fingerprint": "thresholds"})
 
 

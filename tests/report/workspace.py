@@ -25,7 +25,7 @@ from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage import tables
 from tgo_pipeline.storage.shards import Shard
 from tgo_pipeline.storage.workspace import Workspace as Places
-from tgo_pipeline.thresholds.labels import label_folder
+from tgo_pipeline.thresholds.label_stage import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 HOSTILE = (

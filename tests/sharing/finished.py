@@ -20,7 +20,7 @@ from tgo_pipeline.generators.location import model_fingerprint
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.tables import read_metadata
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.thresholds.labels import label_folder
+from tgo_pipeline.thresholds.label_stage import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 DESCRIBED = {

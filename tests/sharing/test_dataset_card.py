@@ -18,7 +18,7 @@ from tgo_pipeline.sharing.dataset_card import DatasetDetails, write_dataset
 from tgo_pipeline.sharing.licences import given
 from tgo_pipeline.storage.tables import read_folder
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.thresholds.labels import label_folder
+from tgo_pipeline.thresholds.label_stage import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 
 LICENCE = given("other", "terms of the source", "https://example.org/terms")

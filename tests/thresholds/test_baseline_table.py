@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 import pytest
 
+from tests.thresholds.columns import scored
+from tests.thresholds.shards import params
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.storage.tables import read_table, write_table
-from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_table
-from tgo_pipeline.thresholds.baselines import NOWHERE, tau_q
-from tgo_pipeline.thresholds.groups import Members
+from tgo_pipeline.storage.tables import PROMPTS as PROMPTS_TABLE
+from tgo_pipeline.storage.tables import read_table, scores_schema, write_table
+from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_tables
+from tgo_pipeline.thresholds.baselines import tau_q
 
 SCORES = np.array([1.0, 2.0, 6.0, 4.0, 4.0, 9.0])
-PROMPTS = np.array([0, 0, 0, 1, 1, 2])
+PROMPTS = list("aaabbc")
 
 
-def rows(
-    level: str = "prompt", names: str = "abc", members: Any = PROMPTS, **options: Any
-) -> dict[str, dict]:
-    table = baseline_table(
-        "mean_z",
-        SCORES,
-        PROMPTS,
-        Members(level, pl.Series(list(names)), [np.asarray(members)]),
-        ThresholdParams(**{"bootstrap": 50, **options}),
-        tau=4.0,
-        seed=0,
-    )
-    assert table.schema.equals(BASELINES, check_metadata=True)
+def table_of(
+    scores: np.ndarray,
+    prompts: Sequence[str],
+    tau: float,
+    sources: Mapping[str, str] | None = None,
+    **options: Any,
+) -> pa.Table:
+    """The table of scores with ids of their prompts, which may have sources."""
+    chosen = params(["clip"], target={"reward": "clip"}, threshold={"bootstrap": 50, **options})
+    columns = [[f"s{i}" for i in range(len(scores))], list(prompts), pa.array(scores, pa.float32())]
+    table = pa.table([*columns, pa.nulls(len(scores), pa.string())], schema=scores_schema(["clip"]))
+    known = [
+        {"prompt_id": key, "prompt": key, "split": "train", "source": name}
+        for key, name in (sources or {}).items()
+    ]
+    made = scored(table, chosen, pa.Table.from_pylist(known, schema=PROMPTS_TABLE))
+    found = pa.concat_tables(baseline_tables(made, made.column("clip", {}), chosen, tau, {}))
+    assert found.schema.equals(BASELINES, check_metadata=True)
+    return found
+
+
+def rows(sources: Mapping[str, str] | None = None, **options: Any) -> dict[str, dict]:
+    table = table_of(SCORES, PROMPTS, 4.0, sources, **options)
     return {row["key"]: row for row in table.to_pylist()}
 
 
@@ -72,15 +84,8 @@ def test_soft_columns_are_there_where_beta_is_in_score_units() -> None:
 
 
 def test_a_lonely_sample_is_measured_by_its_quantile_among_all() -> None:
-    scores, prompts = np.array([-3.0, -2.0, -1.0, 5.0]), np.array([0, 0, 1, 2])
-    table = baseline_table(
-        "mean_z",
-        scores,
-        prompts,
-        Members("prompt", pl.Series(list("abc")), [prompts]),
-        ThresholdParams(baseline="prompt_quantile", beta=0.3),
-        tau=-1.5,
-        seed=0,
+    table = table_of(
+        np.array([-3.0, -2.0, -1.0, 5.0]), list("aabc"), -1.5, baseline="prompt_quantile", beta=0.3
     )
     assert table["positive"].to_pylist() == [1, 0, 1]  # quantiles 5/8 and 7/8 of all against tau_q = 0.628
     assert table["baseline"].to_pylist() == [tau_q(0.3), None, None]
@@ -96,19 +101,11 @@ def test_the_baseline_is_that_of_the_rule() -> None:
 
 
 def test_groups_have_taus_with_intervals() -> None:
-    rng = np.random.default_rng(0)
-    scores, prompts = rng.normal(size=400), np.repeat(np.arange(100), 4)
-    table = baseline_table(
-        "clip",
-        scores,
-        prompts,
-        Members(
-            "source", pl.Series(["x", "y"]), [np.where(prompts < 60, 0, np.where(prompts < 90, 1, NOWHERE))]
-        ),
-        ThresholdParams(baseline="group", group="source", bootstrap=200, percentile=0.3),
-        tau=0.0,
-        seed=0,
-    )
+    scores = np.random.default_rng(0).normal(size=400).astype(np.float32).astype(np.float64)
+    prompts = [f"{number // 4:03d}" for number in range(400)]
+    sources = {f"{number:03d}": "x" if number < 60 else "y" for number in range(90)}
+    options = {"baseline": "group", "group": "source", "bootstrap": 200, "percentile": 0.3}
+    table = table_of(scores, prompts, 0.0, sources, **options)
     x, y = table.to_pylist()
     assert (x["key"], x["level"], x["n"], x["n_prompts"], y["n"], y["n_prompts"]) == (
         "x",
@@ -125,7 +122,7 @@ def test_groups_have_taus_with_intervals() -> None:
 
 
 def test_a_group_of_one_prompt_has_no_bootstrap() -> None:
-    found = rows("source", "xy", [0, 0, 0, 1, 1, 1], baseline="group", group="source")
+    found = rows({"a": "x", "b": "y", "c": "y"}, baseline="group", group="source")
     assert found["x"]["tau_bootstrap_low"] is None
     assert found["y"]["n_prompts"] == 2
 
@@ -133,15 +130,7 @@ def test_a_group_of_one_prompt_has_no_bootstrap() -> None:
 def test_the_table_opens_in_datasets_and_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
     features = json.loads(BASELINES.metadata[b"huggingface"])["info"]["features"]
     assert set(features) == set(BASELINES.names)
-    table = baseline_table(
-        "clip",
-        SCORES,
-        PROMPTS,
-        Members("prompt", pl.Series(list("abc")), [PROMPTS]),
-        ThresholdParams(),
-        tau=4.0,
-        seed=0,
-    )
+    table = table_of(SCORES, PROMPTS, 4.0)
     write_table(table, tmp_path / "b.parquet", {})
     assert read_table(tmp_path / "b.parquet", BASELINES)["mean"].to_pylist() == [3, 4, 9]
     write_table(table.drop_columns(["ess"]), tmp_path / "c.parquet", {})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.baselines import Kind
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 KINDS: tuple[Kind, ...] = ("mean", "median", "soft")
 BETAS = (1e-3, 0.1, 1.0, 1e4)

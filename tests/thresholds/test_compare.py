@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import statistics
@@ -9,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.thresholds.shards import flat
+from tests.thresholds.shards import params as parameters
 from tests.thresholds.test_baselines import jackknife, soft
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, write_table
+from tgo_pipeline.storage.tables import GENERATIONS, PROMPTS, scores_schema, write_table
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.thresholds.baselines import NOWHERE, sample_baselines, tau_q
-from tgo_pipeline.thresholds.compare import compare
-from tgo_pipeline.thresholds.groups import groups_fingerprint, members
+from tgo_pipeline.thresholds.baselines import Comparison, compared, own_values, tau_q
+from tgo_pipeline.thresholds.compare import Own, target_of
+from tgo_pipeline.thresholds.groups import Membership, groups_fingerprint
+from tgo_pipeline.thresholds.streams import by_prompt
+from tgo_pipeline.thresholds.targets import finite, score_files
 
 BETA, TAU = 0.7, 0.25
 SAMPLES = st.lists(
@@ -34,6 +38,14 @@ PLAIN = {
     "prompt_soft": lambda values: soft(values, BETA),
 }
 NOTHING = Workspace(Path("nowhere"))
+
+
+def sample_baselines(
+    scores: np.ndarray, prompts: np.ndarray, params: ThresholdParams, tau: float, reference: Any = None
+) -> Comparison:
+    """All samples in one piece."""
+    own = own_values(scores, prompts, params, reference)
+    return compared(scores, own, params, tau, lambda: np.sort(scores if reference is None else reference[0]))
 
 
 def rule(baseline: Any, **options: Any) -> ThresholdParams:
@@ -111,26 +123,81 @@ def test_a_proxy_set_gives_the_baselines_of_its_prompts(
             assert found.baseline[i] == pytest.approx(value(known) if enough else TAU, abs=1e-12)
 
 
-def test_groups_have_percentiles_and_samples_of_none_the_global_tau() -> None:
-    scores = np.array([1.0, 2.0, 3.0, 10.0, 20.0, 5.0, 7.0])
-    groups = np.array([0, 0, 0, 1, 1, NOWHERE, 2])
-    found = sample_baselines(scores, groups, rule("group", percentile=0.5), TAU)
-    assert found.baseline.tolist() == [2, 2, 2, 15, 15, TAU, TAU]
-    assert found.fallback.tolist() == [False] * 5 + [True] * 2
-    everywhere = sample_baselines(scores, np.full(7, NOWHERE), rule("group"), TAU)
-    assert everywhere.fallback.all()
+def table(prompts: str, scores: Any = None) -> pa.Table:
+    """One sample for each letter, which names its prompt."""
+    count = len(prompts)
+    values = pa.array(np.zeros(count) if scores is None else scores, pa.float32(), from_pandas=False)
+    ids = [f"{p}-{i}" for i, p in enumerate(prompts)]
+    return pa.table(
+        [ids, list(prompts), values, pa.nulls(count, pa.string())], schema=scores_schema(["clip"])
+    )
 
 
-def test_the_global_rule_asks_for_no_prompt() -> None:
-    found = sample_baselines(np.array([1.0, 2.0]), np.empty(0), rule("global"), TAU)
+def write(folder: Path, prompts: str, scores: Any = None, shards: int = 1) -> list[Path]:
+    """The same as score shards."""
+    folder.mkdir(parents=True)
+    whole = table(prompts, scores)
+    edges = np.linspace(0, len(prompts), shards + 1).astype(int).tolist()
+    for number, (low, high) in enumerate(itertools.pairwise(edges)):
+        name = f"train-{number:05d}-of-{shards:05d}.parquet"
+        write_table(whole.slice(low, high - low), folder / name, {"fingerprint": name})
+    return score_files(folder)
+
+
+def own_of(root: Path, params: ThresholdParams, files: list[Path], proxy: list[Path] | None = None) -> Own:
+    room = root / "room"
+    room.mkdir()
+    whole = parameters(["clip"], target={"reward": "clip"})
+    target = target_of(whole, files, {})
+    return Own(params, target, whole, flat(root), files, files if proxy is None else proxy, room)
+
+
+def test_groups_have_percentiles_and_samples_of_none_the_global_tau(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    scores = [1.0, 2.0, 3.0, 10.0, 20.0, 5.0]
+    files = write(tmp_path / "scores", "aababz", scores)
+    found = own_of(tmp_path, ThresholdParams(baseline="group", group="source", percentile=0.5), files).values
+    assert found is not None
+    assert found.tolist()[:5] == [2.0, 2.0, 11.5, 2.0, 11.5]
+    assert math.isnan(found[5])
+
+
+def test_the_global_rule_asks_for_no_prompt(tmp_path: Path) -> None:
+    assert own_of(tmp_path, rule("global"), write(tmp_path / "scores", "ab")).values is None
+    found = compared(np.array([1.0, 2.0]), None, rule("global"), TAU, lambda: np.empty(0))
     assert (found.baseline.tolist(), found.fallback.tolist()) == ([TAU, TAU], [False, False])
 
 
-def frame(prompts: str) -> pl.DataFrame:
-    """One sample for each letter, which names its prompt."""
-    return pl.DataFrame(
-        {"sample_id": [f"{p}-{i}" for i, p in enumerate(prompts)], "prompt_id": list(prompts)}
+@pytest.mark.parametrize("partition_rows", [1, 7, 1000])
+@pytest.mark.parametrize("baseline", ["prompt_mean", "prompt_median", "prompt_quantile", "prompt_soft"])
+@pytest.mark.parametrize("with_proxy", [False, True])
+def test_partitions_of_prompts_give_what_one_piece_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: str, partition_rows: int, with_proxy: bool
+) -> None:
+    """Rows of a prompt lie apart, in several shards, some of them unscored."""
+    monkeypatch.setattr(by_prompt, "PARTITION_ROWS", partition_rows)
+    rng = np.random.default_rng(0)
+    prompts, scores = (
+        "".join(rng.choice(list("abcdefgh"), 60)),
+        rng.normal(size=60).astype(np.float32).astype(float),
     )
+    scores[::7] = np.nan
+    others, known = (
+        "".join(rng.choice(list("abcxyz"), 40)),
+        rng.normal(size=40).astype(np.float32).astype(float),
+    )
+    files = write(tmp_path / "scores", prompts, scores, 3)
+    proxy = write(tmp_path / "proxy", others, known, 2) if with_proxy else None
+    options = {"source": "proxy", "proxy": "folder"} if with_proxy else {}
+    params = rule(baseline, **options)
+    found = own_of(tmp_path, params, files, proxy)
+    scored = ~np.isnan(scores)
+    codes, other_codes = (np.array([ord(letter) for letter in text]) for text in (prompts, others))
+    reference = (known, other_codes) if with_proxy else None
+    expected = np.full(60, np.nan)
+    expected[scored] = own_values(scores[scored], codes[scored], params, reference)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12)
+    assert found.ordered().tolist() == np.sort(known if with_proxy else finite(scores)).tolist()
 
 
 def write_sources(folder: Path) -> Workspace:
@@ -138,42 +205,41 @@ def write_sources(folder: Path) -> Workspace:
         {"prompt_id": key, "prompt": key, "split": "train", "source": "s" + key, "category": category}
         for key, category in (("a", "animals"), ("b", "animals"), ("c", None))
     ]
-    import pyarrow as pa
-
     write_table(pa.Table.from_pylist(rows, schema=PROMPTS), folder / "prompts.parquet", {"fingerprint": "f"})
     drawn = [{"sample_id": f"{p}-{i}", "prompt_id": p, "model": f"m{i % 2}"} for i, p in enumerate("aabbcz")]
     (folder / "generations").mkdir()
-    table = pa.Table.from_pylist(drawn, schema=GENERATIONS)
-    write_table(table, folder / "generations" / "train-00000-of-00001.parquet", {})
+    drawn_table = pa.Table.from_pylist(drawn, schema=GENERATIONS)
+    write_table(drawn_table, folder / "generations" / "train-00000-of-00001.parquet", {})
     return flat(folder)
 
 
-def test_samples_are_numbered_by_prompt_source_category_and_model(tmp_path: Path) -> None:
+def test_samples_are_numbered_by_source_category_and_model(tmp_path: Path) -> None:
     sources = write_sources(tmp_path)
-    found = members([frame("aabbcz"), frame("cz")], ThresholdParams(), NOTHING)
-    assert (found.level, found.names.to_list()) == ("prompt", ["a", "b", "c", "z"])
-    assert [numbers.tolist() for numbers in found.numbers] == [[0, 0, 1, 1, 2, 3], [2, 3]]
     by: dict[str, Any] = {
-        group: members([frame("aabbcz")], ThresholdParams(baseline="group", group=group), sources)
+        group: Membership(ThresholdParams(baseline="group", group=group), sources)
         for group in ("source", "category", "model")
     }
-    assert by["source"].numbers[0].tolist() == [0, 0, 1, 1, 2, NOWHERE]
-    assert (by["category"].names.to_list(), by["category"].numbers[0].tolist()) == (
+    assert (by["source"].names, by["source"].codes(table("aabbcz")).tolist()) == (
+        ["sa", "sb", "sc"],
+        [0, 0, 1, 1, 2, -1],
+    )
+    assert (by["category"].names, by["category"].codes(table("aabbcz")).tolist()) == (
         ["animals"],
         [0, 0, 0, 0, -1, -1],
     )
-    assert by["model"].numbers[0].tolist() == [0, 1] * 3
+    assert by["model"].codes(table("aabbcz")).tolist() == [0, 1] * 3
     assert by["model"].level == "model"
 
 
 def test_groups_that_nothing_belongs_to_are_refused(tmp_path: Path) -> None:
-    sources = write_sources(tmp_path)
+    membership = Membership(ThresholdParams(baseline="group", group="category"), write_sources(tmp_path))
+    membership.codes(table("cz"))
     with pytest.raises(
         TgoError, match=r"threshold\.group is category, but .* names the category of none of the 2"
     ):
-        members([frame("cz")], ThresholdParams(baseline="group", group="category"), sources)
+        membership.require_found()
     with pytest.raises(TgoError, match="does not exist"):
-        members([frame("a")], ThresholdParams(baseline="group", group="category"), NOTHING)
+        Membership(ThresholdParams(baseline="group", group="category"), NOTHING)
 
 
 def test_the_fingerprint_of_groups_follows_the_prompts_alone(tmp_path: Path) -> None:
@@ -183,25 +249,22 @@ def test_the_fingerprint_of_groups_follows_the_prompts_alone(tmp_path: Path) -> 
     assert groups_fingerprint(ThresholdParams(), NOTHING.prompts) is None
 
 
-def test_single_samples_fall_back_and_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_single_samples_fall_back_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "tgo")
-    values = np.array([1.0, 3.0, math.nan, 5.0])
-    found = compare(frame("aabc"), values, rule("prompt_mean"), TAU, NOTHING)
+    own = own_of(tmp_path, rule("prompt_mean"), write(tmp_path / "scores", "aabc", [1.0, 3.0, None, 5.0]))
+    assert own.values is not None
+    found = compared(np.array([1.0, 3.0, 5.0]), own.values[[0, 1, 3]], rule("prompt_mean"), TAU, own.ordered)
     assert found.baseline.tolist() == [2, 2, TAU]
+    own.require_some(int(found.fallback.sum()), 3)
     assert "1 of 3 samples are compared with the global tau" in caplog.text
 
 
-def test_a_rule_that_no_sample_can_follow_is_refused() -> None:
+def test_a_rule_that_no_sample_can_follow_is_refused(tmp_path: Path) -> None:
+    own = own_of(tmp_path, rule("prompt_mean"), write(tmp_path / "scores", "abc"))
     with pytest.raises(TgoError, match=r"threshold\.baseline is prompt_mean, but no prompt of the 3 samples"):
-        compare(frame("abc"), np.array([1.0, 2.0, 3.0]), rule("prompt_mean"), TAU, NOTHING)
-    proxy = (frame("xx"), np.array([1.0, 2.0]))
+        own.require_some(3, 3)
+    (tmp_path / "b").mkdir()
     params = rule("prompt_mean", source="proxy", proxy="folder")
+    files, proxy = write(tmp_path / "b" / "scores", "ab"), write(tmp_path / "b" / "proxy", "xx")
     with pytest.raises(TgoError, match="in the proxy set for a baseline of its own"):
-        compare(frame("ab"), np.array([1.0, 2.0]), params, TAU, NOTHING, proxy)
-
-
-def test_a_proxy_set_is_matched_by_prompt_id() -> None:
-    proxy = (frame("bbc"), np.array([4.0, 6.0, math.nan]))
-    params = rule("prompt_mean", source="proxy", proxy="folder")
-    found = compare(frame("abc"), np.array([1.0, 2.0, 3.0]), params, TAU, NOTHING, proxy)
-    assert found.baseline.tolist() == [TAU, 5, TAU]
+        own_of(tmp_path / "b", params, files, proxy).require_some(2, 2)

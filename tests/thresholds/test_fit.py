@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.thresholds.shards import score_frame
+from tests.thresholds.columns import fitted, scored
+from tests.thresholds.shards import params, score_table
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import ThresholdParams
-from tgo_pipeline.thresholds.fit import fit
 from tgo_pipeline.thresholds.table import THRESHOLDS
 
 NORMAL = np.random.default_rng(0).normal(size=200)
@@ -22,15 +21,9 @@ NORMAL = np.random.default_rng(0).normal(size=200)
 def rows(
     scores: dict[str, Any], target: str, per_prompt: int = 2, **options: Any
 ) -> dict[str, dict[str, Any]]:
-    table = fit(
-        score_frame(scores, per_prompt),
-        rewards=list(scores),
-        target=target,
-        target_rewards=options.pop("target_rewards", [target]),
-        params=ThresholdParams(**{"bootstrap": 20, **options}),
-        seed=0,
-        scores_fingerprint="f",
-    )
+    sections = {"target": {"reward": target, "rewards": options.pop("target_rewards", [])}}
+    chosen = params(list(scores), **sections, threshold={"bootstrap": 20, **options})
+    table = fitted(scores, chosen, per_prompt)
     assert table.schema.equals(THRESHOLDS, check_metadata=True)
     return {row["reward"]: row for row in table.to_pylist()}
 
@@ -121,17 +114,9 @@ def test_win_counts_say_what_the_tie_rule_decides(scores: list[float], percentil
 
 
 def test_a_missing_reward_is_named() -> None:
-    frame = score_frame({"clip": [1.0, 2.0]})
-    with pytest.raises(TgoError, match="no reward 'oracle'; they have clip"):
-        fit(
-            frame,
-            rewards=["oracle"],
-            target="oracle",
-            target_rewards=["oracle"],
-            params=ThresholdParams(),
-            seed=0,
-            scores_fingerprint="",
-        )
+    chosen = params(["oracle"], target={"reward": "oracle"})
+    with pytest.raises(TgoError, match="has no column 'oracle'; its columns are sample_id, prompt_id, clip"):
+        scored(score_table({"clip": [1.0, 2.0]}), chosen)
 
 
 def test_the_schema_describes_itself_to_datasets() -> None:

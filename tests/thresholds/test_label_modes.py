@@ -18,7 +18,7 @@ from tgo_pipeline.storage.shards import status
 from tgo_pipeline.storage.tables import read_folder, read_metadata, read_table
 from tgo_pipeline.thresholds.baseline_table import BASELINES
 from tgo_pipeline.thresholds.baselines import tau_q
-from tgo_pipeline.thresholds.labels import label_folder, plan
+from tgo_pipeline.thresholds.label_stage import label_folder, plan
 from tgo_pipeline.thresholds.stage import fit_folder, planned_mark
 from tgo_pipeline.thresholds.table import read_thresholds, threshold_row
 

@@ -20,8 +20,8 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.shards import Status, status
 from tgo_pipeline.storage.tables import LABELS, read_folder, read_metadata, read_table
-from tgo_pipeline.thresholds import labels as labelling
-from tgo_pipeline.thresholds.labels import effective_sample_size, label_folder, labels, plan, weights
+from tgo_pipeline.thresholds.label_stage import label_folder, plan
+from tgo_pipeline.thresholds.labels import effective_sample_size, labels, weights
 from tgo_pipeline.thresholds.stage import fit_folder
 
 SCORES = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30)
@@ -265,4 +265,4 @@ def test_many_scores_are_labelled_in_no_time() -> None:
     scores = np.random.default_rng(0).normal(size=500_000)
     for scale in ("raw", "std", "mad", "rank"):
         assert weights(scores, 0.0, 5.0, scale).size == labels(scores, 0.0).size
-    assert labelling.effective_sample_size(weights(scores, 0.0, 5.0, "std")) > 250_000
+    assert effective_sample_size(weights(scores, 0.0, 5.0, "std")) > 250_000

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from tests.thresholds.shards import score_frame
+from tests.thresholds.columns import fitted
+from tests.thresholds.shards import params
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.storage.tables import write_table
-from tgo_pipeline.thresholds.fit import fit
 from tgo_pipeline.thresholds.view import show
 
 SCALES = {
@@ -35,16 +34,13 @@ def shown(table: pa.Table, path: Path) -> str:
     return console.export_text()
 
 
-def fitted(scores: dict[str, np.ndarray], **options: object) -> pa.Table:
-    return fit(
-        score_frame(scores, 4),
-        rewards=list(scores),
-        target="mean_z",
-        target_rewards=["hpsv2.1", "clip"],
-        params=ThresholdParams(bootstrap=50, **options),  # type: ignore[arg-type]
-        seed=0,
-        scores_fingerprint="0123456789abcdef",
+def table_of(scores: dict[str, np.ndarray], **options: object) -> pa.Table:
+    chosen = params(
+        list(scores),
+        target={"reward": "mean_z", "rewards": ["hpsv2.1", "clip"]},
+        threshold={"bootstrap": 50, **options},
     )
+    return fitted(scores, chosen, 4)
 
 
 def test_nothing_is_cut_at_100_columns(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 
 def gaussian(

@@ -109,7 +109,7 @@ def write_dataset(params: Params, workspace: Workspace, about: DatasetDetails, t
 def _require_same_labels(params: Params, workspace: Workspace) -> None:
     """The card states how labels were made by the parameters of now, which have to be those that made them."""
     from tgo_pipeline.storage.shards import status
-    from tgo_pipeline.thresholds.labels import plan
+    from tgo_pipeline.thresholds.label_stage import plan
     from tgo_pipeline.thresholds.stage import planned_mark
 
     fitted = read_metadata(workspace.thresholds)

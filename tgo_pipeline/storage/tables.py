@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,28 +139,43 @@ def scores_schema(rewards: Sequence[str], labels: Sequence[str] = ("sample_id", 
 def write_table(
     table: pa.Table, path: Path, metadata: Mapping[str, Any], footer: Mapping[str, str] | None = None
 ) -> None:
-    """Write `table` to exactly `path` with `metadata` (JSON) under the schema key `tgo`.
+    """Write `table` to exactly `path` with `metadata` (JSON) under the schema key `tgo`, as `table_writer` does.
 
-    `footer` are long texts for `read_footer`: a schema is stored twice, and every reader parses it. Image bytes get
-    neither dictionary nor compression, so that they can be read where they lie (`stream_images`). Row groups are of
-    about 64 MB; with a page index and content-defined chunking a changed sample changes few stored bytes. Call it
-    inside `writing.atomic`.
+    `footer` are long texts for `read_footer`: a schema is stored twice, and every reader parses it.
     """
-    leaves = [leaf for field in table.schema for leaf in _leaves(field)]
-    rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))
-    described = {**(table.schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
+    with table_writer(path, table.schema, metadata, footer) as write:
+        write(table)
+
+
+@contextlib.contextmanager
+def table_writer(
+    path: Path, schema: pa.Schema, metadata: Mapping[str, Any], footer: Mapping[str, str] | None = None
+) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes tables of one schema, one after the other, to exactly `path`. Use it inside `writing.atomic`.
+
+    Image bytes get neither dictionary nor compression, so that they can be read where they lie (`stream_images`). Row
+    groups are of at most about 64 MB; with a page index and content-defined chunking a changed sample changes few
+    stored bytes.
+    """
+    leaves = [leaf for field in schema for leaf in _leaves(field)]
+    described = {**(schema.metadata or {}), b"tgo": json.dumps(metadata).encode()}
     with (
         Sink(path) as sink,
         pq.ParquetWriter(
             sink,
-            table.schema.with_metadata(described),
+            schema.with_metadata(described),
             use_dictionary=[leaf for leaf in leaves if leaf in _REPETITIVE],  # type: ignore[arg-type]
             compression={leaf: "NONE" if leaf.endswith(".bytes") else "ZSTD" for leaf in leaves},  # type: ignore[arg-type]
             write_page_index=True,
             use_content_defined_chunking=True,
         ) as writer,
     ):
-        writer.write_table(table.replace_schema_metadata(described), row_group_size=rows)
+
+        def write(table: pa.Table) -> None:
+            rows = max(1, int(table.num_rows * ROW_GROUP_BYTES / max(table.nbytes, ROW_GROUP_BYTES)))
+            writer.write_table(table.replace_schema_metadata(described), row_group_size=rows)
+
+        yield write
         if footer:
             writer.add_key_value_metadata(dict(footer))
 

@@ -89,6 +89,24 @@ def adopt_folder(folder: Path) -> None:
         _replace_text(folder / digests.MANIFEST, digests.manifest(folder))
 
 
+@contextlib.contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """A folder for what does not fit into memory, on the disk of `beside`; gone at the end, or swept after a kill.
+
+    Raises `TgoError` if the disk is full, or may not be written.
+    """
+    folder = _temporary(beside.with_name(f"{beside.stem}-scratch"))
+    try:
+        with explain_disk(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_once(folder.parent.absolute())
+            shutil.rmtree(folder, ignore_errors=True)  # of a killed process with the same number
+            folder.mkdir()
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_abandoned(temporary: Path) -> bool:
     """Whether the process that wrote a temporary file or folder has ended, or a day has passed on another machine."""
     found = WRITER.match(temporary.name)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.thresholds import baselines
-from tgo_pipeline.thresholds.estimate import bootstrap_interval, order_statistic_interval
-from tgo_pipeline.thresholds.groups import Members
-from tgo_pipeline.thresholds.moments import Groups
-from tgo_pipeline.thresholds.targets import mid_ranks
+from tgo_pipeline.thresholds.fit import ScoredRewards, intervals
+from tgo_pipeline.thresholds.streams.by_prompt import Rows
+from tgo_pipeline.thresholds.streams.column import Column, Part
+from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
-if TYPE_CHECKING:
-    from tgo_pipeline.params import ThresholdParams
-
-_INTERVALS = ("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high")
+NO_ENDS = dict.fromkeys(("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high"))
 BASELINES = with_features(
     pa.schema(
         [
@@ -27,7 +27,7 @@ BASELINES = with_features(
             pa.field("level", pa.string(), nullable=False),
             pa.field("key", pa.string(), nullable=False),
             *(pa.field(name, pa.int64(), nullable=False) for name in ("n", "n_prompts", "n_distinct")),
-            *(pa.field(name, pa.float64()) for name in ("mean", "median", "std", "tau", *_INTERVALS)),
+            *(pa.field(name, pa.float64()) for name in ("mean", "median", "std", "tau", *NO_ENDS)),
             *(pa.field(name, pa.float64()) for name in ("soft", "soft_jackknife", "ess", "baseline")),
             pa.field("positive", pa.int64(), nullable=False),
         ]
@@ -43,40 +43,87 @@ the scores at or above it.
 """
 
 
-def baseline_table(
+def baseline_tables(
+    scores: ScoredRewards, column: Column, params: Params, tau: float, taus: Mapping[str, float]
+) -> Iterator[pa.Table]:
+    """The table of the target's `column` in parts: some prompts in order of their ids, or one group.
+
+    All scores of a group are in memory at a time. `taus` are those of the rewards that the target combines.
+    """
+    threshold = params.threshold
+    if scores.groups is None:
+        rule = Rule(threshold, tau, column.ordered)
+
+        def of_prompts(pair: tuple[Part, Rows]) -> pa.Table:
+            part, rows = pair
+            ids = scores.rows.ids(rows).filter(pa.array(part.kept))
+            return _table(column.name, "prompt", ids, column.groups(part), rule, np.ones(len(ids), np.int64))
+
+        pairs = zip(column.parts, scores.rows.parts(), strict=True)
+        yield from column.together(of_prompts, (pair for pair in pairs if pair[0].sizes.size))
+        return
+    for code, name in enumerate(scores.groups.names):
+        own = scores.column(column.name, taus, code)
+        if own.n:
+            whole = Groups(own.ordered.whole(), np.zeros(1, np.int64), np.array([own.n]))
+            ends = intervals(own, threshold, derive_seed(params.seed, name, "group threshold bootstrap"))
+            rule, count = Rule(threshold, tau, own.ordered), np.array([own.sizes.size])
+            yield _table(column.name, scores.groups.level, pa.array([name]), whole, rule, count, ends)
+        own.remove()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What scores are compared with, and what of the whole column it takes."""
+
+    params: ThresholdParams
+    tau: float
+    whole: SortedParts
+    """All scores: quantiles among them are those of a sample that is alone in its prompt."""
+
+    def columns(self, groups: Groups) -> dict[str, Any]:
+        """What the samples of each group are compared with, and how many are at or above it."""
+        params, tau, measured, count = self.params, self.tau, groups.values, groups.sizes.size
+        enough = groups.sizes >= baselines.least_size(params, is_own=params.source == "dataset")
+        if params.baseline == "prompt_quantile" and params.beta is not None:
+            tau = baselines.tau_q(params.beta)
+            measured, alone = baselines.quantiles(groups), ~groups.spread(enough)
+            if alone.any():
+                measured[alone] = self.whole.mid_ranks(groups.values[alone])
+            baseline = np.full(count, tau)
+        elif params.baseline == "global":
+            baseline, enough = np.full(count, tau), np.ones(count, bool)
+        else:
+            baseline = baselines.per_group(groups, params)
+        above = measured >= groups.spread(np.where(enough, baseline, tau))
+        return {"baseline": _known(baseline, enough), "positive": groups.count(above)}
+
+
+def _table(
     name: str,
-    values: np.ndarray,
-    prompts: np.ndarray,
-    members: Members,
-    params: ThresholdParams,
-    *,
-    tau: float,
-    seed: int,
+    level: str,
+    keys: pa.Array,
+    groups: Groups,
+    rule: Rule,
+    n_prompts: np.ndarray,
+    ends: Mapping[str, float | None] = NO_ENDS,
 ) -> pa.Table:
-    """The table of finite target scores (N,) named `name`, with their prompts and `members.numbers[0]`, both (N,)."""
-    owners = members.numbers[0]
-    inside = owners != baselines.NOWHERE
-    values, prompts, owners = values[inside], prompts[inside], owners[inside]
-    groups, order = Groups.ordered(values, owners)
-    numbers = owners[order[groups.starts]]
-    repeated = groups.sizes >= 2
+    count, repeated = groups.sizes.size, groups.sizes >= 2
     columns: dict[str, Any] = {
-        "reward": pa.repeat(name, numbers.size),
-        "level": pa.repeat(members.level, numbers.size),
-        "key": members.names.gather(numbers).to_arrow().cast(pa.string()),
+        "reward": pa.repeat(name, count),
+        "level": pa.repeat(level, count),
+        "key": keys,
         "n": groups.sizes,
-        "n_prompts": _prompts_of(groups, prompts[order]) if params.group else np.ones(numbers.size, np.int64),
-        "n_distinct": np.add.reduceat(_is_new(groups), groups.starts),
+        "n_prompts": n_prompts,
+        "n_distinct": groups.count(_is_new(groups)),
         "mean": groups.means(),
         "median": groups.medians(),
-        "std": _known(_deviations(groups), repeated),
-        "tau": baselines.percentiles(groups, params.percentile),
-        **dict.fromkeys(_INTERVALS, pa.nulls(numbers.size, pa.float64())),
-        **_soft_columns(groups, params, repeated),
-        **_rule(groups, params, tau),
+        "std": _known(np.sqrt(groups.squares() / np.maximum(groups.sizes - 1, 1)), repeated),
+        "tau": baselines.percentiles(groups, rule.params.percentile),
+        **{end: pa.repeat(pa.scalar(value, pa.float64()), count) for end, value in ends.items()},
+        **_soft_columns(groups, rule.params, repeated),
+        **rule.columns(groups),
     }
-    if params.group is not None:
-        columns |= _intervals(groups, prompts[order], columns["key"], params, seed)
     return pa.table([columns[field.name] for field in BASELINES], schema=BASELINES)
 
 
@@ -85,24 +132,10 @@ def _known(values: np.ndarray, known: np.ndarray) -> pa.Array:
 
 
 def _is_new(groups: Groups) -> np.ndarray:
-    """1 for each score (N,) that differs from the one before it in its group."""
+    """Which scores (N,) differ from the one before in their group."""
     new = np.diff(groups.values, prepend=np.nan) != 0
     new[groups.starts] = True
-    return new.astype(np.int64)
-
-
-def _prompts_of(groups: Groups, prompts: np.ndarray) -> np.ndarray:
-    """How many prompts each group (G,) has; `prompts` (N,) in the order of the groups."""
-    by_prompt = np.lexsort((prompts, groups.spread(np.arange(groups.sizes.size))))
-    new = np.diff(prompts[by_prompt], prepend=-1) != 0
-    new[groups.starts] = True
-    return np.add.reduceat(new.astype(np.int64), groups.starts)
-
-
-def _deviations(groups: Groups) -> np.ndarray:
-    """Standard deviation of each group (G,), n - 1 in the denominator."""
-    squares = (groups.values - groups.spread(groups.means())) ** 2
-    return np.sqrt(np.add.reduceat(squares, groups.starts) / np.maximum(groups.sizes - 1, 1))
+    return new
 
 
 def _soft_columns(groups: Groups, params: ThresholdParams, repeated: np.ndarray) -> dict[str, pa.Array]:
@@ -112,51 +145,4 @@ def _soft_columns(groups: Groups, params: ThresholdParams, repeated: np.ndarray)
         "soft": pa.array(baselines.soft(groups, params.beta)),
         "soft_jackknife": _known(baselines.soft_jackknife(groups, params.beta), repeated),
         "ess": pa.array(baselines.soft_ess(groups, params.beta)),
-    }
-
-
-def _rule(groups: Groups, params: ThresholdParams, tau: float) -> dict[str, Any]:
-    """What the samples of each group are compared with, and how many are at or above it."""
-    measured, count = groups.values, groups.sizes.size
-    enough = groups.sizes >= baselines.least_size(params, is_own=params.source == "dataset")
-    if params.baseline == "prompt_quantile" and params.beta is not None:
-        tau = baselines.tau_q(params.beta)
-        among_all = mid_ranks(groups.values, np.sort(groups.values))
-        measured = np.where(groups.spread(enough), baselines.quantiles(groups), among_all)
-        baseline = np.full(count, tau)
-    elif params.baseline == "global":
-        baseline, enough = np.full(count, tau), np.ones(count, bool)
-    else:
-        baseline = baselines.per_group(groups, params)
-    above = measured >= groups.spread(np.where(enough, baseline, tau))
-    return {
-        "baseline": _known(baseline, enough),
-        "positive": np.add.reduceat(above.astype(np.int64), groups.starts),
-    }
-
-
-def _intervals(
-    groups: Groups, prompts: np.ndarray, names: pa.Array, params: ThresholdParams, seed: int
-) -> dict[str, pa.Array]:
-    """Of each group's tau: from order statistics, and from a bootstrap of its prompts."""
-    found = []
-    for start, size, name in zip(
-        groups.starts.tolist(), groups.sizes.tolist(), names.to_pylist(), strict=True
-    ):
-        part = slice(start, start + size)
-        _, codes = np.unique(prompts[part], return_inverse=True)
-        exact = order_statistic_interval(groups.values[part], params.percentile, params.confidence)
-        drawn = bootstrap_interval(
-            groups.values[part],
-            codes,
-            params.percentile,
-            confidence=params.confidence,
-            resamples=params.bootstrap,
-            seed=derive_seed(seed, name, "group threshold bootstrap"),
-        )
-        found.append([math.nan if end is None else end for end in (*exact, *drawn)])
-    ends = np.array(found).T
-    return {
-        name: pa.array(end, pa.float64(), mask=np.isnan(end))
-        for name, end in zip(_INTERVALS, ends, strict=True)
     }

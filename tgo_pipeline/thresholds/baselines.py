@@ -12,12 +12,13 @@ reference, estimated from the K samples of a prompt. Gaussian scores give mean +
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups
 from tgo_pipeline.thresholds.targets import mid_ranks
 
 if TYPE_CHECKING:
@@ -137,29 +138,24 @@ class Comparison:
         return self.measured - self.baseline
 
 
-def sample_baselines(
+def own_values(
     values: np.ndarray,
     members: np.ndarray,
     params: ThresholdParams,
-    tau: float,
     reference: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Comparison:
-    """What finite `values` (N,) are compared with by `threshold.baseline`; `tau` is the global threshold.
+) -> np.ndarray:
+    """The baseline of each sample's own prompt (N,), or with `prompt_quantile` its quantile in it; NaN without any.
 
-    `members` (N,) numbers each sample's prompt, or its group (`NOWHERE`: none). `reference` are values and members of
-    a proxy set that baselines are made of; by default the samples themselves. Where a prompt or group has too few
-    samples (`least_size`) the global rule holds: the score against `tau`, and with `prompt_quantile` the quantile
-    among all reference scores against tau_q.
+    `members` (N,) numbers the prompts of finite `values`. `reference` are values and members of a proxy set that
+    baselines are made of; by default the samples themselves. A prompt with too few samples (`least_size`) has none.
     """
-    if params.baseline == "global":
-        return Comparison(values, np.broadcast_to(tau, values.shape), np.zeros(values.shape, bool))
     known, owners = (values, members) if reference is None else reference
-    known, owners = known[owners != NOWHERE], owners[owners != NOWHERE]
-    if not known.size:
-        return _with_fallback(values, np.full(values.shape, np.nan), params, tau, values)
+    if not known.size or not values.size:
+        return np.full(values.shape, np.nan)
     groups, order = Groups.ordered(known, owners)
+    numbers = owners[order[groups.starts]]
     enough = groups.sizes >= least_size(params, is_own=reference is None)
-    has_own = _of_member(members, owners[order[groups.starts]], enough.astype(np.float64)) == 1
+    has_own = _of_member(members, numbers, enough.astype(np.float64)) == 1
     if params.baseline == "prompt_quantile" and reference is not None:
         found = _quantiles_among(values, members, known, owners)
     elif params.baseline == "prompt_quantile":
@@ -167,8 +163,31 @@ def sample_baselines(
     elif params.leave_one_out:
         found = _in_order(order, _of_others(groups, params))
     else:
-        found = _of_member(members, owners[order[groups.starts]], per_group(groups, params))
-    return _with_fallback(values, np.where(has_own, found, np.nan), params, tau, known)
+        found = _of_member(members, numbers, per_group(groups, params))
+    return np.where(has_own, found, np.nan)
+
+
+def compared(
+    values: np.ndarray,
+    own: np.ndarray | None,
+    params: ThresholdParams,
+    tau: float,
+    ordered: Callable[[], np.ndarray],
+) -> Comparison:
+    """What finite `values` (N,) are compared with, from their `own_values` (None: `baseline: global`).
+
+    Without any the global rule holds: the score against `tau`, and with `prompt_quantile` the quantile among all
+    reference scores, which `ordered` has, against tau_q.
+    """
+    if own is None:
+        return Comparison(values, np.broadcast_to(tau, values.shape), np.zeros(values.shape, bool))
+    missing = np.isnan(own)
+    if params.baseline != "prompt_quantile" or params.beta is None:
+        return Comparison(values, np.where(missing, tau, own), missing)
+    measured = own.copy()
+    if missing.any():
+        measured[missing] = mid_ranks(values[missing], ordered())
+    return Comparison(measured, np.broadcast_to(tau_q(params.beta), values.shape), missing)
 
 
 def least_size(params: ThresholdParams, *, is_own: bool) -> int:
@@ -215,17 +234,6 @@ def _of_member(members: np.ndarray, owners: np.ndarray, per_owner: np.ndarray) -
     table = np.full(size, np.nan)
     table[owners] = per_owner
     return table[members]
-
-
-def _with_fallback(
-    values: np.ndarray, found: np.ndarray, params: ThresholdParams, tau: float, known: np.ndarray
-) -> Comparison:
-    """`found` (N,) are baselines, or quantiles; NaN where there are none."""
-    missing = np.isnan(found)
-    if params.baseline != "prompt_quantile" or params.beta is None:
-        return Comparison(values, np.where(missing, tau, found), missing)
-    found[missing] = mid_ranks(values[missing], np.sort(known))
-    return Comparison(found, np.broadcast_to(tau_q(params.beta), values.shape), missing)
 
 
 def _quantiles_among(

@@ -1,9 +1,7 @@
-"""Which prompt or group every sample belongs to, as whole numbers that two sets of samples share."""
+"""Which group every sample belongs to, as whole numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,50 +12,44 @@ from tgo_pipeline.thresholds.baselines import NOWHERE
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from tgo_pipeline.params import ThresholdParams
     from tgo_pipeline.storage.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class Members:
-    """The names that samples belong to, and their numbers (N,), `NOWHERE` for none; one array per set of samples."""
+class Membership:
+    """The groups of `baseline: group`: their names in order, and the number of each sample's."""
 
-    level: str
-    """prompt, source, category or model."""
-    names: pl.Series
-    numbers: list[np.ndarray]
+    def __init__(self, params: ThresholdParams, workspace: Workspace) -> None:
+        """Look the groups of `params.group` up, in the prompts or (model) in the generations."""
+        if params.group == "model":
+            self.key, self._where, known = "sample_id", workspace.generations, _models(workspace.generations)
+        else:
+            self.key, self._where = "prompt_id", workspace.prompts
+            known = _prompts(workspace.prompts, params.group or "")
+        self.level = params.group
+        groups = known[params.group]
+        self.names: list[str] = groups.drop_nulls().unique().sort().to_list()
+        self._codes = known.select(self.key).with_columns(code=groups.rank("dense") - 1)
+        self._asked = self._found = 0
 
+    def codes(self, table: pa.Table) -> np.ndarray:
+        """The number of each row's group (N,), `NOWHERE` for none."""
+        import polars as pl
 
-def members(frames: Sequence[pl.DataFrame], params: ThresholdParams, workspace: Workspace) -> Members:
-    """Number the prompts, or with `baseline: group` the groups, of frames with `sample_id` and `prompt_id`.
+        keys = pl.DataFrame(table.select([self.key]))
+        found = keys.join(self._codes, on=self.key, how="left", maintain_order="left")["code"]
+        self._asked, self._found = self._asked + len(found), self._found + len(found) - found.null_count()
+        return found.cast(pl.Int32).fill_null(NOWHERE).to_numpy()
 
-    Raises `TgoError` if no sample of one of them belongs to a group.
-    """
-    import polars as pl
-
-    if params.group is None:
-        level, columns = "prompt", [frame["prompt_id"] for frame in frames]
-    else:
-        level, columns = params.group, [_groups(frame, params.group, workspace) for frame in frames]
-    whole = pl.concat(columns)
-    ranks = (whole.rank("dense").cast(pl.Int64) - 1).fill_null(NOWHERE).to_numpy()
-    names = whole.drop_nulls().unique().sort()
-    edges = np.cumsum([len(column) for column in columns])[:-1]
-    return Members(level, names, np.split(ranks, edges))
-
-
-def _groups(frame: pl.DataFrame, group: str, workspace: Workspace) -> pl.Series:
-    key = "sample_id" if group == "model" else "prompt_id"
-    known = _models(workspace.generations) if group == "model" else _prompts(workspace.prompts, group)
-    found = frame.select(key).join(known, on=key, how="left", maintain_order="left")[group]
-    if found.null_count() == len(found):
-        where = workspace.generations if group == "model" else workspace.prompts
-        raise TgoError(
-            f"threshold.group is {group}, but {where} names the {group} of none of the {len(found)} samples: choose "
-            "another group, or baseline: global."
-        )
-    return found
+    def require_found(self) -> None:
+        """Raise `TgoError` if none of the rows belongs to a group."""
+        if not self._found:
+            raise TgoError(
+                f"threshold.group is {self.level}, but {self._where} names the {self.level} of none of the "
+                f"{self._asked} samples: choose another group, or baseline: global."
+            )
 
 
 def _prompts(path: Path, group: str) -> pl.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 from tgo_pipeline.rendering.sheets import written
 from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
 if TYPE_CHECKING:
     import altair as alt
@@ -32,14 +33,14 @@ class Bin(NamedTuple):
     positive: bool
 
 
-def histogram(values: np.ndarray, tau: float, bins: int = BINS) -> list[Bin]:
-    """About `bins` equal bins over finite `values` (n,), placed so that tau is an edge: no bar straddles it."""
-    low, high = min(float(values.min()), tau), max(float(values.max()), tau)
+def histogram(ordered: SortedParts, tau: float, bins: int = BINS) -> list[Bin]:
+    """About `bins` equal bins over all numbers, placed so that tau is an edge: no bar straddles it."""
+    low, high = min(ordered.minimum, tau), max(ordered.maximum, tau)
     width = (high - low) / bins or max(abs(tau), 1.0) / bins
     steps = np.arange(np.floor((low - tau) / width), np.floor((high - tau) / width) + 2)
     edges = tau + steps * width
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
-    counts, _ = np.histogram(values, bins=edges)
+    counts = ordered.histogram(edges)
     sides = (steps >= 0).tolist()
     return [
         Bin(*bar) for bar in zip(edges.tolist(), edges[1:].tolist(), counts.tolist(), sides, strict=False)
@@ -95,7 +96,7 @@ def chart(row: Mapping[str, Any], bars: Iterable[Bin], name: str) -> dict[str, A
     )
     title = alt.TitleParams(name, subtitle=_subtitle(row), anchor="start", subtitleColor="#555")
     layers = alt.layer(*_band(row), shape, rule).properties(title=title, width=420, height=200)
-    return layers.configure_view(stroke=None).configure_axis(grid=False).to_dict()
+    return layers.configure_view(stroke=None).configure_axis(grid=False).to_dict(validate=False)
 
 
 def _band(row: Mapping[str, Any]) -> list[alt.Chart]:

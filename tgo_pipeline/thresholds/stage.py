@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.params import Params, ThresholdParams
+from tgo_pipeline.params import Params
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.storage.writing import atomic, scratch
 from tgo_pipeline.thresholds.groups import groups_fingerprint
-from tgo_pipeline.thresholds.targets import (
-    finite,
-    read_scores,
-    reference_folder,
-    score_files,
-    scores_fingerprint,
-    target_scores,
-)
+from tgo_pipeline.thresholds.targets import reference_folder, score_files, scores_fingerprint
 
 if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
+    from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
+    from tgo_pipeline.thresholds.fit import Row
+    from tgo_pipeline.thresholds.plots import Bin
+    from tgo_pipeline.thresholds.streams.column import Column
 
 log = logging.getLogger("tgo")
 VERSION = 2
-NO_GROUP = ThresholdParams()
 METRICS = (
     "tau",
     "tau_bootstrap_low",
@@ -52,66 +47,47 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
     Groups (`threshold.group`) are looked up in the prompts and generations. Raises `TgoError`, before anything is
     written, for scores that the target cannot be split on (`fit.fit`), and for groups that no sample belongs to.
     """
-    from tgo_pipeline.storage.tables import write_table
+    from tgo_pipeline.storage.tables import table_writer, write_table
+    from tgo_pipeline.thresholds.adequacy.report import judge
     from tgo_pipeline.thresholds.adequacy.stage import write_report
-    from tgo_pipeline.thresholds.fit import fit
+    from tgo_pipeline.thresholds.baseline_table import BASELINES, baseline_tables
+    from tgo_pipeline.thresholds.fit import ScoredRewards, fit
+    from tgo_pipeline.thresholds.plots import histogram
 
     folder = reference_folder(params.threshold, workspace.scores)
-    rewards = params.score.columns
-    frame = read_scores(folder, rewards)
-    table = fit(
-        frame,
-        rewards=rewards,
-        target=params.target.reward,
-        target_rewards=params.target_rewards,
-        params=params.threshold,
-        seed=params.seed,
-        scores_fingerprint=scores_fingerprint(folder),
-    )
-    per_prompt = _baselines(params, frame, table, workspace)
-    mark = planned_mark(params, workspace)
-    with atomic(workspace.baselines) as temporary:
-        write_table(per_prompt, temporary, mark.entries())
+    target, mark = params.target.reward, planned_mark(params, workspace)
+    judged: dict[str, list[AdequacyRow]] = {}
+    bars: dict[str, list[Bin]] = {}
+    with scratch(workspace.thresholds) as room:
+        scores = ScoredRewards(score_files(folder), params, workspace, room)
+        taus: dict[str, float] = {}
+
+        def look(column: Column, row: Row) -> None:
+            name, tau = row["reward"], row["tau"]
+            taus[name] = tau
+            judged[name] = judge(column, row, params)
+            if tau is not None:
+                bars[name] = histogram(column.ordered, tau)
+                log.info("%s: tau = %.6g from %d scores", params.shown_names(name), tau, row["n"])
+            if name == target:
+                with (
+                    atomic(workspace.baselines) as temporary,
+                    table_writer(temporary, BASELINES, mark.entries()) as write,
+                ):
+                    for part in baseline_tables(scores, column, params, tau, taus):
+                        write(part)
+
+        table = fit(scores, params, scores_fingerprint(folder), look)
     rows = {row["reward"]: row for row in table.to_pylist() if row["tau"] is not None}
-    for name, row in rows.items():
-        log.info("%s: tau = %.6g from %d scores", params.shown_names(name), row["tau"], row["n"])
     verdicts = write_report(
-        params,
-        frame,
-        table.to_pylist(),
-        path=workspace.adequacy,
-        plots=workspace.plots / "adequacy",
-        mark=mark,
+        params, judged, path=workspace.adequacy, plots=workspace.plots / "adequacy", mark=mark
     )
     numbers = {name: _metrics(row) | verdicts[name] for name, row in rows.items()}
     with atomic(workspace.metrics / "threshold.json") as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
-    _plot(params, frame, rows, workspace.plots)
+    _plot(params, rows, bars, workspace.plots)
     with atomic(workspace.thresholds) as temporary:  # last: with it the stage counts as done
         write_table(table, temporary, mark.entries())
-
-
-def _baselines(params: Params, frame: pl.DataFrame, table: pa.Table, workspace: Workspace) -> pa.Table:
-    import numpy as np
-
-    from tgo_pipeline.thresholds.baseline_table import baseline_table
-    from tgo_pipeline.thresholds.groups import Members, members
-
-    target = params.target.reward
-    taus = dict(zip(table["reward"].to_pylist(), table["tau"].to_pylist(), strict=True))
-    values = target_scores(frame, target, params.target_rewards, frame, taus)
-    known = np.isfinite(values)
-    belongs = members([frame], params.threshold, workspace)
-    prompts = belongs if belongs.level == "prompt" else members([frame], NO_GROUP, workspace)
-    return baseline_table(
-        target,
-        values[known],
-        prompts.numbers[0][known],
-        Members(belongs.level, belongs.names, [belongs.numbers[0][known]]),
-        params.threshold,
-        tau=taus[target],
-        seed=params.seed,
-    )
 
 
 def planned_mark(params: Params, workspace: Workspace) -> Mark:
@@ -135,15 +111,10 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
     return {name: row[name] for name in METRICS if row[name] is not None}
 
 
-def _plot(params: Params, frame: pl.DataFrame, rows: dict[str, dict[str, Any]], plots: Path) -> None:
-    from tgo_pipeline.thresholds.plots import chart, histogram, write_charts, write_csv
+def _plot(params: Params, rows: Mapping[str, Row], bars: Mapping[str, Sequence[Bin]], plots: Path) -> None:
+    from tgo_pipeline.thresholds.plots import chart, write_charts, write_csv
 
-    taus = {name: row["tau"] for name, row in rows.items()}
-    bars = {}
-    for name, tau in taus.items():
-        rewards = params.target_rewards if name == params.target.reward else [name]
-        bars[name] = histogram(finite(target_scores(frame, name, rewards, frame, taus)), tau)
     shown = params.shown_names
-    write_csv(bars, taus, plots / "scores.csv", shown)
+    write_csv(bars, {name: row["tau"] for name, row in rows.items()}, plots / "scores.csv", shown)
     drawn = {name: chart(row, bars[name], shown(name)) for name, row in rows.items()}
     write_charts(drawn, plots / "thresholds")

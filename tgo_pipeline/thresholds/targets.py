@@ -6,7 +6,10 @@ the same for training samples, for the tuned model's samples and for tau.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAJORITY_TAU = 0.5  # positive where at least half of the rewards say so
+NEED_UNITS = ("mean_z", "mean_rank")
+"""Combinations that measure every reward against its reference."""
 
 
 def score_files(folder: Path) -> list[Path]:
@@ -137,6 +142,43 @@ def target_scores(
     return combine(members, target, {name: column(reference, name) for name in rewards}, taus)
 
 
+@dataclass
+class Unit:
+    """What scores of one reward are measured in: how many finite ones there are, and how they spread."""
+
+    name: str
+    size: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    """Sum of squared deviations from the mean."""
+    minimum: float = math.inf
+    maximum: float = -math.inf
+
+    def add(self, values: np.ndarray) -> None:
+        """Count the finite ones of `values` (N,) in; the sums are merged as Chan, Golub & LeVeque (1979) do."""
+        known = finite(values)
+        if not known.size:
+            return
+        mean = float(known.mean())
+        squares = float(np.sum((known - mean) ** 2))
+        size, apart = self.size + known.size, mean - self.mean
+        self.squares += squares + (apart**2 * self.size * known.size / size if self.size else 0.0)
+        self.mean = mean if not self.size else self.mean + apart * known.size / size
+        self.size = size
+        self.minimum = min(self.minimum, float(known.min()))
+        self.maximum = max(self.maximum, float(known.max()))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation with n - 1 in the denominator. Raises `TgoError` if every score is the same."""
+        if self.minimum == self.maximum:
+            raise TgoError(
+                f"{self.name} is {self.minimum:g} for all {self.size} samples: a constant score has no standard "
+                "deviation and ranks nothing; check how it was scored, or leave it out."
+            )
+        return math.sqrt(self.squares / (self.size - 1))
+
+
 def combine(
     scores: Mapping[str, np.ndarray],
     kind: str,
@@ -150,35 +192,57 @@ def combine(
     `majority`: share of the rewards at or above their tau; its own tau is 0.5.
     Raises `TgoError` for an unknown kind, no rewards, or a reward that cannot be combined this way.
     """
+    units = {name: Unit(name) for name in scores}
+    if kind in NEED_UNITS:
+        for name, unit in units.items():
+            unit.add(reference[name])
+    return combined(scores, measures(kind, units, lambda name: np.sort(finite(reference[name])), taus))
+
+
+Measure = Callable[[np.ndarray], np.ndarray]
+"""From scores of a reward (N,), NaN for none, to what is averaged."""
+
+
+def combined(scores: Mapping[str, np.ndarray], measured: Mapping[str, Measure]) -> np.ndarray:
+    """The mean (N,) of several measured rewards, NaN where any of them is not finite."""
+    complete = np.all([np.isfinite(values) for values in scores.values()], axis=0)
+    parts = [measured[name](np.where(np.isfinite(values), values, np.nan)) for name, values in scores.items()]
+    return np.where(complete, np.mean(parts, axis=0), np.nan)
+
+
+def measures(
+    kind: str,
+    units: Mapping[str, Unit],
+    ordered: Callable[[str], np.ndarray],
+    taus: Mapping[str, float] | None = None,
+) -> dict[str, Measure]:
+    """How each reward is measured before the mean is taken, from its unit, its tau, or its `ordered` scores.
+
+    Raises `TgoError` as `combine`.
+    """
     if kind not in TARGET_COMBINATIONS:
         raise TgoError(f"the target is {kind!r}: a combination is one of {', '.join(TARGET_COMBINATIONS)}.")
-    if not scores:
+    if not units:
         raise TgoError(f"the target {kind} combines no reward: name at least one.")
-    parts = [_part(name, values, kind, reference, taus) for name, values in scores.items()]
-    combined = np.mean(parts, axis=0)
-    complete = np.all([np.isfinite(values) for values in scores.values()], axis=0)
-    return np.where(complete, combined, np.nan)
-
-
-def _part(
-    name: str,
-    values: np.ndarray,
-    kind: str,
-    reference: Mapping[str, np.ndarray],
-    taus: Mapping[str, float] | None,
-) -> np.ndarray:
-    values = np.where(np.isfinite(values), values, np.nan)
     if kind == "majority":
-        return (values >= _tau(name, taus)).astype(np.float64)
-    known = finite(reference[name])
-    if known.size < 2:
-        raise TgoError(
-            f"the target {kind} needs at least 2 finite scores of {name}, the reference has {known.size}: "
-            "score more images, or leave the reward out of target.rewards."
-        )
+        return {name: functools.partial(_votes, _tau(name, taus)) for name in units}
+    for name, unit in units.items():
+        if unit.size < 2:
+            raise TgoError(
+                f"the target {kind} needs at least 2 finite scores of {name}, the reference has {unit.size}: "
+                "score more images, or leave the reward out of target.rewards."
+            )
     if kind == "mean_rank":
-        return mid_ranks(values, np.sort(known))
-    return (values - known.mean()) / standard_deviation(known, name)
+        return {name: functools.partial(mid_ranks, ordered=ordered(name)) for name in units}
+    return {name: functools.partial(_standard, unit.mean, unit.deviation) for name, unit in units.items()}
+
+
+def _votes(tau: float, values: np.ndarray) -> np.ndarray:
+    return (values >= tau).astype(np.float64)
+
+
+def _standard(mean: float, deviation: float, values: np.ndarray) -> np.ndarray:
+    return (values - mean) / deviation
 
 
 def _tau(name: str, taus: Mapping[str, float] | None) -> float:
@@ -195,18 +259,18 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def standard_deviation(values: np.ndarray, name: str) -> float:
     """Standard deviation with n - 1 in the denominator. Raises `TgoError` if every value of `name` is the same."""
-    if values.min() == values.max():
-        raise TgoError(
-            f"{name} is {values[0]:g} for all {values.size} samples: a constant score has no standard deviation "
-            "and ranks nothing; check how it was scored, or leave it out."
-        )
-    return float(values.std(ddof=1))
+    unit = Unit(name)
+    unit.add(values)
+    return unit.deviation
 
 
 def mid_ranks(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Mid-rank distribution function F(v) = (#{x < v} + #{x <= v}) / 2n of sorted `ordered`; NaN stays NaN."""
+    """Mid-rank distribution function F(v) = (#{x < v} + #{x <= v}) / 2n of sorted `ordered`; NaN stays NaN.
+
+    Where `ordered` is float32, the values must be so too, whatever their type is.
+    """
     order = np.argsort(values)  # look-ups in ascending order stay in the cache: 20 times faster for millions
-    ascending, ranks = values[order], np.empty(len(values))
+    ascending, ranks = values[order].astype(ordered.dtype), np.empty(len(values))
     ranks[order] = ordered.searchsorted(ascending, side="left") + ordered.searchsorted(
         ascending, side="right"
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thresholds.columns import matrix
 from tests.thresholds.worlds import gaussian, grouped
 from tgo_pipeline.thresholds.adequacy.bounds import (
     margin_bound,
@@ -17,9 +18,10 @@ from tgo_pipeline.thresholds.adequacy.bounds import (
     shares_near,
     weighted_median,
 )
-from tgo_pipeline.thresholds.adequacy.flips import Residuals, per_group
+from tgo_pipeline.thresholds.adequacy.flips import Residuals
 from tgo_pipeline.thresholds.adequacy.intervals import standard_error
 from tgo_pipeline.thresholds.estimate import bootstrap_taus
+from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
 numbers = st.floats(-100, 100, width=32)
 
@@ -30,7 +32,9 @@ def test_the_margin_bound_bounds_at_every_margin(pairs: list[tuple[float, float]
     margins = np.geomspace(0.01, 300, 30)
     flips = np.mean((scores >= tau) != (scores >= baselines))
     found = margin_bound(
-        shares_near(np.sort(scores), tau, margins), margins, float(np.mean((baselines - tau) ** 2))
+        shares_near(SortedParts([np.sort(scores)]), tau, margins),
+        margins,
+        float(np.mean((baselines - tau) ** 2)),
     )
     assert np.all(flips <= found.bounds + 1e-12)
     assert found.least[1] == found.bounds.min()
@@ -38,7 +42,11 @@ def test_the_margin_bound_bounds_at_every_margin(pairs: list[tuple[float, float]
 
 def test_the_shares_near_tau_are_counted() -> None:
     scores = np.array([0.0, 1.0, 1.5, 2.0, 4.0])
-    assert shares_near(scores, 1.5, np.array([0.1, 0.5, 1.5])).tolist() == [0.2, 0.6, 0.8]
+    assert shares_near(SortedParts([scores[:2], scores[2:]]), 1.5, np.array([0.1, 0.5, 1.5])).tolist() == [
+        0.2,
+        0.6,
+        0.8,
+    ]
 
 
 def test_the_best_margin_of_normal_scores() -> None:
@@ -82,10 +90,11 @@ def test_the_sampling_flips_are_those_of_a_simulation() -> None:
 
 
 def test_the_sampling_flips_over_prompts_are_those_of_a_bootstrap_over_prompts() -> None:
-    groups = grouped(gaussian(0.5, 400, 5)[0])
+    scores = gaussian(0.5, 400, 5)[0]
+    groups = grouped(scores)
     tau = float(np.median(groups.values))
-    error = standard_error(per_group(groups, groups.values < tau), groups.sizes)
-    taus = bootstrap_taus(groups.values, groups.spread(np.arange(400)), 0.5, resamples=2000, seed=0)
+    error = standard_error(groups.count(groups.values < tau), groups.sizes)
+    taus = bootstrap_taus(matrix(scores), 0.5, resamples=2000, seed=0)
     moved = np.abs(np.searchsorted(np.sort(groups.values), taus) / groups.values.size - 0.5)
     assert math.sqrt(2 / math.pi) * error == pytest.approx(moved.mean(), rel=0.08)
     assert math.sqrt(2 / math.pi) * error > 1.4 * sampling_flips(2000, 0.5)
@@ -96,8 +105,8 @@ def test_the_density_bound_of_normal_scores(ratio: float) -> None:
     """f E|b - tau| = (1 / (sigma sqrt(2 pi))) sigma_b sqrt(2 / pi), above atan(sigma_b / sigma) / pi, the flips."""
     scores, means = gaussian(ratio, 20_000, 4)
     groups = grouped(scores)
-    residuals = Residuals.of(groups, np.random.default_rng(0))
-    density = residuals.highest_density()
+    residuals = Residuals.of(groups)
+    density = residuals.highest_density
     assert density is not None
     bound = density * float(np.mean(np.abs(means)))
     assert bound == pytest.approx(math.sqrt(ratio / (1 - ratio)) / math.pi, rel=0.05)

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thresholds.columns import matrix
 from tests.thresholds.worlds import flips, gaussian, grouped
 from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
     Residuals,
     Shuffled,
     above,
-    chunks,
-    flip_rate,
-    jackknife_noise,
+    soft_facts,
+    some_prompts,
     true_baselines,
     weighted_variance,
 )
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 MEAN = Baseline("prompt_mean")
 EVERY = [
@@ -34,30 +34,31 @@ EVERY = [
 
 def naive(groups: Groups, baseline: Baseline, tau: float = 0.0) -> float:
     label = above(groups.values, tau, "positive")
-    other = baseline.positive(groups, baseline.values(groups), "positive")
-    return flip_rate(groups, label, other, 0.95).value
+    return float(np.mean(label != baseline.positive(groups, baseline.values(groups), "positive")))
 
 
-def shuffled(groups: Groups) -> Shuffled:
-    return Shuffled.of(groups, np.random.default_rng(0))
+def shuffled(scores: np.ndarray) -> Shuffled:
+    return Shuffled.of(matrix(scores), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("each", [2, 4, 16])
 def test_shuffled_scores_flip_as_the_noise_of_a_mean_of_so_many_does(each: int) -> None:
     """corr(s, s - mean of K) = sqrt(1 - 1/K): 25 % of labels at K = 2, 16.7 % at K = 4, 8 % at K = 16."""
     expected = math.asin(1 / math.sqrt(each)) / math.pi
-    groups = grouped(gaussian(0.5, 400_000 // each, each)[0])
-    assert shuffled(groups).flip_rate(MEAN, 0, "positive") == pytest.approx(expected, abs=0.003)
+    assert shuffled(gaussian(0.5, 400_000 // each, each)[0]).flip_rate(MEAN, 0, "positive") == pytest.approx(
+        expected, abs=0.003
+    )
     assert naive(grouped(gaussian(0, 300_000 // each, each)[0]), MEAN) == pytest.approx(expected, abs=0.003)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
 def test_noise_and_heterogeneity_do_not_add_in_a_count_of_flips(ratio: float) -> None:
     """Counted: acos(sqrt((1 - R)(1 - 1/K))) / pi, at R = 0.1 and K = 4 19.3 %; noise alone: 16.7 %, truth: 10.2 %."""
-    groups = grouped(gaussian(ratio, 100_000, 4)[0])
+    scores = gaussian(ratio, 100_000, 4)[0]
+    groups = grouped(scores)
     expected = math.acos(math.sqrt((1 - ratio) * 0.75)) / math.pi
     assert naive(groups, MEAN) == pytest.approx(expected, abs=0.003)
-    assert naive(groups, MEAN) - shuffled(groups).flip_rate(MEAN, 0, "positive") < 0.5 * flips(ratio)
+    assert naive(groups, MEAN) - shuffled(scores).flip_rate(MEAN, 0, "positive") < 0.5 * flips(ratio)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.5])
@@ -65,11 +66,12 @@ def test_noise_and_heterogeneity_do_not_add_in_a_count_of_flips(ratio: float) ->
 def test_without_the_noise_the_flips_are_those_of_the_true_baselines(
     baseline: Baseline, ratio: float
 ) -> None:
-    groups = grouped(gaussian(ratio, 60_000, 4)[0])
+    scores = gaussian(ratio, 60_000, 4)[0]
+    groups = grouped(scores)
     values = baseline.values(groups)
-    noise = shuffled(groups).noise(baseline, 1 - ratio)
+    noise = shuffled(scores).noise(baseline, 1 - ratio)
     true = true_baselines(values, groups.sizes, noise)
-    residuals = Residuals.of(groups, np.random.default_rng(0))
+    residuals = Residuals.of(groups)
     assert weighted_variance(true, groups.sizes) == pytest.approx(ratio, abs=0.01)
     assert residuals.flip_rate(true, groups.sizes, 0.0, 0.0) == pytest.approx(flips(ratio), abs=0.015)
 
@@ -87,8 +89,9 @@ def test_thresholds_per_prompt_cut_the_flips_where_prompts_differ_and_add_them_w
 
 
 def test_the_noise_of_a_mean_is_the_variance_over_the_number() -> None:
-    groups = grouped(gaussian(0.5, 20_000, 5, total=4.0)[0])
-    assert shuffled(groups).noise(MEAN, 2.0) == pytest.approx(2.0 / 5, rel=0.02)
+    assert shuffled(gaussian(0.5, 20_000, 5, total=4.0)[0]).noise(MEAN, 2.0) == pytest.approx(
+        2.0 / 5, rel=0.02
+    )
 
 
 def test_the_jackknife_knows_the_noise_of_a_soft_baseline() -> None:
@@ -96,7 +99,7 @@ def test_the_jackknife_knows_the_noise_of_a_soft_baseline() -> None:
     sigma, beta, each = 0.25, 0.5, 32
     groups = grouped(sigma * np.random.default_rng(0).normal(size=(20_000, each)))
     expected = beta**2 * math.expm1(sigma**2 / beta**2) / each
-    assert jackknife_noise(groups, beta) == pytest.approx(expected, rel=0.04)
+    assert soft_facts(groups, beta).noise / groups.values.size == pytest.approx(expected, rel=0.04)
     assert np.var(Baseline("prompt_soft", beta).values(groups)) == pytest.approx(expected, rel=0.05)
 
 
@@ -159,30 +162,22 @@ def test_labels_are_those_of_a_plain_loop(prompts: list[list[float]], baseline: 
     assert np.array_equal(labels[decided], expected[decided])
 
 
-@pytest.mark.parametrize("baseline", EVERY, ids=lambda b: b.name)
-def test_parts_of_the_prompts_give_what_the_whole_gives(
-    baseline: Baseline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-    owner = np.repeat(np.arange(50), rng.integers(2, 7, 50))
-    groups = Groups.of(rng.normal(size=owner.size), owner)
-    whole = baseline.values(groups)
-    parts = list(chunks(groups, 20))
-    assert len(parts) > 5 and max(part.values.size for part in parts) <= 20
-    assert np.array_equal(np.concatenate([part.values for part in parts]), groups.values)
-    monkeypatch.setattr("tgo_pipeline.thresholds.adequacy.flips.chunks", lambda groups: chunks(groups, 20))
-    np.testing.assert_allclose(baseline.values(groups), whole, rtol=1e-12)  # sums of other lengths
-
-
-def test_a_prompt_larger_than_a_part_stays_whole() -> None:
-    groups = Groups.of(np.arange(9.0), np.repeat([0, 1], [7, 2]))
-    assert [part.sizes.tolist() for part in chunks(groups, 3)] == [[7], [2]]
+def test_some_prompts_of_many_are_whole_and_all_of_few() -> None:
+    scores = gaussian(0.5, 300, 4)[0]
+    few = some_prompts(matrix(scores), np.random.default_rng(0), 400)
+    assert few.sizes.tolist() == [4] * len(few.sizes) and 396 <= few.values.size <= 400
+    assert {tuple(prompt) for prompt in few.values.reshape(-1, 4)} <= {
+        tuple(prompt) for prompt in np.sort(scores)
+    }
+    assert np.array_equal(
+        some_prompts(matrix(scores), np.random.default_rng(0)).values, np.sort(scores).ravel()
+    )
 
 
 def test_many_scores_are_shuffled_in_part_and_few_often() -> None:
-    few = shuffled(grouped(gaussian(0.5, 10, 3)[0]))
+    few = shuffled(gaussian(0.5, 10, 3)[0])
     assert few.groups.sizes.tolist() == [3] * 10 * 500
-    many = shuffled(grouped(gaussian(0.5, 200_000, 4)[0]))
+    many = shuffled(gaussian(0.5, 200_000, 4)[0])
     assert 299_000 < many.groups.values.size <= 300_000
     assert many.groups.values.var() == pytest.approx(1.0, rel=0.02)
 
@@ -191,5 +186,5 @@ def test_many_scores_are_shuffled_in_part_and_few_often() -> None:
 def test_the_highest_density_of_residuals(draw: str, expected: float) -> None:
     values = getattr(np.random.default_rng(0), draw)(size=50_000)
     residuals = Residuals(np.sort(values))
-    assert residuals.highest_density() == pytest.approx(expected, rel=0.07)
-    assert Residuals(np.repeat([0.0, 1.0], 500)).highest_density() is None
+    assert residuals.highest_density == pytest.approx(expected, rel=0.07)
+    assert Residuals(np.repeat([0.0, 1.0], 500)).highest_density is None

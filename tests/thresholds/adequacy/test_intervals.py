@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.thresholds.columns import column, matrix
 from tests.thresholds.worlds import gaussian, grouped
 from tgo_pipeline.thresholds.adequacy.intervals import (
     Components,
@@ -18,7 +19,8 @@ from tgo_pipeline.thresholds.adequacy.intervals import (
     standard_error,
     wilson_interval,
 )
-from tgo_pipeline.thresholds.moments import Groups, variance_components
+from tgo_pipeline.thresholds.moments import variance_components
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 
 def of_groups(groups: Groups, confidence: float = 0.95) -> Components | None:
@@ -37,7 +39,7 @@ def test_the_components_are_those_of_the_thresholds_table() -> None:
     groups = Groups.of(*unbalanced())
     found = of_groups(groups)
     assert found is not None
-    assert (found.between, found.within) == pytest.approx(variance_components(groups))
+    assert (found.between, found.within) == pytest.approx(variance_components(column(*unbalanced())))
     assert found.ratio.value == pytest.approx(found.between / (found.between + found.within))
 
 
@@ -91,7 +93,7 @@ def test_scores_that_are_all_equal_have_no_ratio(value: float, prompts: int) -> 
     """Their mean is off by its last bit, which alone would lie between prompts and be all the variance there is."""
     groups = grouped(np.full((prompts, 3), value))
     assert of_groups(groups) is None
-    assert variance_components(groups) == (0, 0)
+    assert variance_components(matrix(np.full((prompts, 3), value))) == (0, 0)
 
 
 @pytest.mark.parametrize("prompts", [3, 5, 10, 30])

@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
-from tests.thresholds.shards import flat, params, score_frame, write_scores
+from tests.thresholds.columns import column, judged
+from tests.thresholds.shards import flat, params, score_table, write_scores
 from tests.thresholds.worlds import flips, gaussian
 from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.storage.tables import read_metadata
-from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
+from tgo_pipeline.thresholds.adequacy.report import judge, metrics
 from tgo_pipeline.thresholds.adequacy.table import (
     BASELINES,
     STATISTICS,
     AdequacyRow,
     Statistics,
-    by_reward,
     planned_mark,
     read_adequacy,
 )
-from tgo_pipeline.thresholds.fit import fit
 from tgo_pipeline.thresholds.labels import effective_sample_size, weights
 from tgo_pipeline.thresholds.stage import fit_folder
 
@@ -36,17 +34,8 @@ def report(
     """Every reward's statistics, from a frame of `scores`, each (N,) in order of prompts."""
     sections.setdefault("threshold", {"bootstrap": 20})
     chosen = params(list(scores), target={"reward": target}, **sections)
-    frame = score_frame(scores, per_prompt)
-    rows = fit(
-        frame,
-        rewards=list(scores),
-        target=target,
-        target_rewards=chosen.target_rewards,
-        params=chosen.threshold,
-        seed=0,
-        scores_fingerprint="f",
-    ).to_pylist()
-    return by_reward(pl.DataFrame(adequacy(frame, rows, chosen)))
+    found = judged(score_table(scores, per_prompt), chosen)[1]
+    return {name: Statistics(rows) for name, rows in found.items()}
 
 
 def world(ratio: float, prompts: int, each: int, **sections: Any) -> Statistics:
@@ -210,12 +199,7 @@ def test_the_majority_has_a_tau_that_is_given() -> None:
 
 
 def test_prompts_with_one_sample_count_where_they_can() -> None:
-    frame = pl.DataFrame(
-        {
-            "prompt_id": ["a", "a", "b", "b", *"cdefg"],
-            "clip": np.array([0, 1, 2, 3, 4, 5, 6, 7, 8], dtype=np.float32),
-        }
-    )
+    prompts = [0, 0, 1, 1, 2, 3, 4, 5, 6]
     row = {
         "reward": "clip",
         "tau": 4.0,
@@ -223,9 +207,8 @@ def test_prompts_with_one_sample_count_where_they_can() -> None:
         "tau_bootstrap_low": None,
         "tau_bootstrap_high": None,
     }
-    found = by_reward(pl.DataFrame(adequacy(frame, [row], params(["clip"], target={"reward": "clip"}))))[
-        "clip"
-    ]
+    made = column(np.arange(9.0), np.array(prompts))
+    found = Statistics(judge(made, row, params(["clip"], target={"reward": "clip"})))
     assert value(found, "prompts") == 7 and value(found, "repeated_prompts") == 2
     assert value(found, "flip_rate", "prompt_mean") == 0.5
     assert value(found, "baseline_offset", "prompt_mean") == pytest.approx(1.5 - 4)

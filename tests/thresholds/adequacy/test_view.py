@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from stages.cli import app
-from tests.thresholds.shards import params, score_frame
+from tests.thresholds.columns import column
+from tests.thresholds.shards import params
 from tests.thresholds.worlds import gaussian
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.toys import ShownNames
 from tgo_pipeline.storage.shards import Mark
 from tgo_pipeline.thresholds.adequacy.plots import chart, write
-from tgo_pipeline.thresholds.adequacy.report import adequacy
-from tgo_pipeline.thresholds.adequacy.table import Statistics, by_reward, read_adequacy, write_adequacy
+from tgo_pipeline.thresholds.adequacy.report import judge
+from tgo_pipeline.thresholds.adequacy.table import Statistics, by_reward, read_adequacy, table, write_adequacy
 from tgo_pipeline.thresholds.adequacy.view import show
 
 WORLDS = {"clip": 0.0, "imagereward": 0.5, "a_reward_with_a_long_name": 0.15}
@@ -44,7 +44,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     rows.append({"reward": "none", "tau": None, "note": "no tau: 0 finite scores, at least 2 are needed"})
     path = tmp_path_factory.mktemp("adequacy") / "adequacy.parquet"
-    write_adequacy(adequacy(score_frame(scores, 6), rows, chosen), path, Mark("f"))
+    owners = np.repeat(np.arange(300), 6)
+    found = [
+        (row["reward"], statistic)
+        for row in rows
+        for statistic in judge(column(scores.get(row["reward"], np.empty(0)), owners), row, chosen)
+    ]
+    write_adequacy(table(found), path, Mark("f"))
     return path
 
 
@@ -111,7 +117,7 @@ def test_images_are_written_for_what_can_be_drawn(path: Path, tmp_path: Path) ->
 
 
 def test_an_image_without_prompts_is_of_percentiles_alone() -> None:
-    scores = score_frame({"clip": np.random.default_rng(0).normal(size=50)}, 1)
+    made = column(np.random.default_rng(0).normal(size=50), np.arange(50))
     row = {
         "reward": "clip",
         "tau": 0.0,
@@ -119,6 +125,5 @@ def test_an_image_without_prompts_is_of_percentiles_alone() -> None:
         "tau_bootstrap_low": None,
         "tau_bootstrap_high": None,
     }
-    table = pl.DataFrame(adequacy(scores, [row], params(["clip"], target={"reward": "clip"})))
-    found: Statistics = by_reward(table)["clip"]
+    found = Statistics(judge(made, row, params(["clip"], target={"reward": "clip"})))
     assert len(chart("clip", found)["hconcat"]) == 1

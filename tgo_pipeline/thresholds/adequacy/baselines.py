@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,28 +16,32 @@ from tgo_pipeline.thresholds.adequacy.bounds import (
     oracle_percentile,
     shares_near,
     weighted_median,
+    weighted_quantile,
 )
 from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
     Residuals,
     Shuffled,
+    SoftFacts,
     Ties,
     above,
-    chunks,
-    flip_rate,
-    jackknife_noise,
+    soft_facts,
+    some_prompts,
     true_baselines,
     weighted_variance,
 )
-from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
+from tgo_pipeline.thresholds.adequacy.intervals import share, standard_error, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
-from tgo_pipeline.thresholds.baselines import soft_ess, tau_q
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.baselines import tau_q
+from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 WHAT_IF = (0.5, 1.0, 2.0)
 """Betas that are shown where none is declared, in standard deviations within a prompt."""
 LOW_ESS = 5
 """With fewer effective samples a soft baseline is nearer the prompt's largest score than an average."""
+FIRST_REACH = 0.02
+"""Share of some prompts' samples on either side of a weighted median that all prompts' is looked for in."""
 BINS, TAIL = 48, 0.001
 """Bars of the chart of scores and baselines, which leaves out this share of the scores at either end: outliers would
 squeeze all others into a few bars."""
@@ -57,29 +62,35 @@ def planned(params: ThresholdParams, beta: float | None, percentile: float, with
     return found + [Baseline("prompt_soft", factor * math.sqrt(within), what_if=True) for factor in WHAT_IF]
 
 
+Weigh = Callable[[np.ndarray], np.ndarray]
+"""From scores (N,) to their label weights."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """The scores of prompts with 2 samples or more, and what every baseline is held against."""
 
-    groups: Groups
-    weights: np.ndarray | None
-    """Of each sample (N,), with tau as the threshold."""
+    column: Column
+    weigh: Weigh | None
+    """With tau as the threshold."""
     tau: float
     within: float
     confidence: float
     ties: Ties
-    label: np.ndarray
-    variance: float
     margins: np.ndarray
     near: np.ndarray
+    weights: np.ndarray | None
+    """Sum of each prompt (G,)."""
+    some: Groups
+    """All prompts, or a random part of many."""
     residuals: Residuals
     shuffled: Shuffled
 
     @classmethod
     def of(
         cls,
-        groups: Groups,
-        weights: np.ndarray | None,
+        column: Column,
+        weigh: Weigh | None,
         tau: float,
         within: float,
         confidence: float,
@@ -88,33 +99,33 @@ class Sample:
     ) -> Sample:
         """Prepare what all baselines share."""
         rng = np.random.default_rng(seed)
-        variance = groups.variance()
-        margins = MARGINS * (math.sqrt(variance) or 1.0)
+        margins = MARGINS * (math.sqrt(column.variance) or 1.0)
+        near = shares_near(column.ordered, tau, margins)
+        weights = weigh and column.per_prompt(lambda part: np.add.reduceat(weigh(part.values), part.starts))
+        some = some_prompts(column, rng)
         return cls(
-            groups,
-            weights,
+            column,
+            weigh,
             tau,
             within,
             confidence,
             ties,
-            above(groups.values, tau, ties),
-            variance,
             margins,
-            shares_near(np.sort(groups.values), tau, margins),
-            Residuals.of(groups, rng),
-            Shuffled.of(groups, rng),
+            near,
+            weights,
+            some,
+            Residuals.of(some),
+            Shuffled.of(column, rng),
         )
 
     @property
     def sizes(self) -> np.ndarray:
         """Samples of each prompt (G,)."""
-        return self.groups.sizes
+        return self.column.sizes
 
     def mean(self, values: np.ndarray) -> float:
-        """Mean over samples of a value per prompt (G,) or per sample (N,)."""
-        return float(
-            np.average(values, weights=self.sizes) if values.size == self.sizes.size else values.mean()
-        )
+        """Mean over samples of a value per prompt (G,)."""
+        return float(np.average(values, weights=self.sizes))
 
     def reach(self, totals: np.ndarray) -> float | None:
         """Half the width of the interval over prompts of the mean sum totals / N, from totals per prompt (G,)."""
@@ -124,19 +135,51 @@ class Sample:
         return standard_error(totals, self.sizes) * t_quantile((1 + self.confidence) / 2, freedom)
 
 
+class Seen(NamedTuple):
+    """A baseline in one part of the prompts, or in all."""
+
+    hits: np.ndarray
+    """Labels that it changes, of each prompt (G,)."""
+    values: np.ndarray
+    """Of each prompt (G,); none where every sample has its own."""
+    weighted: np.ndarray
+    """Sum of w |tau - b| of each prompt (G,); none without weights."""
+    distance: float
+    """Sum over samples of its distance from tau."""
+    square: float
+
+    @classmethod
+    def of(cls, sample: Sample, baseline: Baseline) -> Seen:
+        """Look at all prompts, part by part."""
+        parts = list(sample.column.each(lambda groups: cls._part(groups, sample, baseline)))
+        hits, values, weighted = (np.concatenate([part[place] for part in parts]) for place in range(3))
+        if sample.weights is not None and not baseline.per_sample:
+            weighted = sample.weights * np.abs(values - sample.tau)
+        return cls(
+            hits, values, weighted, sum(part.distance for part in parts), sum(part.square for part in parts)
+        )
+
+    @classmethod
+    def _part(cls, groups: Groups, sample: Sample, baseline: Baseline) -> Seen:
+        values, nothing = baseline.values(groups), np.empty(0)
+        flips = above(groups.values, sample.tau, sample.ties)
+        flips ^= baseline.positive(groups, values, sample.ties)
+        hits, distance = groups.count(flips), values - sample.tau
+        if not baseline.per_sample:
+            return cls(
+                hits, values, nothing, float(distance @ groups.sizes), float(distance**2 @ groups.sizes)
+            )
+        weighted = nothing if sample.weigh is None else _distances(groups, sample.weigh, distance)
+        return cls(hits, nothing, weighted, float(distance.sum()), float(distance @ distance))
+
+
 def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     """The rows of one baseline."""
-    values = baseline.values(sample.groups)
-    name, at = baseline.name, baseline.at
+    name, at, count = baseline.name, baseline.at, sample.column.n
     note = "what if: beta is not declared" if baseline.what_if else None
-    other = baseline.positive(sample.groups, values, sample.ties)
-    flips = flip_rate(sample.groups, sample.label, other, sample.confidence)
-    del other
-    distance = values - sample.tau
-    offset = sample.mean(distance)
-    np.square(distance, out=distance)
-    squared = sample.mean(distance)
-    del distance
+    seen = Seen.of(sample, baseline)
+    flips = share(seen.hits, sample.sizes, sample.confidence)
+    offset, squared = seen.distance / count, seen.square / count
 
     def row(
         statistic: str, value: float | None, low: float | None = None, high: float | None = None
@@ -151,32 +194,29 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     yield row("baseline_offset", offset)
     yield row("baseline_variance", squared - offset**2)
     yield row("squared_error", squared)
+    noise = sample.shuffled.noise(baseline, sample.within) if baseline.shifts else None
     if name == "prompt_soft":
-        yield from _soft(sample, baseline, values, note)
-    noise = _noise(sample, baseline)
+        facts = list(sample.column.each(lambda groups: soft_facts(groups, baseline.beta)))
+        noise = sum(part.noise for part in facts) / count
+        yield from _soft(sample, baseline, facts, note)
     if noise is not None:
         yield row("baseline_noise", noise)
-        yield from _corrected(sample, baseline, values, noise, note)
+        yield from _corrected(sample, baseline, seen.values, noise, note)
     if not baseline.what_if:
         yield from _bounds(sample, baseline, squared, noise)
-        yield from _weighted(sample, baseline, values)
+        yield from _weighted(sample, baseline, seen)
 
 
-def _noise(sample: Sample, baseline: Baseline) -> float | None:
-    """Sampling variance of the baseline, where there is an estimate of it."""
-    if baseline.shifts:
-        return sample.shuffled.noise(baseline, sample.within)
-    return jackknife_noise(sample.groups, baseline.beta) if baseline.name == "prompt_soft" else None
-
-
-def _soft(sample: Sample, baseline: Baseline, values: np.ndarray, note: str | None) -> Iterator[AdequacyRow]:
+def _soft(
+    sample: Sample, baseline: Baseline, facts: Sequence[SoftFacts], note: str | None
+) -> Iterator[AdequacyRow]:
     name, beta = baseline.name, baseline.beta
-    ess = np.concatenate([soft_ess(part, beta) for part in chunks(sample.groups)])
+    ess = np.concatenate([part.ess for part in facts])
     median, low = float(np.median(ess)), float(np.mean(ess < LOW_ESS))
     few = None
     if median < LOW_ESS:
         few = "too few: the soft baseline is nearer the prompt's largest score than an average"
-    bias = float(np.mean(values - Baseline("prompt_soft_jackknife", beta).values(sample.groups)))
+    bias = sum(part.bias for part in facts) / sample.sizes.size
     together = "; ".join(text for text in (few, note) if text) or None
     yield AdequacyRow(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
     yield AdequacyRow(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
@@ -191,15 +231,15 @@ def _corrected(
     """The ratio, flips and the density bound of the true baselines."""
     name, at, sizes = baseline.name, baseline.at, sample.sizes
     true = true_baselines(values, sizes, noise)
-    shift = sample.mean(values) - sample.mean(sample.groups.means())
+    shift = sample.mean(values) - sample.mean(sample.column.means)
     flips = sample.residuals.flip_rate(true, sizes, sample.tau, shift)
     yield AdequacyRow(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
-    if sample.variance:
-        ratio = min(1.0, max(0.0, weighted_variance(values, sizes) - noise) / sample.variance)
-        reach = sample.reach(sizes * (values - sample.mean(values)) ** 2 / sample.variance)
+    if variance := sample.column.variance:
+        ratio = min(1.0, max(0.0, weighted_variance(values, sizes) - noise) / variance)
+        reach = sample.reach(sizes * (values - sample.mean(values)) ** 2 / variance)
         low, high = (None, None) if reach is None else (max(0.0, ratio - reach), min(1.0, ratio + reach))
         yield AdequacyRow(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
-    density = sample.residuals.highest_density()
+    density = sample.residuals.highest_density
     if density is None:
         none = "too many equal scores: there is no density"
         yield AdequacyRow(statistic="density_bound", baseline=name, at=at, note=none)
@@ -221,44 +261,85 @@ def _bounds(sample: Sample, baseline: Baseline, squared: float, noise: float | N
             yield AdequacyRow(statistic="margin_curve", baseline=name, at=margin, value=value)
 
 
-def _weighted(sample: Sample, baseline: Baseline, values: np.ndarray) -> Iterator[AdequacyRow]:
+def _weighted(sample: Sample, baseline: Baseline, seen: Seen) -> Iterator[AdequacyRow]:
     """E[w |t - b|] at t = tau and at its least."""
-    if sample.weights is None:
+    if sample.weigh is None or sample.weights is None:
         return
-    weights, starts, sizes = sample.weights, sample.groups.starts, sample.sizes
-    if not baseline.per_sample:
-        weights = np.add.reduceat(weights, starts)
-    best = weighted_median(values, weights)
-    for statistic, threshold in (("weighted_distance", sample.tau), ("weighted_distance_least", best)):
-        distances = values - threshold
-        np.abs(distances, out=distances)
-        distances *= weights
-        totals = np.add.reduceat(distances, starts) if baseline.per_sample else distances
-        mean, reach = float(totals.sum() / sizes.sum()), sample.reach(totals)
-        low, high = (None, None) if reach is None else (max(0.0, mean - reach), mean + reach)
-        yield AdequacyRow(
-            statistic=statistic, baseline=baseline.name, at=threshold, value=mean, low=low, high=high
+    if baseline.per_sample:
+        weigh, best = sample.weigh, _weighted_median(sample, baseline, sample.weigh)
+        totals = sample.column.per_prompt(
+            lambda groups: _distances(groups, weigh, baseline.values(groups) - best)
         )
+    else:
+        best = weighted_median(seen.values, sample.weights)
+        totals = sample.weights * np.abs(seen.values - best)
+    for statistic, at, distances in (
+        ("weighted_distance", sample.tau, seen.weighted),
+        ("weighted_distance_least", best, totals),
+    ):
+        mean, reach = float(distances.sum() / sample.column.n), sample.reach(distances)
+        low, high = (None, None) if reach is None else (max(0.0, mean - reach), mean + reach)
+        yield AdequacyRow(statistic=statistic, baseline=baseline.name, at=at, value=mean, low=low, high=high)
+
+
+def _distances(groups: Groups, weigh: Weigh, apart: np.ndarray) -> np.ndarray:
+    """Sum of w |t - b| of each group (G,) from t - b of each sample (N,)."""
+    distances = np.abs(apart)
+    distances *= weigh(groups.values)
+    return np.add.reduceat(distances, groups.starts)
+
+
+def _weighted_median(sample: Sample, baseline: Baseline, weigh: Weigh) -> float:
+    """The `weighted_median` of a baseline that every sample has its own of.
+
+    Some prompts say between which values it must be, and what all have there is held. If they are wrong, wider ones.
+    """
+    known, reach = baseline.values(sample.some), FIRST_REACH
+    while True:
+        low, high = (
+            np.quantile(known, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
+            if reach < 0.5
+            else (-np.inf, np.inf)
+        )
+
+        def look(
+            groups: Groups, low: float = low, high: float = high
+        ) -> tuple[np.ndarray, np.ndarray, float, float]:
+            values, weights = baseline.values(groups), weigh(groups.values)
+            inside = (values >= low) & (values <= high)
+            return values[inside], weights[inside], float(weights[values < low].sum()), float(weights.sum())
+
+        values, weights, below, total = zip(*sample.column.each(look), strict=True)
+        rest = sum(total) / 2 - sum(below)
+        near, weight = np.concatenate(values), np.concatenate(weights)
+        if 0 < rest <= weight.sum():
+            return weighted_quantile(near, weight, rest)
+        reach *= 8
 
 
 def spread_rows(sample: Sample) -> Iterator[AdequacyRow]:
     """Histograms of the scores and of the prompts' means, estimated and true; what lies outside is in the end bins."""
-    groups, sizes = sample.groups, sample.sizes
-    least, most = np.quantile(groups.values, (TAIL, 1 - TAIL)).tolist()
+    column, sizes = sample.column, sample.sizes
+    least, most = column.ordered.quantiles((TAIL, 1 - TAIL))
     if least == most:
         return
     edges = np.linspace(least, most, BINS + 1)
-    means = groups.means()
+    inside = column.ordered.histogram(edges)
+    inside[0] += column.ordered.counts(least, "left")
+    inside[-1] += column.n - column.ordered.counts(most, "right")
+    means = column.means
     true = true_baselines(means, sizes, sample.shuffled.noise(Baseline("prompt_mean"), sample.within))
-    for statistic, baseline, values, weights in (
-        ("score_share", None, groups.values, None),
-        ("baseline_share", "prompt_mean", means, sizes),
-        ("true_baseline_share", "prompt_mean", true, sizes),
+    estimated, without_noise = (
+        np.histogram(np.clip(values, least, most), bins=edges, weights=sizes)[0] for values in (means, true)
+    )
+    for statistic, baseline, counts in (
+        ("score_share", None, inside),
+        ("baseline_share", "prompt_mean", estimated),
+        ("true_baseline_share", "prompt_mean", without_noise),
     ):
-        counts, _ = np.histogram(np.clip(values, least, most), bins=edges, weights=weights)
-        shares = (counts / groups.values.size).tolist()
-        for low, high, share in zip(edges[:-1].tolist(), edges[1:].tolist(), shares, strict=True):
+        shares = (counts / column.n).tolist()
+        for low, high, share_of_all in zip(edges[:-1].tolist(), edges[1:].tolist(), shares, strict=True):
             middle = (low + high) / 2
             yield AdequacyRow(
-                statistic=statistic, baseline=baseline, at=middle, value=share, low=low, high=high
+                statistic=statistic, baseline=baseline, at=middle, value=share_of_all, low=low, high=high
             )

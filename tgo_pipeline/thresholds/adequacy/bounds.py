@@ -8,6 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
+
 MARGINS = np.geomspace(0.02, 5, 41)
 """Margins that are tried, in standard deviations of the scores: hardly a score lies within the first, and
 hardly one outside of the last; 15 % apart."""
@@ -35,18 +37,21 @@ def margin_bound(near: np.ndarray, margins: np.ndarray, squared_error: float) ->
     return MarginBound(margins, near + squared_error / margins**2)
 
 
-def shares_near(ordered: np.ndarray, tau: float, margins: np.ndarray) -> np.ndarray:
-    """P(|s - tau| <= h) of sorted scores for each margin h (M,)."""
-    upper = ordered.searchsorted(tau + margins, side="right")
-    lower = ordered.searchsorted(tau - margins, side="left")
-    return (upper - lower) / ordered.size
+def shares_near(ordered: SortedParts, tau: float, margins: np.ndarray) -> np.ndarray:
+    """P(|s - tau| <= h) of scores for each margin h (M,)."""
+    return (ordered.counts(tau + margins, "right") - ordered.counts(tau - margins, "left")) / ordered.size
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     """The least minimiser of t -> sum w |t - v| over `values` (n,) with `weights` (n,) of positive sum."""
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
+    return weighted_quantile(values, weights, weights.sum() / 2)
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, amount: float) -> float:
+    """The least of `values` (n,) that, with all below it, has `weights` (n,) of `amount` or more."""
+    order = np.argsort(values)
+    place = int(np.cumsum(weights[order]).searchsorted(amount))
+    return float(values[order[min(place, values.size - 1)]])  # rounding may leave less than the whole
 
 
 def oracle_percentile(sigma: float, beta: float) -> float:

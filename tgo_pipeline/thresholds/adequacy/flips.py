@@ -8,18 +8,16 @@ baselines is taken out. (Flips do not add: a count of 19 % where shuffling gives
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from tgo_pipeline.thresholds import baselines
-from tgo_pipeline.thresholds.adequacy.intervals import Interval, share
-from tgo_pipeline.thresholds.moments import Groups
+from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.groups import Groups
 
-CHUNK = 500_000
-"""Samples of one part, so that temporary arrays fit into memory next to the scores."""
 SHUFFLED = 300_000
 """About how many samples are drawn to shuffle: a share of them is known to a thousandth."""
 MOST_SHUFFLES = 500
@@ -56,9 +54,6 @@ class Baseline:
 
     def values(self, groups: Groups) -> np.ndarray:
         """In score units, of each group (G,), or of each sample (N,) where a sample is left out."""
-        return np.concatenate([self._values(part) for part in chunks(groups)])
-
-    def _values(self, groups: Groups) -> np.ndarray:
         match self.name:
             case "prompt_mean":
                 return groups.means()
@@ -81,37 +76,13 @@ class Baseline:
     def positive(self, groups: Groups, values: np.ndarray, ties: Ties) -> np.ndarray:
         """The labels (N,) that it gives, from its `values`."""
         if self.name == "prompt_quantile":
-            return np.concatenate(
-                [above(baselines.quantiles(part), self.beta, ties) for part in chunks(groups)]
-            )
+            return above(baselines.quantiles(groups), self.beta, ties)
         return above(groups.values, values if self.per_sample else groups.spread(values), ties)
-
-
-def chunks(groups: Groups, samples: int = CHUNK) -> Iterator[Groups]:
-    """The same groups in parts of about so many samples, whose temporary arrays fit beside the scores."""
-    ends = groups.starts + groups.sizes
-    first = 0
-    while first < ends.size:
-        start = groups.starts[first]
-        last = max(first + 1, int(ends.searchsorted(start + samples, side="right")))
-        values = groups.values[start : ends[last - 1]]
-        yield Groups(values, groups.starts[first:last] - start, groups.sizes[first:last])
-        first = last
 
 
 def above(scores: np.ndarray, threshold: np.ndarray | float, ties: Ties) -> np.ndarray:
     """Which scores are at or above the threshold; only above it, with `ties="negative"`."""
     return scores >= threshold if ties == "positive" else scores > threshold
-
-
-def per_group(groups: Groups, flags: np.ndarray) -> np.ndarray:
-    """How many samples of each group (G,) are flagged in `flags` (N,)."""
-    return np.add.reduceat(flags, groups.starts, dtype=np.int64)
-
-
-def flip_rate(groups: Groups, label: np.ndarray, other: np.ndarray, confidence: float) -> Interval:
-    """Share of samples whose `label` (N,) is not the `other` (N,), with an interval over prompts."""
-    return share(per_group(groups, label != other), groups.sizes, confidence)
 
 
 @dataclass(frozen=True)
@@ -122,19 +93,19 @@ class Shuffled:
     variance: float
 
     @classmethod
-    def of(cls, groups: Groups, rng: np.random.Generator) -> Shuffled:
+    def of(cls, column: Column, rng: np.random.Generator) -> Shuffled:
         """Prompts keep their numbers of samples. Of many prompts a random part is dealt to."""
-        sizes = groups.sizes
-        if groups.values.size > SHUFFLED:
+        sizes = column.sizes
+        if column.n > SHUFFLED:
             part = rng.permutation(sizes.size)
             sizes = sizes[part[: max(2, np.searchsorted(np.cumsum(sizes[part]), SHUFFLED))]]
-            values = groups.values[rng.integers(0, groups.values.size, sizes.sum())]
+            values = column.take(rng.integers(0, column.n, sizes.sum()))
         else:
-            times = min(MOST_SHUFFLES, max(1, SHUFFLED // groups.values.size))
-            values = rng.permuted(np.broadcast_to(groups.values, (times, groups.values.size)), axis=1).ravel()
-            sizes = np.tile(sizes, times)
+            times = min(MOST_SHUFFLES, max(1, SHUFFLED // column.n))
+            values = np.broadcast_to(column.take(np.arange(column.n)), (times, column.n))
+            values, sizes = rng.permuted(values, axis=1).ravel(), np.tile(sizes, times)
         owner = np.repeat(np.arange(sizes.size), sizes)
-        return cls(Groups.of(values, owner), groups.variance())
+        return cls(Groups.of(values, owner), column.variance)
 
     def flip_rate(self, baseline: Baseline, tau: float, ties: Ties) -> float:
         """Labels that the baseline flips here, where they are all due to its noise and its distance from tau."""
@@ -150,15 +121,27 @@ class Shuffled:
         return weighted_variance(values, self.groups.sizes) * within / self.variance
 
 
-def jackknife_noise(groups: Groups, beta: float) -> float:
-    """Mean over samples of the sampling variance of `soft` by the jackknife, (K - 1)^2 / K times the variance of its
-    leave-one-out values. An underestimate where `soft_ess` is low."""
-    total = 0.0
-    for part in chunks(groups):
-        without = baselines.leave_one_out(part, "soft", beta)
-        without -= part.spread(np.add.reduceat(without, part.starts) / part.sizes)
-        total += float(np.add.reduceat(without**2, part.starts) @ (part.sizes - 1))
-    return total / groups.values.size
+class SoftFacts(NamedTuple):
+    """What few samples do to the soft baseline of some prompts."""
+
+    ess: np.ndarray
+    """Effective samples of each prompt (G,)."""
+    bias: float
+    """Sum over prompts of the value less the jackknifed one."""
+    noise: float
+    """Sum over samples of the sampling variance by the jackknife, (K - 1)^2 / K times the variance of the
+    leave-one-out values: an underestimate where `ess` is low."""
+
+
+def soft_facts(groups: Groups, beta: float) -> SoftFacts:
+    """Of prompts with two samples or more."""
+    without = baselines.leave_one_out(groups, "soft", beta)
+    means = np.add.reduceat(without, groups.starts) / groups.sizes
+    bias = (groups.sizes - 1) * (means - baselines.soft(groups, beta))
+    without -= groups.spread(means)
+    np.square(without, out=without)
+    noise = np.add.reduceat(without, groups.starts) @ (groups.sizes - 1)
+    return SoftFacts(baselines.soft_ess(groups, beta), float(bias.sum()), float(noise))
 
 
 def weighted_variance(values: np.ndarray, sizes: np.ndarray) -> float:
@@ -178,14 +161,16 @@ def true_baselines(values: np.ndarray, sizes: np.ndarray, noise: float) -> np.nd
     return centre + np.sqrt(1 - noise / variance) * (values - centre)
 
 
-def _some(groups: Groups, samples: int, rng: np.random.Generator) -> Groups:
-    """Random groups with about so many samples together."""
-    part = rng.permutation(groups.sizes.size)
-    part = np.sort(part[: max(2, int(np.searchsorted(np.cumsum(groups.sizes[part]), samples)))])
-    sizes = groups.sizes[part]
+def some_prompts(column: Column, rng: np.random.Generator, samples: int = MOST_RESIDUALS) -> Groups:
+    """Random prompts with about so many samples together, or all if that is not more."""
+    sizes, part = column.sizes, np.arange(column.sizes.size)
     starts = np.cumsum(sizes) - sizes
-    place = np.arange(sizes.sum()) + np.repeat(groups.starts[part] - starts, sizes)
-    return Groups(groups.values[place], starts, sizes)
+    if column.n > samples:
+        part = rng.permutation(sizes.size)
+        part = np.sort(part[: max(2, int(np.searchsorted(np.cumsum(sizes[part]), samples)))])
+    own = np.cumsum(sizes[part]) - sizes[part]
+    places = np.arange(sizes[part].sum()) + np.repeat(starts[part] - own, sizes[part])
+    return Groups(column.take(places), own, sizes[part])
 
 
 @dataclass(frozen=True)
@@ -195,10 +180,8 @@ class Residuals:
     ordered: np.ndarray
 
     @classmethod
-    def of(cls, groups: Groups, rng: np.random.Generator) -> Residuals:
-        """Of groups of two or more; of many groups a random part."""
-        if groups.values.size > MOST_RESIDUALS:
-            groups = _some(groups, MOST_RESIDUALS, rng)
+    def of(cls, groups: Groups) -> Residuals:
+        """Of prompts with two samples or more."""
         values = groups.values - groups.spread(groups.means())
         values *= groups.spread(np.sqrt(groups.sizes / np.maximum(groups.sizes - 1, 1)))
         return cls(np.sort(values))
@@ -218,6 +201,7 @@ class Residuals:
         flips = np.abs(self.below(tau - true + shift) - self.below(np.array([shift])))
         return float(np.average(flips, weights=sizes))
 
+    @cached_property
     def highest_density(self) -> float | None:
         """Largest share of residuals per score unit, over runs of n^(4/5) / 2 neighbours (and the bins of a histogram
         would be as wide); None where so many are equal that there is no density."""

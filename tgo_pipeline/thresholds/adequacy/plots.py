@@ -36,7 +36,7 @@ def chart(reward: str, found: Statistics) -> dict[str, Any]:
     )
     panels = alt.hconcat(*(panel for panel in (_spread(found), _stability(found), _margin(found)) if panel))
     whole = panels.resolve_scale(color="independent").properties(title=title)
-    return whole.configure_view(stroke=None).configure_axis(grid=False).to_dict()
+    return whole.configure_view(stroke=None).configure_axis(grid=False).to_dict(validate=False)
 
 
 def write(rewards: dict[str, Statistics], folder: Path, shown: ShownNames) -> None:

@@ -10,55 +10,26 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import TARGET_COMBINATIONS, LabelParams, Params, ThresholdParams
+from tgo_pipeline.params import LabelParams, Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.thresholds.adequacy import table as adequacy_table
-from tgo_pipeline.thresholds.adequacy.baselines import Sample, baseline_rows, planned, spread_rows
+from tgo_pipeline.thresholds.adequacy.baselines import Sample, Weigh, baseline_rows, planned, spread_rows
 from tgo_pipeline.thresholds.adequacy.bounds import sampling_flips
-from tgo_pipeline.thresholds.adequacy.flips import above, per_group
-from tgo_pipeline.thresholds.adequacy.intervals import Components, components, standard_error
+from tgo_pipeline.thresholds.adequacy.flips import above
+from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, standard_error
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
-from tgo_pipeline.thresholds.moments import Groups
-from tgo_pipeline.thresholds.targets import target_scores
-
-if TYPE_CHECKING:
-    import polars as pl
+from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.groups import Groups
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
 METRICS = ("ratio", "heterogeneity")
 NO_RATIO = "fewer than 3 prompts, no prompt with 2 scores, or all scores equal"
-
-
-def adequacy(frame: pl.DataFrame, rows: Iterable[Mapping[str, Any]], params: Params) -> pa.Table:
-    """The adequacy table of a scores frame and the `rows` of its thresholds table."""
-    import polars as pl
-
-    prompts = frame["prompt_id"].cast(pl.Categorical).to_physical().to_numpy().astype(np.int32)
-    rows = list(rows)
-    taus = {row["reward"]: row["tau"] for row in rows if row["tau"] is not None}
-    found: list[tuple[str, AdequacyRow]] = []
-    for row in rows:
-        name = row["reward"]
-        members = params.target_rewards if name in TARGET_COMBINATIONS else [name]
-        if row["tau"] is None:
-            nothing = AdequacyRow(
-                statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}."
-            )
-            found.append((name, nothing))
-            continue
-        values = target_scores(frame, name, members, frame, taus)
-        known = np.isfinite(values)
-        groups = Groups.of(values, prompts) if known.all() else Groups.of(values[known], prompts[known])
-        del values
-        found += [(name, statistic) for statistic in judge(groups, row, params)]
-    return adequacy_table.table(found)
 
 
 def metrics(table: pa.Table) -> dict[str, dict[str, Any]]:
@@ -73,13 +44,15 @@ def metrics(table: pa.Table) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def judge(groups: Groups, row: Mapping[str, Any], params: Params) -> list[AdequacyRow]:
-    """Every statistic of one reward, the verdict first. `row` is its row of the thresholds table and has a tau."""
+def judge(column: Column, row: Mapping[str, Any], params: Params) -> list[AdequacyRow]:
+    """Every statistic of one reward, the verdict first. `row` is its row of the thresholds table."""
+    if row["tau"] is None:
+        return [AdequacyRow(statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}.")]
     threshold = params.threshold
-    case = RewardCase(groups, row, threshold, params.label)
+    case = RewardCase(column, row, threshold, params.label)
     decision = decide(case.heterogeneity, threshold.tolerance, threshold.confidence)
-    weight, weight_rows = _weights(case)
-    compared = list(_compared(case, weight, params))
+    weigh, weight_rows = _weights(case)
+    compared = list(_compared(case, weigh, params))
     rows = [
         AdequacyRow(statistic="verdict", baseline=decision.verdict, note=decision.sentence),
         AdequacyRow(statistic="advice", note=advice(decision, case.heterogeneity, compared)),
@@ -93,34 +66,28 @@ def judge(groups: Groups, row: Mapping[str, Any], params: Params) -> list[Adequa
     return [*rows, *compared, *_stability(case), *weight_rows]
 
 
-def _compared(case: RewardCase, weight: np.ndarray | None, params: Params) -> Iterator[AdequacyRow]:
+def _compared(case: RewardCase, weigh: Weigh | None, params: Params) -> Iterator[AdequacyRow]:
     """Tau against every baseline, over the prompts with 2 samples or more."""
-    repeated = case.groups.sizes >= 2
-    if not repeated.any():
+    if not np.any(case.column.sizes >= 2):
         return
-    groups, name = case.groups, case.row["reward"]
-    if not repeated.all():
-        groups = _part(case.groups, repeated)
-        weight = None if weight is None else weight[case.groups.spread(repeated)]
-    seed = derive_seed(params.seed, name, "adequacy")
-    confidence, ties = params.threshold.confidence, params.label.ties
-    sample = Sample.of(groups, weight, case.tau, case.within, confidence, ties, seed)
-    beta = params.threshold.beta if name == params.target.reward else None
-    for baseline in planned(params.threshold, beta, case.percentile, case.within):
-        yield from baseline_rows(sample, baseline)
-    yield from spread_rows(sample)
-
-
-def _part(groups: Groups, which: np.ndarray) -> Groups:
-    sizes = groups.sizes[which]
-    return Groups(groups.values[groups.spread(which)], np.cumsum(sizes) - sizes, sizes)
+    name = case.row["reward"]
+    with case.column.repeated() as column:
+        seed = derive_seed(params.seed, name, "adequacy")
+        sample = Sample.of(
+            column, weigh, case.tau, case.within, params.threshold.confidence, params.label.ties, seed
+        )
+        beta = params.threshold.beta if name == params.target.reward else None
+        chosen = planned(params.threshold, beta, case.percentile, case.within)
+        for rows in column.together(lambda baseline: list(baseline_rows(sample, baseline)), chosen):
+            yield from rows
+        yield from spread_rows(sample)
 
 
 @dataclass(frozen=True)
 class RewardCase:
     """One reward: its scores by prompt, its row of the thresholds table, and what is derived from both."""
 
-    groups: Groups
+    column: Column
     row: Mapping[str, Any]
     threshold: ThresholdParams
     label: LabelParams
@@ -142,30 +109,28 @@ class RewardCase:
 
     def negatives(self, tau: float) -> np.ndarray:
         """Samples below a threshold, by prompt (G,)."""
-        return per_group(self.groups, ~above(self.groups.values, tau, self.label.ties))
+        ties = self.label.ties
+        return self.column.per_prompt(lambda groups: groups.count(~above(groups.values, tau, ties)))
 
     @cached_property
     def heterogeneity(self) -> Heterogeneity:
         """At tau."""
-        return heterogeneity(self.negatives(self.tau), self.groups.sizes, self.threshold.confidence)
+        return heterogeneity(self.negatives(self.tau), self.column.sizes, self.threshold.confidence)
 
     @cached_property
     def components(self) -> Components | None:
         """Of the scores."""
-        means = self.groups.means()
-        deviations = self.groups.values - self.groups.spread(means)
-        np.square(deviations, out=deviations)
-        squares = np.add.reduceat(deviations, self.groups.starts)
-        return components(means, squares, self.groups.sizes, self.threshold.confidence)
+        known = self.column
+        return components(known.means, known.squares, known.sizes, self.threshold.confidence)
 
     @property
     def within(self) -> float:
         """Variance of scores about their prompt's mean; of all scores where there is no telling."""
-        return self.components.within if self.components else self.groups.variance()
+        return self.components.within if self.components else self.column.variance
 
 
 def _counts(case: RewardCase) -> Iterator[AdequacyRow]:
-    sizes = case.groups.sizes
+    sizes = case.column.sizes
     yield AdequacyRow(statistic="samples", value=int(sizes.sum()))
     yield AdequacyRow(statistic="prompts", value=sizes.size)
     yield AdequacyRow(statistic="repeated_prompts", value=int(np.sum(sizes >= 2)))
@@ -173,18 +138,20 @@ def _counts(case: RewardCase) -> Iterator[AdequacyRow]:
 
 
 def _tau(case: RewardCase) -> Iterator[AdequacyRow]:
-    row, groups, n = case.row, case.groups, case.groups.values.size
+    row, column = case.row, case.column
     low, high = row["tau_bootstrap_low"], row["tau_bootstrap_high"]
     yield AdequacyRow(statistic="tau", value=case.tau, low=low, high=high, at=case.percentile)
-    yield AdequacyRow(statistic="positive_fraction", value=float(np.mean(groups.values >= case.tau)))
-    yield AdequacyRow(statistic="ties", value=float(np.mean(groups.values == case.tau)))
+    below, upto = (int(column.ordered.counts(case.tau, side)) for side in ("left", "right"))
+    yield AdequacyRow(statistic="positive_fraction", value=(column.n - below) / column.n)
+    yield AdequacyRow(statistic="ties", value=(upto - below) / column.n)
     if case.fixed:
         yield AdequacyRow(statistic="sampling_flip_rate", note="tau is given, not estimated")
         return
-    if groups.sizes.size >= 2:
-        error = standard_error(case.negatives(case.tau), groups.sizes)
+    if column.sizes.size >= 2:
+        error = standard_error(case.negatives(case.tau), column.sizes)
         yield AdequacyRow(statistic="sampling_flip_rate", value=float(np.sqrt(2 / np.pi) * error))
-    yield AdequacyRow(statistic="sampling_flip_rate_independent", value=sampling_flips(n, case.percentile))
+    independent = sampling_flips(column.n, case.percentile)
+    yield AdequacyRow(statistic="sampling_flip_rate_independent", value=independent)
 
 
 def _variances(case: RewardCase) -> Iterator[AdequacyRow]:
@@ -214,32 +181,43 @@ def _stability(case: RewardCase) -> Iterator[AdequacyRow]:
     between any two is the difference of their flip rates from one outside both."""
     if case.fixed:
         return
-    taus = np.quantile(case.groups.values, PERCENTILES).tolist()
-    for percentile, tau in zip(PERCENTILES, taus, strict=True):
+    sizes, chosen = case.column.sizes, case.heterogeneity.negative * case.column.n
+
+    def at(tau: float) -> tuple[float, Interval | None]:
+        """The share of labels that move when tau is another one, and the heterogeneity there."""
         negatives = case.negatives(tau)
-        moved = abs(negatives.sum() - case.heterogeneity.negative * case.groups.values.size)
-        yield AdequacyRow(statistic="stability", at=percentile, value=float(moved / case.groups.values.size))
-        flips = heterogeneity(negatives, case.groups.sizes, case.threshold.confidence).flips
+        moved = abs(negatives.sum() - chosen) / case.column.n
+        return float(moved), heterogeneity(negatives, sizes, case.threshold.confidence).flips
+
+    found = case.column.together(at, case.column.ordered.quantiles(PERCENTILES))
+    for percentile, (moved, flips) in zip(PERCENTILES, found, strict=True):
+        yield AdequacyRow(statistic="stability", at=percentile, value=moved)
         if flips is not None:
             yield AdequacyRow(
                 statistic="heterogeneity_at", at=percentile, value=flips.value, low=flips.low, high=flips.high
             )
 
 
-def _weights(case: RewardCase) -> tuple[np.ndarray | None, list[AdequacyRow]]:
-    """The weight of every sample about the global tau, and how unequal they are."""
-    from tgo_pipeline.thresholds.labels import effective_sample_size, weights
+def _weights(case: RewardCase) -> tuple[Weigh | None, list[AdequacyRow]]:
+    """How samples are weighed about the global tau, and how unequal the weights are."""
+    from tgo_pipeline.thresholds.labels import weighing
 
-    label, values = case.label, case.groups.values
+    label, column = case.label, case.column
     note = f"c {label.c:g}, scale {label.scale}"
     try:
-        weight = weights(values, case.tau, label.c, label.scale)
+        weigh = weighing(column, case.tau, label)
     except TgoError as error:
         return None, [AdequacyRow(statistic="weight_ess", note=str(error))]
-    share = effective_sample_size(weight) / weight.size
-    return weight, [
-        AdequacyRow(statistic="weight_ess", value=share, note=note),
-        AdequacyRow(statistic="weight_max", value=float(weight.max() / weight.mean()), note=note),
+
+    def sums(groups: Groups) -> tuple[float, float, float]:
+        weight = weigh(groups.values)
+        return float(weight.sum()), float(weight @ weight), float(weight.max())
+
+    total, squares, most = zip(*column.each(sums), strict=True)
+    ess = sum(total) ** 2 / sum(squares)
+    return weigh, [
+        AdequacyRow(statistic="weight_ess", value=ess / column.n, note=note),
+        AdequacyRow(statistic="weight_max", value=max(most) * column.n / sum(total), note=note),
     ]
 
 

@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.params import Params
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from tgo_pipeline.storage.shards import Mark
+    from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 
 log = logging.getLogger("tgo")
 
 
 def write_report(
     params: Params,
-    frame: pl.DataFrame,
-    rows: Iterable[Mapping[str, Any]],
+    judged: Mapping[str, Iterable[AdequacyRow]],
     *,
     path: Path,
     plots: Path,
     mark: Mark,
 ) -> dict[str, dict[str, Any]]:
-    """Judge every row of the thresholds table on the scores `frame` that it was fitted on; write the table to `path`
-    and `plots/<reward>.{vl.json,svg}`. Returns the metrics by reward."""
-    from tgo_pipeline.thresholds.adequacy import plots as adequacy_plots
-    from tgo_pipeline.thresholds.adequacy.report import adequacy, metrics
-    from tgo_pipeline.thresholds.adequacy.table import by_reward, read_adequacy, write_adequacy
+    """Write what was judged of every row of the thresholds table to `path` and `plots/<reward>.{vl.json,svg}`.
 
-    table = adequacy(frame, rows, params)
-    write_adequacy(table, path, mark)
+    Returns the metrics by reward.
+    """
+    from tgo_pipeline.thresholds.adequacy import plots as adequacy_plots
+    from tgo_pipeline.thresholds.adequacy.report import metrics
+    from tgo_pipeline.thresholds.adequacy.table import by_reward, read_adequacy, table, write_adequacy
+
+    whole = table((name, row) for name, rows in judged.items() for row in rows)
+    write_adequacy(whole, path, mark)
     found = by_reward(read_adequacy(path))
     adequacy_plots.write(found, plots, params.shown_names)
     for reward, statistics in found.items():
@@ -41,4 +41,4 @@ def write_report(
         doubt = reward == params.target.reward and verdict.baseline != "adequate"
         level = logging.WARNING if doubt else logging.INFO
         log.log(level, "%s: %s", params.shown_names(reward), verdict.note)
-    return metrics(table)
+    return metrics(whole)

@@ -16,7 +16,7 @@ from tgo_pipeline.storage.tables import read_table, with_features, write_table
 if TYPE_CHECKING:
     import polars as pl
 
-VERSION = 2
+VERSION = 3
 """Raised when a statistic of this table changes: the table becomes stale, and neither thresholds nor labels do."""
 Verdict = Literal["adequate", "inadequate", "undecided"]
 BASELINES = {

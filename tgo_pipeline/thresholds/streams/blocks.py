@@ -1,0 +1,76 @@
+"""Rows of score shards, block by block, checked against their digests before the first one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.parquet_files import each, explained
+from tgo_pipeline.storage.tables import RERUN, check_schema, open_parquet, row_count, scores_schema
+
+BLOCK_ROWS = 1_000_000
+"""Rows in memory at a time. Sums are of whole blocks, so that they do not depend on how shards cut the rows."""
+NAMES = ("sample_id", "prompt_id")
+
+
+def count_rows(files: Sequence[Path]) -> int:
+    """Rows of all shards together, by their footers."""
+    return sum(row_count(file) for file in files)
+
+
+def blocks(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Tables of these columns, `sample_id` and `prompt_id` maybe among them, with `BLOCK_ROWS` rows each but the last.
+
+    Raises `TgoError` for a damaged file, a wrong schema, and rows without an id.
+    """
+    waiting: list[pa.RecordBatch] = []
+    for file in files:
+        for batch in _batches(file, columns):
+            waiting.append(batch)
+            while sum(part.num_rows for part in waiting) >= BLOCK_ROWS:
+                table = pa.Table.from_batches(waiting)
+                yield table.slice(0, BLOCK_ROWS).combine_chunks()
+                waiting = table.slice(BLOCK_ROWS).to_batches()
+    if any(batch.num_rows for batch in waiting):
+        yield pa.Table.from_batches(waiting).combine_chunks()
+
+
+def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    rewards = [name for name in columns if name not in NAMES]
+    with open_parquet(path) as file:
+        check_schema(file.schema_arrow, scores_schema(rewards), path, [*NAMES, *rewards])
+        _require_names(file, path)
+        for batch in each(file.iter_batches(BLOCK_ROWS, columns=list(columns)), path, RERUN):
+            with explained(path, RERUN):
+                batch.validate(full=True)  # text that is not UTF-8 would be found out anywhere later
+            yield batch.replace_schema_metadata()
+
+
+def _require_names(file: pq.ParquetFile, path: Path) -> None:
+    for name in NAMES:
+        if nulls := sum(_nulls(file.metadata.row_group(group), name) for group in range(file.num_row_groups)):
+            raise TgoError(f"{path}: {nulls} rows have no {name}: run the score stage again.")
+
+
+def _nulls(group: pq.RowGroupMetaData, name: str) -> int:
+    """Rows of a row group without a value in a column, by its statistics."""
+    found = (group.column(number) for number in range(group.num_columns))
+    return sum(
+        column.statistics.null_count
+        for column in found
+        if column.path_in_schema == name
+        and column.statistics is not None
+        and column.statistics.has_null_count
+    )
+
+
+def numbers(table: pa.Table, name: str) -> np.ndarray:
+    """One column of a block as float64 (N,), NaN where it is null or not finite."""
+    values = table[name].to_numpy().astype(np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
