@@ -54,7 +54,7 @@ def test_every_prompt_has_its_row() -> None:
     found = rows()
     first, single = found["a"], found["c"]
     assert (first["reward"], first["level"], first["n"], first["n_prompts"], first["n_distinct"]) == (
-        "mean_z",
+        "clip",
         "prompt",
         3,
         1,

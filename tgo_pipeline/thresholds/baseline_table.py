@@ -13,13 +13,13 @@ from tgo_pipeline.params import Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.thresholds import baselines
-from tgo_pipeline.thresholds.fit import ScoredRewards, intervals
+from tgo_pipeline.thresholds.fit import INTERVALS, ScoredRewards, intervals
 from tgo_pipeline.thresholds.streams.by_prompt import Rows
 from tgo_pipeline.thresholds.streams.column import Column, Part
 from tgo_pipeline.thresholds.streams.groups import Groups
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
-NO_ENDS = dict.fromkeys(("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high"))
+NO_ENDS = dict.fromkeys(INTERVALS)
 BASELINES = with_features(
     pa.schema(
         [

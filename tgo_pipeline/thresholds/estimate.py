@@ -92,15 +92,15 @@ def bootstrap_taus(column: Column, p: float, *, resamples: int, seed: int) -> np
     rare draw that lands outside.
     """
     sizes = column.sizes
-    window = _Window.about(column, p, _WINDOW_SD)
+    window = _Window.about(column, p)
     rng = np.random.default_rng(seed)
     taus = np.empty(resamples)
     for draw in range(resamples):
         times = np.bincount(rng.integers(0, sizes.size, sizes.size), minlength=sizes.size)
         position = (int(times @ sizes) - 1) * p
-        taus[draw], wider = window.tau(times, position), _WINDOW_SD
+        taus[draw], wider = window.tau(times, position), 1
         while math.isnan(taus[draw]):
-            wider = 4 * wider + 1
+            wider *= 8
             taus[draw] = _Window.about(column, p, wider).tau(times, position)
     return taus
 
@@ -114,12 +114,13 @@ class _Window:
     below: np.ndarray
 
     @classmethod
-    def about(cls, column: Column, p: float, deviations: float) -> _Window:
-        """Within so many standard deviations of tau's rank; the variance is the sum of (upto - p size)^2."""
+    def about(cls, column: Column, p: float, wider: int = 1) -> _Window:
+        """Within 8 standard deviations of tau's rank, or so many times as far; the variance is that of its prompts."""
         centre = math.floor((column.n - 1) * p)
         middle = column.ordered.at([centre])[0]
         upto = column.per_prompt(lambda groups: groups.count(groups.values <= middle))
-        reach = math.ceil(deviations * math.sqrt(float(np.sum((upto - p * column.sizes) ** 2)))) + 1
+        spread = math.sqrt(float(np.sum((upto - p * column.sizes) ** 2)))
+        reach = wider * (math.ceil(_WINDOW_SD * spread) + 1)  # the spread may be 0
         low, high = column.ordered.at([max(0, centre - reach), min(column.n - 1, centre + reach)])
         below = column.per_prompt(lambda groups: groups.count(groups.values < low))
         inside = column.per_prompt(

@@ -30,6 +30,7 @@ log = logging.getLogger("tgo")
 MANY_TIES = 0.01
 """Share of the scores that may equal tau before a warning says so: `label.ties` decides their labels."""
 _RULE = {"baseline": "global", "group": None, "beta": None, "leave_one_out": False, "jackknife": False}
+INTERVALS = ("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high")
 Row = dict[str, Any]
 GROUP = ""
 """What the numbers of groups are kept as, and missing scores of the target counted as; no reward has this name."""
@@ -159,6 +160,7 @@ def _row(column: Column, params: ThresholdParams, seed: int, tau: float | None) 
         "percentile": params.percentile,
         "tau": tau,
         "confidence": params.confidence,
+        **dict.fromkeys(INTERVALS),
         "n": column.n,
         "n_null": column.n_null,
         "n_nonfinite": column.n_nonfinite,
@@ -191,12 +193,7 @@ def intervals(column: Column, params: ThresholdParams, seed: int) -> dict[str, f
     prompts_low, prompts_high = prompt_interval(
         column, params.percentile, confidence=params.confidence, resamples=params.bootstrap, seed=seed
     )
-    return {
-        "tau_low": low,
-        "tau_high": high,
-        "tau_bootstrap_low": prompts_low,
-        "tau_bootstrap_high": prompts_high,
-    }
+    return dict(zip(INTERVALS, (low, high, prompts_low, prompts_high), strict=True))
 
 
 def _note(column: Column, tau: float, ties: int) -> str | None:
