@@ -46,7 +46,7 @@ def table_of(scores: dict[str, np.ndarray], **options: object) -> pa.Table:
 def test_nothing_is_cut_at_100_columns(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scores = {name: mean + std * rng.normal(size=4000) for name, (mean, std) in SCALES.items()}
-    text = shown(fitted(scores), tmp_path / "thresholds.parquet")
+    text = shown(table_of(scores), tmp_path / "thresholds.parquet")
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 100
     for name in (*SCALES, "mean_z"):
@@ -58,7 +58,7 @@ def test_nothing_is_cut_at_100_columns(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_a_dash_and_notes_are_shown(tmp_path: Path) -> None:
     scores = {"hpsv2.1": np.arange(3.0), "clip": np.arange(3.0), "aesthetic": np.full(3, np.nan)}
-    text = shown(fitted(scores, source="proxy", proxy="elsewhere"), tmp_path / "thresholds.parquet")
+    text = shown(table_of(scores, source="proxy", proxy="elsewhere"), tmp_path / "thresholds.parquet")
     assert "–" in text
     assert "aesthetic: no tau: 0 finite scores" in text
     assert "proxy set" in text

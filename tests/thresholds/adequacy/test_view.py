@@ -48,7 +48,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = [
         (row["reward"], statistic)
         for row in rows
-        for statistic in judge(column(scores.get(row["reward"], np.empty(0)), owners), row, chosen)
+        for statistic in judge(column(scores.get(row["reward"], np.zeros(1800)), owners), row, chosen)
     ]
     write_adequacy(table(found), path, Mark("f"))
     return path

@@ -205,7 +205,7 @@ def test_a_damaged_shard_ends_both_stages_before_anything_is_written(tmp_path: P
 
 @pytest.mark.parametrize("name", ["sample_id", "prompt_id"])
 def test_rows_without_an_id_are_refused(tmp_path: Path, name: str) -> None:
-    frame = world().with_columns(pl.when(pl.col(name) > "p5").then(pl.col(name)).alias(name))
+    frame = world().with_columns(pl.when(pl.col("aesthetic") > 0).then(pl.col(name)).alias(name))
     write(tmp_path / "scores", frame, 1)
     with pytest.raises(TgoError, match=rf"\d+ rows have no {name}: run the score stage again"):
         fit_folder(chosen(), flat(tmp_path))
