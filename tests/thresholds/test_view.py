@@ -22,7 +22,7 @@ SCALES = {
     "imagereward": (0, 1),
     "clip": (0.28, 0.03),
     "aesthetic": (5.3, 0.5),
-    "votes": (1e5, 4e4),
+    "oracle": (1e5, 4e4),
     "tiny": (0, 3e-9),
 }
 
