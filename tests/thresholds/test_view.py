@@ -23,7 +23,7 @@ SCALES = {
     "clip": (0.28, 0.03),
     "aesthetic": (5.3, 0.5),
     "oracle": (1e5, 4e4),
-    "tiny": (0, 3e-9),
+    "imagereward": (0, 3e-9),
 }
 
 
