@@ -23,7 +23,7 @@ SCALES = {
     "clip": (0.28, 0.03),
     "aesthetic": (5.3, 0.5),
     "oracle": (1e5, 4e4),
-    "imagereward": (0, 3e-9),
+    "jpeg_kb": (0, 3e-9),
 }
 
 
@@ -53,7 +53,7 @@ def test_nothing_is_cut_at_100_columns(tmp_path: Path) -> None:
         assert text.count(f" {name} ") == 4
     tau = np.median(scores["clip"])
     assert f"{tau:.4f}" in text
-    assert "data set (fingerprint 0123456789abcdef)" in text
+    assert "data set (fingerprint f)" in text
 
 
 def test_what_is_not_known_is_a_dash_and_notes_are_shown(tmp_path: Path) -> None:
