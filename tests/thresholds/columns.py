@@ -35,7 +35,9 @@ def column(values: np.ndarray, prompts: np.ndarray, parts: int = 3, threads: int
     with path.open("wb") as file:
         for part in np.array_split(sizes, min(parts, max(1, owners.size))):
             stop = start + int(part.sum())
-            written.append(write_part(file, start, np.asarray(values, np.float64)[order[start:stop]], part))
+            written.append(
+                write_part(file.fileno(), start, np.asarray(values, np.float64)[order[start:stop]], part)
+            )
             start = stop
     made = Column("clip", path, written, threads)
     made.folder = folder  # type: ignore[attr-defined]

@@ -144,7 +144,8 @@ class Own:
 
 def _known(scores: Scores, rows: Rows, ids: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The finite target scores of rows, the places of their prompts in `ids` (`NOWHERE`: none), and their own."""
-    owners = pc.fill_null(pc.index_in(scores.ids(rows), ids), NOWHERE).to_numpy().astype(np.int64)
+    owners = pc.call_function("index_in", [scores.ids(rows)], pc.SetLookupOptions(ids))
+    owners = owners.fill_null(NOWHERE).to_numpy().astype(np.int64)
     values = scores.numbers(rows, TARGET)
     known = np.isfinite(values)
     return values[known], np.repeat(owners, scores.sizes(rows))[known], scores.numbers(rows, PLACE)[known]

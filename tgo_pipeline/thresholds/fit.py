@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors.runtime import share_of_cores
@@ -30,7 +29,7 @@ log = logging.getLogger("tgo")
 MANY_TIES = 0.01
 """Share of the scores that may equal tau before a warning says so: `label.ties` decides their labels."""
 _RULE = {"baseline": "global", "group": None, "beta": None, "leave_one_out": False, "jackknife": False}
-INTERVALS = ("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high")
+INTERVALS: Sequence[str] = ("tau_low", "tau_high", "tau_bootstrap_low", "tau_bootstrap_high")
 Row = dict[str, Any]
 GROUP = ""
 """What the numbers of groups are kept as, and missing scores of the target counted as; no reward has this name."""
@@ -63,7 +62,7 @@ class ScoredRewards:
         for name, values in kept.items():
             self.units[name].add(values)
             self.nulls[name] += table[name].null_count
-        missing = [pc.is_null(table[name]).to_numpy() for name in self._params.target_rewards]
+        missing = [table[name].is_null().to_numpy() for name in self._params.target_rewards]
         self.nulls[GROUP] += int(np.any(missing, axis=0).sum())
         codes = {GROUP: self.groups.codes(table)} if self.groups else {}
         return {name: values.astype(np.float32) for name, values in kept.items()} | codes

@@ -23,13 +23,13 @@ class Membership:
 
     def __init__(self, params: ThresholdParams, workspace: Workspace) -> None:
         """Look the groups of `params.group` up, in the prompts or (model) in the generations."""
-        if params.group == "model":
+        self.level = params.group or ""
+        if self.level == "model":
             self.key, self._where, known = "sample_id", workspace.generations, _models(workspace.generations)
         else:
             self.key, self._where = "prompt_id", workspace.prompts
-            known = _prompts(workspace.prompts, params.group or "")
-        self.level = params.group
-        groups = known[params.group]
+            known = _prompts(workspace.prompts, self.level)
+        groups = known[self.level]
         self.names: list[str] = groups.drop_nulls().unique().sort().to_list()
         self._codes = known.select(self.key).with_columns(code=groups.rank("dense") - 1)
         self._asked = self._found = 0

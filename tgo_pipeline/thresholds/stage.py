@@ -66,9 +66,10 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
             name, tau = row["reward"], row["tau"]
             taus[name] = tau
             judged[name] = judge(column, row, params)
-            if tau is not None:
-                bars[name] = histogram(column.ordered, tau)
-                log.info("%s: tau = %.6g from %d scores", params.shown_names(name), tau, row["n"])
+            if tau is None:
+                return
+            bars[name] = histogram(column.ordered, tau)
+            log.info("%s: tau = %.6g from %d scores", params.shown_names(name), tau, row["n"])
             if name == target:
                 with (
                     atomic(workspace.baselines) as temporary,

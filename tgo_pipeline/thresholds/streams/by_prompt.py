@@ -64,14 +64,14 @@ class Scores:
 
         `ends` are those of the partitions, `ends_of(files)` by default. Raises `TgoError` as `blocks.blocks`.
         """
-        ends = ends_of(files) if ends is None else ends
+        limits = ends_of(files) if ends is None else ends
         types: dict[str, np.dtype] = {}
         with contextlib.ExitStack() as opened:
-            outputs = [_Output(folder / f"{number}", opened) for number in range(len(ends) + 1)]
+            outputs = [_Output(folder / f"{number}", opened) for number in range(len(limits) + 1)]
             for table in blocks(files, ["prompt_id", *columns]):
                 kept = keep(table)
                 types = {name: values.dtype for name, values in kept.items()}
-                _distribute(table["prompt_id"].combine_chunks(), kept, ends, outputs)
+                _distribute(table["prompt_id"].combine_chunks(), kept, limits, outputs)
         sizes = [_put_in_order(folder / f"{number}", types) for number in range(len(outputs))]
         return cls(folder, types, sizes, threads)
 
@@ -119,7 +119,7 @@ class Scores:
 
             def write(pair: tuple[int, Rows]) -> Part:
                 start, rows = pair
-                return write_part(file, start, values(rows), self.sizes(rows))
+                return write_part(file.fileno(), start, values(rows), self.sizes(rows))
 
             parts = list(ahead(write, zip(starts, self.parts(), strict=False), self._threads, self._threads))
         found = sum(int(part.sizes.sum()) for part in parts)
@@ -157,14 +157,13 @@ def ends_of(files: Sequence[Path]) -> pa.Array:
         return pa.array([], pa.string())
     step = max(1, count // (SAMPLED * partitions))
     parts = [table["prompt_id"].combine_chunks()[::step] for table in blocks(files, ["prompt_id"])]
-    sampled = pa.chunked_array(parts).combine_chunks()
-    ordered = sampled.take(pc.array_sort_indices(sampled))
+    ordered = pa.concat_arrays(parts).sort()
     return ordered.take(pa.array(np.arange(1, partitions) * len(ordered) // partitions)).unique()
 
 
 def _runs(ids: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """The ids of runs of equal ones, and the runs' lengths."""
-    differs = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    differs = pc.call_function("not_equal", [ids[1:], ids[:-1]]).to_numpy(zero_copy_only=False)
     starts = np.concatenate([[0], np.flatnonzero(differs) + 1])
     return ids.take(starts), np.diff(starts, append=len(ids))
 
@@ -176,7 +175,7 @@ def _distribute(
     starts = np.cumsum(lengths) - lengths
     owner = np.zeros(lengths.size, np.int64)
     for end in ends:
-        owner += pc.greater_equal(run_ids, end).to_numpy(zero_copy_only=False)
+        owner += pc.call_function("greater_equal", [run_ids, end]).to_numpy(zero_copy_only=False)
     for number, output in enumerate(outputs):
         runs = np.flatnonzero(owner == number)
         rows = _ranges(starts[runs], lengths[runs])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Part:
         return self.start + int(self.sizes.sum())
 
 
-def write_part(file: BinaryIO, start: int, values: np.ndarray, sizes: np.ndarray) -> Part:
+def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarray) -> Part:
     """Write the finite ones of `values` (N,) of prompts of `sizes` (P,), sorted within each prompt, from `start` on."""
     usable = np.isfinite(values)
     if not usable.all():
@@ -54,7 +54,7 @@ def write_part(file: BinaryIO, start: int, values: np.ndarray, sizes: np.ndarray
         values = values[usable]
     kept = sizes > 0
     _sort_within(values, sizes[kept])
-    os.pwrite(file.fileno(), values.data, 8 * start)  # threads write at once
+    os.pwrite(descriptor, values.data, 8 * start)  # threads write at once
     return Part(start, sizes[kept], kept)
 
 
@@ -133,7 +133,7 @@ class Column:
 
     def total(self, measure: Callable[[Groups], np.ndarray | float]) -> np.ndarray:
         """The sum over parts of what is measured of each, in the same order whatever the threads."""
-        return np.sum(list(self.each(measure)), axis=0)
+        return np.sum(np.array(list(self.each(measure))), axis=0)
 
     def per_prompt(self, measure: Callable[[Groups], np.ndarray]) -> np.ndarray:
         """What is measured of each prompt (G,)."""
@@ -187,7 +187,9 @@ class Column:
 
             def write(part: Part) -> Part:
                 groups, sizes = self.groups(part), part.sizes[part.sizes >= 2]
-                return write_part(file, part.start, groups.values[groups.spread(part.sizes >= 2)], sizes)
+                return write_part(
+                    file.fileno(), part.start, groups.values[groups.spread(part.sizes >= 2)], sizes
+                )
 
             parts = list(self.together(write, self.parts))
             column = Column(self.name, Path(file.name), parts, self._threads)

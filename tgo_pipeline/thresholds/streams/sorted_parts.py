@@ -30,7 +30,8 @@ class SortedParts:
 
     def counts(self, points: np.ndarray | float, side: Side) -> np.ndarray:
         """How many numbers are below each of the points (M,), or with `right` at most as large."""
-        return np.sum([part.searchsorted(points, side) for part in self._parts], axis=0, dtype=np.int64)
+        below = [part.searchsorted(points, side) for part in self._parts]
+        return np.asarray(np.sum(below, axis=0, dtype=np.int64))
 
     def at(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
         """The numbers (M,) at these ranks, counted from 0."""
