@@ -162,6 +162,14 @@ def test_groups_have_percentiles_and_samples_of_none_the_global_tau(tmp_path: Pa
     assert math.isnan(found[5])
 
 
+def test_groups_without_a_score_are_groups_without_a_threshold(tmp_path: Path) -> None:
+    write_sources(tmp_path)
+    own = own_of(tmp_path, rule("group"), write(tmp_path / "scores", "abz", [None, None, 5.0]))
+    assert np.isnan(own.values).all()
+    with pytest.raises(TgoError, match="no group of the 1 samples has enough scores"):
+        own.require_some(1, 1)
+
+
 def test_the_global_rule_asks_for_no_prompt(tmp_path: Path) -> None:
     assert own_of(tmp_path, rule("global"), write(tmp_path / "scores", "ab")).values is None
     found = compared(np.array([1.0, 2.0]), None, rule("global"), TAU, lambda: np.empty(0))
@@ -197,7 +205,7 @@ def test_partitions_of_prompts_give_what_one_piece_gives(
     expected = np.full(60, np.nan)
     expected[scored] = own_values(scores[scored], codes[scored], params, reference)
     np.testing.assert_allclose(found.values, expected, rtol=1e-12)
-    assert found.ordered().tolist() == np.sort(known if with_proxy else finite(scores)).tolist()
+    assert found.ordered.tolist() == np.sort(known if with_proxy else finite(scores)).tolist()
 
 
 def write_sources(folder: Path) -> Workspace:
@@ -253,7 +261,9 @@ def test_single_samples_fall_back_and_are_counted(tmp_path: Path, caplog: pytest
     caplog.set_level(logging.WARNING, "tgo")
     own = own_of(tmp_path, rule("prompt_mean"), write(tmp_path / "scores", "aabc", [1.0, 3.0, None, 5.0]))
     assert own.values is not None
-    found = compared(np.array([1.0, 3.0, 5.0]), own.values[[0, 1, 3]], rule("prompt_mean"), TAU, own.ordered)
+    found = compared(
+        np.array([1.0, 3.0, 5.0]), own.values[[0, 1, 3]], rule("prompt_mean"), TAU, lambda: own.ordered
+    )
     assert found.baseline.tolist() == [2, 2, TAU]
     own.require_some(int(found.fallback.sum()), 3)
     assert "1 of 3 samples are compared with the global tau" in caplog.text

@@ -48,6 +48,12 @@ def test_a_row_agrees_with_numpy() -> None:
     assert (row["percentile"], row["confidence"], row["source"]) == (0.7, 0.95, "dataset")
 
 
+def test_the_name_of_a_reward_may_be_as_long_as_a_files() -> None:
+    name = "r" * 250
+    chosen = params([name], score={"rewards": {name: "clip"}}, target={"reward": name})
+    assert fitted({name: NORMAL}, chosen)["reward"].to_pylist() == [name]
+
+
 def test_combinations_get_a_row_of_their_own() -> None:
     scores = {"clip": NORMAL, "aesthetic": NORMAL[::-1] * 10}
     found = rows(scores, "mean_z", target_rewards=["clip", "aesthetic"])

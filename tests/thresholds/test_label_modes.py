@@ -104,6 +104,16 @@ def test_a_proxy_set_gives_prompts_their_baselines_and_the_rest_its_tau(tmp_path
     np.testing.assert_allclose(frame["score"] - frame["relative_score"], np.repeat(expected, K), atol=1e-6)
 
 
+def test_a_proxy_set_that_has_lost_its_rows_is_named(tmp_path: Path) -> None:
+    proxy = write_scores(tmp_path / "proxy", {"clip": SCORES}, per_prompt=K)
+    write_scores(tmp_path / "scores", {"clip": SCORES}, per_prompt=K)
+    threshold = {"baseline": "prompt_mean", "source": "proxy", "proxy": str(proxy)}
+    parameters = prepared(tmp_path, threshold=threshold)
+    write_scores(tmp_path / "proxy", {"clip": []})
+    with pytest.raises(TgoError, match="/proxy holds score shards without a single row"):
+        run(tmp_path, parameters)
+
+
 def test_groups_are_split_at_their_own_percentile(tmp_path: Path) -> None:
     import pyarrow as pa
 

@@ -97,7 +97,7 @@ def scratch(beside: Path) -> Iterator[Path]:
     """
     folder = _temporary(beside.with_name(f"{beside.stem}-scratch"))
     try:
-        with explain_disk(folder):
+        with explain_disk(beside):
             folder.parent.mkdir(parents=True, exist_ok=True)
             _sweep_once(folder.parent.absolute())
             shutil.rmtree(folder, ignore_errors=True)  # of a killed process with the same number

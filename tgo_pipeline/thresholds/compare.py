@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,7 @@ class Own:
         threads = share_of_cores(self._params.runtime)
         return Scores.read(files, self._params.target_rewards, keep, folder, threads, ends)
 
+    @cached_property
     def ordered(self) -> np.ndarray:
         """All target scores of the reference, in order, in memory: 8 bytes each."""
         parts = [self._scores.numbers(rows, TARGET) for rows in self._scores.partitions()]

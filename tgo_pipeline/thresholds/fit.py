@@ -19,7 +19,7 @@ from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.thresholds.estimate import order_statistic_interval, prompt_interval
 from tgo_pipeline.thresholds.groups import Membership
 from tgo_pipeline.thresholds.moments import flip_rates, moments, variance_components
-from tgo_pipeline.thresholds.streams.blocks import numbers
+from tgo_pipeline.thresholds.streams.blocks import numbers, require_rows
 from tgo_pipeline.thresholds.streams.by_prompt import Rows, Scores
 from tgo_pipeline.thresholds.streams.column import Column
 from tgo_pipeline.thresholds.table import THRESHOLDS
@@ -47,13 +47,10 @@ class ScoredRewards:
         self.units = {name: Unit(name) for name in params.score.columns}
         self.nulls = dict.fromkeys([*self.units, GROUP], 0)
         self.groups = Membership(params.threshold, workspace) if params.threshold.group else None
+        require_rows(files)
         (folder / "rows").mkdir()
         columns = [*self.units, *(["sample_id"] if self.groups and self.groups.key == "sample_id" else [])]
         self.rows = Scores.read(files, columns, self._keep, folder / "rows", share_of_cores(params.runtime))
-        if not self.rows.count:
-            raise TgoError(
-                f"{files[0].parent} holds score shards without a single row: generate and score images first."
-            )
         if self.groups:
             self.groups.require_found()
 

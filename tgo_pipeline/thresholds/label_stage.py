@@ -31,7 +31,7 @@ from tgo_pipeline.storage.writing import atomic, scratch
 from tgo_pipeline.thresholds.baselines import Comparison, compared
 from tgo_pipeline.thresholds.compare import Own, target_of
 from tgo_pipeline.thresholds.labels import NEED_ALL, distances, labels
-from tgo_pipeline.thresholds.streams.blocks import BLOCK_ROWS, blocks, count_rows
+from tgo_pipeline.thresholds.streams.blocks import BLOCK_ROWS, blocks, require_rows
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 from tgo_pipeline.thresholds.table import fitted_rule, read_thresholds, taus, threshold_row
 from tgo_pipeline.thresholds.targets import Unit, reference_folder, score_files, scores_fingerprint
@@ -159,10 +159,8 @@ class Labelling:
         folder = reference_folder(params.threshold, workspace.scores)
         self._warn_of_other(row["scores_fingerprint"], folder)
         self._files, reference = score_files(workspace.scores), score_files(folder)
-        if not count_rows(self._files):
-            raise TgoError(
-                f"{workspace.scores} holds score shards without a single row: generate and score images first."
-            )
+        for files in (self._files, reference):
+            require_rows(files)
         self._target = target_of(params, reference, taus(table))
         self._own = Own(self.rule, self._target, params, workspace, self._files, reference, room)
         self.found, unit = Found(), Unit("the target score")
@@ -212,7 +210,7 @@ class Labelling:
         scores = self._target(table)
         rows, own = np.flatnonzero(~np.isnan(scores)), self._own.values
         own = None if own is None else own[start + rows]
-        return rows, scores[rows], compared(scores[rows], own, self.rule, self.tau, self._own.ordered)
+        return rows, scores[rows], compared(scores[rows], own, self.rule, self.tau, lambda: self._own.ordered)
 
     def _require_usable(self) -> None:
         found, reward = self.found, self.params.target.reward

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -17,7 +21,7 @@ from tests.thresholds.shards import flat, params
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.tables import read_folder, read_table, scores_schema, write_table
-from tgo_pipeline.storage.writing import atomic
+from tgo_pipeline.storage.writing import atomic, scratch
 from tgo_pipeline.thresholds import estimate
 from tgo_pipeline.thresholds.adequacy.table import read_adequacy
 from tgo_pipeline.thresholds.label_stage import label_folder
@@ -209,6 +213,45 @@ def test_rows_without_an_id_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "scores", frame, 1)
     with pytest.raises(TgoError, match=rf"\d+ rows have no {name}: run the score stage again"):
         fit_folder(chosen(), flat(tmp_path))
+
+
+def test_rows_without_an_id_are_refused_where_a_file_has_no_statistics(tmp_path: Path) -> None:
+    write(tmp_path / "scores", world().with_columns(prompt_id=pl.lit(None, pl.String)), 1)
+    path = tmp_path / "scores" / "train-00000-of-00001.parquet"
+    table = read_table(path)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, write_statistics=False)
+    with pytest.raises(TgoError, match=rf"{ROWS} rows have no prompt_id: run the score stage again"):
+        fit_folder(chosen(), flat(tmp_path))
+
+
+@pytest.mark.parametrize("most", [2_000, 20_000, 50_000])
+def test_a_disk_without_room_is_named_and_nothing_is_left(tmp_path: Path, most: int) -> None:
+    """The ids, the scores and the columns of 9,000 rows need more bytes each; the last ones' first call writes less."""
+    write(tmp_path / "scores", world(rows=9000).sort("prompt_id"), 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(
+            TgoError, match=r"the disk is full while writing .*/thresholds.parquet: nothing half"
+        ):
+            fit_folder(chosen(), flat(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+def test_what_a_killed_run_left_on_disk_goes_with_the_next(tmp_path: Path) -> None:
+    write(tmp_path / "scores", world(), 1)
+    if not (killed := os.fork()):
+        with scratch(tmp_path / "thresholds.parquet") as room:
+            (room / "rows").mkdir()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    (left,) = tmp_path.glob(".tmp-*")
+    assert (left / "rows").is_dir()
+    fit_folder(chosen(), flat(tmp_path))
+    assert not left.exists()
 
 
 def test_a_table_of_another_schema_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,14 @@ def count_rows(files: Sequence[Path]) -> int:
     return sum(row_count(file) for file in files)
 
 
+def require_rows(files: Sequence[Path]) -> None:
+    """Raise `TgoError` if all shards together have none."""
+    if not count_rows(files):
+        raise TgoError(
+            f"{files[0].parent} holds score shards without a single row: generate and score images first."
+        )
+
+
 def blocks(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Table]:
     """Tables of these columns, `sample_id` and `prompt_id` maybe among them, with `BLOCK_ROWS` rows each but the last.
 
@@ -44,17 +52,20 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     rewards = [name for name in columns if name not in NAMES]
     with open_parquet(path) as file:
         check_schema(file.schema_arrow, scores_schema(rewards), path, [*NAMES, *rewards])
-        _require_names(file, path)
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        for name in NAMES:
+            _require_names(sum(_nulls(group, name) for group in groups), name, path)
         for batch in each(file.iter_batches(BLOCK_ROWS, columns=list(columns)), path, RERUN):
             with explained(path, RERUN):
                 batch.validate(full=True)  # text that is not UTF-8 would be found out anywhere later
+            for name in set(NAMES).intersection(columns):  # of files without statistics
+                _require_names(batch[name].null_count, name, path)
             yield batch.replace_schema_metadata()
 
 
-def _require_names(file: pq.ParquetFile, path: Path) -> None:
-    for name in NAMES:
-        if nulls := sum(_nulls(file.metadata.row_group(group), name) for group in range(file.num_row_groups)):
-            raise TgoError(f"{path}: {nulls} rows have no {name}: run the score stage again.")
+def _require_names(nulls: int, name: str, path: Path) -> None:
+    if nulls:
+        raise TgoError(f"{path}: {nulls} rows have no {name}: run the score stage again.")
 
 
 def _nulls(group: pq.RowGroupMetaData, name: str) -> int:

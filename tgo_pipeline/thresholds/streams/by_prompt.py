@@ -87,7 +87,8 @@ class Scores:
     def numbers(self, rows: Rows, name: str) -> np.ndarray:
         """What was kept as `name` of a part's rows (N,)."""
         kind = self._types[name]
-        path, count = _file(self._folder / f"{rows.partition}", name), rows.rows.stop - rows.rows.start
+        path = _file(self._folder / f"{rows.partition}", list(self._types).index(name))
+        count = rows.rows.stop - rows.rows.start
         return np.fromfile(path, kind, count, offset=rows.rows.start * kind.itemsize)
 
     def partitions(self) -> list[Rows]:
@@ -131,22 +132,22 @@ class _Output:
 
     def __init__(self, stem: Path, opened: contextlib.ExitStack) -> None:
         self._stem, self._opened = stem, opened
-        self._numbers: dict[str, BinaryIO] = {}
+        self._numbers: list[BinaryIO] = []
         runs = opened.enter_context(pa.OSFile(str(stem.with_suffix(".runs")), "wb"))
         self._runs = opened.enter_context(pa.ipc.new_file(runs, _RUNS))
 
     def add(self, ids: pa.Array, lengths: np.ndarray, numbers: Mapping[str, np.ndarray]) -> None:
         """Runs of equal ids with their lengths, and the numbers of all their rows."""
         self._runs.write(pa.record_batch([ids, pa.array(lengths)], schema=_RUNS))
-        for name, values in numbers.items():
-            if name not in self._numbers:
-                self._numbers[name] = self._opened.enter_context(_file(self._stem, name).open("wb"))
-            values.tofile(self._numbers[name])
+        for number, values in enumerate(numbers.values()):
+            if number == len(self._numbers):
+                self._numbers.append(self._opened.enter_context(_file(self._stem, number).open("wb")))
+            self._numbers[number].write(values.data)  # numpy does not say why it cannot write
 
 
-def _file(stem: Path, name: str) -> Path:
-    """Where numbers of a partition lie, which have the name of a reward."""
-    return stem.with_name(f"{stem.name}.{name.encode().hex()}")
+def _file(stem: Path, number: int) -> Path:
+    """Where the numbers of a partition lie: names of rewards may be too long for a file's."""
+    return stem.with_name(f"{stem.name}.{number}")
 
 
 def ends_of(files: Sequence[Path]) -> pa.Array:
@@ -203,9 +204,9 @@ def _put_in_order(stem: Path, types: Mapping[str, np.dtype]) -> np.ndarray:
     first = np.flatnonzero((ids != ids.shift()).fill_null(True).to_numpy())
     lengths = lengths[order.to_numpy()]
     rows = _ranges(starts[order.to_numpy()], lengths)
-    for name, kind in types.items():
-        path = _file(stem, name)
-        np.fromfile(path, kind)[rows].tofile(path)
+    for number, kind in enumerate(types.values()):
+        path = _file(stem, number)
+        path.write_bytes(np.fromfile(path, kind)[rows].data)
     table = pa.table([ids.gather(first).to_arrow().cast(pa.string())], ["prompt_id"])
     with (
         pa.OSFile(str(stem.with_suffix(".ids")), "wb") as sink,

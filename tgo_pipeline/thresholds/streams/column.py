@@ -54,8 +54,19 @@ def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarra
         values = values[usable]
     kept = sizes > 0
     _sort_within(values, sizes[kept])
-    os.pwrite(descriptor, values.data, 8 * start)  # threads write at once
+    _write_at(descriptor, values, start)
     return Part(start, sizes[kept], kept)
+
+
+def _write_at(descriptor: int, values: np.ndarray, start: int) -> None:
+    """Write all of `values` (N,) from the place `start` on; threads do it at once.
+
+    On a full disk one call writes less and says so, and the next one raises.
+    """
+    rest, place = values.view(np.uint8).data, 8 * start
+    while rest:
+        written = os.pwrite(descriptor, rest, place)
+        rest, place = rest[written:], place + written
 
 
 def _sort_within(values: np.ndarray, sizes: np.ndarray) -> None:
@@ -101,7 +112,7 @@ class Column:
         def write(parts: Sequence[Part]) -> np.ndarray:
             scores = np.concatenate([self._scores[part.start : part.stop] for part in parts])
             scores.sort()
-            os.pwrite(file.fileno(), scores.data, 8 * parts[0].start)
+            _write_at(file.fileno(), scores, parts[0].start)
             return np.memmap(path, np.float64, "r", 8 * parts[0].start, scores.shape)
 
         with path.open("wb") as file:

@@ -25,7 +25,7 @@ class Groups:
         """The groups, and where each of their samples (n,) stands in `values`."""
         order = np.lexsort((values, prompts))
         owner = prompts[order]
-        starts = np.flatnonzero(np.diff(owner, prepend=owner[0] - 1))
+        starts = np.flatnonzero(np.diff(owner, prepend=owner[:1] - 1))
         return cls(values[order], starts, np.diff(starts, append=owner.size)), order
 
     def means(self) -> np.ndarray:
