@@ -83,6 +83,41 @@ def test_adapters_are_added_in(tmp_path: Path) -> None:
     assert np.abs(numbers(load_reward("videoreward", str(without))) - plain).max() > 0.01
 
 
+def test_adapters_saved_alone_are_added_to_the_base_model(tmp_path: Path) -> None:
+    merged, wrapped = tiny.videoreward_states()
+    base = {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): value
+        for name, value in wrapped.items()
+        if ".lora_" not in name and "visual." not in name
+    }
+    vision = {name: torch.zeros_like(value) for name, value in merged.items() if name.startswith("visual.")}
+    folder = tiny.write_adapter(tmp_path / "alone", wrapped, base | vision, number=9)
+    plain = tiny.write_videoreward(tmp_path / "merged", merged, lora=False)
+    reward = load_reward("videoreward", str(folder))
+    np.testing.assert_allclose(
+        numbers(reward), numbers(load_reward("videoreward", str(plain))), rtol=1e-4, atol=1e-4
+    )
+    before = fingerprint("videoreward", str(folder))
+    tiny.write_videoreward(tmp_path / "other", merged, lora=False)
+    (folder / "checkpoint-8").mkdir()
+    (tmp_path / "other/checkpoint-7/model.pth").rename(folder / "checkpoint-8/model.pth")
+    assert fingerprint("videoreward", str(folder)) == before, "the latest is read, whatever its form"
+    torch.save(
+        {"base_model.model.rm_head.weight": torch.zeros(3, 32)},
+        folder / "checkpoint-9/non_lora_state_dict.pth",
+    )
+    assert fingerprint("videoreward", str(folder)) != before
+    (folder / "base/model.safetensors").unlink()
+    with pytest.raises(TgoError, match=r"lacks base/model\.safetensors"):
+        load_reward("videoreward", str(folder))
+    torch.save(
+        {"base_model.model.rm_head.weight": Harmful()}, folder / "checkpoint-9/non_lora_state_dict.pth"
+    )
+    save_file(base | vision, folder / "base/model.safetensors")
+    with pytest.raises(TgoError, match="holds more than tensors"):
+        load_reward("videoreward", str(folder))
+
+
 def test_the_latest_checkpoint_is_read_and_the_sum_is_of_standardised_numbers(tmp_path: Path) -> None:
     merged, _ = tiny.videoreward_states()
     folder = tiny.write_videoreward(tmp_path, merged, lora=False, number=10)

@@ -185,6 +185,28 @@ def write_videoreward(folder: Path, state: dict[str, Tensor], *, lora: bool, num
     return folder
 
 
+def write_adapter(
+    folder: Path, wrapped: dict[str, Tensor], base: dict[str, Tensor], *, number: int = 7
+) -> Path:
+    """The folder of a VideoReward whose training saved what it trained alone: adapters, vision and head.
+
+    `base` is the state dict of the base model, which has spare rows in its embedding.
+    """
+    write_videoreward(folder, {}, lora=True, number=number)
+    place = folder / f"checkpoint-{number}"
+    (place / "model.pth").unlink()
+    adapters = {name.replace(".default.", "."): value for name, value in wrapped.items() if ".lora_" in name}
+    save_file(adapters, place / "adapter_model.safetensors")
+    trained = {
+        name: value for name, value in wrapped.items() if ".lora_" not in name and ".model.model." not in name
+    }
+    torch.save(trained, place / "non_lora_state_dict.pth")
+    spare = torch.zeros(20, 32)
+    embedding = torch.cat([base["model.embed_tokens.weight"], spare])
+    save_file({**base, "model.embed_tokens.weight": embedding}, folder / "base/model.safetensors")
+    return folder
+
+
 def frames(count: int = 9, height: int = 48, width: int = 64) -> np.ndarray:
     """A square that moves over a gradient, uint8 (T, H, W, 3)."""
     made = np.zeros((count, height, width, 3), np.uint8)

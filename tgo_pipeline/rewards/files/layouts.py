@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class Layout:
     `official` says where the files of the release are, and `tower` which of them are another model's, which the
     release of this reward therefore lacks; `recorded` are further official weights, which are not downloaded.
     `packaged` files come with this package unless a source has its own. An `instruction` comes from the user. Weights
-    whose name has a `*` are those with the highest number in its place. A reward without weights may be `described` by
-    its source: a file of settings, or a folder that another library reads.
+    whose name has a `*` are those with the highest number in its place; weights that are peft's adapter alone
+    (`ADAPTER`) need the files `adapted` too, those with a `*` from the adapter's own folder. A reward without weights
+    may be `described` by its source: a file of settings, or a folder that another library reads.
     """
 
     weights: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Layout:
     tower: tuple[str, ...] = ()
     recorded: Mapping[str, Official] = field(default_factory=dict)
     packaged: Mapping[str, Path] = field(default_factory=dict)
+    adapted: tuple[str, ...] = ()
     instruction: OfficialText | None = None
     described: bool = False
     demo: str = ""
@@ -74,6 +77,9 @@ _PADDED: Any = {
     "changed": "the short side of images of 28 sizes, such as 1600x675, gets the official code's pixel more or less",
 }
 """Of the rewards that `LongestSidePad` prepares images for."""
+ADAPTER = "adapter_model.safetensors"
+TRAINED, BASE_WEIGHTS = "checkpoint-*/non_lora_state_dict.pth", "base/model.safetensors"
+"""Beside an adapter: what else was trained, and the weights of the base model."""
 _BASE = tuple(releases.base_files(releases.QWEN2_VL_7B_REPO))
 _CHAT = ("base/chat_template.json", "instruction.txt")
 
@@ -141,7 +147,12 @@ LAYOUTS: dict[str, Layout] = {
         instruction=instruction.HPSV3,
     ),
     "videoreward": Layout(
-        ("checkpoint-*/model.pth", "checkpoint-*/model.safetensors", releases.VIDEOREWARD.file),
+        (
+            "checkpoint-*/model.pth",
+            "checkpoint-*/model.safetensors",
+            f"checkpoint-*/{ADAPTER}",
+            releases.VIDEOREWARD.file,
+        ),
         ("model_config.json", *_BASE),
         (*_CHAT, instruction.VIDEOREWARD.file),
         official={
@@ -150,6 +161,7 @@ LAYOUTS: dict[str, Layout] = {
             **releases.base_files(releases.QWEN2_VL_2B_REPO),
         },
         tower=_BASE,
+        adapted=(TRAINED, BASE_WEIGHTS),
         instruction=instruction.VIDEOREWARD,
     ),
     "vqascore": Layout(described=True, version=1),
@@ -279,8 +291,8 @@ def local_weight_files(name: str, source: str) -> list[Path]:
 
 
 def _is_weights(layout: Layout, name: str) -> bool:
-    """Whether a companion of a layout is a weight file."""
-    return name in layout.tower and name.endswith(".safetensors")
+    """Whether a companion of a layout is a weight file that may be in shards."""
+    return name in (*layout.tower, *layout.adapted) and name.endswith(".safetensors")
 
 
 def _layout(name: str) -> Layout:
@@ -326,37 +338,50 @@ def _local(name: str, layout: Layout, source: str) -> Files:
     weights = path if path.is_file() else _first(name, folder, layout)
     if source != DEMO:
         integrity.check_weights(name, weights, _known(layout), _others(name))
+    adapted = layout.adapted if weights.name == ADAPTER else ()
     found = {
-        file: _found(folder, [file]) if _is_weights(layout, file) else folder / file
-        for file in (*layout.required, *layout.optional)
+        file: _companion(layout, folder, weights, file)
+        for file in (*layout.required, *layout.optional, *adapted)
     }
     companions = {file: path for file, path in found.items() if path is not None and path.is_file()}
-    return _complete(layout, Files(name, weights, companions), str(folder))
+    return _complete(layout, Files(name, weights, companions), str(folder), adapted)
+
+
+def _companion(layout: Layout, folder: Path, weights: Path, file: str) -> Path | None:
+    if "*" in file:
+        return weights.with_name(Path(file).name)
+    return _found(folder, [file]) if _is_weights(layout, file) else folder / file
 
 
 def _found(folder: Path, names: Iterable[str]) -> Path | None:
     """Weights in a folder in the first form that it has; of shards the index."""
-    for file, variant in weight_files.forms(names):
-        if path := _last(folder, file):
-            weight_files.say_variant(folder, variant)
-            return path
-    return None
+    found = [
+        (number, path, variant)
+        for file, variant in weight_files.forms(names)
+        for number, path in _numbered(folder, file)
+    ]
+    if not found:
+        return None
+    _, path, variant = max(found, key=itemgetter(0))  # of equal numbers the first
+    weight_files.say_variant(folder, variant)
+    return path
 
 
-def _last(folder: Path, file: str) -> Path | None:
-    """A file of a folder; where its name has a `*`, the one with the highest number there."""
-    if "*" not in file:
-        return folder / file if (folder / file).is_file() else None
-    before, after = file.split("*")
-    found = [(path.relative_to(folder).as_posix(), path) for path in folder.glob(file)]
-    numbered = [(name.removeprefix(before).removesuffix(after), path) for name, path in found]
-    return max(((int(n), path) for n, path in numbered if n.isdecimal()), default=(0, None))[1]
+def _numbered(folder: Path, file: str) -> Iterator[tuple[int, Path]]:
+    """A file of a folder; where its name has a `*`, those with a number there, and the number."""
+    if "*" not in file and (folder / file).is_file():
+        yield -1, folder / file
+    before, star, after = file.partition("*")
+    for path in folder.glob(file) if star else ():
+        number = path.relative_to(folder).as_posix().removeprefix(before).removesuffix(after)
+        if number.isdecimal():
+            yield int(number), path
 
 
-def _complete(layout: Layout, files: Files, place: str) -> Files:
+def _complete(layout: Layout, files: Files, place: str, adapted: Sequence[str] = ()) -> Files:
     """The files, if none that the reward requires is missing there. A tower may be missing as a whole."""
-    elsewhere = _missing_tower(layout, files)
-    missing = [file for file in layout.required if file not in files.companions and file not in elsewhere]
+    elsewhere, wanted = _missing_tower(layout, files), (*layout.required, *adapted)
+    missing = [file for file in wanted if file not in files.companions and file not in elsewhere]
     if missing:
         raise TgoError(
             f"reward {files.name}: {place} lacks {', '.join(missing)}. Files that belong there: {layout}."

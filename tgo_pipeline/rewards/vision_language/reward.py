@@ -107,7 +107,7 @@ class VisionLanguageReward(NetworkReward):
         """The reward with the weights of `files`; `reward_of` builds it from a configuration and the weights."""
         path = files.path(CONFIG)
         config = read_config(path)
-        state = read_state(files.weights, lora)
+        state = read_state(files, chat.vocabulary_size, lora)
         rows = len(state.get(EMBEDDING, ()))
         if rows and rows != chat.vocabulary_size:
             raise TgoError(

@@ -2,21 +2,25 @@
 
     visual.*, model.*, lm_head.weight, rm_head.*                the bare class
     base_model.model.… with .base_layer., .lora_A., .lora_B.    the class wrapped by peft, as VideoReward is released
+    adapter_model.safetensors, non_lora_state_dict.pth          adapters, what else was trained; the rest is the base's
 
 Adapters are added in with float32: W = base + alpha / rank · B A.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.checkpoint import load_weights, read_weights
+from tgo_pipeline.rewards.files.layouts import BASE_WEIGHTS, TRAINED, Files
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "rm_head."
@@ -25,6 +29,8 @@ _UNUSED = "lm_head.weight"
 _OFFICIAL = {"network.visual.": "visual.", "network.language.": "model.", "head.": HEAD}
 _PATCHES, _PATCH_SHAPE = "visual.patch_embed.proj.weight", (3, 2, 14, 14)
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+_SAVED_ALONE = re.compile(r"(\.lora_[AB])\.weight$")
+"""How peft names adapters that it saves by themselves."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,19 @@ class Lora:
     rank: int
 
 
-def read_state(path: Path, lora: Lora | None = None) -> dict[str, Tensor]:
+def read_state(files: Files, rows: int, lora: Lora | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint by the names of the bare class, with adapters added in.
 
-    Raises `TgoError` if an adapter is not whole, or there are adapters and no `lora`, or one of another rank.
+    Of a base model's embedding the first `rows` are taken, as many as the tokenizer has tokens. Raises `TgoError` if an
+    adapter is not whole, or there are adapters and no `lora`, or one of another rank.
     """
+    path = files.weights
     state = read_weights(path)
+    if TRAINED in files.companions:
+        base = read_weights(files.path(BASE_WEIGHTS))
+        base[EMBEDDING] = base.get(EMBEDDING, torch.empty(0))[:rows]
+        adapters = {_SAVED_ALONE.sub(r"\1.default.weight", name): value for name, value in state.items()}
+        state = base | read_weights(files.path(TRAINED)) | adapters
     state.pop(_UNUSED, None)
     for name, up, down in _adapters(state, path):
         if lora is None or len(down) != lora.rank:
