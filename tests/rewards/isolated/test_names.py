@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,34 @@ def test_entries_of_the_parameters() -> None:
 def test_what_is_no_name_is_refused(text: str, said: str) -> None:
     with pytest.raises(TgoError, match=said):
         parse(text)
+
+
+def test_a_second_call_waits_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tgo")
+    monkeypatch.setenv("TGO_CACHE", str(tmp_path))
+    monkeypatch.setattr(environments, "LOOK_AGAIN_S", 0.02)
+    built, going = [], threading.Event()
+
+    def build(environment: environments.Environment, *, overlay: bool) -> Path:
+        built.append(overlay)
+        going.set()
+        while "waiting" not in caplog.text:
+            time.sleep(0.01)
+        (environment.folder / "bin").mkdir(parents=True)
+        for file in (environment.folder / "bin/python", environment.folder / environments.DONE):
+            file.touch()
+        return environment.folder
+
+    monkeypatch.setattr(environments, "_build", build)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(environments.create, "official-rewards")
+        assert going.wait(60)
+        second = pool.submit(environments.create, "official-rewards")
+        assert first.result(60) == second.result(60) == tmp_path / "environments/official-rewards"
+    assert built == [True] and "is being written by another run" in caplog.text
+    assert [each.name for each in (tmp_path / "environments").iterdir()] == ["official-rewards"]
 
 
 def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ another that the user has made.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
+import time
 import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +25,15 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.files.open_clip import open_clip_file
 from tgo_pipeline.rewards.isolated.names import foreign_environment, interpreter
 from tgo_pipeline.storage import user_cache
+from tgo_pipeline.storage.locks import Held, lock_path
 
 log = logging.getLogger("tgo")
 PINS = Path(__file__).with_name("pins")
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>\S+)")
 _DISTRIBUTION = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)\.(dist|egg)-info")
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+LOOK_AGAIN_S = 1.0
+"""How often a call that waits for another one looks whether that has ended."""
 SHARED = ("torch", "torchvision", "numpy", "pillow")
 """What an overlay takes from the present environment."""
 
@@ -125,12 +131,36 @@ def _pins(file: Path) -> dict[str, str]:
 
 
 def create(name: str, *, again: bool = False, full: bool = False) -> Path:
-    """Build an environment, unless it is there; returns its folder. Raises `TgoError` that says what failed."""
+    """Build an environment, unless it is there; returns its folder. Raises `TgoError` that says what failed.
+
+    A call waits for another one that is building it.
+    """
     environment = ENVIRONMENTS.get(name)
     if environment is None:
         raise TgoError(f"there is no environment {name!r}: there are {', '.join(ENVIRONMENTS)}.")
+    with _alone(environment.folder):
+        return _create(environment, again, full)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder that is being built; wait while another process does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        for wait in itertools.count():
+            try:
+                held.enter_context(lock_path(folder, leave_file=False))
+                break
+            except Held as error:
+                if not wait:
+                    log.info("waiting: %s", str(error).partition(":")[0])
+                time.sleep(LOOK_AGAIN_S)
+        yield
+
+
+def _create(environment: Environment, again: bool, full: bool) -> Path:
     if (environment.folder / DONE).is_file() and not again:
-        python(name)
+        python(environment.name)
         return environment.folder
     if not full and not (lacking := [each for each in SHARED if not _present(each)]):
         try:
