@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,10 +121,22 @@ def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
             f"{stage.stage} has {stage.files} shards for {run.gpus} devices: lower generate.shard_size "
             f"({run.params.generate.shard_size})."
         )
-    own = [name for name, value in run.params.score.rewards.items() if ":" in (value or name)]
-    if own:
-        found.append(f"not counted: {', '.join(own)}, rewards of your own.")
-    return found
+    return [*found, *_not_counted(run.params)]
+
+
+def _not_counted(params: Params) -> Iterator[str]:
+    """What rewards take that cannot be known before they run."""
+    from tgo_pipeline.rewards.specs import resolve_all
+
+    specs = resolve_all({**params.score.rewards, **params.evaluate.rewards})
+    if own := [name for name, spec in specs.items() if ":" in spec.reward]:
+        yield f"not counted: {', '.join(own)}, rewards of your own."
+    if named := [name for name, spec in specs.items() if spec.reward == "vqascore"]:
+        yield f"not counted: {', '.join(named)}, which takes what the model takes that you named."
+    if asked := [name for name, spec in specs.items() if spec.reward == "judge"]:
+        yield f"not counted: {', '.join(asked)}, which asks a server about every image, at its own speed and price."
+    if read := [name for name, spec in specs.items() if spec.reward == "ocr"]:
+        yield f"not counted: {', '.join(read)}, which reads text on CPUs."
 
 
 def _advice(stage: str, params: Params, gpus: int) -> str:

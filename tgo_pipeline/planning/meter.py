@@ -114,7 +114,14 @@ def imagined() -> Iterator[None]:
 
     Attention is the kernel that keeps no weights, which real devices choose by themselves.
     """
-    with warnings.catch_warnings(), torch.device("meta"), _Attention():
+    with torch.device("meta"), fused_attention():
+        yield
+
+
+@contextlib.contextmanager
+def fused_attention() -> Iterator[None]:
+    """As `imagined`, where only what is given is imagined: sizes that a network reads have their content."""
+    with warnings.catch_warnings(), _Attention():
         warnings.filterwarnings(
             "ignore", "Mismatch dtype between input and weight"
         )  # of rms_norm, as under autocast

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.specs import Spec
 
 if TYPE_CHECKING:
+    from tgo_pipeline.planning.vision_language import Reading
     from tgo_pipeline.rewards.base import NetworkReward
 
 CLIP_L14: dict[str, Any] = {
@@ -62,6 +63,8 @@ CLIP_H14: dict[str, Any] = {
 VIT_L16 = {"hidden_size": 1024, "layers": 24, "heads": 16, "patch_size": 16, "image_size": 224}
 """ImageReward's image network."""
 PROMPTS_AT_ONCE = 128
+READ_TOGETHER = 20
+"""Images that a vision-language model reads together on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Scoring:
     weight_bytes: int
     peak_bytes: int
     unknown: tuple[str, ...]
-    """Columns whose rewards are code of the user's own, or vision-language models: not counted."""
+    """Columns whose rewards are code of the user's own, or models that the user names: not counted."""
 
 
 def scoring(
@@ -83,8 +86,9 @@ def scoring(
 
     Raises `TgoError` for a local source that is missing or does not fit its reward.
     """
-    own = tuple(name for name, spec in rewards.items() if not _is_counted(spec))
-    networks = _networks({name: spec for name, spec in rewards.items() if name not in own})
+    reading = {name: spec for name, spec in rewards.items() if _reads_instruction(spec)}
+    own = tuple(name for name, spec in rewards.items() if not _is_counted(spec) and name not in reading)
+    networks = _networks({name: spec for name, spec in rewards.items() if _is_counted(spec)})
     lengths = {name: _lengths(reward, prompts) for name, reward in networks.items()}
     for reward in networks.values():
         reward.to("meta").requires_grad_(False).set_precision(precision)
@@ -96,7 +100,34 @@ def scoring(
             text = meter.flops
             _score(networks, encoded, batch)
     per_prompt = text / max(1, len(prompts))
-    return Scoring((meter.flops - text) / batch, per_prompt, weights, meter.peak_bytes, own)
+    found = Scoring((meter.flops - text) / batch, per_prompt, weights, meter.peak_bytes, own)
+    for spec in reading.values():
+        found = _with(found, _reading(spec, prompts, precision))
+    return found
+
+
+def _with(found: Scoring, other: Reading) -> Scoring:
+    """Both loaded, one after the other at work."""
+    return replace(
+        found,
+        flops_per_image=found.flops_per_image + other.flops,
+        weight_bytes=found.weight_bytes + other.weight_bytes,
+        peak_bytes=max(found.peak_bytes + other.weight_bytes, found.weight_bytes + other.peak_bytes),
+    )
+
+
+def _reading(spec: Spec, prompts: Sequence[str], precision: str) -> Reading:
+    """What a vision-language model takes for an image, which it reads with its prompt."""
+    from tgo_pipeline.planning import vision_language
+    from tgo_pipeline.rewards.base import empty
+
+    name = specs.canonical(spec.reward)
+    if spec.source is None or _on_hub(spec.source):
+        reward = empty(lambda: vision_language.official(name))
+    else:
+        reward = _local(name, spec.source)
+    half = "fp32" if precision == "fp32" else reward.half_precision
+    return vision_language.reading(name, reward, prompts, READ_TOGETHER, half)
 
 
 @dataclass(frozen=True)
@@ -136,9 +167,14 @@ def differentiable(rewards: Mapping[str, Spec], prompts: Sequence[str]) -> Diffe
 
 def _is_counted(spec: Spec) -> bool:
     """Whether a reward is a network of this package whose images are all of one size."""
-    name = specs.canonical(spec.reward)
-    layout = layouts.LAYOUTS.get(name)
+    layout = layouts.LAYOUTS.get(specs.canonical(spec.reward))
     return layout is not None and layout.instruction is None and not layout.described
+
+
+def _reads_instruction(spec: Spec) -> bool:
+    """Whether a reward is a vision-language model of this package."""
+    layout = layouts.LAYOUTS.get(specs.canonical(spec.reward))
+    return layout is not None and layout.instruction is not None
 
 
 def _networks(rewards: Mapping[str, Spec]) -> dict[str, NetworkReward]:
