@@ -51,7 +51,8 @@ def estimate(run: Estimate) -> StagePlan:
     shards = disk.shard_count(len(run.test), section.images_per_prompt, run.params.generate.shard_size)
     bound = sides * each * disk.png_most_bytes(run.family.width, run.family.height)
     rewards = {**run.params.score.rewards, **section.rewards}
-    columns = sides * disk.table_most_bytes(each, PROMPT_ID + SAMPLE_ID, shards, len(rewards))
+    filled = len(run.params.reward_columns)
+    columns = sides * disk.table_most_bytes(each, PROMPT_ID + SAMPLE_ID, shards, filled)
     cost, precision = run.scoring(rewards)
     drawn = sides * each * run.drawing.flops_per_image
     scored = sides * (each * cost.flops_per_image + len(run.test) * cost.flops_per_prompt)

@@ -19,7 +19,6 @@ from tgo_pipeline.params import Params
 from tgo_pipeline.params.reward_gradient import DraftParams
 from tgo_pipeline.planning.meter import Cost, Meter, backward, rounded
 from tgo_pipeline.planning.scoring import Differentiable, differentiable
-from tgo_pipeline.rewards.specs import resolve_all
 
 USUAL_PROMPT = "a photograph of an old lighthouse on a cliff above the sea, evening light"
 
@@ -52,8 +51,7 @@ class _Rollout(Rollout):
 
 def target(params: Params) -> Differentiable:
     """The target's rewards without content. Raises `TgoError` for one whose files cannot be read."""
-    names = {name: params.score.rewards[name] for name in params.target_rewards}
-    return differentiable(resolve_all(names), [USUAL_PROMPT])
+    return differentiable(params.target_specs, [USUAL_PROMPT])
 
 
 @dataclass(frozen=True)

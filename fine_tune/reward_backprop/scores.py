@@ -91,7 +91,7 @@ def load(params: Params, scores: Path, device: torch.device, recompute: bool) ->
 
     `scores` are those that `mean_z` is measured against. Raises `TgoError` for a reward without a gradient.
     """
-    rewards = {name: _load(spec, device) for name, spec in _specs(params).items()}
+    rewards = {name: _load(spec, device) for name, spec in params.target_specs.items()}
     require_gradients(rewards.values())
     every = {**params.evaluate.rewards, **params.score.rewards}
     others = resolve_all({name: every[name] for name in params.fine_tune.held_out})
@@ -101,10 +101,6 @@ def load(params: Params, scores: Path, device: torch.device, recompute: bool) ->
 
 def _load(spec: Spec, device: torch.device) -> Any:
     return load_reward(spec, None, device, "fp32")
-
-
-def _specs(params: Params) -> dict[str, Spec]:
-    return resolve_all({name: params.score.rewards[name] for name in params.target_rewards})
 
 
 def _units(params: Params, scores: Path) -> dict[str, Unit]:
@@ -122,5 +118,5 @@ def mark(params: Params, scores: Path) -> str:
     return fingerprint(
         target=[params.target.reward, params.target_rewards],
         reference=scores_fingerprint(reference_folder(params.threshold, scores)) if combined else None,
-        rewards=[reward_fingerprint(spec) for spec in _specs(params).values()],
+        rewards=[reward_fingerprint(spec) for spec in params.target_specs.values()],
     )

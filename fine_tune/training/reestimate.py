@@ -88,7 +88,7 @@ def mark(params: Params, scores: Path, thresholds: Path) -> str | None:
         percentile=params.threshold.percentile,
         target=[params.target.reward, params.target_rewards],
         reference=scores_fingerprint(reference_folder(params.threshold, scores)) if combined else None,
-        rewards=[reward_fingerprint(spec) for spec in _specs(params).values()],
+        rewards=[reward_fingerprint(spec) for spec in params.target_specs.values()],
         dtype=params.score.dtype,
         sampling=[sampling.guidance_scale, sampling.steps, sampling.width, sampling.height],
         label=params.label,
@@ -103,12 +103,6 @@ def first_tau(params: Params, thresholds: Path) -> float:
     if tau is None:
         raise TgoError(f"{params.target.reward} has no tau in {thresholds}: run the threshold stage again.")
     return tau
-
-
-def _specs(params: Params) -> dict[str, Any]:
-    from tgo_pipeline.rewards.specs import resolve_all
-
-    return resolve_all({name: params.score.rewards[name] for name in params.target_rewards})
 
 
 class Estimator:
@@ -185,19 +179,22 @@ def _reference(params: Params, scores: Path) -> dict[str, np.ndarray]:
 
 
 def _score(images: Sequence[Image], prompts: Sequence[str], params: Params) -> dict[str, np.ndarray]:
-    """One float64 column (N,) for each reward of the target; rewards are in memory while they score alone."""
+    """One float64 column (N,) for each column of the target; rewards are in memory while they score alone."""
     from tgo_pipeline.devices import resolve_device
     from tgo_pipeline.rewards import load_reward, score_all
     from tgo_pipeline.scoring.memory import groups
 
-    specs, runtime, dtype = _specs(params), params.runtime, params.score.dtype
+    wanted, runtime, dtype = params.target_specs, params.runtime, params.score.dtype
     columns: dict[str, np.ndarray] = {}
-    for names in groups(specs, dtype, runtime):
+    for names in groups(wanted, dtype, runtime):
         rewards = {
-            name: load_reward(specs[name], None, resolve_device(runtime.device), dtype) for name in names
+            spec.column: load_reward(spec, None, resolve_device(runtime.device), dtype)
+            for spec in dict.fromkeys(wanted[name] for name in names)
         }
-        columns |= score_all(rewards, images, prompts, batch_size=runtime.score_batch_size).columns
-    return {name: values.astype(np.float64) for name, values in columns.items()}
+        columns |= score_all(
+            rewards, images, prompts, batch_size=runtime.score_batch_size, parts=True
+        ).columns
+    return {name: columns[name].astype(np.float64) for name in wanted}
 
 
 def choose_prompts(labels: Labels, encoded: Encoded, params: Params) -> list[tuple[str, str]]:

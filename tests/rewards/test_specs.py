@@ -80,3 +80,12 @@ def test_a_vague_column_may_name_its_version() -> None:
 def test_what_is_no_column_is_refused(column: str, value: str | None, reason: str) -> None:
     with pytest.raises(TgoError, match=reason):
         resolve(column, value)
+
+
+def test_a_reward_fills_a_column_for_each_of_its_numbers() -> None:
+    given = resolve_all({"clip": "demo", "hpsv3": "weights", "mine": "hpsv3=weights"})
+    filled = specs.columns(given)
+    assert list(filled) == ["clip", "hpsv3", "hpsv3.sigma", "mine", "mine.sigma"]
+    assert filled["mine.sigma"] == given["mine"]
+    with pytest.raises(TgoError, match=r"two columns of scores are called 'hpsv3\.sigma'"):
+        specs.columns(resolve_all({"hpsv3": "weights", "hpsv3.sigma": "clip=demo"}))

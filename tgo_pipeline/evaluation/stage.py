@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from tgo_pipeline.evaluation.statistics.hacking import Roles
     from tgo_pipeline.evaluation.statistics.means import Diversity
     from tgo_pipeline.evaluation.statistics.scores import ModelScores
     from tgo_pipeline.rewards.toys import ShownNames
@@ -133,12 +134,14 @@ def _join(
     target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
 ) -> ModelScores:
     from tgo_pipeline.evaluation.statistics.scores import join_scores
+    from tgo_pipeline.rewards import specs
     from tgo_pipeline.thresholds.targets import read_scores
 
-    frames = {side.name: read_scores(side.scores, list(rewards)) for side in chosen}
+    filled = list(specs.columns(specs.resolve_all(rewards)))
+    frames = {side.name: read_scores(side.scores, filled) for side in chosen}
     if target is not None:
         frames = {name: target.add_to(frame) for name, frame in frames.items()}
-    names = [target.name, *rewards] if target is not None else list(rewards)
+    names = [target.name, *filled] if target is not None else filled
     return join_scores(frames, test, list(dict.fromkeys(names)))
 
 
@@ -167,14 +170,14 @@ def _tables(
 ) -> dict[str, pa.Table]:
     """Every table by the name of its file."""
     from tgo_pipeline.evaluation.statistics.compare import evaluation_table
-    from tgo_pipeline.evaluation.statistics.hacking import Roles, hacking_table
+    from tgo_pipeline.evaluation.statistics.hacking import hacking_table
     from tgo_pipeline.evaluation.statistics.matrix import matrix_table
     from tgo_pipeline.evaluation.statistics.means import models_table
     from tgo_pipeline.evaluation.statistics.scores import samples_table
 
     settings, seed = params.evaluate, params.seed
     name = target.name if target is not None else None
-    roles = Roles.of(target.name, target.rewards, joined.rewards) if target is not None else None
+    roles = _roles(target, params) if target is not None else None
     aggregated = joined.aggregated(settings.aggregate)
     return {
         "evaluation": evaluation_table(aggregated.pairs(BASE, TUNED), name, settings, seed),
@@ -183,6 +186,21 @@ def _tables(
         MATRIX: matrix_table(aggregated, name, settings, seed),
         HACKING: hacking_table(aggregated, roles, settings, seed),
     }
+
+
+def _roles(target: Target, params: Params) -> Roles:
+    """Each reward's part by its first column: its other numbers are no rewards that could confirm a gain, and the
+    target's own least of all.
+    """
+    from tgo_pipeline.evaluation.statistics.hacking import Roles
+    from tgo_pipeline.rewards import specs
+
+    of_target = {spec.column for spec in params.target_specs.values()}
+    filled = specs.columns(specs.resolve_all(evaluation_rewards(params)))
+    others = {name for name, spec in filled.items() if name == spec.column} - of_target
+    return Roles.of(
+        target.name, target.rewards, [name for name in filled if name in others or name in target.rewards]
+    )
 
 
 def planned_mark(params: Params, workspace: Workspace) -> Mark:

@@ -36,6 +36,7 @@ from tgo_pipeline.params.sections import (
 )
 
 if TYPE_CHECKING:
+    from tgo_pipeline.rewards.specs import Spec
     from tgo_pipeline.rewards.toys import ShownNames
 
 __all__ = [
@@ -102,21 +103,34 @@ class Params:
 
     @property
     def target_rewards(self) -> list[str]:
-        """The rewards that the target is made of: itself, or those that a combination combines."""
+        """The columns that the target is made of: itself, or those that a combination combines, by default every
+        reward's first.
+        """
         if self.target.reward in TARGET_COMBINATIONS:
-            return self.target.rewards or self.score.columns
+            return self.target.rewards or [*self.score.rewards, *self.score.feedback]
         return [self.target.reward]
+
+    @property
+    def target_specs(self) -> dict[str, Spec]:
+        """Which reward fills each column of a target without feedback."""
+        from tgo_pipeline.rewards.specs import columns, resolve_all
+
+        filled = columns(resolve_all(self.score.rewards))
+        return {name: filled[name] for name in self.target_rewards}
+
+    @property
+    def reward_columns(self) -> dict[str, Spec]:
+        """Which reward fills each column of `score` and of `evaluate`."""
+        from tgo_pipeline.rewards.specs import columns, resolve_all
+
+        return columns(resolve_all({**self.score.rewards, **self.evaluate.rewards}))
 
     @property
     def shown_names(self) -> ShownNames:
         """What people read of the columns of scores, the target among them."""
-        from tgo_pipeline.rewards.specs import resolve_all
         from tgo_pipeline.rewards.toys import ShownNames
 
-        sources = {
-            name: spec.source
-            for name, spec in resolve_all({**self.score.rewards, **self.evaluate.rewards}).items()
-        }
+        sources = {name: spec.source for name, spec in self.reward_columns.items()}
         return ShownNames.of(sources, {self.target.reward: self.target_rewards})
 
     @property

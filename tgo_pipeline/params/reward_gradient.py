@@ -146,7 +146,8 @@ def check(params: Params) -> None:
             f"fine_tune.{name} is given, but {tuning.objective} samples an image of its own for every row of a batch, "
             "of the prompt as it is: leave it out."
         )
-    known = {*params.score.rewards, *params.evaluate.rewards} - set(params.target_rewards)
+    of_target = {spec.column for spec in params.target_specs.values()}
+    known = {*params.score.rewards, *params.evaluate.rewards} - of_target
     _check_held_out(tuning.held_out, known)
 
 

@@ -19,10 +19,10 @@ RESERVED = ("sample_id", "prompt_id", "error", *TARGET_COMBINATIONS)
 
 def _rewards(rewards: Mapping[str, str | None]) -> None:
     """Every entry names a reward; whether its files are there is seen when they are needed."""
-    from tgo_pipeline.rewards.specs import resolve_all
+    from tgo_pipeline.rewards.specs import columns, resolve_all
 
     try:
-        resolve_all(rewards)
+        columns(resolve_all(rewards))
     except TgoError as error:
         raise TgoError(f"rewards: {error}") from None
 
@@ -130,18 +130,20 @@ class ScoreParams:
 
     @property
     def columns(self) -> list[str]:
-        """The score columns in their order: the rewards, then the feedback."""
-        return [*self.rewards, *self.feedback]
+        """The score columns in their order: the rewards, each with its parts behind it, then the feedback."""
+        from tgo_pipeline.rewards.specs import columns, resolve_all
+
+        return [*columns(resolve_all(self.rewards)), *self.feedback]
 
     def __post_init__(self) -> None:
-        if not self.columns:
+        if not self.rewards and not self.feedback:
             raise TgoError(
                 "rewards is empty: name at least one reward and its source, such as `pickscore: demo`, or a column of "
                 "feedback."
             )
         _rewards(self.rewards)
         for name in self.feedback:
-            if name in self.rewards or name in RESERVED:
+            if name in self.columns[: -len(self.feedback)] or name in RESERVED:
                 raise TgoError(
                     f"feedback.{name}: the scores have a column of this name already; take another."
                 )
@@ -151,7 +153,9 @@ class ScoreParams:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetParams:
-    """The score that samples are split on: one reward, or a combination of several."""
+    """The score that samples are split on: one reward, or a combination of several; a reward's part is named
+    `NAME.part`.
+    """
 
     reward: str = "mean_z"
     rewards: list[str] = field(default_factory=list)

@@ -21,10 +21,10 @@ from tgo_pipeline.report.gallery.samples import DISAGREEMENT, Candidates, disagr
 from tgo_pipeline.report.thumbnails import Album, Thumbnail
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
 from tgo_pipeline.rewards.engine.images import read_content
-from tgo_pipeline.rewards.toys import ShownNames
+from tgo_pipeline.rewards.toys import ShownNames, meaning
 from tgo_pipeline.scoring.command.options import Call
 from tgo_pipeline.scoring.command.run import open_sources
-from tgo_pipeline.scoring.command.summary import TOYS, meaning
+from tgo_pipeline.scoring.command.summary import TOYS
 from tgo_pipeline.storage.tables import read_metadata, read_table
 from tgo_pipeline.storage.writing import atomic
 
@@ -81,15 +81,16 @@ def render(call: Call) -> str:
     frame = frame.rename({"image": "sample_id"}).with_columns(
         *(pl.col(name).cast(pl.Float64) for name in about), split=pl.lit(""), model=pl.lit("")
     )
-    frame = frame.with_columns(disagreement(list(about)))
-    apart = _first(-frame[DISAGREEMENT], APART) if len(about) > 1 else []
+    whole = [name for name, facts in about.items() if "part" not in facts]
+    frame = frame.with_columns(disagreement(whole))
+    apart = _first(-frame[DISAGREEMENT], APART) if len(whole) > 1 else []
     rows = sorted({*apart, *(row for column in columns for row in (*column.best, *column.worst))})
     shots = _Images(call, frame["prompt"].to_list())
     album = album_of(LIMITS.max_mb, len(rows))
     context = {
         "title": f"Scores of {text.count(frame.height)} image{'s' * (frame.height != 1)}",
         "kicker": "Image scores",
-        "contents": _contents(len(about) > 1, frame["error"].null_count() < frame.height),
+        "contents": _contents(len(whole) > 1, frame["error"].null_count() < frame.height),
         "max_mb": LIMITS.max_mb,
         "columns": columns,
         "total": frame.height,

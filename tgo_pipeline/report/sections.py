@@ -13,6 +13,7 @@ from tgo_pipeline.report.collect import EvaluationRow
 from tgo_pipeline.report.examples import ExamplePairs, pairs
 from tgo_pipeline.report.thumbnails import Album
 from tgo_pipeline.storage.workspace import Workspace
+from tgo_pipeline.thresholds.targets import meanings
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def evaluation(params: Params, workspace: Workspace) -> EvaluationSection | None
 class ScoresSection:
     """Thresholds and, per reward, the histogram of its scores; the target comes first.
 
-    `feedback` has what was counted in each column that people gave.
+    `feedback` has what was counted in each column that people gave, `meanings` what the numbers of a reward are.
     """
 
     target: str
+    meanings: Mapping[str, str]
     feedback: Mapping[str, Mapping[str, float]]
     rows: list[collect.ThresholdRow]
     charts: Mapping[str, charts.Spec]
@@ -85,7 +87,7 @@ def scores(params: Params, workspace: Workspace) -> ScoresSection | None:
         if cell(row.reward) in histograms
     }
     feedback = collect.feedback_counts(workspace.metrics, params.score.feedback)
-    return ScoresSection(target, feedback, rows, drawn)
+    return ScoresSection(target, meanings(workspace.scores), feedback, rows, drawn)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ A reward is split so that work can be shared: images are prepared once per `prep
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -41,8 +41,8 @@ class Reward(nn.Module, ABC):
     """Where the scores of the official weights usually lie, low and high."""
     needs_prompt = True
     """Whether the prompt plays a part in the score."""
-    parts: tuple[str, ...] = ()
-    """What further numbers are called, `NAME.part` as columns; the score itself bears the reward's name."""
+    parts: Mapping[str, str] = {}
+    """What further numbers are called, `NAME.part` as columns, and mean; the score itself bears the reward's name."""
     reasons: Sequence[str | None] | None = None
     """Why images of the last `combine` have no score, where the reward knows more than the number says."""
 
@@ -63,6 +63,10 @@ class Reward(nn.Module, ABC):
     def description(self) -> dict[str, Any]:
         """What its scores are, for whoever opens a table of them later."""
         return {**self.identity, "scale": self.scale, "typical_range": self.typical_range}
+
+    def describe_part(self, part: str) -> dict[str, Any]:
+        """As `description`, of one of its `parts`."""
+        return {**self.identity, "part": part, "scale": self.parts[part], "typical_range": None}
 
     @property
     def image_encoder(self) -> object:

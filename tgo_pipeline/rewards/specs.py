@@ -9,7 +9,7 @@ the model hub or its local cache.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tgo_pipeline.errors import TgoError
@@ -28,6 +28,17 @@ UNDECIDED: dict[str, str] = {
 """Names that would leave open which numbers come out, and what to write instead."""
 OF_CLIPS = ("videoreward",)
 """Rewards that score clips, which `load_reward` alone gives them."""
+PARTS: dict[str, dict[str, str]] = {
+    "hpsv3": {
+        "sigma": "spread that HPSv3 gives with mu, as its head gives it; unbounded, and more is not better"
+    },
+    "videoreward": {
+        "VQ": "visual quality, in the units of the sum",
+        "MQ": "motion quality, in the units of the sum",
+        "TA": "alignment with the text, in the units of the sum",
+    },
+}
+"""Rewards that give more than one number: what the others are called, and what they mean."""
 RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
 """Columns that score tables have besides the rewards."""
 
@@ -135,6 +146,25 @@ def of_images(spec: Spec) -> Spec:
 def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
     """`resolve` for every entry of `score.rewards`, in order."""
     return {column: resolve(column, value) for column, value in rewards.items()}
+
+
+def columns(specs: Mapping[str, Spec]) -> dict[str, Spec]:
+    """Every column that rewards fill, with its reward: the first bears the reward's name, others are `NAME.part`.
+
+    Raises `TgoError` if two columns have one name.
+    """
+    found: dict[str, Spec] = {}
+    for name, spec in specs.items():
+        for column in (name, *part_columns(name, PARTS.get(spec.reward, ()))):
+            if column in found or (column != name and column in specs):
+                raise TgoError(f"two columns of scores are called {column!r}: rename the reward of yours.")
+            found[column] = spec
+    return found
+
+
+def part_columns(name: str, parts: Iterable[str]) -> list[str]:
+    """What the columns of a reward's further numbers are called."""
+    return [f"{name}.{part}" for part in parts]
 
 
 def with_source(spec: Spec, source: str) -> Spec:

@@ -23,6 +23,14 @@ def shown_name(column: str, source: str | None) -> str:
     return f"{column} (demo)" if is_toy(source) else column
 
 
+def meaning(about: Mapping[str, Any]) -> str:
+    """The scale of a score column in words, with the range where official weights usually score; empty if open."""
+    if about.get("typical_range") is None or is_toy(about.get("source")):
+        return about.get("scale", "")
+    low, high = about["typical_range"]
+    return f"{about['scale']}; usually {low:g} to {high:g}"
+
+
 @dataclass(frozen=True)
 class ShownNames:
     """Names of score columns for people; what is shown already stays as it is."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ColumnTask(ABC):
-    """A part in work: `missing` are the rewards that it lacks."""
+    """A part in work: `missing` are the columns that it lacks."""
 
     def __init__(self, missing: Sequence[str]) -> None:
         self.missing = tuple(missing)
@@ -60,7 +60,7 @@ class ColumnTask(ABC):
         return self._rows is not None and sum(len(batch.errors) for batch in self._batches) == len(self.sent)
 
     def scores(self, name: str) -> np.ndarray:
-        """What a reward gave to each row, float32 (N,); NaN where it could not, or did not get the row."""
+        """What a reward gave to each row in a column, float32 (N,); NaN where it could not, or did not get the row."""
         import numpy as np
 
         scores = np.full(self._rows or 0, np.nan, np.float32)
@@ -84,18 +84,19 @@ Written = TypeVar("Written")
 class ColumnScorer:
     """Computes missing columns with rewards that fit into memory together (`memory.groups`).
 
-    Each reward is loaded once, when a task first needs it. Use one in each process.
+    `columns` says which reward fills each column (`specs.columns`). Each reward is loaded once, when a task first needs
+    it. Use one in each process.
     """
 
-    def __init__(self, rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> None:
+    def __init__(self, columns: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> None:
         from tgo_pipeline.devices import keep_freed_memory
         from tgo_pipeline.executors.runtime import prepare_torch
 
-        self._specs, self._dtype, self._runtime = rewards, dtype, runtime
+        self._specs, self._dtype, self._runtime = columns, dtype, runtime
         self._device = prepare_torch(runtime)
         if self._device.type == "cpu":
             keep_freed_memory()
-        self._loaded: dict[str, Reward] = {}
+        self._loaded: dict[Spec, Reward] = {}
         self.seconds = 0.0
         """How long the networks worked, without the loading."""
 
@@ -103,19 +104,24 @@ class ColumnScorer:
         """The reward of a column."""
         from tgo_pipeline.rewards import load_reward
 
-        if name not in self._loaded:
-            spec, compiled = self._specs[name], self._runtime.compile
-            self._loaded[name] = load_reward(spec, None, self._device, self._dtype, compiled)
-        return self._loaded[name]
+        spec = self._specs[name]
+        if spec not in self._loaded:
+            compiled = self._runtime.compile
+            self._loaded[spec] = load_reward(spec, None, self._device, self._dtype, compiled)
+        return self._loaded[spec]
 
     def describe(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """What the columns of these rewards are."""
-        return {name: self.load(name).description for name in names}
+        """What these columns are."""
+        return {name: self._describe(name) for name in names}
+
+    def _describe(self, name: str) -> dict[str, Any]:
+        reward, part = self.load(name), name.removeprefix(self._specs[name].column)
+        return reward.describe_part(part.removeprefix(".")) if part else reward.description
 
     def run(self, tasks: Iterable[Task], write: Callable[[Task], Written]) -> Iterator[Written]:
-        """Score every task with the rewards that it lacks and `write` it once it is complete, in their order.
+        """Score every task for the columns that it lacks and `write` it once it is complete, in their order.
 
-        A kill then leaves no gap. Tasks that lack the same rewards follow each other without a pause: the images of
+        A kill then leaves no gap. Tasks that lack the same columns follow each other without a pause: the images of
         the next are decoded while one is with the networks.
         """
         for missing, some in itertools.groupby(tasks, lambda task: task.missing):
@@ -160,10 +166,11 @@ class ColumnScorer:
         share = max(1, cores() // runtime.processes)
         workers = max(1, share - 1) if self._device.type != "cpu" else 0
         return Scorer(
-            {name: self.load(name) for name in names},
+            {self._specs[name].column: self.load(name) for name in names},
             batch_size=runtime.score_batch_size,
             workers=workers if runtime.workers is None else runtime.workers,
             threads=share,
+            parts=True,
         )
 
 

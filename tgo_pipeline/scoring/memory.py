@@ -23,16 +23,17 @@ SHARE = 0.7
 _MEMINFO = Path("/proc/meminfo")
 
 
-def groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
-    """The rewards in groups that are loaded together, in their order; one group if memory allows.
+def groups(columns: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
+    """The columns in groups whose rewards are loaded together, in their order; one group if memory allows.
 
-    The budget is `runtime.score_memory_gb`, or what is free on the device, divided by the processes that share it.
+    Columns of one reward are in one group. The budget is `runtime.score_memory_gb`, or what is free on the device,
+    divided by the processes that share it.
     """
     if runtime.processes > 1 and _may_be_a_gpu(runtime.device):
         # The processes open the GPUs; this one must not, since a GPU may take a single process (EXCLUSIVE_PROCESS).
         with ProcessPoolExecutor(1, mp_context=signals.context("spawn")) as pool:
-            return pool.submit(_groups, rewards, dtype, runtime).result()
-    return _groups(rewards, dtype, runtime)
+            return pool.submit(_groups, columns, dtype, runtime).result()
+    return _groups(columns, dtype, runtime)
 
 
 def _may_be_a_gpu(device: str) -> bool:
@@ -41,19 +42,22 @@ def _may_be_a_gpu(device: str) -> bool:
     return device not in ("cpu", "mps") and torch.cuda.is_available()
 
 
-def _groups(rewards: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
+def _groups(columns: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> list[list[str]]:
     device = resolve_device(runtime.device)
     budget_bytes = _budget_bytes(runtime, device)
     each_bytes = 2 if resolve_precision(dtype, device) == "fp16" else 4
     result: list[list[str]] = []
+    placed: dict[Spec, list[str]] = {}
     left_bytes = 0.0
-    for name, spec in rewards.items():
-        size_bytes = weight_files.count(require(spec)) * each_bytes
-        if not result or size_bytes > left_bytes:
-            result.append([])
-            left_bytes = budget_bytes
-        result[-1].append(name)
-        left_bytes -= size_bytes
+    for name, spec in columns.items():
+        if spec not in placed:
+            size_bytes = weight_files.count(require(spec)) * each_bytes
+            if not result or size_bytes > left_bytes:
+                result.append([])
+                left_bytes = budget_bytes
+            placed[spec] = result[-1]
+            left_bytes -= size_bytes
+        placed[spec].append(name)
     return result
 
 

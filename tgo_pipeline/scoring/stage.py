@@ -1,4 +1,4 @@
-"""Score shards of generations: one float32 column per reward or feedback, each with a fingerprint of its own.
+"""Score shards of generations: a float32 column per number of a reward or feedback, each with a fingerprint of its own.
 
 A column depends on the generations shard and on its reward's files (or its source of feedback), so that adding one, or
 changing its weights, computes that column alone and keeps the others bit for bit.
@@ -17,7 +17,7 @@ from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
-from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
+from tgo_pipeline.rewards.specs import Spec, canonical, columns, resolve_all
 from tgo_pipeline.scoring.columns import ColumnScorer
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.scoring.metrics import write_metrics
@@ -45,7 +45,7 @@ def plan(
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
-    return list(_plan(generations, resolve_all(rewards), dtype, feedback or {}))
+    return list(_plan(generations, columns(resolve_all(rewards)), dtype, feedback or {}))
 
 
 def changes(scores: Path, shards: Sequence[Shard], rewards: Mapping[str, str | None]) -> list[str]:
@@ -85,7 +85,7 @@ def score_folder(
     """
     from tgo_pipeline.feedback.columns import join
 
-    wanted, feedback = resolve_all(rewards), feedback or {}
+    wanted, feedback = columns(resolve_all(rewards)), feedback or {}
     shards = ScoreShards(generations, scores, _plan(generations, wanted, dtype, feedback), tuple(feedback))
     given = join(feedback, [generations / shard.name for shard in shards.columns]) if feedback else None
 
@@ -98,16 +98,16 @@ def score_folder(
     plan = list(shards.columns)
     status = run_shards(scores, plan, work, together=shares_folders(runtime))
     if metrics is not None:
-        write_metrics(metrics, scores, [*rewards, *feedback], given.counts if given else {})
+        write_metrics(metrics, scores, [*wanted, *feedback], given.counts if given else {})
     _check_errors(scores, plan, status.failed, max_error_rate)
     return status
 
 
 def _worker(
-    shards: ScoreShards, rewards: Mapping[str, Spec], dtype: str, names: Sequence[str], runtime: RuntimeParams
+    shards: ScoreShards, wanted: Mapping[str, Spec], dtype: str, names: Sequence[str], runtime: RuntimeParams
 ) -> Worker:
-    """Scores shards in one process with the rewards `names`; other columns are kept if they are valid."""
-    scorer = ColumnScorer(rewards, dtype, runtime)
+    """Fills the columns `names` of shards in one process; other columns are kept if they are valid."""
+    scorer = ColumnScorer(wanted, dtype, runtime)
 
     def work(waiting: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
         tasks = (shards.open(shard, names) for shard in waiting)
@@ -134,7 +134,7 @@ def _write_feedback(
 
 
 def _plan(
-    generations: Path, rewards: Mapping[str, Spec], dtype: str, feedback: Mapping[str, FeedbackParams]
+    generations: Path, wanted: Mapping[str, Spec], dtype: str, feedback: Mapping[str, FeedbackParams]
 ) -> dict[Shard, dict[str, str]]:
     """Every shard with the fingerprint of each of its columns: the rewards in their order, then the feedback."""
     from tgo_pipeline.feedback import columns as given
@@ -142,19 +142,18 @@ def _plan(
     files = _complete(generations)
     contents = {
         name: {"reward": fingerprint(spec), "dtype": dtype, **IMAGES.identity}
-        for name, spec in rewards.items()
+        for name, spec in wanted.items()
     }
     contents |= {name: {"feedback": given.fingerprint(params)} for name, params in feedback.items()}
     planned = {}
     for path, (split, index, count) in files.items():
         source = _source_fingerprint(path)
-        columns = {
+        filled = {
             name: fingerprint_of(version=VERSION, generations=source, **content)
             for name, content in contents.items()
         }
-        content = fingerprint_of(columns=list(columns.items()))
-        shard = Shard(split, index, count, content, inputs=digests.of(path))
-        planned[shard] = columns
+        content = fingerprint_of(columns=list(filled.items()))
+        planned[Shard(split, index, count, content, inputs=digests.of(path))] = filled
     return planned
 
 

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
-from tgo_pipeline.rewards.toys import ShownNames
+from tgo_pipeline.rewards.toys import ShownNames, meaning
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.shards import SHARD_NAME
@@ -52,13 +52,24 @@ def score_files(folder: Path) -> list[Path]:
 
 def shown_names(folder: Path) -> ShownNames:
     """What people read of the columns of score shards, and of a target that combines them; plain names without any."""
-    from tgo_pipeline.storage.tables import read_metadata
-
-    about = read_metadata(shards[0]).get("rewards", {}) if (shards := parquet_files(folder)) else {}
+    about = described(folder)
     return ShownNames.of(
         {name: facts.get("source") for name, facts in about.items()},
         {name: list(about) for name in TARGET_COMBINATIONS},
     )
+
+
+def meanings(folder: Path) -> dict[str, str]:
+    """What the numbers of each column of score shards mean, by its shown name; without those of an open scale."""
+    about, shown = described(folder), shown_names(folder)
+    return {shown(name): text for name, facts in about.items() if (text := meaning(facts))}
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the columns of score shards are, as the score stage wrote it; empty without any."""
+    from tgo_pipeline.storage.tables import read_metadata
+
+    return read_metadata(shards[0]).get("rewards", {}) if (shards := parquet_files(folder)) else {}
 
 
 def read_score_shard(file: Path, rewards: Sequence[str]) -> pa.Table:

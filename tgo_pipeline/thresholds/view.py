@@ -10,7 +10,7 @@ from tgo_pipeline.rendering.text import MISSING, score
 from tgo_pipeline.storage.workspace import HERE
 from tgo_pipeline.thresholds.moments import QUANTILE_NAMES
 from tgo_pipeline.thresholds.table import read_thresholds
-from tgo_pipeline.thresholds.targets import shown_names
+from tgo_pipeline.thresholds.targets import meanings, shown_names
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,8 +25,10 @@ def show(path: Path) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    rows = shown_names(path.parent / HERE.scores.name).rows(read_thresholds(path).to_dicts(), "reward")
+    scores = path.parent / HERE.scores.name
+    rows = shown_names(scores).rows(read_thresholds(path).to_dicts(), "reward")
     first = rows[0]
+    units = [Text(f"{name}: {text}.", style="dim") for name, text in meanings(scores).items()]
     notes = [Text.assemble((f"{row['reward']}: ", "bold"), row["note"]) for row in rows if row["note"]]
     return Group(
         _table(f"Thresholds at percentile {first['percentile']:g}", _thresholds(first), rows),
@@ -34,6 +36,7 @@ def show(path: Path) -> Group:
         _table("Quantiles", [(name, _in_score_units(name)) for name in QUANTILE_NAMES], rows, gap=1),
         _table("Prompts", _PROMPTS, rows),
         *notes,
+        *units,
         Text(_LEGEND, style="dim"),
         Text(
             f"Estimated from the {_SOURCES[first['source']]} (fingerprint {first['scores_fingerprint']}), {path}.",

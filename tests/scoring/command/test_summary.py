@@ -18,8 +18,9 @@ from rich.console import Console
 
 from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, scores, write_images
 from tgo_pipeline.rendering.text import score
+from tgo_pipeline.rewards.toys import meaning
 from tgo_pipeline.scoring.command.run import Outcome
-from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, meaning, show
+from tgo_pipeline.scoring.command.summary import BLOCKS, HEIGHT, Column, Summary, bars, show
 
 FIVE = "hpsv2.1=demo,pickscore=demo,imagereward=demo,clip=demo,aesthetic=demo"
 

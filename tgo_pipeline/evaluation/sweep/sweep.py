@@ -121,9 +121,10 @@ def sweep(
     for strength, side in sides.items():
         log.info("strength %g (%d of %d)", strength, wanted.index(strength) + 1, len(wanted))
         _draw_and_score(params, side, guided.at(strength), test, rewards, images_per_prompt)
-    first = [params.target.reward] if target or params.target.reward in rewards else []
-    names = [*first, *(name for name in rewards if name not in first)]
-    frames = {s: _scores(side, rewards, target) for s, side in sides.items()}
+    filled = list(specs.columns(specs.resolve_all(rewards)))
+    first = [params.target.reward] if target or params.target.reward in filled else []
+    names = [*first, *(name for name in filled if name not in first)]
+    frames = {s: _scores(side, filled, target) for s, side in sides.items()}
     rows = compare(frames, names, REWARD, params.evaluate, params.seed)
     frames = {s: _diversities(side) for s, side in sides.items()}
     measured = [name for name in (CLIP, PIXELS) if not frames[0.0][name].null_count()]
@@ -197,10 +198,10 @@ def _draw_and_score(
     diversity_folder(side.generations, side.folder / "diversity", plan(**job), clip, params.runtime)
 
 
-def _scores(side: Side, rewards: Mapping[str, str | None], target: Target | None) -> pl.DataFrame:
+def _scores(side: Side, columns: Sequence[str], target: Target | None) -> pl.DataFrame:
     from tgo_pipeline.thresholds.targets import read_scores
 
-    frame = read_scores(side.scores, list(rewards))
+    frame = read_scores(side.scores, columns)
     return target.add_to(frame) if target is not None else frame
 
 

@@ -50,9 +50,10 @@ def legend(params: Params, workspace: Workspace, *, sides: Sequence[Side], test:
 
     Reads what the score shards of the first side say of their rewards, and the files of the models.
     """
-    described = _described_rewards(sides[0].scores)
+    from tgo_pipeline.thresholds.targets import described
+
     return {
-        "rewards": described,
+        "rewards": described(sides[0].scores),
         "target": _target(params, workspace.scores),
         "test_sets": _test_sets(params, test, workspace.prompts),
         "models": {side.name: model_identity(side.model, side.revision) for side in sides},
@@ -60,14 +61,6 @@ def legend(params: Params, workspace: Workspace, *, sides: Sequence[Side], test:
         "statistics": {"intervals and tests": _statistics(params)},
         "software": {"tgo-pipeline": {"version": __version__}},
     }
-
-
-def _described_rewards(folder: Path) -> dict[str, Facts]:
-    """What the scores are, as the score stage wrote it: reward, version, source, sha256 of the weights, scale."""
-    from tgo_pipeline.storage.tables import read_metadata
-    from tgo_pipeline.thresholds.targets import score_files
-
-    return dict(read_metadata(score_files(folder)[0]).get("rewards", {}))
 
 
 def _target(params: Params, scores: Path) -> dict[str, Facts]:

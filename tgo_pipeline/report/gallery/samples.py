@@ -53,9 +53,10 @@ def candidates(params: Params, workspace: Workspace) -> Candidates | None:
     if not found:
         return None
     frame = pl.concat([part for part, _ in found], how="diagonal")
-    order = [target, *params.score.columns, *params.evaluate.rewards]
-    rewards = [name for name in dict.fromkeys(order) if name in frame.columns]
-    members = [name for name in rewards if name != target or target in params.score.columns]
+    filled, given = params.reward_columns, params.score.columns
+    rewards = [name for name in dict.fromkeys([target, *given, *filled]) if name in frame.columns]
+    parts = {name for name, spec in filled.items() if name != spec.column}
+    members = [name for name in rewards if (name != target or target in given) and name not in parts]
     names = {name: params.shown_names(name) for name in rewards}
     frame = frame.with_columns(disagreement(members)).rename(names)
     return Candidates(frame, list(names.values()), sum(total for _, total in found))

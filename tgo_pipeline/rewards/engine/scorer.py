@@ -24,6 +24,7 @@ from tgo_pipeline.rewards.engine.images import ImageInput, check_input
 from tgo_pipeline.rewards.engine.ring import joined
 from tgo_pipeline.rewards.engine.scorable import Scorable
 from tgo_pipeline.rewards.engine.workers import CHUNK, Chunk, Preparer
+from tgo_pipeline.rewards.specs import part_columns
 
 log = logging.getLogger("tgo")
 BLOCK = 256
@@ -168,7 +169,8 @@ class Scorer:
     ) -> None:
         self.rewards = dict(rewards)
         self._parts: dict[str, tuple[str, ...]] = {
-            name: getattr(reward, "parts", ()) if parts else () for name, reward in self.rewards.items()
+            name: tuple(getattr(reward, "parts", ())) if parts else ()
+            for name, reward in self.rewards.items()
         }
         self.columns = [column for name in self.rewards for column in self._columns(name)]
         share_towers(list(self.rewards.values()))
@@ -180,7 +182,7 @@ class Scorer:
 
     def _columns(self, name: str) -> list[str]:
         """The columns of a reward: its score, then its parts."""
-        return [name, *(f"{name}.{part}" for part in self._parts[name])]
+        return [name, *part_columns(name, self._parts[name])]
 
     def __enter__(self) -> Self:
         return self
@@ -294,8 +296,11 @@ class Scorer:
                 columns[name][rows] = found
                 said = list(itertools.chain.from_iterable(part.reasons[name] for part in parts))
                 for place in np.flatnonzero(~np.isfinite(found)):
-                    row, reason = rows[place], said[place] or f"gave {found[place]}"
-                    errors[row] = "; ".join(filter(None, (errors[row], f"{name} {reason}")))
+                    row, reason = rows[place], said[place] or f"{name} gave {found[place]}"
+                    if reason not in (errors[row] or "").split(
+                        "; "
+                    ):  # a reward's own is one for all of its columns
+                        errors[row] = "; ".join(filter(None, (errors[row], reason)))
                     columns[name][row] = np.nan
             batch.chunks.clear()
             return ScoredBatch(columns, errors)
@@ -351,7 +356,8 @@ class Scorer:
             else:
                 result.scores[name] = reward.combine(*given)[: len(places)]
             said = getattr(reward, "reasons", None) or [None] * len(places)
-            result.reasons |= dict.fromkeys(self._columns(name), said)
+            own = [reason and f"{name} {reason}" for reason in said]
+            result.reasons |= dict.fromkeys(self._columns(name), own)
         return result
 
 

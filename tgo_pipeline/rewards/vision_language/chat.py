@@ -10,7 +10,7 @@ What follows the last reward token is left out of the network: attention is caus
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,20 +83,15 @@ class Chat:
         return f"{self._head}{self._pad}{self._begin}{written}{self._end}"
 
     def tail(self, prompt: str) -> tuple[int, ...]:
-        """Token ids of what follows the image, to the end of the text.
-
-        Raises `TgoError` for a prompt with a token in it that stands for an image or a score.
-        """
+        """Token ids of what follows the image, to the end of the text."""
         (prompt,) = well_formed([prompt])
-        forbidden = (*self.reward_tokens, "<|image_pad|>", "<|video_pad|>")
-        if found := next((token for token in forbidden if token in prompt), None):
-            raise TgoError(
-                f"reward {self.name}: the prompt {prompt[:60]!r} holds {found}, which would be read as a place for an "
-                "image or a score: leave it out."
-            )
         return self._encode(
             self._begin + self.instruction.before + prompt + self.instruction.after + self._end
         )
+
+    def refusal(self, prompt: str) -> str | None:
+        """Why a prompt cannot be read: a token in it that stands for an image or a score; else None."""
+        return refusal(prompt, (*self.reward_tokens, "<|image_pad|>", "<|video_pad|>"))
 
     def places(self, tail: Sequence[int]) -> list[int]:
         """Where in a tail the reward tokens are, in their order."""
@@ -116,6 +111,14 @@ class Chat:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def refusal(prompt: str, tokens: Iterable[str]) -> str | None:
+    """Why a prompt with one of these tokens in it has no score; None for one without."""
+    found = next((token for token in tokens if token in prompt), None)
+    return (
+        found and f"got a prompt that holds {found}, which the model reads as a sign of its own: leave it out"
+    )
 
 
 def _template(files: Files) -> str:

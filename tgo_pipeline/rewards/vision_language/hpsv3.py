@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.precision import Precision
+from tgo_pipeline.rewards.specs import PARTS
 from tgo_pipeline.rewards.vision_language.chat import Chat
 from tgo_pipeline.rewards.vision_language.reward import VisionLanguageReward
 from tgo_pipeline.rewards.vision_language.sizes import FACTOR, resized
@@ -55,7 +55,7 @@ class WholeImage:
 class HPSv3(VisionLanguageReward):
     """A head of three layers on the state at one token: mu, the score, and sigma as the head gives it."""
 
-    parts = ("sigma",)
+    parts = PARTS["hpsv3"]
     reward_tokens = ("<|Reward|>",)
 
     def __init__(self, config: Qwen2VLConfig, chat: Chat, widths: Sequence[int] = WIDTHS) -> None:
@@ -87,10 +87,9 @@ class HPSv3(VisionLanguageReward):
         seen = dict(zip(distinct, self.network.see(levels), strict=True))
         return [seen[key] for key in keys]
 
-    def combine_parts(self, images: list[Tensor], prompts: Any) -> Tensor:
+    def numbers(self, images: Sequence[Tensor], tails: Sequence[Sequence[int]]) -> Tensor:
         """(B, 2): mu and sigma."""
-        with torch.autocast(self.device.type, enabled=False):
-            return self.head(self.states(images, prompts)[:, 0])
+        return self.head(self.states(images, tails)[:, 0])
 
 
 def _head(width: int, first: int, second: int, last: int) -> nn.Sequential:

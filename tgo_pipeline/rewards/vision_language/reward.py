@@ -80,16 +80,26 @@ class VisionLanguageReward(NetworkReward):
         return nn.utils.rnn.pad_sequence(tails, batch_first=True)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
-        """Token ids of what follows the image, a tuple for each prompt, (B,)."""
-        return as_objects(self.chat.tail(prompt) for prompt in prompts)
+        """Token ids of what follows the image, a tuple for each prompt, (B,); of one that cannot be read, why not."""
+        return as_objects(self.chat.refusal(prompt) or self.chat.tail(prompt) for prompt in prompts)
 
     def combine(self, images: Any, prompts: Any) -> Tensor:
         """The first column of `combine_parts`, (B,)."""
         return self.combine_parts(images, prompts)[:, 0]
 
-    @abstractmethod
     def combine_parts(self, images: Any, prompts: Any) -> Tensor:
-        """What the head gives, (B, 1 + P)."""
+        """What the head gives, (B, 1 + P); NaN, with a reason, where the prompt cannot be read."""
+        self.reasons = [prompt if isinstance(prompt, str) else None for prompt in prompts]
+        rows = [row for row, reason in enumerate(self.reasons) if reason is None]
+        found = torch.full((len(prompts), 1 + len(self.parts)), torch.nan, device=self.device)
+        if rows:
+            with torch.autocast(self.device.type, enabled=False):
+                found[rows] = self.numbers([images[row] for row in rows], [prompts[row] for row in rows])
+        return found
+
+    @abstractmethod
+    def numbers(self, images: Sequence[Tensor], tails: Sequence[Sequence[int]]) -> Tensor:
+        """What the head gives for encoded images and tails, (B, 1 + P)."""
 
     def states(self, features: Sequence[Tensor], tails: Sequence[Sequence[int]]) -> Tensor:
         """Hidden states at the reward tokens, (B, K, D). Rows of one image have one and the same tensor of features."""

@@ -26,6 +26,7 @@ from transformers import Qwen2VLConfig
 from tgo_pipeline.devices import cores, is_out_of_memory, to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.json_files import read_json
+from tgo_pipeline.rewards import specs
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
 from tgo_pipeline.rewards.engine.scorer import Scores, pair
 from tgo_pipeline.rewards.files.layouts import Files
@@ -37,7 +38,7 @@ from tgo_pipeline.rewards.vision_language.sizes import FACTOR, PAIR
 from tgo_pipeline.rewards.vision_language.weights import Lora
 
 CONFIG = "model_config.json"
-PARTS = ("VQ", "MQ", "TA")
+PARTS = tuple(specs.PARTS["videoreward"])
 _TRAINED = {
     ("data_config", "prompt_template_type"): "detailed_special",
     ("data_config", "sample_type"): "uniform",
@@ -75,7 +76,7 @@ class VideoReward(VisionLanguageReward):
     gives them.
     """
 
-    parts = PARTS
+    parts = specs.PARTS["videoreward"]
     reward_tokens = tuple(f"<|{part}_reward|>" for part in PARTS)
 
     def __init__(
@@ -125,10 +126,9 @@ class VideoReward(VisionLanguageReward):
         """Features (N, D) of clips, uint8 (T, 3, h, w)."""
         return self.network.see([to_device(clip, self.device) for clip in pixels])
 
-    def combine_parts(self, images: Sequence[Tensor], prompts: Any) -> Tensor:
+    def numbers(self, images: Sequence[Tensor], tails: Sequence[Sequence[int]]) -> Tensor:
         """(B, 4): the sum, then VQ, MQ and TA."""
-        with torch.autocast(self.device.type, enabled=False):
-            three = torch.einsum("bkd,kd->bk", self.states(images, prompts), self.head.weight)
+        three = torch.einsum("bkd,kd->bk", self.states(images, tails), self.head.weight)
         if self.norms is not None:
             mean, std = torch.tensor(self.norms, device=three.device).unbind(1)
             three = (three - mean) / std
@@ -145,7 +145,7 @@ class VideoReward(VisionLanguageReward):
     ) -> dict[str, np.ndarray]:
         """The sum and the three numbers of pairs of clip and prompt: `videoreward`, `videoreward.VQ`, `.MQ` and `.TA`.
 
-        What else as in `score_clips`; `score` gives the sum alone. Raises `TgoError` also for a clip that
+        What else as in `score_clips`; `score` gives the sum alone. Raises `TgoError` also for a clip or a prompt that
         cannot be read.
         """
         scores = self.score_clips(images, prompts, prompt=prompt, batch_size=batch_size, workers=workers)
@@ -162,7 +162,8 @@ class VideoReward(VisionLanguageReward):
         batch_size: int | None = None,
         workers: int = 0,
     ) -> Scores:
-        """Score pairs of clip and prompt; a clip that cannot be read costs its rows: NaN, and `errors` has the reason.
+        """Score pairs of clip and prompt; a clip or a prompt that cannot be read costs its rows: NaN, and `errors` has
+        the reason.
 
         A clip is a file, its bytes, or `Clip(frames, rate)`. `prompts` has one for each clip; `prompt` is one for all.
         A clip that several rows name is decoded once, and what its prompts share is read once. `batch_size` is how many
@@ -174,14 +175,19 @@ class VideoReward(VisionLanguageReward):
             raise TgoError(f"{len(clips)} clips and {len(paired)} prompts: give one prompt per clip.")
         for row, clip in enumerate(clips):
             check_clip(clip, row)
-        tails = {text: self.chat.tail(text) for text in dict.fromkeys(paired)}
+        distinct = list(dict.fromkeys(paired))
+        tails = dict(zip(distinct, self.encode_prompts(distinct), strict=True))
         columns = np.full((len(clips), 1 + len(PARTS)), np.nan, np.float32)
-        errors: dict[int, str] = {}
+        errors = {
+            row: f"{self.name} {tails[text]}"
+            for row, text in enumerate(paired)
+            if isinstance(tails[text], str)
+        }
         decoded = self._decoded(_distinct(clips), workers or cores())
         for some in self._batches(decoded, errors, batch_size):
             rows = [row for rows, _ in some for row in rows]
             columns[rows] = self._scored(some, [tails[text] for text in paired]).cpu().numpy()
-        names = [self.name, *(f"{self.name}.{part}" for part in PARTS)]
+        names = [self.name, *specs.part_columns(self.name, PARTS)]
         return Scores(dict(zip(names, columns.T.copy(), strict=True)), dict(sorted(errors.items())))
 
     def _decoded(

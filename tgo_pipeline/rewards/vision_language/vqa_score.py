@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.rewards.custom import PlainReward
+from tgo_pipeline.rewards.vision_language.chat import refusal
 
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 ANSWER = "Yes"
@@ -32,6 +33,7 @@ class VQAScore(PlainReward):
         super().__init__("vqascore", "probability of the answer Yes, 0 to 1")
         self.model = model
         self.processor = processor
+        self.special: list[str] = [*processor.tokenizer.all_special_tokens, *_added(processor.tokenizer)]
         self.answer: int = processor.tokenizer.encode(ANSWER, add_special_tokens=False)[0]
 
     @classmethod
@@ -60,7 +62,16 @@ class VQAScore(PlainReward):
         return cls(model, processor)
 
     def combine(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        return torch.stack([self._probability(*pair) for pair in zip(images, prompts, strict=True)])
+        """Probabilities (B,); NaN, with a reason, where the prompt holds a special token of the model."""
+        self.reasons = [refusal(prompt, self.special) for prompt in prompts]
+        return torch.stack(
+            [
+                self._probability(image, prompt)
+                if reason is None
+                else torch.tensor(torch.nan, device=self.device)
+                for image, prompt, reason in zip(images, prompts, self.reasons, strict=True)
+            ]
+        )
 
     def _probability(self, image: Image.Image, prompt: str) -> Tensor:
         content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION.format(prompt)}]
@@ -73,3 +84,8 @@ class VQAScore(PlainReward):
         ).to(self.device, self.model.dtype)
         logits = self.model(**inputs, logits_to_keep=1).logits[0, -1].float()
         return logits.softmax(-1)[self.answer]
+
+
+def _added(tokenizer: Any) -> list[str]:
+    """Further special tokens, such as places of images, which tokenizers list apart."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]

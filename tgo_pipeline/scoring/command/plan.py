@@ -20,7 +20,7 @@ log = logging.getLogger("tgo")
 
 
 class CallPlan:
-    """The parts of all sources. `specs` are the rewards by column, `wanted` the fingerprints of their columns.
+    """The parts of all sources. `columns` says which reward fills each column, `wanted` the columns' fingerprints.
 
     Raises `TgoError` if images lack a prompt that a reward needs; of a stream that shows only when it is read.
     """
@@ -30,11 +30,11 @@ class CallPlan:
         sources: Sequence[ImageSource],
         prompts: PromptLookup,
         results: Results,
-        specs: Mapping[str, Spec],
+        columns: Mapping[str, Spec],
         wanted: Mapping[str, str],
     ) -> None:
         self._sources, self._prompts, self._results = sources, prompts, results
-        self._specs, self._wanted = specs, wanted
+        self._columns, self._wanted = columns, wanted
         self._listed: dict[int, list[Part]] = {}
         self.streaming = False
         """Whether there is more to do than can be known before a stream is read."""
@@ -70,14 +70,15 @@ class CallPlan:
 
     @cached_property
     def needing(self) -> list[str]:
-        """The rewards that look at the prompt."""
-        return [name for name, spec in self._specs.items() if _needs_prompt(spec)]
+        """The columns of rewards that look at the prompt."""
+        return [name for name, spec in self._columns.items() if _needs_prompt(spec)]
 
     def check_unneeded(self, which: str, examples: Sequence[str]) -> None:
         """Raise `TgoError`, with the images that have no prompt, unless no reward looks at it."""
         if self.needing:
+            rewards = dict.fromkeys(self._columns[name].column for name in self.needing)
             raise TgoError(
-                f"{which} no prompt, which {', '.join(self.needing)} needs: {', '.join(examples)}; "
+                f"{which} no prompt, which {', '.join(rewards)} needs: {', '.join(examples)}; "
                 f"{self._prompts.advice}."
             )
 

@@ -20,6 +20,7 @@ from tgo_pipeline.images import open as open_images
 from tgo_pipeline.images.base import Content, Row
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, resolve_precision
+from tgo_pipeline.rewards.specs import columns
 from tgo_pipeline.scoring.columns import ColumnScorer, ColumnTask, score_table
 from tgo_pipeline.scoring.command.kept import as_keys, join_reasons, row_key
 from tgo_pipeline.scoring.command.options import Call
@@ -65,9 +66,9 @@ def score(call: Call) -> Outcome:
     """
     call.specs()
     call.check_out()
-    columns = Columns(call.image_column, call.prompt_column)
-    prompts = choose(call.prompts, call.prompt, columns)
-    sources = _opened(call, replace(columns, prompts=isinstance(prompts, OwnPrompts)))
+    named = Columns(call.image_column, call.prompt_column)
+    prompts = choose(call.prompts, call.prompt, named)
+    sources = _opened(call, replace(named, prompts=isinstance(prompts, OwnPrompts)))
     if isinstance(prompts, PromptLines) and any(source.count is None for source in sources):
         raise TgoError(
             f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
@@ -82,9 +83,9 @@ def open_sources(call: Call) -> list[ImageSource]:
     return _opened(call, Columns(call.image_column, prompts=False))
 
 
-def _opened(call: Call, columns: Columns) -> list[ImageSource]:
+def _opened(call: Call, named: Columns) -> list[ImageSource]:
     skip = {os.path.abspath(path) for path in (*call.written, parts_folder(call.table))}
-    return open_images(call.paths, columns, skip)
+    return open_images(call.paths, named, skip)
 
 
 class _Run:
@@ -92,7 +93,7 @@ class _Run:
 
     def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: PromptLookup, stop: Stop) -> None:
         self._call, self._stop = call, stop
-        self._specs = call.specs()
+        self._columns = columns(call.specs())
         self._runtime = RuntimeParams(
             device=call.device,
             score_batch_size=call.batch_size,
@@ -105,18 +106,18 @@ class _Run:
         dtype = resolve_precision(call.dtype, device)
         self.wanted = {
             column: fingerprint_of(reward=fingerprint(spec), dtype=dtype, **IMAGES.identity)
-            for column, spec in self._specs.items()
+            for column, spec in self._columns.items()
         }
         part_rows = max(ON_GPU if device.type == "cuda" else ON_CPU, call.batch_size or 1)
         self.results = Results(call.table, call.inputs(), part_rows, overwrite=call.overwrite)
         self.results.check_columns(self.wanted)
-        self.plan = CallPlan(sources, prompts, self.results, self._specs, self.wanted)
+        self.plan = CallPlan(sources, prompts, self.results, self._columns, self.wanted)
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
         """Score what is missing, then write OUT; where memory is short, one group of rewards after another."""
         missing, count = self.plan.survey()
-        for names in groups({name: self._specs[name] for name in missing}, self._call.dtype, self._runtime):
+        for names in groups({name: self._columns[name] for name in missing}, self._call.dtype, self._runtime):
             self._score(names, count)
         parts = list(self.plan.parts())
         if not parts:
@@ -125,9 +126,9 @@ class _Run:
         return self._outcome
 
     def _score(self, names: Sequence[str], count: int | None) -> None:
-        """Score every part with those of the rewards that it lacks."""
-        scorer = ColumnScorer(self._specs, self._call.dtype, self._runtime)
-        for name in names:
+        """Score every part for those of the columns that it lacks."""
+        scorer = ColumnScorer(self._columns, self._call.dtype, self._runtime)
+        for name in dict.fromkeys(self._columns[name].column for name in names):
             log.info("loading %s", name)
             scorer.load(name)
             self._stop.check()
@@ -203,13 +204,13 @@ class _PartTask(ColumnTask):
         if found and found.table["image"].to_pylist() != self._labels["image"]:
             raise run.results.changed()
         keys, kept = as_keys(self._keys), found.rewards if found else {}
-        columns: dict[str, Any] = {name: found.table[name] for name in kept} if found else {}
+        filled: dict[str, Any] = {name: found.table[name] for name in kept} if found else {}
         for name in self.missing:  # a score that was there is never replaced
             known = self._scored.know(keys, [name])
-            columns[name] = np.where(known, self._scored.scores(keys, name), self._new_scores(name))
+            filled[name] = np.where(known, self._scored.scores(keys, name), self._new_scores(name))
         stored = found.table["error"].to_pylist() if found else [None] * len(keys)
         errors = map(join_reasons, stored, self._scored.errors(keys), self.errors())
-        table = score_table(self._labels, columns, errors)
+        table = score_table(self._labels, filled, errors)
         run.results.write(part.fingerprint, table, {**kept, **rewards}, keys=keys, last=self._last)
 
     def _new_scores(self, name: str) -> np.ndarray:

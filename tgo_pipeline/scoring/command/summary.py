@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tgo_pipeline.rendering.text import MISSING, score
-from tgo_pipeline.rewards.toys import is_toy, shown_name
+from tgo_pipeline.rewards.toys import is_toy, meaning, shown_name
 from tgo_pipeline.scoring.command.plan import images
 from tgo_pipeline.storage.tables import read_metadata, read_table
 
@@ -139,14 +139,6 @@ def _histogram(column: Column) -> Group:
     return Group(
         heading, *(Text(line) for line in bars(counts.repeat(WIDTH // bins))), Text(axis, style="dim")
     )
-
-
-def meaning(about: Mapping[str, Any]) -> str:
-    """The scale of a reward in words, with the range where its official weights usually score."""
-    if about["typical_range"] is None or is_toy(about.get("source")):
-        return about["scale"]
-    low, high = about["typical_range"]
-    return f"{about['scale']}; usually {low:g} to {high:g}"
 
 
 def bars(counts: np.ndarray) -> list[str]:
