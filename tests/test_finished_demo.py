@@ -3,7 +3,8 @@
 `finished_demo/` is what that commit's `dvc repro` left, as far as `tgo status` reads it: tables without images and
 rows that play no part, the tuned model's description, and `params.yaml`. A key that is new since then must not enter
 a fingerprint at its default, or every user's finished work would be computed again. What changed since on purpose has a
-version of its own: the adequacy table, which nothing else depends on, and HPSv2's code, whose column is computed again.
+version of its own: the adequacy table, which nothing else depends on, and the code of HPSv2 and of PickScore, whose
+columns are computed again.
 """
 
 import shutil
@@ -40,14 +41,15 @@ def test_every_stage_of_an_old_demo_is_done(demo: Path) -> None:
     }
 
 
-def test_of_the_scores_one_column_is_stale_and_the_status_says_why(demo: Path) -> None:
+def test_of_the_scores_two_columns_are_stale_and_the_status_says_why(demo: Path) -> None:
     shown = table(load_params(demo / "params.yaml"))
     rows = {
         stage: rest for stage, *rest in zip(*(list(column.cells) for column in shown.columns), strict=True)
     }
     assert rows["score"][:3] == ["0", "6", "0"]
     assert "hpsv2.1 is of version 2 of its code, now 3: " in rows["score"][-1]
-    assert rows["score"][-1].count("is of version") == 1
+    assert "pickscore is of version 2 of its code, now 3: " in rows["score"][-1]
+    assert rows["score"][-1].count("is of version") == 2
 
 
 def test_of_the_threshold_stage_the_adequacy_table_alone_is_stale(demo: Path) -> None:
@@ -69,7 +71,7 @@ def test_the_base_model_s_samples_of_an_old_demo_are_done(demo: Path) -> None:
     planned = plan_evaluation(load_params(demo / "params.yaml"), HERE)
     base = {folder: shards for folder, shards in planned.items() if "base" in folder.parts}
     found = {folder.name: status(folder, shards) for folder, shards in base.items()}
-    assert found.pop("scores") == Status(0, 2, 0, 0)  # of which one column is computed again
+    assert found.pop("scores") == Status(0, 2, 0, 0)  # of which two columns are computed again
     assert list(found.values()) == [Status(2, 0, 0, 0)] * 2
 
 

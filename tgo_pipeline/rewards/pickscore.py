@@ -16,7 +16,12 @@ from transformers import CLIPConfig, CLIPTokenizer
 from tgo_pipeline.rewards.files.layouts import Files
 from tgo_pipeline.rewards.networks.clip_models import ClipReward, text_config
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
-from tgo_pipeline.rewards.networks.tokenizers import check_vocabulary, hugging_face_tokenizer, well_formed
+from tgo_pipeline.rewards.networks.tokenizers import (
+    check_vocabulary,
+    hugging_face_tokenizer,
+    published_ends,
+    well_formed,
+)
 
 
 class PickScore(ClipReward):
@@ -58,5 +63,5 @@ class PickScore(ClipReward):
 def _tokenizer(files: Files, context_length: int) -> CLIPTokenizer:
     whole, vocabulary = files.optional("tokenizer.json"), files.optional("vocab.json")
     if path := whole or (vocabulary if files.optional("merges.txt") else None):
-        return CLIPTokenizer.from_pretrained(path.parent)
+        return CLIPTokenizer.from_pretrained(path.parent, **published_ends())
     return hugging_face_tokenizer(context_length=context_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import string
 from pathlib import Path
@@ -16,17 +17,20 @@ from tests.fuzzed_prompts import fuzzed_prompts
 from tests.rewards import tiny
 from tests.rewards.tiny import MERGES, VOCABULARY
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards.files.layouts import LAYOUTS
+from tgo_pipeline.rewards.files.layouts import LAYOUTS, Files
 from tgo_pipeline.rewards.image_reward import blip_tokenizer, read_vocabulary
 from tgo_pipeline.rewards.networks.tokenizers import (
     OPEN_CLIP,
     OPENAI,
     OpenClipTokenizer,
     check_vocabulary,
+    clip_merges,
+    clip_vocabulary,
     hugging_face_tokenizer,
     read_merges,
     well_formed,
 )
+from tgo_pipeline.rewards.pickscore import _tokenizer
 
 PROMPTS = ["a photo of a cat", "", "Tom &amp; Jerry…  “naïve”", "red " * 100]
 LETTERS = "".join(random.Random(0).choices(string.ascii_lowercase, k=2_000))
@@ -123,6 +127,27 @@ def test_each_package_knows_start_and_end_by_its_own_names() -> None:
         ends: (OpenClipTokenizer(ends=ends)(prompts) == 49407).sum(1).tolist() for ends in (OPENAI, OPEN_CLIP)
     }
     assert found == {OPENAI: [2, 1], OPEN_CLIP: [1, 2]}
+
+
+def test_pickscore_finds_start_and_end_in_capitals(tmp_path: Path) -> None:
+    """As transformers 4 does with the published files, whose special tokens are looked for in lower case."""
+    (tmp_path / "vocab.json").write_text(json.dumps(clip_vocabulary(), ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *clip_merges()]) + "\n", encoding="utf-8"
+    )
+    end = {"__type": "AddedToken", "content": "<|endoftext|>", "normalized": True, "lstrip": False}
+    start = {**end, "content": "<|startoftext|>"}
+    stated = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": "<|endoftext|>"}
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**stated, "tokenizer_class": "CLIPTokenizer"})
+    )
+    files = {name: tmp_path / name for name in ("vocab.json", "merges.txt")}
+    prompts = ["a <|ENDOFTEXT|>b", "a <|StartOfText|> B", "a |ENDOFTEXT|>"]
+    a, b, first, last = 320, 321, 49406, 49407
+    for given in (Files("pickscore", tmp_path), Files("pickscore", tmp_path, files)):
+        found = _tokenizer(given, 77)(prompts)["input_ids"]
+        assert found[:2] == [[first, a, last, b, last], [first, a, first, b, last]]
+        assert found[2].count(last) == 1
 
 
 @pytest.mark.parametrize("name", ["hpsv2.1", "pickscore", "imagereward", "clip"])

@@ -104,6 +104,8 @@ LAYOUTS: dict[str, Layout] = {
         _CLIP_TOKENIZER,
         official={"model.safetensors": releases.PICKSCORE, "config.json": releases.PICKSCORE_CONFIG},
         demo="pickscore",
+        version=3,
+        changed="<|endoftext|> and <|startoftext|> in capitals are one token, as in the official code",
     ),
     "imagereward": Layout(
         ("ImageReward.safetensors", releases.IMAGEREWARD.file),

@@ -118,8 +118,19 @@ def hugging_face_tokenizer(merges: Sequence[str] | None = None, context_length: 
     """Hugging Face's CLIP tokenizer over `merges` (None: CLIP's own)."""
     from transformers import CLIPTokenizer
 
-    pairs = [tuple(line.split()) for line in (clip_merges() if merges is None else merges)]
-    return CLIPTokenizer(clip_vocabulary(merges), pairs, model_max_length=context_length)  # type: ignore[arg-type]
+    pairs: Any = [tuple(line.split()) for line in (clip_merges() if merges is None else merges)]
+    return CLIPTokenizer(clip_vocabulary(merges), pairs, model_max_length=context_length, **published_ends())
+
+
+def published_ends() -> dict[str, Any]:
+    """Start and end as CLIP's published files state them: looked for in lower case, so that capitals are found too.
+
+    transformers 5 looks for them in the text as it is, unless it is told.
+    """
+    from transformers import AddedToken
+
+    start, end = (AddedToken(token, normalized=True, special=True) for token in OPENAI)
+    return {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
 
 
 def check_vocabulary(name: str, tokens: int, embedded: int) -> None:
