@@ -49,7 +49,7 @@ def test_hpsv3_costs_what_it_costs_in_reality(tmp_path: Path) -> None:
     with Scorer({"hpsv3": reward}, batch_size=3) as scorer, meter:
         meter.hold(reward)
         scorer.score([smooth_image(300 + 9 * place, 300 + 9 * place) for place in range(3)], PROMPTS)
-    assert 3 * planned.flops_per_image == pytest.approx(meter.flops, rel=0.02)
+    assert 3 * planned.flops_per_image == pytest.approx(meter.flops, rel=0.05)
     assert planned.weight_bytes == sum(each.nbytes for each in (*reward.parameters(), *reward.buffers()))
 
 

@@ -53,7 +53,7 @@ def reading(name: str, reward: Any, prompts: Sequence[str], batch: int, precisio
     lengths = [round(len(prompt) / CHARACTERS) for prompt in prompts] or [0]
     tail = INSTRUCTION[name] + round(sum(lengths) / len(lengths))
     if reward.chat.head is not None:  # of files, whose tokenizer and instruction say it exactly
-        tails = [len(reward.chat.tail(prompt)) for prompt in prompts or [""]]
+        tails = [reward.chat.places(reward.chat.tail(prompt))[-1] + 1 for prompt in prompts or [""]]
         tail = len(reward.chat.head) + round(sum(tails) / len(tails))
     reward.to("meta").requires_grad_(False).set_precision(precision)
     meter = Meter(imagined=True)
