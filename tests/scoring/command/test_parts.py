@@ -21,7 +21,7 @@ from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.scoring.stage import plan, score_folder
 from tgo_pipeline.storage.tables import read_folder, read_metadata
 from tgo_pipeline.storage.workspace import Workspace
-from tgo_pipeline.thresholds.labels import label_folder
+from tgo_pipeline.thresholds.label_stage import label_folder
 from tgo_pipeline.thresholds.stage import fit_folder
 from tgo_pipeline.thresholds.view import show
 
