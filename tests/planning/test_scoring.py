@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.rewards.tiny import smooth_image
 from tests.rewards.vision_language.tiny import write_hpsv3
 from tgo_pipeline.planning.meter import Meter
 from tgo_pipeline.planning.scoring import scoring
@@ -48,7 +47,7 @@ def test_hpsv3_costs_what_it_costs_in_reality(tmp_path: Path) -> None:
     meter = Meter()
     with Scorer({"hpsv3": reward}, batch_size=3) as scorer, meter:
         meter.hold(reward)
-        scorer.score([smooth_image(300 + 9 * place, 300 + 9 * place) for place in range(3)], PROMPTS)
+        scorer.score([Image.new("RGB", (448, 448), (place, 0, 0)) for place in range(3)], PROMPTS)
     assert 3 * planned.flops_per_image == pytest.approx(meter.flops, rel=0.05)
     assert planned.weight_bytes == sum(each.nbytes for each in (*reward.parameters(), *reward.buffers()))
 

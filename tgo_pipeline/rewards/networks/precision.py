@@ -54,6 +54,11 @@ def autocast(blocks: nn.ModuleList, device: torch.device) -> contextlib.Abstract
     return torch.autocast(device.type, half or torch.float16, enabled=half is not None)
 
 
+def exactly(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context to compute in as given, whatever surrounds it."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def _half(blocks: nn.ModuleList) -> torch.dtype | None:
     """The half precision that weights of these blocks are kept in, if any."""
     return next((each.dtype for each in blocks[0].parameters() if each.dtype in _NAMES), None)

@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.json_files import read_json
-from tgo_pipeline.rewards.networks.precision import autocast
+from tgo_pipeline.rewards.networks.precision import autocast, exactly
 from tgo_pipeline.rewards.networks.preprocessing import normalised
 
 PATCH, MERGED, PAIR = 14, 2, 2
@@ -165,7 +165,7 @@ class _Patches(nn.Module):
         self.proj = nn.Linear(size, width, bias=False)
 
     def forward(self, patches: Tensor) -> Tensor:
-        with torch.autocast(patches.device.type, enabled=False):
+        with exactly(patches.device):
             return self.proj(patches)
 
 
