@@ -76,15 +76,9 @@ def _cluster() -> Iterator[Any]:
     if ray.is_initialized():  # by who calls this package
         yield ray
         return
-    address = os.environ.get("RAY_ADDRESS")
     handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
-        ray.init(address=address or "auto", logging_level=logging.WARNING)
-    except Exception as error:
-        if address or not isinstance(error, ConnectionError):
-            raise TgoError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
-        log.info("no Ray cluster runs here: beginning one on this machine")
-        ray.init(include_dashboard=False, logging_level=logging.WARNING)
+        _connect(ray, os.environ.get("RAY_ADDRESS"))
     finally:
         for number, handler in handlers.items():
             with contextlib.suppress(ValueError):  # not the main thread
@@ -93,6 +87,20 @@ def _cluster() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """To the cluster of an address; without one to that of this machine, which is begun where there is none."""
+    try:
+        try:
+            ray.init(address=address or "auto", logging_level=logging.WARNING)
+        except ConnectionError:
+            if address:
+                raise
+            log.info("no Ray cluster runs here: beginning one on this machine")
+            ray.init(include_dashboard=False, logging_level=logging.WARNING)
+    except Exception as error:  # of many kinds, some of them Exception itself
+        raise TgoError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
 
 
 def _needs(ray: Any, runtime: RuntimeParams) -> dict[str, float]:
