@@ -28,6 +28,7 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
         dtype=params.score.dtype,
         feedback=params.score.feedback,
         metrics=workspace.metrics / "score.json",
+        frames=params.score.frames,
     )
 
 
@@ -35,7 +36,8 @@ def plan(params: Params, workspace: Workspace = HERE) -> list[Shard]:
     """The shards that `run` would write; loads no model."""
     from tgo_pipeline.scoring.stage import plan
 
-    return plan(workspace.generations, params.score.rewards, params.score.dtype, params.score.feedback)
+    score = params.score
+    return plan(workspace.generations, score.rewards, score.dtype, score.feedback, score.frames)
 
 
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:

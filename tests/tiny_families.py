@@ -1,4 +1,4 @@
-"""The pipelines of SDXL, SD3 and FLUX at the smallest useful size, with random weights, written to disk for tests."""
+"""The pipelines of SDXL, SD3, FLUX and Wan at the smallest useful size, with random weights, on disk for tests."""
 
 from __future__ import annotations
 
@@ -124,6 +124,55 @@ def tiny_flux_pipeline(
                 pooled_projection_dim=CLIP_WIDTH,
                 guidance_embeds=guidance_embeds,
                 axes_dims_rope=(2, 2, 4),
+            ),
+        )
+        _wake(pipeline.transformer)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_wan_pipeline(folder: Path, seed: int = 0, *, euler: bool = False, **changes: Any) -> Path:
+    """Write a `WanPipeline` (clips of 16x16 pixels and 4k+1 frames, 16 latent channels).
+
+    Its scheduler is UniPC as published, or Euler's. `changes` go to the transformer's configuration.
+    """
+    import torch
+    from diffusers import (
+        AutoencoderKLWan,
+        FlowMatchEulerDiscreteScheduler,
+        UniPCMultistepScheduler,
+        WanPipeline,
+        WanTransformer3DModel,
+    )
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = tiny_t5_tokenizer()
+        size = {"d_model": T5_WIDTH, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+        pipeline = WanPipeline(
+            tokenizer=tokenizer,  # type: ignore[arg-type]
+            text_encoder=UMT5EncoderModel(UMT5Config(vocab_size=len(tokenizer), **size)),
+            vae=AutoencoderKLWan(
+                base_dim=3,
+                dim_mult=[1, 1, 1, 1],
+                num_res_blocks=1,
+                temperal_downsample=[False, True, True],
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0)
+            if euler
+            else UniPCMultistepScheduler(**flow),  # type: ignore[arg-type]
+            transformer=WanTransformer3DModel(
+                **{
+                    "num_attention_heads": 2,
+                    "attention_head_dim": 12,
+                    "text_dim": T5_WIDTH,
+                    "ffn_dim": 32,
+                    "num_layers": 2,
+                    "rope_max_seq_len": 32,
+                    **changes,
+                }
             ),
         )
         _wake(pipeline.transformer)

@@ -19,7 +19,7 @@ from torch import Tensor
 from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.prompt_statistics import prompt_numbers
-from fine_tune.data.tensors import read_tensors
+from fine_tune.data.tensors import of_one_length, read_tensors
 from fine_tune.data.units import FixedUnits, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
@@ -59,17 +59,17 @@ class Encoded:
 
     def images(self, sample_ids: Sequence[str]) -> dict[str, Tensor]:
         """The encoded images of these samples, stacked."""
-        return self._gather([self._image_at[sample_id] for sample_id in sample_ids])
+        rows = self._rows([self._image_at[sample_id] for sample_id in sample_ids])
+        return {name: torch.stack(values) for name, values in rows.items()}
 
     def conditions(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """These prompts as encoded, stacked."""
-        return self._gather([self._prompt_at[prompt] for prompt in prompts])
+        """These prompts as encoded, stacked, with zeros behind those that were cached with fewer tokens."""
+        rows = self._rows([self._prompt_at[prompt] for prompt in prompts])
+        return {name: torch.stack(of_one_length(values, 0)) for name, values in rows.items()}
 
-    def _gather(self, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    def _rows(self, places: Sequence[tuple[int, int]]) -> dict[str, list[Tensor]]:
         names = self._tensors[places[0][0]]
-        return {
-            name: torch.stack([self._tensors[shard][name][row] for shard, row in places]) for name in names
-        }
+        return {name: [self._tensors[shard][name][row] for shard, row in places] for name in names}
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,9 @@ from tgo_pipeline.storage.shards import Shard, Status, run_shards, state, stored
 from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
-    from fine_tune.policies.base import Encoder
+    from fine_tune.policies.base import Encoder, Policy
     from tgo_pipeline.params import RuntimeParams
 
 log = logging.getLogger("tgo")
@@ -174,8 +173,10 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
     pipeline = load_pipeline(source.model, source.revision, prepare_torch(runtime), described=DENOISERS)
     slice_decoder(pipeline)
     lay_out_networks(pipeline)
-    encoder = policy_class(pipeline, source.policy).encoder(pipeline, source.size)
+    policy = policy_class(pipeline, source.policy)
+    encoder = policy.encoder(pipeline, source.size)
     files = generation_shards(source.generations)
+    _check_kind(files[0], policy)
     chunks = prompt_chunks(source.generations, source.prefixes)
     threads = min(MOST_DECODERS, share_of_cores(runtime))
     advice = "choose a smaller generate.width and height, or another device"
@@ -196,6 +197,17 @@ def _make_worker(folder: Path, source: EncodingSource, runtime: RuntimeParams) -
     return one_by_one(write)
 
 
+def _check_kind(table: Path, policy: type[Policy[Any]]) -> None:
+    from tgo_pipeline.storage.tables import sample_column
+
+    if (sample_column(table) == "video") != policy.of_clips:
+        has, wants = ("images", "clips") if policy.of_clips else ("clips", "images")
+        raise TgoError(
+            f"{table.parent} holds {has}, and the model's family {policy.__name__} is trained on {wants}: take a model "
+            "that draws what there is, or run generate again with this one."
+        )
+
+
 def _write_prompts(path: Path, shard: Shard, prompts: Sequence[str], encoder: Encoder, size: Halving) -> None:
     tensors = _joined(list(size.batches(prompts, encoder.prompts)), PROMPTS)
     _write(path, tensors, shard.mark.entries() | {"prompts": json.dumps(prompts)})
@@ -214,8 +226,8 @@ def _write_images(
     _write(path, _joined(parts, "images"), metadata)
 
 
-def _decoded(source: Path, rows: list[tuple[str, str]], threads: int, most: int) -> Iterator[Image]:
-    """The images of a shard, the next `most` of them by threads; `rows` gets sample and prompt of each."""
+def _decoded(source: Path, rows: list[tuple[str, str]], threads: int, most: int) -> Iterator[Any]:
+    """The images or clips of a shard, the next `most` of them by threads; `rows` gets sample and prompt of each."""
     for row, image, reason in ahead(_read, _undecoded(source), threads, most):
         if image is None:  # it has no score and so no label either
             log.warning("%s: %s", row["sample_id"], reason)
@@ -225,27 +237,36 @@ def _decoded(source: Path, rows: list[tuple[str, str]], threads: int, most: int)
 
 
 def _undecoded(source: Path) -> Iterator[dict[str, Any]]:
-    from tgo_pipeline.storage.tables import GENERATIONS, read_table
+    from tgo_pipeline.storage.tables import generations_schema, read_table, sample_column
 
-    table = read_table(source, GENERATIONS, ["sample_id", "prompt", "image"])
+    columns = ["sample_id", "prompt", sample_column(source)]
+    table = read_table(source, generations_schema(source), columns)
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         yield from batch.to_pylist()
 
 
-def _read(row: dict[str, Any]) -> tuple[dict[str, Any], Image | None, str]:
-    """A row with its image, or without one and the reason."""
+def _read(row: dict[str, Any]) -> tuple[dict[str, Any], Any, str]:
+    """A row with its image, or its clip uint8 (T, H, W, 3); or without one and the reason."""
+    from tgo_pipeline.formats.video_files import UnreadableVideo, read_frames
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
     try:
+        if "video" in row:
+            return row, read_frames((row["video"] or {}).get("bytes"))[0], ""
         return row, decode((row["image"] or {}).get("bytes")), ""
-    except UnreadableImage as error:
+    except (UnreadableImage, UnreadableVideo) as error:
         return row, None, str(error)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]], what: str) -> dict[str, Tensor]:
     import torch
 
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+    from fine_tune.data.tensors import of_one_length
+
+    found = {name: [part[name] for part in parts] for name in (parts[0] if parts else {})}
+    if what == PROMPTS:
+        found = {name: of_one_length(values, 1) for name, values in found.items()}
+    tensors = {name: torch.cat(values) for name, values in found.items()}
     for name, values in tensors.items():
         if not torch.isfinite(values).all():
             raise TgoError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage import digests
@@ -34,3 +35,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise TgoError(
             f"{path} cannot be read as safetensors ({error}): delete it and run the stage again."
         ) from error
+
+
+def of_one_length(parts: Sequence[Tensor], axis: int) -> list[Tensor]:
+    """Tensors with zeros behind the shorter ones along an axis: states of prompts that have fewer tokens."""
+    longest = max((part.shape[axis] for part in parts if part.ndim > axis), default=0)
+    return [
+        functional.pad(part, (0, 0) * (part.ndim - axis - 1) + (0, longest - part.shape[axis]))
+        if part.ndim > axis and part.shape[axis] < longest
+        else part
+        for part in parts
+    ]

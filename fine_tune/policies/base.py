@@ -23,8 +23,6 @@ from tgo_pipeline.params.fine_tune import ALL_LEVELS
 from tgo_pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from tgo_pipeline.params import FineTuneParams
     from tgo_pipeline.params.checks import Precision
     from tgo_pipeline.planning.families import Family
@@ -40,8 +38,8 @@ _ON_FILES = contextvars.ContextVar("on_files", default=False)
 class Encoder(Protocol):
     """Turns images and prompts into the tensors that the policy trains on; needs the `ENCODING_PARTS`."""
 
-    def images(self, images: Sequence[Image]) -> dict[str, Tensor]:
-        """Encode N RGB images to named CPU tensors of N rows."""
+    def images(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """Encode N RGB images (a family of clips: N arrays, uint8 (T, H, W, 3)) to named CPU tensors of N rows."""
         ...
 
     def prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -58,6 +56,8 @@ class Policy(abc.ABC, Generic[Corruption]):
 
     component: ClassVar[str]
     """The trained network's name in the pipeline."""
+    of_clips: ClassVar[bool] = False
+    """Whether samples are clips; else they are images."""
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Modules that an adapter is attached to when `fine_tune.lora.target_modules` is empty."""
 

@@ -154,10 +154,24 @@ class FlowPolicy(LatentPolicy):
     @classmethod
     def build(cls, pipeline: Any, params: FineTuneParams, *, seed: int, with_reference: bool) -> Self:
         """Train all of `pipeline.transformer`, or an adapter on it whose first values are drawn from `seed`."""
-        scheduler = _training_scheduler(pipeline)
+        scheduler = cls.training_scheduler(pipeline)
         _check_network(pipeline.transformer.config)
         network, frozen = prepare_network(pipeline, cls, params, seed=seed, with_reference=with_reference)
         return cls(network, params, scheduler=scheduler, frozen=frozen)
+
+    @classmethod
+    def training_scheduler(cls, pipeline: Any) -> FlowMatchEulerDiscreteScheduler:
+        """A scheduler of its own, so that sampling while training does not disturb it."""
+        if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise TgoError(
+                f"the model's scheduler is a {type(pipeline.scheduler).__name__}: only the "
+                "FlowMatchEulerDiscreteScheduler, which the published models come with, says how to shift the timesteps "
+                "of a training."
+            )
+        return cast(
+            FlowMatchEulerDiscreteScheduler,
+            FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config),
+        )
 
     def corrupt(
         self, images: Mapping[str, Tensor], conditions: Mapping[str, Tensor], seeds: Sequence[int]
@@ -321,19 +335,6 @@ def _truncated(normal: Tensor, ends: Tensor) -> Tensor:
 def _between(ends: Tensor, share: Tensor) -> Tensor:
     """The number at a share of the way from the first to the second of two."""
     return ends[0] + share * (ends[1] - ends[0])
-
-
-def _training_scheduler(pipeline: Any) -> FlowMatchEulerDiscreteScheduler:
-    """A scheduler of its own, so that sampling while training does not disturb it."""
-    if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
-        raise TgoError(
-            f"the model's scheduler is a {type(pipeline.scheduler).__name__}: only FlowMatchEulerDiscreteScheduler, "
-            "which the published models come with, says how to shift the timesteps of a training."
-        )
-    return cast(
-        FlowMatchEulerDiscreteScheduler,
-        FlowMatchEulerDiscreteScheduler.from_config(pipeline.scheduler.config),
-    )
 
 
 def _check_network(config: Mapping[str, Any]) -> None:

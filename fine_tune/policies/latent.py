@@ -48,6 +48,9 @@ class LatentEncoder:
     deviation is far below the noise of any timestep.
     """
 
+    scale_factor: ClassVar[str] = "vae_scale_factor"
+    """The pipeline's attribute that says how many pixels a latent pixel's side has."""
+
     def __init__(
         self, pipeline: Any, size: tuple[int | None, int | None], *, default: tuple[int, int], patch: int = 1
     ) -> None:
@@ -57,7 +60,7 @@ class LatentEncoder:
         """
         self.pipeline = pipeline
         self.size = (size[0] or default[0], size[1] or default[1])
-        multiple = pipeline.vae_scale_factor * patch
+        multiple = getattr(pipeline, self.scale_factor) * patch
         if any(side % multiple for side in self.size):
             raise TgoError(
                 f"generate.width and height are {self.size[0]} and {self.size[1]}: {type(pipeline).__name__} needs "
@@ -70,18 +73,18 @@ class LatentEncoder:
         vae = self.pipeline.vae
         pixels = torch.stack([pil_to_tensor(self._fit(image)) for image in images])
         pixels = (to_device(pixels, vae.device).float() / 127.5 - 1.0).to(vae.dtype)
-        return {LATENTS: _normalise(vae.encode(pixels).latent_dist.mode(), vae.config).float().cpu()}
+        return {LATENTS: normalise(vae.encode(pixels).latent_dist.mode(), vae.config).float().cpu()}
 
     def _fit(self, image: Image) -> Image:
         image = image.convert("RGB")
         return image if image.size == self.size else ImageOps.fit(image, self.size, Resampling.LANCZOS)
 
 
-def _normalise(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+def normalise(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
     """The inverse of what the pipelines do before they decode."""
     mean, deviation = _moments(latents, config)
     latents = (latents - mean) / deviation
-    return (latents - (config.get("shift_factor") or 0.0)) * config["scaling_factor"]
+    return (latents - (config.get("shift_factor") or 0.0)) * config.get("scaling_factor", 1.0)
 
 
 def _moments(latents: Tensor, config: Mapping[str, Any]) -> tuple[Tensor | float, Tensor | float]:

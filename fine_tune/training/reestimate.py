@@ -125,6 +125,10 @@ class Estimator:
         self._params = params
         self._prompts = prompts
         self._sampler = Sampler(pipeline, params.generate, params.runtime.generate_batch_size, hints)
+        if self._sampler.fps is not None:
+            raise TgoError(
+                "fine_tune.reestimate scores images drawn while training, and the model draws clips: set it to null."
+            )
         self._reference = _reference(params, scores)
 
     def read(self) -> None:

@@ -47,13 +47,18 @@ class Validation:
 
     def draw(self, step: int) -> Path | None:
         """Write the grid of all prompts after `step` updates to `images/step-00050.png`; where, if this writes."""
-        drawn = grid(list(self._sampler.images(self._prompts, self._seeds)))
+        drawn = grid([_still(each) for each in self._sampler.images(self._prompts, self._seeds)])
         if not self._writes:
             return None
         path = image_path(self._folder, step)
         with atomic(path) as temporary:
             drawn.save(temporary, "PNG")
         return path
+
+
+def _still(drawn: Any) -> Image.Image:
+    """An image, or the middle frame of a clip (T, H, W, 3)."""
+    return drawn if isinstance(drawn, Image.Image) else Image.fromarray(drawn[len(drawn) // 2])
 
 
 def grid(images: Sequence[Image.Image]) -> Image.Image:

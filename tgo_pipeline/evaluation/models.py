@@ -164,6 +164,7 @@ def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
+        frames=params.score.frames,
     )
 
 
@@ -204,7 +205,9 @@ def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
         complete = status(side.generations, drawn).done == len(drawn)
         unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
         shards[side.scores] = (
-            plan_scores(side.generations, rewards, params.score.dtype) if complete else unknown
+            plan_scores(side.generations, rewards, params.score.dtype, frames=params.score.frames)
+            if complete
+            else unknown
         )
         if has_diversity(params):
             clip = clip_spec(list(resolve_all(rewards).values()))

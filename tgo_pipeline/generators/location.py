@@ -133,10 +133,25 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def check_index(index: Mapping[str, Any], place: str) -> None:
-    """Raise `TgoError` unless an index names the class of its pipeline."""
+    """Raise `TgoError` unless an index names the class of its pipeline, or for a Wan that cannot be used here."""
     kind = index.get("_class_name")
     if not isinstance(kind, str):
         raise TgoError(f"{place}: _class_name is {kind!r}, not the name of a pipeline's class. {LAYOUT}")
+    if kind.startswith("Wan") and (reason := _unfit_wan(kind, index)):
+        raise TgoError(
+            f"{place}: {reason}. Of Wan, only the text-to-video models of 2.1 can be sampled and tuned here."
+        )
+
+
+def _unfit_wan(kind: str, index: Mapping[str, Any]) -> str | None:
+    """Why a model of Wan is none of 2.1 that makes clips of prompts."""
+    if kind == "WanImageToVideoPipeline":
+        return "the model makes videos of images, and there is a prompt alone"
+    if "transformer_2" in components(index) or index.get("boundary_ratio") is not None:
+        return "the model has two experts, one for each range of noise (Wan 2.2), and one network is tuned"
+    if index.get("expand_timesteps"):
+        return "the model is told a timestep for each token (Wan 2.2, 5B), and one for each clip is drawn"
+    return None
 
 
 def is_meissonic(index: Mapping[str, Any]) -> bool:

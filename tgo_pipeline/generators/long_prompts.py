@@ -46,8 +46,7 @@ def warn_of_long(pipeline: Any, prompts: Sequence[str]) -> None:
 
 def _limit(pipeline: Any, tokenizer: Any) -> int:
     """The tokens that are read of a prompt."""
-    encode = getattr(pipeline, "encode_prompt", None)
-    named = inspect.signature(encode).parameters if encode else {}
+    named = inspect.signature(type(pipeline).__call__).parameters
     if T5_LIMIT in named and "T5" in type(tokenizer).__name__:
         return min(tokenizer.model_max_length, named[T5_LIMIT].default)
     return tokenizer.model_max_length

@@ -11,11 +11,14 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.shards import Mark, parts_folder
 from tgo_pipeline.storage.writing import atomic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger("tgo")
 EVERY_S = 20.0
@@ -26,9 +29,9 @@ _NAME = re.compile(r"(?P<start>\d{5})-(?P<end>\d{5})\.parquet")
 class Parts:
     """The rows of one shard that are finished, from its first on."""
 
-    def __init__(self, shard: Path, mark: Mark) -> None:
+    def __init__(self, shard: Path, mark: Mark, schema: pa.Schema) -> None:
         """Takes what an earlier run kept of the same shard, and removes what it kept of another one."""
-        self._folder, self._mark = parts_folder(shard), mark
+        self._folder, self._mark, self._schema = parts_folder(shard), mark, schema
         self.records: list[dict[str, Any]] = []
         self._stored, self._stored_s = 0, time.monotonic()
         for path in sorted(self._folder.glob("[!.]*.parquet")):
@@ -39,12 +42,12 @@ class Parts:
 
     def _adopted(self, path: Path) -> list[dict[str, Any]]:
         """The rows of a part that continues those before it; any other part is removed."""
-        from tgo_pipeline.storage.tables import GENERATIONS, read_metadata, read_table
+        from tgo_pipeline.storage.tables import read_metadata, read_table
 
         name = _NAME.fullmatch(path.name)
         try:
             if name and int(name["start"]) == len(self.records) and self._mark.fits(read_metadata(path)):
-                rows = read_table(path, GENERATIONS).to_pylist()
+                rows = read_table(path, self._schema).to_pylist()
                 if len(rows) == int(name["end"]) - len(self.records):
                     return rows
         except TgoError as error:
@@ -62,13 +65,13 @@ class Parts:
         """Store what is not stored yet."""
         import pyarrow as pa
 
-        from tgo_pipeline.storage.tables import GENERATIONS, write_table
+        from tgo_pipeline.storage.tables import write_table
 
         fresh = self.records[self._stored :]
         if fresh:
             path = self._folder / f"{self._stored:05d}-{len(self.records):05d}.parquet"
             with atomic(path) as temporary:
-                write_table(pa.Table.from_pylist(fresh, GENERATIONS), temporary, self._mark.entries())
+                write_table(pa.Table.from_pylist(fresh, self._schema), temporary, self._mark.entries())
         self._stored, self._stored_s = len(self.records), time.monotonic()
 
     def clear(self) -> None:

@@ -22,7 +22,7 @@ from tgo_pipeline.generators.location import (
 from tgo_pipeline.generators.long_prompts import hide_lists
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
-from tgo_pipeline.generators.networks.parts import DENOISERS, load_networks
+from tgo_pipeline.generators.networks.parts import DENOISERS, WIDE, load_networks
 from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.storage.digests import verify_folder
 
@@ -158,12 +158,14 @@ def _dtype(precision: Precision) -> torch.dtype:
 def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
-    from transformers import T5EncoderModel
+    from transformers import T5EncoderModel, UMT5EncoderModel
 
     from tgo_pipeline.generators.networks.held import hold
 
     networks = {name: p for name, p in pipeline.components.items() if isinstance(p, torch.nn.Module)}
-    if precision == "fp16" and any(isinstance(network, T5EncoderModel) for network in networks.values()):
+    if precision == "fp16" and any(
+        isinstance(network, (T5EncoderModel, UMT5EncoderModel)) for network in networks.values()
+    ):
         raise TgoError(
             f"precision is fp16, but {type(pipeline).__name__} has T5, which overflows in it: use bf16 or fp32."
         )
@@ -171,8 +173,16 @@ def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
         if held and name in DENOISERS:
             if held != "stored":
                 hold(network, held)
-        else:
+        elif not _has_own_types(network):
             network.to(_dtype(precision))
+
+
+def _has_own_types(network: Any) -> bool:
+    """Whether parts of a network stay in float32 in any precision: it was read so."""
+    from diffusers.models.modeling_utils import ModelMixin
+
+    kept = isinstance(network, ModelMixin) and network._keep_in_fp32_modules
+    return bool(kept) or type(network).__name__ in WIDE
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

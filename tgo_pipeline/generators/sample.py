@@ -1,4 +1,4 @@
-"""Draw images with a pipeline, each from a seed of its own, and store them as PNG."""
+"""Draw images or clips with a pipeline, each from a seed of its own, and store them as PNG or as video."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.memory import Halving
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
     from tgo_pipeline.params import GenerateParams
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 PNG_COMPRESSION = 3
 """zlib's level: about 5 % larger than the default of 6, and several times faster to write."""
+CLIP_PIPELINES = {"WanPipeline": 16.0}
+"""Classes of pipelines that draw clips, and the frames a second that their models were trained at."""
 
 
 class Sampler:
@@ -41,9 +44,19 @@ class Sampler:
         self._options = {"guidance_scale": params.guidance_scale, "num_inference_steps": params.steps}
         size = {"width": params.width, "height": params.height}
         self._options |= {name: value for name, value in size.items() if value is not None}
+        own_fps = CLIP_PIPELINES.get(type(pipeline).__name__)
+        self.fps = None if own_fps is None else params.fps or own_fps
+        """Frames a second of the clips that are drawn; None where images are."""
+        if self.fps is not None:
+            self._options |= _clip_options(pipeline, params.frames)
+        elif params.frames or params.fps:
+            raise TgoError(
+                f"generate.frames and fps are for models that draw clips, and {type(pipeline).__name__} draws images: "
+                "leave them out."
+            )
 
-    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Image]:
-        """Yield one RGB image per (prompt, seed), in order.
+    def images(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[Any]:
+        """Yield one RGB image, or one clip as an array uint8 (T, H, W, 3), per (prompt, seed), in order.
 
         Raises `TgoError` if not even one image fits into memory, or if the pipeline refuses the parameters.
         """
@@ -61,7 +74,7 @@ class Sampler:
 
     def batches(
         self, prompts: Sequence[str], seeds: Sequence[int], start: int = 0
-    ) -> Iterator[Sequence[Image]]:
+    ) -> Iterator[Sequence[Any]]:
         """Yield what `images` does in the batches that are drawn, without the first `start` images."""
         wanted = itertools.islice(zip(prompts, seeds, strict=True), start, None)
         yield from self._size.batches(wanted, self._draw)
@@ -82,7 +95,7 @@ class Sampler:
             for _ in self._size.batches([(prompt, 0) for prompt in prompts], work):
                 pass
 
-    def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Image]:
+    def _draw(self, wanted: Sequence[tuple[str, int]]) -> list[Any]:
         import torch
 
         from tgo_pipeline.generators.masked import seeded_by_image
@@ -95,12 +108,29 @@ class Sampler:
             texts["negative_prompt"] = [negative] * len(prompts)
         try:
             with seeded_by_image(self._pipeline), watched(self._pipeline):
-                return self._pipeline(**texts, generator=generators, **self._options).images
+                drawn = self._pipeline(**texts, generator=generators, **self._options)
         except (TypeError, ValueError) as error:
             options = ", ".join(f"{name}={value}" for name, value in self._options.items())
             raise TgoError(
                 f"{type(self._pipeline).__name__} cannot sample with {options}: {error}"
             ) from error
+        return drawn.images if self.fps is None else _levels(drawn.frames)
+
+
+def _clip_options(pipeline: Any, frames: int | None) -> dict[str, Any]:
+    """What a pipeline of clips is told besides. Raises `TgoError` for frames that it would round."""
+    scale = pipeline.vae_scale_factor_temporal
+    if frames is not None and (frames - 1) % scale:
+        raise TgoError(
+            f"generate.frames is {frames}: {type(pipeline).__name__} draws a multiple of {scale} and one more, such as "
+            f"{frames - (frames - 1) % scale}."
+        )
+    return {"output_type": "np"} | ({} if frames is None else {"num_frames": frames})
+
+
+def _levels(clips: np.ndarray) -> list[np.ndarray]:
+    """Clips of shades from 0 to 1, (N, T, H, W, 3), as 8 bits, rounded as the library rounds images."""
+    return [(clip * 255).round().astype("uint8") for clip in clips]
 
 
 def slice_decoder(pipeline: Any) -> None:
@@ -143,3 +173,21 @@ def png(image: Image) -> bytes:
     stream = io.BytesIO()
     image.convert("RGB").save(stream, "PNG", compress_level=PNG_COMPRESSION)
     return stream.getvalue()
+
+
+def stored(name: str, drawn: Any, fps: float | None) -> dict[str, Any]:
+    """What a table has of a drawn sample: an image as PNG, or a clip as a master without loss and a small preview."""
+    if fps is None:
+        size = {"width": drawn.width, "height": drawn.height}
+        return {"image": {"bytes": png(drawn), "path": f"{name}.png"}, **size}
+    from tgo_pipeline.formats.video_files import lossless, preview
+
+    (master, suffix), small = lossless(drawn, fps), preview(drawn, fps)
+    return {
+        "video": {"bytes": master, "path": f"{name}{suffix}"},
+        "preview": small and {"bytes": small, "path": f"{name}-preview.mp4"},
+        "frames": len(drawn),
+        "fps": fps,
+        "width": drawn.shape[2],
+        "height": drawn.shape[1],
+    }

@@ -22,7 +22,7 @@ from tgo_pipeline.generators.location import (
 )
 from tgo_pipeline.generators.networks import clip_prompts
 from tgo_pipeline.generators.parts import Parts
-from tgo_pipeline.generators.sample import Sampler, compile_network, lay_out_networks, png
+from tgo_pipeline.generators.sample import Sampler, compile_network, lay_out_networks, stored
 from tgo_pipeline.params import GenerateParams, RuntimeParams
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.chunks import chunks, require_few
@@ -31,8 +31,8 @@ from tgo_pipeline.storage.shards import Interrupted, Shard, Status, run_shards
 from tgo_pipeline.storage.writing import atomic
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import torch
-    from PIL.Image import Image
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -103,7 +103,8 @@ def generate_folder(
     purpose: str,
     runtime: RuntimeParams,
 ) -> Status:
-    """Draw `images_per_prompt` images of each (prompt_id, prompt) into shards of `tables.GENERATIONS`.
+    """Draw `images_per_prompt` images of each (prompt_id, prompt) into shards of `tables.GENERATIONS`, or clips into
+    those of `tables.VIDEO_GENERATIONS`.
 
     Only missing and stale shards are drawn. An image depends on the model, its prompt, the sampling parameters and
     (seed, sample id, purpose): not on batches, processes or interruptions, up to rounding of the last bit of a pixel.
@@ -130,6 +131,8 @@ def _plan(parts: Sequence[list[PlannedImage]], split: str, source: SamplingModel
     }
     if params.precision != "fp32":
         common["precision"] = params.precision
+    if params.frames or params.fps:
+        common["clips"] = [params.frames, params.fps]
     as_clip = reads_as_clip(source.model, source.revision)
     marks = [clip_prompts.version(row.prompt for row in part) if as_clip else {} for part in parts]
     return [
@@ -171,9 +174,8 @@ def _make_worker(
             for shard in shards:
                 if shard.index == 0:  # one worker says it of all
                     sampler.warn_of_long([row.prompt for part in parts for row in part])
-                _draw(
-                    _Drawing(folder, shard, parts[shard.index], source, encoders), sampler, aside, is_ending
-                )
+                drawing = _Drawing(folder, shard, parts[shard.index], source, encoders, sampler.fps)
+                _draw(drawing, sampler, aside, is_ending)
                 if drawn is not None:
                     yield drawn
                 drawn = shard
@@ -194,19 +196,23 @@ class _Drawing:
         rows: Sequence[PlannedImage],
         source: SamplingModel,
         encoders: ThreadPoolExecutor,
+        fps: float | None,
     ) -> None:
+        """`fps` is that of clips; None for images."""
         self.rows = rows
         self._path, self._shard, self._source, self._encoders = folder / shard.name, shard, source, encoders
+        self._fps, self._schema = fps, _schema(fps)
         self._started_s = time.monotonic()
-        self._finished = Parts(self._path, shard.mark)
+        self._finished = Parts(self._path, shard.mark, self._schema)
         self.adopted = len(self._finished.records)
         """Images of an earlier run."""
 
-    def add(self, rows: Sequence[PlannedImage], images: Sequence[Image]) -> None:
+    def add(self, rows: Sequence[PlannedImage], drawn: Sequence[Any]) -> None:
         """Encode a batch and keep it; the last one writes the shard."""
-        encoded = self._encoders.map(png, images)
-        records = [_record(*each, self._source) for each in zip(rows, images, encoded, strict=True)]
-        self._finished.add(records)
+        columns = self._encoders.map(lambda row, each: stored(row.sample_id, each, self._fps), rows, drawn)
+        self._finished.add(
+            [_record(row, found, self._source) for row, found in zip(rows, columns, strict=True)]
+        )
         if len(self._finished.records) == len(self.rows):
             self._write()
 
@@ -217,14 +223,21 @@ class _Drawing:
     def _write(self) -> None:
         import pyarrow as pa
 
-        from tgo_pipeline.storage.tables import GENERATIONS, write_table
+        from tgo_pipeline.storage.tables import write_table
 
         with atomic(self._path) as temporary:
-            table = pa.Table.from_pylist(self._finished.records, schema=GENERATIONS)
+            table = pa.Table.from_pylist(self._finished.records, schema=self._schema)
             write_table(table, temporary, self._shard.mark.entries() | {"failed": 0})
         self._finished.clear()
         count, took_s = len(self.rows) - self.adopted, time.monotonic() - self._started_s
-        log.info("%s: %d images in %.1f s", self._shard.name, count, took_s)
+        what = "images" if self._fps is None else "clips"
+        log.info("%s: %d %s in %.1f s", self._shard.name, count, what, took_s)
+
+
+def _schema(fps: float | None) -> pa.Schema:
+    from tgo_pipeline.storage.tables import GENERATIONS, VIDEO_GENERATIONS
+
+    return GENERATIONS if fps is None else VIDEO_GENERATIONS
 
 
 def _draw(drawing: _Drawing, sampler: Sampler, aside: Aside, is_ending: Ending) -> None:
@@ -250,13 +263,14 @@ def _draw(drawing: _Drawing, sampler: Sampler, aside: Aside, is_ending: Ending) 
                 raise Interrupted
 
 
-def _record(row: PlannedImage, image: Image, encoded: bytes, source: SamplingModel) -> dict[str, Any]:
-    return row._asdict() | {
-        "image": {"bytes": encoded, "path": f"{row.sample_id}.png"},
-        "width": image.width,
-        "height": image.height,
-        "model": source.model,
-        "revision": source.revision,
-        "guidance_scale": source.params.guidance_scale,
-        "steps": source.params.steps,
-    }
+def _record(row: PlannedImage, columns: dict[str, Any], source: SamplingModel) -> dict[str, Any]:
+    return (
+        row._asdict()
+        | columns
+        | {
+            "model": source.model,
+            "revision": source.revision,
+            "guidance_scale": source.params.guidance_scale,
+            "steps": source.params.steps,
+        }
+    )

@@ -78,7 +78,7 @@ class GenerateParams:
 
     `images` is an address as in docs/DATASETS.md; `limit` takes that many of them at most. `precision` is that
     of all networks while they sample, in the evaluation too: half precision takes half the memory, and on a GPU far
-    less time.
+    less time. `frames` and `fps` are for models that draw clips, by default the model's own.
     """
 
     source: Literal["model", "images"] = "model"
@@ -92,6 +92,8 @@ class GenerateParams:
     precision: Precision = "fp32"
     width: int | None = None
     height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
     shard_size: int = 256
     guidance: GuidanceParams | None = None
 
@@ -102,6 +104,8 @@ class GenerateParams:
             shard_size=self.shard_size,
             width=self.width,
             height=self.height,
+            frames=self.frames,
+            fps=self.fps,
             limit=self.limit,
         )
         not_negative(guidance_scale=self.guidance_scale)
@@ -127,6 +131,7 @@ class ScoreParams:
     feedback: dict[str, FeedbackParams] = field(default_factory=dict)
     max_error_rate: float = 0.01
     dtype: Literal["auto", "fp32", "fp16"] = "auto"
+    frames: int = 8
 
     @property
     def columns(self) -> list[str]:
@@ -141,6 +146,7 @@ class ScoreParams:
                 "rewards is empty: name at least one reward and its source, such as `pickscore: demo`, or a column of "
                 "feedback."
             )
+        positive(frames=self.frames)
         _rewards(self.rewards)
         for name in self.feedback:
             if name in self.columns[: -len(self.feedback)] or name in RESERVED:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.formats.parquet_files import each
+from tgo_pipeline.formats.video_files import still
 from tgo_pipeline.storage.paths import parquet_files
 from tgo_pipeline.storage.tables import RERUN, open_parquet
 
@@ -141,6 +142,8 @@ def stream_images(
 ) -> Iterator[dict[str, Any]]:
     """`sample_id` and some `columns` of the wanted samples in the order of the shards; `image` is bytes or None.
 
+    Of a clip it is the middle frame.
+
     Reads the `sample_id` column of each shard and then only the row groups that hold a wanted sample, one at a time.
     """
     wanted = set(sample_ids)
@@ -161,5 +164,11 @@ def _wanted_rows(
     places = [place for place, sample_id in enumerate(ids) if sample_id in wanted]
     if not places:
         return
-    for row in file.read_row_group(group, columns=["sample_id", *columns]).take(places).to_pylist():
-        yield row | ({"image": row["image"] and row["image"]["bytes"]} if "image" in row else {})
+    clips = "image" in columns and "video" in file.schema_arrow.names
+    wanted_columns = ["video" if clips and name == "image" else name for name in columns]
+    for row in file.read_row_group(group, columns=["sample_id", *wanted_columns]).take(places).to_pylist():
+        if clips:
+            row["image"] = (clip := row.pop("video")) and still(clip["bytes"])
+        elif "image" in row:
+            row["image"] = row["image"] and row["image"]["bytes"]
+        yield row

@@ -26,8 +26,8 @@ UNDECIDED: dict[str, str] = {
     "clip/laion-h14": "clip/laion-h14-hpspad",
 }
 """Names that would leave open which numbers come out, and what to write instead."""
-OF_CLIPS = ("videoreward",)
-"""Rewards that score clips, which `load_reward` alone gives them."""
+OF_CLIPS = ("videoreward", "motion", "flicker")
+"""Rewards that score clips as a whole; the others score their frames."""
 PARTS: dict[str, dict[str, str]] = {
     "hpsv3": {
         "sigma": "spread that HPSv3 gives with mu, as its head gives it; unbounded, and more is not better"
@@ -117,7 +117,7 @@ def resolve(column: str, value: str | None) -> Spec:
                 f"{column} is {value!r}, which is a reward and no source: give the column another name, or "
                 f"name a source (demo, a folder, a file, or org/name@revision)."
             )
-        return of_images(_checked(Spec(column, column, value)))
+        return _checked(Spec(column, column, value))
     if is_reference(column) and value is None:
         return _checked(Spec(column, column))
     if value is None:
@@ -130,7 +130,7 @@ def resolve(column: str, value: str | None) -> Spec:
         raise TgoError(
             f"{column!r} is not a reward.{_hint(column)} Give a name of your own REWARD or REWARD=SOURCE; {error}"
         ) from None
-    return of_images(_checked(Spec(column, spec.reward, spec.source)))
+    return _checked(Spec(column, spec.reward, spec.source))
 
 
 def of_images(spec: Spec) -> Spec:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tgo_pipeline.devices import cores
 from tgo_pipeline.params import RuntimeParams
-from tgo_pipeline.rewards.specs import Spec
+from tgo_pipeline.rewards.specs import OF_CLIPS, Spec, canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,11 +88,14 @@ class ColumnScorer:
     it. Use one in each process.
     """
 
-    def __init__(self, columns: Mapping[str, Spec], dtype: str, runtime: RuntimeParams) -> None:
+    def __init__(
+        self, columns: Mapping[str, Spec], dtype: str, runtime: RuntimeParams, frames: int | None = None
+    ) -> None:
+        """`frames` says that samples are clips, and of how many frames rewards of images give the mean."""
         from tgo_pipeline.devices import keep_freed_memory
         from tgo_pipeline.executors.runtime import prepare_torch
 
-        self._specs, self._dtype, self._runtime = columns, dtype, runtime
+        self._specs, self._dtype, self._runtime, self._frames = columns, dtype, runtime, frames
         self._device = prepare_torch(runtime)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -107,7 +110,12 @@ class ColumnScorer:
         spec = self._specs[name]
         if spec not in self._loaded:
             compiled = self._runtime.compile
-            self._loaded[spec] = load_reward(spec, None, self._device, self._dtype, compiled)
+            reward = load_reward(spec, None, self._device, self._dtype, compiled)
+            if self._frames is not None and canonical(spec.reward) not in OF_CLIPS:
+                from tgo_pipeline.rewards.of_clips import FrameMean
+
+                reward = FrameMean(reward, self._frames)
+            self._loaded[spec] = reward
         return self._loaded[spec]
 
     def describe(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:

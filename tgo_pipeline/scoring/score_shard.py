@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from tgo_pipeline.formats.parquet_values import StoredValue
+    from tgo_pipeline.rewards.engine.images import ImageInput
 
 log = logging.getLogger("tgo")
-COLUMNS = ("sample_id", "prompt_id", "prompt", "image")
+COLUMNS = ("sample_id", "prompt_id", "prompt")
 PARTIAL = "partial"
 """The fingerprint of a shard that lacks columns still: rewards that do not fit into memory together come in turn."""
 READ_ROWS = 1024
@@ -44,7 +44,7 @@ class ScoreShards:
         """What is there of a shard, and which of `names` it lacks. Raises `TgoError` if a sample has no prompt."""
         from tgo_pipeline.storage.tables import GENERATIONS, read_table
 
-        samples = read_table(self.generations / shard.name, GENERATIONS, COLUMNS[:3])
+        samples = read_table(self.generations / shard.name, GENERATIONS, COLUMNS)
         prompts = samples["prompt"]
         if prompts.null_count:
             sample = samples["sample_id"][prompts.is_null().to_pylist().index(True)]
@@ -117,12 +117,15 @@ class ShardTask(ColumnTask):
         self.started_s = time.monotonic()
         self._generations = generations
 
-    def rows(self) -> Iterator[tuple[StoredValue | bytes | None, str]]:
-        """Every image, or where it lies, with its prompt."""
-        from tgo_pipeline.storage.tables import stream_images, stream_rows
+    def rows(self) -> Iterator[tuple[ImageInput, str]]:
+        """Every image or clip, or where it lies, with its prompt."""
+        from tgo_pipeline.rewards.engine.images import StoredClip
+        from tgo_pipeline.storage.tables import sample_column, stream_images, stream_rows
 
         prompts = (row["prompt"] for row in stream_rows(self._generations, ["prompt"], READ_ROWS))
-        return zip(stream_images(self._generations), prompts, strict=True)
+        column = sample_column(self._generations)
+        contents = stream_images(self._generations, column)
+        return zip(map(StoredClip, contents) if column == "video" else contents, prompts, strict=True)
 
 
 def _still_valid(

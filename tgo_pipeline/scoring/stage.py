@@ -17,7 +17,7 @@ from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.rewards import fingerprint
-from tgo_pipeline.rewards.specs import Spec, canonical, columns, resolve_all
+from tgo_pipeline.rewards.specs import Spec, canonical, columns, of_images, resolve_all
 from tgo_pipeline.scoring.columns import ColumnScorer
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.scoring.metrics import write_metrics
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tgo_pipeline.feedback.columns import FeedbackColumns
 
 VERSION = 1
+FRAMES = 8
+"""Of a clip, as many frames as rewards of images score."""
 
 
 def plan(
@@ -39,13 +41,14 @@ def plan(
     rewards: Mapping[str, str | None],
     dtype: str = "auto",
     feedback: Mapping[str, FeedbackParams] | None = None,
+    frames: int = FRAMES,
 ) -> list[Shard]:
     """The score shards of a folder of generations, same names; reads metadata and hashes weights and the sources of
     feedback, loads nothing.
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
-    return list(_plan(generations, columns(resolve_all(rewards)), dtype, feedback or {}))
+    return list(_plan(generations, columns(resolve_all(rewards)), dtype, feedback or {}, frames))
 
 
 def changes(scores: Path, shards: Sequence[Shard], rewards: Mapping[str, str | None]) -> list[str]:
@@ -73,9 +76,11 @@ def score_folder(
     dtype: str = "auto",
     feedback: Mapping[str, FeedbackParams] | None = None,
     metrics: Path | None = None,
+    frames: int = FRAMES,
 ) -> Status:
     """Bring the folder `scores` up to date: score every image of `generations` with `score.rewards`, and take the
-    scores of `score.feedback`; write `metrics` (JSON), what each column holds.
+    scores of `score.feedback`; write `metrics` (JSON), what each column holds. Of clips, rewards of images score
+    `frames` frames, and give their mean.
 
     Rewards that do not fit into memory together are loaded one group after the other; without rewards no model is.
     An image that cannot be decoded keeps its row, with null scores and the reason in `error`; one that nobody gave
@@ -86,12 +91,15 @@ def score_folder(
     from tgo_pipeline.feedback.columns import join
 
     wanted, feedback = columns(resolve_all(rewards)), feedback or {}
-    shards = ScoreShards(generations, scores, _plan(generations, wanted, dtype, feedback), tuple(feedback))
+    planned = _plan(generations, wanted, dtype, feedback, frames)
+    shards = ScoreShards(generations, scores, planned, tuple(feedback))
+    of_clips = frames if _kind(generations, [shard.name for shard in planned]) == "video" else None
     given = join(feedback, [generations / shard.name for shard in shards.columns]) if feedback else None
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         for names in groups(wanted, dtype, runtime) if wanted else []:  # without one, no torch is imported
-            execute(waiting, stop, functools.partial(_worker, shards, wanted, dtype, names), runtime)
+            make_worker = functools.partial(_worker, shards, wanted, dtype, names, of_clips)
+            execute(waiting, stop, make_worker, runtime)
         if given is not None:
             _write_feedback(waiting, stop, shards, feedback, given)
 
@@ -104,10 +112,15 @@ def score_folder(
 
 
 def _worker(
-    shards: ScoreShards, wanted: Mapping[str, Spec], dtype: str, names: Sequence[str], runtime: RuntimeParams
+    shards: ScoreShards,
+    wanted: Mapping[str, Spec],
+    dtype: str,
+    names: Sequence[str],
+    frames: int | None,
+    runtime: RuntimeParams,
 ) -> Worker:
     """Fills the columns `names` of shards in one process; other columns are kept if they are valid."""
-    scorer = ColumnScorer(wanted, dtype, runtime)
+    scorer = ColumnScorer(wanted, dtype, runtime, frames)
 
     def work(waiting: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
         tasks = (shards.open(shard, names) for shard in waiting)
@@ -134,16 +147,23 @@ def _write_feedback(
 
 
 def _plan(
-    generations: Path, wanted: Mapping[str, Spec], dtype: str, feedback: Mapping[str, FeedbackParams]
+    generations: Path,
+    wanted: Mapping[str, Spec],
+    dtype: str,
+    feedback: Mapping[str, FeedbackParams],
+    frames: int,
 ) -> dict[Shard, dict[str, str]]:
     """Every shard with the fingerprint of each of its columns: the rewards in their order, then the feedback."""
     from tgo_pipeline.feedback import columns as given
 
     files = _complete(generations)
+    clips = _kind(generations, [path.name for path in files]) == "video"
     contents = {
-        name: {"reward": fingerprint(spec), "dtype": dtype, **IMAGES.identity}
+        name: {"reward": fingerprint(spec if clips else of_images(spec)), "dtype": dtype, **IMAGES.identity}
         for name, spec in wanted.items()
     }
+    if clips:
+        contents = {name: content | {"frames": frames} for name, content in contents.items()}
     contents |= {name: {"feedback": given.fingerprint(params)} for name, params in feedback.items()}
     planned = {}
     for path, (split, index, count) in files.items():
@@ -155,6 +175,18 @@ def _plan(
         content = fingerprint_of(columns=list(filled.items()))
         planned[Shard(split, index, count, content, inputs=digests.of(path))] = filled
     return planned
+
+
+def _kind(generations: Path, shards: Sequence[str]) -> str:
+    """What the shards hold, `image` or `video`. Raises `TgoError` if it is not the same in all."""
+    from tgo_pipeline.storage.tables import sample_column
+
+    kinds = {sample_column(generations / name) for name in shards}
+    if len(kinds) > 1:
+        raise TgoError(
+            f"{generations} holds shards of images and shards of clips: run the generate stage again."
+        )
+    return kinds.pop()
 
 
 def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
@@ -181,10 +213,16 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
 
 def _source_fingerprint(path: Path) -> str:
     """What the scores of a shard depend on: its stored fingerprint, or the file itself if another tool wrote it."""
-    from tgo_pipeline.storage.tables import GENERATIONS, check_schema, read_metadata, read_schema
+    from tgo_pipeline.storage.tables import (
+        check_schema,
+        generations_schema,
+        read_metadata,
+        read_schema,
+        sample_column,
+    )
 
     stored = read_metadata(path).get("fingerprint")
-    check_schema(read_schema(path), GENERATIONS, path, COLUMNS)
+    check_schema(read_schema(path), generations_schema(path), path, [*COLUMNS, sample_column(path)])
     return stored or content_fingerprint(path)
 
 

@@ -32,6 +32,8 @@ ROW_GROUP_BYTES = 64 * 1024**2
 """What a reader holds at once: Arrow decodes whole pages, so memory follows the largest row group (docs/LOG.md)."""
 LABEL_NAMES = ("negative", "positive")
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+VIDEOS = ("video", "preview")
+"""Columns whose bytes and path are those of a clip: a master without loss, and what people and browsers play."""
 RERUN = " If this project wrote it, delete it and run its stage again."
 _METADATA = {
     "fingerprint": str,
@@ -72,7 +74,7 @@ _FEATURES = {
 
 def _feature(field: pa.Field) -> dict[str, Any]:
     if field.type == IMAGE:
-        return {"_type": "Image"}
+        return {"_type": "Video" if field.name in VIDEOS else "Image"}
     if field.name == "label":
         return {"names": list(LABEL_NAMES), "_type": "ClassLabel"}
     if pa.types.is_list(field.type):
@@ -119,6 +121,17 @@ GENERATIONS = _schema(
     ("image_uid", pa.string()),
 )
 """`image_uid` is what the source calls an image that was not sampled here: feedback finds it by this name."""
+VIDEO_GENERATIONS = _schema(
+    ("sample_id", pa.string()),
+    ("prompt_id", pa.string()),
+    ("prompt", pa.string()),
+    ("video", IMAGE),
+    ("preview", IMAGE),
+    ("frames", pa.int32()),
+    ("fps", pa.float32()),
+    *((field.name, field.type) for field in list(GENERATIONS)[4:]),
+)
+"""Clips in the place of images."""
 LABELS = _schema(
     ("sample_id", pa.string()),
     ("prompt_id", pa.string()),
@@ -128,6 +141,21 @@ LABELS = _schema(
     ("label", pa.int64()),  # the only integer that `datasets` reads as a ClassLabel
     ("weight", pa.float64()),
 )
+
+
+def sample_column(path: Path) -> str:
+    """What a table of generations holds: `image`, or `video`. Raises `TgoError` if it has both."""
+    there = [name for name in ("image", "video") if name in read_schema(path).names]
+    if len(there) > 1:
+        raise TgoError(
+            f"{path} has the columns image and video: a table holds images or clips, drop one of them."
+        )
+    return there[0] if there else "image"
+
+
+def generations_schema(path: Path) -> pa.Schema:
+    """The schema that a table of images or of clips has to have."""
+    return VIDEO_GENERATIONS if sample_column(path) == "video" else GENERATIONS
 
 
 def scores_schema(rewards: Sequence[str], labels: Sequence[str] = ("sample_id", "prompt_id")) -> pa.Schema:
@@ -260,18 +288,18 @@ def stream_rows(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[
             yield from records
 
 
-def stream_images(path: Path) -> Iterator[StoredValue | bytes | None]:
-    """The images of a shard: where the bytes of each lie, for whoever decodes it, or the bytes where a table of another
-    program compresses them. Raises `TgoError` as `read_table`.
+def stream_images(path: Path, column: str = "image") -> Iterator[StoredValue | bytes | None]:
+    """The images (or clips) of a shard: where the bytes of each lie, for whoever decodes it, or the bytes where a table
+    of another program compresses them. Raises `TgoError` as `read_table`.
     """
     with open_parquet(path) as file:
-        places = parquet_values.locate(file, path, "image.bytes")
+        places = parquet_values.locate(file, path, f"{column}.bytes")
     if places is not None:
         yield from places
         return
     _say_compressed(path.parent)
-    for row in stream_rows(path, ["image"], IMAGES_AT_ONCE):
-        yield row["image"] and row["image"]["bytes"]
+    for row in stream_rows(path, [column], IMAGES_AT_ONCE):
+        yield row[column] and row[column]["bytes"]
 
 
 @functools.lru_cache(maxsize=1 << 10)

@@ -267,8 +267,8 @@ def test_on_a_pretended_gpu_it_is_bf16_by_itself(tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(found_clips, exact_clips, rtol=0, atol=0.1 * np.abs(exact_clips).max())
 
 
-def test_commands_that_score_images_refuse_it_at_once() -> None:
-    with pytest.raises(TgoError, match="videoreward scores clips, and images are scored here"):
-        specs.resolve_all({"videoreward": "somewhere"})
-    with pytest.raises(TgoError, match="videoreward scores clips"):
-        specs.resolve_all({"motion": "videoreward=somewhere"})
+def test_images_are_refused_before_it_is_loaded() -> None:
+    for wanted in ({"videoreward": "somewhere"}, {"quality": "videoreward=somewhere"}):
+        (spec,) = specs.resolve_all(wanted).values()
+        with pytest.raises(TgoError, match="videoreward scores clips, and images are scored here"):
+            specs.of_images(spec)

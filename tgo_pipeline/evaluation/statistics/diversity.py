@@ -104,12 +104,15 @@ def _make_worker(generations: Path, folder: Path, clip: Spec | None, runtime: Ru
 
 
 def _stored_images(path: Path) -> Iterator[tuple[str, list[bytes | None]]]:
-    """Each prompt of a shard with the bytes of its images; one prompt is in memory at a time."""
-    from tgo_pipeline.storage.tables import stream_rows
+    """Each prompt of a shard with the bytes of its images (of clips: the middle frames); one is in memory at a time."""
+    from tgo_pipeline.formats.video_files import still
+    from tgo_pipeline.storage.tables import sample_column, stream_rows
 
-    rows = stream_rows(path, ["prompt_id", "image"], 1)
+    column = sample_column(path)
+    rows = stream_rows(path, ["prompt_id", column], 1)
     for name, group in itertools.groupby(rows, key=lambda row: row["prompt_id"]):
-        yield name, [row["image"] and row["image"]["bytes"] for row in group]
+        stored = [row[column] and row[column]["bytes"] for row in group]
+        yield name, stored if column == "image" else list(map(still, stored))
 
 
 def _measure(name: str, stored: Sequence[bytes | None], clip: ClipReward | None) -> dict[str, Any]:

@@ -193,6 +193,7 @@ def _draw_and_score(
         runtime=params.runtime,
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
+        frames=params.score.frames,
     )
     clip = clip_spec(list(resolve_all(rewards).values()))
     diversity_folder(side.generations, side.folder / "diversity", plan(**job), clip, params.runtime)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.generators.location import INDEX, LAYOUT, Location, is_meissonic, read_index
+from tgo_pipeline.generators.location import INDEX, LAYOUT, Location, check_index, is_meissonic, read_index
 from tgo_pipeline.generators.networks.parts import network_classes
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.errors import refusal
@@ -57,6 +57,7 @@ def _download(location: Location, without: Sequence[str], variant: str | None, c
     repository = str(location.hub_id)
     where: dict[str, Any] = {"revision": location.revision, "local_files_only": cached}
     index: Any = DiffusionPipeline.load_config(repository, **where)
+    check_index(index, f"{INDEX} of {location}")
     if is_meissonic(index):
         return _download_meissonic(repository, where, without, variant)
     left_out = dict.fromkeys(name for name in without if name in index)

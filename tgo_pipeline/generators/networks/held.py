@@ -68,6 +68,15 @@ def _hold_buffers(module: nn.Module, dtype: torch.dtype) -> None:
             setattr(module, name, buffer.to(dtype))
 
 
+def widen(network: nn.Module) -> None:
+    """Hold in float32 what the library names so in a network (time embedding and norms of Wan)."""
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in list(network.named_parameters()):
+        if kept & set(name.split(".")):
+            owner, _, own = name.rpartition(".")
+            _hold_in(torch.float32, parameter, [(network.get_submodule(owner), own)])
+
+
 def hold_as(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Hold each parameter of a network without content in the type that it has in `state`."""
     for name, parameter in list(network.named_parameters(remove_duplicate=False)):

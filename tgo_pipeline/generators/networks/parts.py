@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Types = tuple[Held, Precision]
 
 DENOISERS = ("unet", "transformer")
+WIDE = ("AutoencoderKLWan",)
+"""Classes that compute in float32 whatever the precision, as their publishers ask; the pipeline converts latents."""
 CONFIG = "config.json"
 CHECKER = "safety_checker"
 IDS = "position_ids"
@@ -74,7 +76,7 @@ def load_networks(
         name: describe_network(folder / name, wanted.pop(name)) for name in described if name in wanted
     }
     return imagined | {
-        name: load_network(folder / name, kind, *types_of(name, precision, held))
+        name: load_network(folder / name, kind, *types_of(name, kind, precision, held))
         for name, kind in wanted.items()
         if "quantization_config" not in read_json(folder / name / CONFIG)  # the library's own names
     }
@@ -90,8 +92,10 @@ def describe_network(folder: Path, kind: Any) -> Any:
         return kind.from_config(read_json(folder / CONFIG)).eval()
 
 
-def types_of(name: str, precision: Precision, held: Held | None) -> Types:
+def types_of(name: str, kind: Any, precision: Precision, held: Held | None) -> Types:
     """What a part's weights are held in: those that autocast rounds, and its others."""
+    if kind.__name__ in WIDE:
+        return "fp32", "fp32"
     return (held, "fp32") if held and name in DENOISERS else (precision, precision)
 
 
@@ -150,7 +154,7 @@ def _network(folder: Path, kind: Any, state: dict[str, Tensor], types: Types, de
 def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Types) -> Any:
     import re
 
-    from tgo_pipeline.generators.networks.held import hold, hold_as
+    from tgo_pipeline.generators.networks.held import hold, hold_as, widen
     from tgo_pipeline.hub.checkpoint import load_weights, refuse_wrapped
 
     refuse_wrapped(state, folder)
@@ -163,6 +167,7 @@ def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Type
         hold_as(network, known)
     else:
         hold(network, held, others)
+        widen(network)
     load_weights(network, known, folder)
     network.register_to_config(_name_or_path=str(folder))
     return network

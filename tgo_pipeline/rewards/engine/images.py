@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,21 +16,32 @@ from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.formats.remote import Remote
+from tgo_pipeline.formats.video_files import UnreadableVideo, read_frames
 from tgo_pipeline.rewards.engine.decode import UnreadableImage, decoded, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tgo_pipeline.rewards.vision_language.clips import Clip
+
     Stored = str | os.PathLike[str] | StoredValue | Remote | bytes | None
-    ImageInput = Image.Image | Stored | np.ndarray | Tensor
+    ImageInput = "Image.Image | Stored | np.ndarray | Tensor | StoredClip"
 else:
-    ImageInput = Any
+    Stored = ImageInput = Any
+
+
+class StoredClip(NamedTuple):
+    """A clip from a table: `content` is its file, or where that lies."""
+
+    content: Stored
+
+
 _ADDRESSES = (str, os.PathLike, StoredValue, Remote)
 
 
 def check_input(image: ImageInput, row: int) -> None:
     """Raise `TgoError` if the `row`-th image given is of a kind that holds no image."""
-    if image is None or isinstance(image, (Image.Image, bytes, *_ADDRESSES)):
+    if image is None or isinstance(image, (Image.Image, bytes, StoredClip, *_ADDRESSES)):
         return
     kind = type(image).__name__
     array = isinstance(image, np.ndarray)
@@ -63,6 +74,22 @@ def opened(image: ImageInput) -> Iterator[Image.Image]:
             yield found
     else:
         yield to_rgb(image if isinstance(image, Image.Image) else _from_pixels(image))
+
+
+@contextlib.contextmanager
+def opened_clip(clip: StoredClip) -> Iterator[Clip]:
+    """All of a clip's frames; until the end of the block they count as memory in flight.
+
+    Raises `UnreadableImage` with the reason.
+    """
+    from tgo_pipeline.rewards.vision_language.clips import Clip
+
+    try:
+        frames, rate = read_frames(read_content(clip.content))
+    except UnreadableVideo as error:
+        raise UnreadableImage(str(error)) from error
+    with IMAGES.reserved(frames[..., 0].size):
+        yield Clip(frames, rate)
 
 
 def read_content(image: Stored) -> bytes | None:

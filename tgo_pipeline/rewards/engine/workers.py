@@ -26,7 +26,7 @@ from tgo_pipeline.devices import cores
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.rewards.engine.decode import UnreadableImage
-from tgo_pipeline.rewards.engine.images import ImageInput, opened
+from tgo_pipeline.rewards.engine.images import ImageInput, StoredClip, opened, opened_clip
 from tgo_pipeline.rewards.engine.ring import PixelRows, Ring, Room, SharedPixels, layouts
 from tgo_pipeline.rewards.networks.preprocessing import ShortestSideCrop
 
@@ -89,6 +89,9 @@ def prepare_chunk(
 
 
 def _prepare(image: ImageInput, preparations: Sequence[Any]) -> dict[Any, Any]:
+    if isinstance(image, StoredClip):
+        with opened_clip(image) as clip:
+            return {wanted: wanted(clip) for wanted in preparations}
     done: dict[Any, Any] = {}
     with opened(image) as decoded:
         for wanted in preparations:

@@ -168,6 +168,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "vqascore": Layout(described=True, version=1),
     "judge": Layout(described=True, version=1),
+    "motion": Layout(version=1),
+    "flicker": Layout(version=1),
     "jpeg_kb": Layout(version=1),
     "ocr": Layout(version=1),
     "oracle": Layout(),

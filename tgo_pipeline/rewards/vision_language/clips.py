@@ -6,13 +6,8 @@ read_clip(Clip(frames, rate=16), FrameSampling())            # frames: uint8 (T,
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,17 +17,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from tgo_pipeline.errors import TgoError, in_one_line
+from tgo_pipeline.formats.video_files import UnreadableVideo, opened, require_av
 from tgo_pipeline.rewards.engine.decode import UnreadableImage, check_size
 from tgo_pipeline.rewards.vision_language.sizes import FACTOR, frame_indices, resized
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.video.stream import VideoStream
-
 LEAST_PIXELS = 128 * FACTOR * FACTOR
 """Frames of fewer pixels are enlarged."""
-_NO_PROTOCOL = {"protocol_whitelist": "pipe"}
-"""A playlist that calls itself a clip opens no further file and no address."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +90,19 @@ def read_clip(clip: ClipInput, sampling: FrameSampling) -> Tensor:
         chosen = clip.frames[frame_indices(total, clip.rate, sampling.fps, sampling.frames)]
         pixels = chosen if isinstance(chosen, Tensor) else torch.from_numpy(chosen).permute(0, 3, 1, 2)
         return torch.stack([_resized(frame, sampling) for frame in pixels.cpu()])
-    _require_av()
+    require_av()
     try:
         return _decoded(clip, sampling)
     except UnreadableImage:
         raise
+    except UnreadableVideo as error:
+        raise UnreadableImage(str(error)) from error
     except Exception as error:  # damaged bytes reach every decoder of FFmpeg
         raise UnreadableImage(f"{type(error).__name__}: {in_one_line(error)}") from error
 
 
 def _decoded(clip: str | os.PathLike[str] | bytes, sampling: FrameSampling) -> Tensor:
-    with _opened(clip) as (container, stream):
+    with opened(clip) as (container, stream):
         check_size(stream.width, stream.height)
         total = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
         rate = stream.average_rate
@@ -119,7 +111,7 @@ def _decoded(clip: str | os.PathLike[str] | bytes, sampling: FrameSampling) -> T
     wanted = frame_indices(total, float(rate), sampling.fps, sampling.frames)
     frames: dict[int, Tensor] = {}
     seen = 0
-    with _opened(clip) as (container, stream):
+    with opened(clip) as (container, stream):
         for frame in container.decode(stream):
             if seen in wanted:
                 pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
@@ -130,30 +122,6 @@ def _decoded(clip: str | os.PathLike[str] | bytes, sampling: FrameSampling) -> T
     return torch.stack([frames[index] for index in wanted])
 
 
-@contextlib.contextmanager
-def _opened(clip: str | os.PathLike[str] | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first stream of images. A path is opened here: FFmpeg would take it for an address."""
-    import av
-
-    with contextlib.ExitStack() as held:
-        file: Any = io.BytesIO(clip) if isinstance(clip, bytes) else held.enter_context(_file(clip))
-        container: Any = held.enter_context(av.open(file, mode="r", options=_NO_PROTOCOL))
-        if not container.streams.video:
-            raise UnreadableImage("it holds no images")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        yield container, stream
-
-
-def _file(path: str | os.PathLike[str]) -> Any:
-    try:
-        if not Path(path).is_file():
-            raise UnreadableImage("there is no such file")
-        return open(path, "rb")
-    except (OSError, ValueError) as error:
-        raise UnreadableImage(f"the file cannot be read ({in_one_line(error)})") from error
-
-
 def _resized(frame: Tensor, sampling: FrameSampling) -> Tensor:
     """(3, H, W) to (3, h, w); levels stay whole numbers.
 
@@ -162,10 +130,3 @@ def _resized(frame: Tensor, sampling: FrameSampling) -> Tensor:
     """
     size = resized(frame.shape[-2], frame.shape[-1], LEAST_PIXELS, sampling.max_pixels)
     return F.resize(frame, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-
-
-def _require_av() -> None:
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise TgoError("clips are decoded by PyAV: pip install 'tgo-pipeline[video]'") from error

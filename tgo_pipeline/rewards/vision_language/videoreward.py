@@ -52,17 +52,24 @@ _TRAINED = {
 
 
 @dataclass(frozen=True)
-class NoStillImage:
-    """Stands where other rewards prepare images."""
+class ClipFrames:
+    """The frames of a clip that are read."""
 
-    def __call__(self, image: Image.Image) -> Any:
-        """Raises `TgoError`: an image has no motion."""
-        raise TgoError(
-            "reward videoreward scores clips, and was given still images: `reward.score(clips, prompts)`."
-        )
+    sampling: FrameSampling
+
+    def __call__(self, clip: Clip) -> np.ndarray:
+        """uint8 (T, 3, h, w), an array, since the engine stacks tensors and clips differ in size.
+
+        Raises `TgoError` for an image, which has no motion.
+        """
+        if isinstance(clip, Image.Image):
+            raise TgoError(
+                "reward videoreward scores clips, and was given still images: `reward.score(clips, prompts)`."
+            )
+        return read_clip(clip, self.sampling).numpy()
 
     def finish(self, pixels: Any) -> Any:
-        return pixels
+        return [torch.from_numpy(clip) for clip in pixels]
 
     def differentiable(self, images: Tensor) -> Tensor:
         """Raises `TgoError`: there is no gradient."""
@@ -87,10 +94,11 @@ class VideoReward(VisionLanguageReward):
         sampling: FrameSampling | None = None,
     ) -> None:
         scale = "VideoReward: " + ("VQ + MQ + TA, each standardised" if norms else "VQ + MQ + TA, raw")
-        super().__init__("videoreward", scale, NoStillImage(), config, chat)
+        sampling = sampling or FrameSampling()
+        super().__init__("videoreward", scale, ClipFrames(sampling), config, chat)
         self.head = nn.Linear(self.network.language.config.hidden_size, len(PARTS), bias=False)
         self.norms = norms
-        self.sampling = sampling or FrameSampling()
+        self.sampling = sampling
 
     @classmethod
     def load(cls, name: str, files: Files, precision: Precision = "fp32") -> VideoReward:

@@ -1,0 +1,86 @@
+"""Clips as files: every level comes back, equal frames give equal bytes, damaged files give a reason."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tgo_pipeline.formats import video_files
+from tgo_pipeline.formats.limits import IMAGES
+from tgo_pipeline.formats.video_files import UnreadableVideo, lossless, preview, read_frames, still
+
+X264, FFV1 = video_files._LOSSLESS
+
+
+def noise(frames: int = 5, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(frames).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def encoded(
+    frames: np.ndarray, codec: Any, monkeypatch: pytest.MonkeyPatch, fps: float = 16
+) -> tuple[bytes, str]:
+    monkeypatch.setattr(video_files, "_LOSSLESS", (codec,))
+    return lossless(frames, fps)
+
+
+@pytest.mark.parametrize("codec", [X264, FFV1], ids=["x264", "ffv1"])
+@pytest.mark.parametrize("shape", [(5, 48, 64), (1, 16, 16), (9, 34, 22)])
+def test_every_level_comes_back(codec: Any, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = noise(*shape)
+    frames[0, 0, 0] = [0, 255, 1]
+    data, suffix = encoded(frames, codec, monkeypatch)
+    found, rate = read_frames(data)
+    assert np.array_equal(found, frames) and found.dtype == np.uint8 and rate == 16
+    assert suffix == {"libx264rgb": ".mp4", "ffv1": ".mkv"}[codec.name]
+    assert encoded(frames, codec, monkeypatch) == (data, suffix)  # written twice
+
+
+@pytest.mark.parametrize("fps", [16, 23.976, 12.5])
+def test_the_rate_is_kept(fps: float) -> None:
+    assert read_frames(lossless(noise(), fps)[0])[1] == pytest.approx(fps, rel=1e-4)
+
+
+def test_a_preview_is_small_and_plays_anywhere() -> None:
+    frames = np.repeat(np.repeat(noise(9, 24, 32), 20, axis=1), 20, axis=2)  # 480 x 640
+    data = preview(frames, 16)
+    assert data is not None and len(data) < len(lossless(frames, 16)[0]) / 3
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.pix_fmt, stream.codec_context.name) == ("yuv420p", "h264")
+        assert (stream.width, stream.height, stream.frames) == (256, 192, 9)
+    assert preview(frames, 16) == data
+
+
+def test_damaged_files_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    for codec, said in ((X264, "Invalid data"), (FFV1, r"only \d+ of its 17 frames can be decoded")):
+        data, _ = encoded(noise(17), codec, monkeypatch)
+        with pytest.raises(UnreadableVideo, match=said):
+            read_frames(data[: len(data) // 2])
+        assert still(data[: len(data) // 2]) is None
+    data, _ = encoded(noise(17), X264, monkeypatch)
+    with pytest.raises(UnreadableVideo, match=r"its frame \d+ is damaged"):
+        read_frames(data[:2000] + b"\0" * 400 + data[2400:])
+    with pytest.raises(UnreadableVideo, match="Invalid data"):
+        read_frames(b"no clip")
+    for empty in (None, b""):
+        with pytest.raises(UnreadableVideo, match="no video bytes"):
+            read_frames(empty)
+
+
+def test_frames_larger_than_images_may_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = lossless(noise(), 16)
+    monkeypatch.setattr(IMAGES, "megapixels", 0.001)
+    with pytest.raises(UnreadableVideo, match=r"64 x 48 are more than 0\.001 million pixels"):
+        read_frames(data)
+
+
+def test_a_still_is_the_middle_frame() -> None:
+    frames = noise(5)
+    data = still(lossless(frames, 16)[0])
+    assert data is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), frames[2])
