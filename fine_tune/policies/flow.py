@@ -163,10 +163,10 @@ class FlowPolicy(LatentPolicy):
     def training_scheduler(cls, pipeline: Any) -> FlowMatchEulerDiscreteScheduler:
         """A scheduler of its own, so that sampling while training does not disturb it."""
         if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            given = type(pipeline.scheduler).__name__
             raise TgoError(
-                f"the model's scheduler is a {type(pipeline.scheduler).__name__}: only the "
-                "FlowMatchEulerDiscreteScheduler, which the published models come with, says how to shift the timesteps "
-                "of a training."
+                f"the model's scheduler is a {given}: only FlowMatchEulerDiscreteScheduler, which the published models "
+                "come with, says how to shift the timesteps of a training."
             )
         return cast(
             FlowMatchEulerDiscreteScheduler,

@@ -158,6 +158,7 @@ def _dtype(precision: Precision) -> torch.dtype:
 def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
+    from diffusers.models.modeling_utils import ModelMixin
     from transformers import T5EncoderModel, UMT5EncoderModel
 
     from tgo_pipeline.generators.networks.held import hold
@@ -173,16 +174,12 @@ def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
         if held and name in DENOISERS:
             if held != "stored":
                 hold(network, held)
-        elif not _has_own_types(network):
+        elif type(network).__name__ in WIDE:
+            network.float()
+        elif isinstance(network, ModelMixin) and network._keep_in_fp32_modules:
+            hold(network, precision, precision)
+        else:
             network.to(_dtype(precision))
-
-
-def _has_own_types(network: Any) -> bool:
-    """Whether parts of a network stay in float32 in any precision: it was read so."""
-    from diffusers.models.modeling_utils import ModelMixin
-
-    kept = isinstance(network, ModelMixin) and network._keep_in_fp32_modules
-    return bool(kept) or type(network).__name__ in WIDE
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

@@ -79,9 +79,10 @@ def test_the_network_is_fed_what_the_pipeline_feeds_it(model: Path, encoded: Any
 def test_the_prompt_is_cut_to_exact_zeros(model: Path, encoded: Any) -> None:
     """What the pipeline itself encodes, at its full length, is the cut condition with zeros behind it."""
     pipeline: Any = load_pipeline(str(model))
-    whole, _ = pipeline.encode_prompt(
-        PROMPTS, do_classifier_free_guidance=False, max_sequence_length=TEXT_TOKENS
-    )
+    with torch.no_grad():
+        whole, _ = pipeline.encode_prompt(
+            PROMPTS, do_classifier_free_guidance=False, max_sequence_length=TEXT_TOKENS
+        )
     cut = encoded[1]["embeddings"]
     tokens = [len(pipeline.tokenizer(prompt)["input_ids"]) for prompt in PROMPTS]
     assert cut.shape[1] == max(tokens)

@@ -37,15 +37,24 @@ def precision_of(dtype: torch.dtype) -> Precision:
 def hold(network: nn.Module, precision: Precision, others: Precision = "fp32") -> None:
     """Hold in `precision` the weights that autocast rounds to it, and everything else in `others`.
 
-    With others in float32, the network answers under autocast of that precision as a float32 one, to the bit.
+    With others in float32, the network answers under autocast of that precision as a float32 one, to the bit. What the
+    library keeps in float32 in any case (the time embedding and norms of Wan) stays so.
     """
-    rounded = {id(tensor) for tensor in products(network)}
+    rounded, kept = {id(tensor) for tensor in products(network)}, _kept(network.named_parameters(), network)
     places = _places(network.modules())
     while places:  # one after the other, so that little is there in both types
         parameter, where = places.popitem()
-        _hold_in(DTYPES[precision if id(parameter) in rounded else others], parameter, where)
+        held = "fp32" if id(parameter) in kept else precision if id(parameter) in rounded else others
+        _hold_in(DTYPES[held], parameter, where)
+    wide = _kept(network.named_modules(), network)
     for module in network.modules():
-        _hold_buffers(module, DTYPES[others])
+        _hold_buffers(module, DTYPES["fp32" if id(module) in wide else others])
+
+
+def _kept(named: Iterable[tuple[str, object]], network: nn.Module) -> set[int]:
+    """The identities of those parts of a network whose names are, or lie in, what `_keep_in_fp32_modules` lists."""
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
+    return {id(part) for name, part in named if kept & set(name.split("."))}
 
 
 def hold_parts(modules: Collection[nn.Module], rounded: set[Place], precision: Precision) -> None:
@@ -66,15 +75,6 @@ def _hold_buffers(module: nn.Module, dtype: torch.dtype) -> None:
     for name, buffer in module.named_buffers(recurse=False):
         if buffer.is_floating_point():
             setattr(module, name, buffer.to(dtype))
-
-
-def widen(network: nn.Module) -> None:
-    """Hold in float32 what the library names so in a network (time embedding and norms of Wan)."""
-    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ())
-    for name, parameter in list(network.named_parameters()):
-        if kept & set(name.split(".")):
-            owner, _, own = name.rpartition(".")
-            _hold_in(torch.float32, parameter, [(network.get_submodule(owner), own)])
 
 
 def hold_as(network: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -154,7 +154,7 @@ def _network(folder: Path, kind: Any, state: dict[str, Tensor], types: Types, de
 def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Types) -> Any:
     import re
 
-    from tgo_pipeline.generators.networks.held import hold, hold_as, widen
+    from tgo_pipeline.generators.networks.held import hold, hold_as
     from tgo_pipeline.hub.checkpoint import load_weights, refuse_wrapped
 
     refuse_wrapped(state, folder)
@@ -167,7 +167,6 @@ def _of_diffusers(folder: Path, kind: Any, state: dict[str, Tensor], types: Type
         hold_as(network, known)
     else:
         hold(network, held, others)
-        widen(network)
     load_weights(network, known, folder)
     network.register_to_config(_name_or_path=str(folder))
     return network
