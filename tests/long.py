@@ -76,6 +76,11 @@ TESTS = (
     "tests/fine_tune/policies/test_masked.py::test_an_adapter_needs_no_second_*",
     "tests/fine_tune/policies/test_masked_stage.py::test_a_model_that_is_an_adapter_*",
     "tests/fine_tune/policies/test_masked_stage.py::test_the_stage_tunes_*[[]*-lora]",
+    "tests/fine_tune/policies/test_wan.py::test_a_clip_*",
+    "tests/fine_tune/policies/test_wan.py::test_guidance_*",
+    "tests/fine_tune/policies/test_wan.py::test_half_*",
+    "tests/fine_tune/policies/test_wan.py::test_other_*",
+    "tests/fine_tune/policies/test_wan.py::test_two_*[[]full]",
     "tests/fine_tune/reward_backprop/test_footprint.py::*",
     "tests/fine_tune/reward_backprop/test_gradient.py::test_a_gradient_*[[][!a]*",
     "tests/fine_tune/reward_backprop/test_gradient.py::test_parts_*[[][!l]*",
@@ -274,6 +279,9 @@ TESTS = (
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_systems.py::test_images_*",
     "tests/test_tutorials.py::test_a_tutorial_*",
+    "tests/test_video_project.py::test_datasets_*",
+    "tests/test_video_project.py::test_frames_*",
+    "tests/test_video_project.py::test_the_same_*",
     "tests/test_wrong_inputs.py::test_a_full_disk",
     "tests/test_wrong_inputs.py::test_a_missing_model_*",
     "tests/test_wrong_inputs.py::test_a_parquet_file_*",
@@ -296,6 +304,7 @@ TESTS = (
 )
 """Patterns of test ids; `[[]` is a bracket."""
 LONGEST = (
+    "tests/test_video_project.py::test_the_whole_run*",
     "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::*",
     "tests/benchmarks/test_parity.py::test_checkpoints_are_kept_*",
