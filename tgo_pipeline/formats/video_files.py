@@ -159,9 +159,9 @@ def _file(path: str | os.PathLike[str]) -> Any:
 
 
 def _can_encode(name: str) -> bool:
-    import av
+    from av.codec import Codec, codecs_available
 
-    return name in av.codecs_available and av.codec.Codec(name, "w").is_encoder
+    return name in codecs_available and Codec(name, "w").is_encoder
 
 
 def _encoded(frames: np.ndarray, fps: float, codec: _Codec) -> bytes:
@@ -186,7 +186,8 @@ def _shrunk(frames: np.ndarray) -> np.ndarray:
 
     height, width = frames.shape[1:3]
     share = min(1.0, PREVIEW_SIDE / max(height, width))
-    size = tuple(max(2, round(side * share / 2) * 2) for side in (width, height))
+    width_2, height_2 = (max(2, round(side * share / 2) * 2) for side in (width, height))
+    size = width_2, height_2
     if size == (width, height):
         return frames
     return np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])

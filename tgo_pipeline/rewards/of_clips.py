@@ -14,7 +14,6 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.scorable import Preparation
-from tgo_pipeline.rewards.vision_language.clips import Clip
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class EachFrame:
     preparation: Preparation
     count: int
 
-    def __call__(self, clip: Clip) -> Any:
-        """A tensor (count, 3, S, S), or a list where the preparation gives no tensor."""
-        frames = np.asarray(clip.frames)[even(len(clip.frames), self.count)]
+    def __call__(self, image: Any) -> Any:
+        """Of a `Clip`: a tensor (count, 3, S, S), or a list where the preparation gives no tensor."""
+        frames = np.asarray(image.frames)[even(len(image.frames), self.count)]
         prepared = [self.preparation(Image.fromarray(frame)) for frame in frames]
         return torch.stack(prepared) if isinstance(prepared[0], Tensor) else prepared
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tgo_pipeline.images.base import Content
     from tgo_pipeline.rewards.base import Reward
+    from tgo_pipeline.rewards.engine.images import StoredClip
     from tgo_pipeline.rewards.engine.scorer import ScoredBatch, Scorer
 
 
@@ -37,10 +38,10 @@ class ColumnTask(ABC):
         self._rows: int | None = None
 
     @abstractmethod
-    def rows(self) -> Iterator[tuple[Content, str] | None]:
-        """The image and the prompt of each row; None for a row that is not to be scored."""
+    def rows(self) -> Iterator[tuple[Content | StoredClip, str] | None]:
+        """The image (or clip) and the prompt of each row; None for a row that is not to be scored."""
 
-    def samples(self) -> Iterator[tuple[Content, str]]:
+    def samples(self) -> Iterator[tuple[Content | StoredClip, str]]:
         """What the rewards get."""
         count = 0
         for row in self.rows():
@@ -148,7 +149,7 @@ class ColumnScorer:
             while waiting and waiting[0].complete:
                 written.append(write(waiting.popleft()))
 
-        def parts() -> Iterator[Iterator[tuple[Content, str]]]:
+        def parts() -> Iterator[Iterator[tuple[Content | StoredClip, str]]]:
             for task in tasks:
                 write_complete()  # no batch comes of a part whose rows are all kept
                 waiting.append(task)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from tgo_pipeline.rewards.engine.images import ImageInput
+    from tgo_pipeline.formats.parquet_values import StoredValue
+    from tgo_pipeline.rewards.engine.images import StoredClip
 
 log = logging.getLogger("tgo")
 COLUMNS = ("sample_id", "prompt_id", "prompt")
@@ -117,7 +118,7 @@ class ShardTask(ColumnTask):
         self.started_s = time.monotonic()
         self._generations = generations
 
-    def rows(self) -> Iterator[tuple[ImageInput, str]]:
+    def rows(self) -> Iterator[tuple[StoredValue | bytes | StoredClip | None, str]]:
         """Every image or clip, or where it lies, with its prompt."""
         from tgo_pipeline.rewards.engine.images import StoredClip
         from tgo_pipeline.storage.tables import sample_column, stream_images, stream_rows

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from tgo_pipeline.rewards.vision_language.clips import Clip
 
     Stored = str | os.PathLike[str] | StoredValue | Remote | bytes | None
-    ImageInput = "Image.Image | Stored | np.ndarray | Tensor | StoredClip"
-else:
-    Stored = ImageInput = Any
 
 
 class StoredClip(NamedTuple):
@@ -36,6 +33,10 @@ class StoredClip(NamedTuple):
     content: Stored
 
 
+if TYPE_CHECKING:
+    ImageInput = Image.Image | Stored | np.ndarray | Tensor | StoredClip
+else:
+    ImageInput = Any
 _ADDRESSES = (str, os.PathLike, StoredValue, Remote)
 
 

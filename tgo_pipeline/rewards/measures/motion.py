@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.base import Reward
-from tgo_pipeline.rewards.vision_language.clips import Clip
 
 BLOCKS = 32
 """Blocks along the shorter side of a frame: means over them leave motion and take out the noise of pixels."""
@@ -31,11 +30,11 @@ class Brightness:
 
     name: str
 
-    def __call__(self, clip: Clip) -> np.ndarray:
-        """(T, H, W) float32. Raises `TgoError` for a still image."""
-        if isinstance(clip, Image.Image):
+    def __call__(self, image: Any) -> np.ndarray:
+        """(T, H, W) float32 of a `Clip`. Raises `TgoError` for a still image."""
+        if isinstance(image, Image.Image):
             raise TgoError(f"reward {self.name} measures clips, and was given a still image.")
-        return np.asarray(clip.frames).astype(np.float32) @ LUMA
+        return np.asarray(image.frames).astype(np.float32) @ LUMA
 
     def finish(self, pixels: Any) -> Any:
         return pixels

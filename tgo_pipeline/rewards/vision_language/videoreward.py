@@ -57,16 +57,16 @@ class ClipFrames:
 
     sampling: FrameSampling
 
-    def __call__(self, clip: Clip) -> np.ndarray:
-        """uint8 (T, 3, h, w), an array, since the engine stacks tensors and clips differ in size.
+    def __call__(self, image: Any) -> np.ndarray:
+        """Of a `Clip`, uint8 (T, 3, h, w), an array, since the engine stacks tensors and clips differ in size.
 
         Raises `TgoError` for an image, which has no motion.
         """
-        if isinstance(clip, Image.Image):
+        if isinstance(image, Image.Image):
             raise TgoError(
                 "reward videoreward scores clips, and was given still images: `reward.score(clips, prompts)`."
             )
-        return read_clip(clip, self.sampling).numpy()
+        return read_clip(image, self.sampling).numpy()
 
     def finish(self, pixels: Any) -> Any:
         return [torch.from_numpy(clip) for clip in pixels]
