@@ -90,7 +90,8 @@ def test_datasets_reads_the_clips(generations: Path) -> None:
     datasets = pytest.importorskip("datasets")
     files = [str(file) for file in sorted(generations.glob("*.parquet"))]
     table = datasets.load_dataset("parquet", data_files=files, split="train")
-    table = table.cast_column("video", datasets.Video(decode=False))
+    for name in ("video", "preview"):  # to decode them, datasets wants torchcodec
+        table = table.cast_column(name, datasets.Video(decode=False))
     assert read_frames(table[0]["video"]["bytes"])[0].shape == (FRAMES, SIZE, SIZE, 3)
 
 
