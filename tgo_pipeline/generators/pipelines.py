@@ -179,7 +179,7 @@ def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
         elif isinstance(network, ModelMixin) and network._keep_in_fp32_modules:
             hold(network, precision, precision)
         else:
-            network.to(_dtype(precision))
+            networks[name].to(_dtype(precision))
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

@@ -73,6 +73,8 @@ def opened(image: ImageInput) -> Iterator[Image.Image]:
     if image is None or isinstance(image, (bytes, *_ADDRESSES)):
         with decoded(read_content(image)) as found:
             yield found
+    elif isinstance(image, StoredClip):
+        raise UnreadableImage("it is a clip")
     else:
         yield to_rgb(image if isinstance(image, Image.Image) else _from_pixels(image))
 
