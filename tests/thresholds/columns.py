@@ -15,7 +15,7 @@ from tgo_pipeline.storage.tables import write_table
 from tgo_pipeline.thresholds.adequacy.report import judge
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.fit import Row, ScoredRewards, fit
-from tgo_pipeline.thresholds.streams.column import Column, write_part
+from tgo_pipeline.thresholds.streams.column import ScoreColumn, write_part
 
 
 class OnDisk(tempfile.TemporaryDirectory[str]):
@@ -26,7 +26,7 @@ class OnDisk(tempfile.TemporaryDirectory[str]):
         return Path(self.name)
 
 
-def column(values: np.ndarray, prompts: np.ndarray, parts: int = 3, threads: int = 2) -> Column:
+def column(values: np.ndarray, prompts: np.ndarray, parts: int = 3, threads: int = 2) -> ScoreColumn:
     """Finite scores (N,) of whole-numbered prompts (N,), in so many parts of about equally many prompts."""
     folder = OnDisk()
     order = np.argsort(prompts, kind="stable")
@@ -39,12 +39,12 @@ def column(values: np.ndarray, prompts: np.ndarray, parts: int = 3, threads: int
                 write_part(file.fileno(), start, np.asarray(values, np.float64)[order[start:stop]], part)
             )
             start = stop
-    made = Column("clip", path, written, threads)
+    made = ScoreColumn("clip", path, written, threads)
     made.folder = folder  # type: ignore[attr-defined]
     return made
 
 
-def matrix(scores: np.ndarray, parts: int = 3) -> Column:
+def matrix(scores: np.ndarray, parts: int = 3) -> ScoreColumn:
     """Scores (P, K) as a column."""
     return column(scores.ravel(), np.repeat(np.arange(len(scores)), scores.shape[1]), parts)
 
@@ -66,7 +66,7 @@ def judged(table: pa.Table, params: Params) -> tuple[pa.Table, dict[str, list[Ad
     """The thresholds table of a table of scores, and what is judged of each reward."""
     found: dict[str, list[AdequacyRow]] = {}
 
-    def look(made: Column, row: Row) -> None:
+    def look(made: ScoreColumn, row: Row) -> None:
         found[made.name] = judge(made, row, params)
 
     return fit(scored(table, params), params, "f", look), found

@@ -13,7 +13,7 @@ from scipy import stats
 
 from tests.thresholds.columns import column
 from tgo_pipeline.thresholds.moments import flip_rates, moments, variance_components
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 
 GROUPED = st.lists(st.tuples(st.integers(0, 4), st.integers(-8, 8)), min_size=2, max_size=40)
 
@@ -25,12 +25,12 @@ def by_prompt(samples: list[tuple[int, int]]) -> list[list[float]]:
     return list(groups.values())
 
 
-def grouped(samples: list[tuple[int, int]]) -> Column:
+def grouped(samples: list[tuple[int, int]]) -> ScoreColumn:
     prompts, scores = zip(*samples, strict=True)
     return column(np.array(scores, float), np.array(prompts))
 
 
-def alone(scores: np.ndarray) -> Column:
+def alone(scores: np.ndarray) -> ScoreColumn:
     """Every score of a prompt of its own."""
     return column(scores, np.arange(scores.size))
 

@@ -32,7 +32,7 @@ PACKAGES = ("torch", "transformers", "diffusers", "numpy", "pyarrow", "pillow")
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerAnswer:
     """What a worker says of a task."""
 
     where: str
@@ -79,19 +79,19 @@ class ClusterWorker:
 
     def load(
         self, folder: str, make_worker: bytes, runtime: RuntimeParams, wanted: Mapping[str, str]
-    ) -> Answer:
+    ) -> WorkerAnswer:
         """Go into the project's folder and build the worker; refuses to on a node that has other versions."""
         configure_logging()
         own = identity()
         if other := [
             f"{name} {own.get(name)} for {wanted[name]}" for name in wanted if own.get(name) != wanted[name]
         ]:
-            return Answer(
+            return WorkerAnswer(
                 self._where, error=f"{self._where} has {', '.join(other)}: install the same on every node."
             )
         if not os.path.isdir(folder):
             shared = "the project has to be on storage that every node sees at the same place."
-            return Answer(self._where, error=f"{self._where} sees no folder {folder}: {shared}")
+            return WorkerAnswer(self._where, error=f"{self._where} sees no folder {folder}: {shared}")
         os.chdir(folder)
         if folder not in sys.path:
             sys.path.insert(0, folder)
@@ -101,7 +101,7 @@ class ClusterWorker:
 
         return self._done(build)
 
-    def write(self, shard: Shard) -> Answer:
+    def write(self, shard: Shard) -> WorkerAnswer:
         """Write one shard."""
 
         def work() -> None:
@@ -114,16 +114,16 @@ class ClusterWorker:
         """Let what is being written leave off where it can."""
         self._ending.set()
 
-    def _done(self, work: Callable[[], None]) -> Answer:
+    def _done(self, work: Callable[[], None]) -> WorkerAnswer:
         """Do it, and say how it went: errors that are for the user as one line, as on one machine."""
         started_s = time.monotonic()
         try:
             work()
         except Interrupted:
-            return Answer(self._where, interrupted=True)
+            return WorkerAnswer(self._where, interrupted=True)
         except Exception as error:  # noqa: BLE001  # it goes to the driver, which says it
             said = blamed(error)
             if said is None:
-                return Answer(self._where, error=first_line(error), trace=traceback.format_exc())
-            return Answer(self._where, error=str(said))
-        return Answer(self._where, time.monotonic() - started_s)
+                return WorkerAnswer(self._where, error=first_line(error), trace=traceback.format_exc())
+            return WorkerAnswer(self._where, error=str(said))
+        return WorkerAnswer(self._where, time.monotonic() - started_s)

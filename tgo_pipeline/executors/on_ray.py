@@ -24,7 +24,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.executors import local
 from tgo_pipeline.executors.base import MakeWorker
-from tgo_pipeline.executors.cluster_worker import Answer, ClusterWorker, identity
+from tgo_pipeline.executors.cluster_worker import ClusterWorker, WorkerAnswer, identity
 from tgo_pipeline.executors.runtime import share_of_cores
 from tgo_pipeline.executors.variables import above_zero
 from tgo_pipeline.params import RuntimeParams
@@ -219,7 +219,7 @@ class _Driver:
             except self._ray.exceptions.RayError as error:
                 self._lost(seat, first_line(error))
 
-    def _heard(self, seat: _Seat, answer: Answer) -> None:
+    def _heard(self, seat: _Seat, answer: WorkerAnswer) -> None:
         if answer.error is not None:
             if answer.trace:
                 sys.stderr.write(answer.trace)
@@ -233,7 +233,7 @@ class _Driver:
             self._slowest_s = max(self._slowest_s, answer.seconds)
             self._note(seat.shard, answer)
 
-    def _note(self, shard: Shard, answer: Answer) -> None:
+    def _note(self, shard: Shard, answer: WorkerAnswer) -> None:
         written = self._done + len(self._unseen)
         what = f"{shard.name} by {answer.where} in {answer.seconds:.1f} s"
         log.info("%s, %d of %d", what, written, self._count)

@@ -15,7 +15,7 @@ from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.fit import INTERVALS, ScoredRewards, intervals
 from tgo_pipeline.thresholds.streams.by_prompt import Rows
-from tgo_pipeline.thresholds.streams.column import Column, Part
+from tgo_pipeline.thresholds.streams.column import ColumnPart, ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
@@ -44,7 +44,7 @@ the scores at or above it.
 
 
 def baseline_tables(
-    scores: ScoredRewards, column: Column, params: Params, tau: float, taus: Mapping[str, float]
+    scores: ScoredRewards, column: ScoreColumn, params: Params, tau: float, taus: Mapping[str, float]
 ) -> Iterator[pa.Table]:
     """The table of the target's `column` in parts: some prompts in order of their ids, or one group.
 
@@ -54,7 +54,7 @@ def baseline_tables(
     if scores.groups is None:
         rule = Rule(threshold, tau, column.ordered)
 
-        def of_prompts(pair: tuple[Part, Rows]) -> pa.Table:
+        def of_prompts(pair: tuple[ColumnPart, Rows]) -> pa.Table:
             part, rows = pair
             ids = scores.rows.ids(rows).filter(pa.array(part.kept))
             return _table(column.name, "prompt", ids, column.groups(part), rule, np.ones(len(ids), np.int64))

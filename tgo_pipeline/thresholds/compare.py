@@ -18,9 +18,9 @@ from tgo_pipeline.params import TARGET_COMBINATIONS, Params
 from tgo_pipeline.thresholds.baselines import NOWHERE, least_size, own_values, per_group
 from tgo_pipeline.thresholds.groups import Membership
 from tgo_pipeline.thresholds.streams.blocks import blocks, numbers
-from tgo_pipeline.thresholds.streams.by_prompt import Rows, Scores, ends_of
+from tgo_pipeline.thresholds.streams.by_prompt import Rows, RowScores, ends_of
 from tgo_pipeline.thresholds.streams.groups import Groups
-from tgo_pipeline.thresholds.targets import NEED_UNITS, Unit, combined, finite, measures
+from tgo_pipeline.thresholds.targets import NEED_UNITS, ScoreUnit, combined, finite, measures
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import ThresholdParams
@@ -40,7 +40,7 @@ def target_of(params: Params, reference: Sequence[Path], taus: Mapping[str, floa
     kind, rewards = params.target.reward, params.target_rewards
     if kind not in TARGET_COMBINATIONS:
         return lambda table: numbers(table, kind)
-    units, kept = {name: Unit(name) for name in rewards}, {name: [] for name in rewards}
+    units, kept = {name: ScoreUnit(name) for name in rewards}, {name: [] for name in rewards}
     for table in blocks(reference, rewards) if kind in NEED_UNITS else ():
         for name, unit in units.items():
             values = finite(numbers(table, name))
@@ -108,7 +108,7 @@ class Own:
             values[places] = own_values(scores, owners, self._rule, among)
         return values
 
-    def _by_prompt(self, files: Sequence[Path], ends: pa.Array, name: str) -> Scores:
+    def _by_prompt(self, files: Sequence[Path], ends: pa.Array, name: str) -> RowScores:
         folder, seen = self._room / name, 0
         folder.mkdir()
 
@@ -118,7 +118,7 @@ class Own:
             return {TARGET: self._target(table), PLACE: np.arange(seen - table.num_rows, seen)}
 
         threads = share_of_cores(self._params.runtime)
-        return Scores.read(files, self._params.target_rewards, keep, folder, threads, ends)
+        return RowScores.read(files, self._params.target_rewards, keep, folder, threads, ends)
 
     @cached_property
     def ordered(self) -> np.ndarray:
@@ -144,7 +144,7 @@ class Own:
             )
 
 
-def _known(scores: Scores, rows: Rows, ids: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _known(scores: RowScores, rows: Rows, ids: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The finite target scores of rows, the places of their prompts in `ids` (`NOWHERE`: none), and their own."""
     owners = pc.call_function("index_in", [scores.ids(rows)], pc.SetLookupOptions(ids))
     owners = owners.fill_null(NOWHERE).to_numpy().astype(np.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
 MOST_RESAMPLED = 20_000
@@ -55,7 +55,7 @@ def _ranks(n: int, p: float, confidence: float) -> tuple[int, int]:
 
 
 def prompt_interval(
-    column: Column, p: float, *, confidence: float, resamples: int, seed: int
+    column: ScoreColumn, p: float, *, confidence: float, resamples: int, seed: int
 ) -> tuple[float | None, float | None]:
     """Interval of tau over prompts; None twice with fewer than 2 prompts.
 
@@ -72,7 +72,7 @@ def prompt_interval(
     return float(low), float(high)
 
 
-def linearised_interval(column: Column, p: float, confidence: float) -> tuple[float, float]:
+def linearised_interval(column: ScoreColumn, p: float, confidence: float) -> tuple[float, float]:
     """Woodruff's interval of the p-quantile: quantiles at p +- t se, se being that of the share up to tau.
 
     The standard error is linearised over prompts (Woodruff 1952; Francisco & Fuller 1991).
@@ -84,7 +84,7 @@ def linearised_interval(column: Column, p: float, confidence: float) -> tuple[fl
     return low, high
 
 
-def bootstrap_taus(column: Column, p: float, *, resamples: int, seed: int) -> np.ndarray:
+def bootstrap_taus(column: ScoreColumn, p: float, *, resamples: int, seed: int) -> np.ndarray:
     """tau of each of `resamples` draws of prompts with replacement, float64 (resamples,).
 
     A prompt that is drawn k times counts its samples k times; tau is `percentile` of that multiset, found from
@@ -114,7 +114,7 @@ class _Window:
     below: np.ndarray
 
     @classmethod
-    def about(cls, column: Column, p: float, wider: int = 1) -> _Window:
+    def about(cls, column: ScoreColumn, p: float, wider: int = 1) -> _Window:
         """Within 8 standard deviations of tau's rank, or so many times as far; the variance is that of its prompts."""
         centre = math.floor((column.n - 1) * p)
         middle = column.ordered.at([centre])[0]

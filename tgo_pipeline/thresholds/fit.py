@@ -20,10 +20,10 @@ from tgo_pipeline.thresholds.estimate import order_statistic_interval, prompt_in
 from tgo_pipeline.thresholds.groups import Membership
 from tgo_pipeline.thresholds.moments import flip_rates, moments, variance_components
 from tgo_pipeline.thresholds.streams.blocks import numbers, require_rows
-from tgo_pipeline.thresholds.streams.by_prompt import Rows, Scores
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.by_prompt import Rows, RowScores
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.table import THRESHOLDS
-from tgo_pipeline.thresholds.targets import MAJORITY_TAU, Unit, combined, measures
+from tgo_pipeline.thresholds.targets import MAJORITY_TAU, ScoreUnit, combined, measures
 
 log = logging.getLogger("tgo")
 MANY_TIES = 0.01
@@ -44,13 +44,15 @@ class ScoredRewards:
         Raises `TgoError` as `Scores.read`, and if there is no row or no sample belongs to a group.
         """
         self._params, self._folder, self._numbers = params, folder, itertools.count()
-        self.units = {name: Unit(name) for name in params.score.columns}
+        self.units = {name: ScoreUnit(name) for name in params.score.columns}
         self.nulls = dict.fromkeys([*self.units, GROUP], 0)
         self.groups = Membership(params.threshold, workspace) if params.threshold.group else None
         require_rows(files)
         (folder / "rows").mkdir()
         columns = [*self.units, *(["sample_id"] if self.groups and self.groups.key == "sample_id" else [])]
-        self.rows = Scores.read(files, columns, self._keep, folder / "rows", share_of_cores(params.runtime))
+        self.rows = RowScores.read(
+            files, columns, self._keep, folder / "rows", share_of_cores(params.runtime)
+        )
         if self.groups:
             self.groups.require_found()
 
@@ -64,7 +66,7 @@ class ScoredRewards:
         codes = {GROUP: self.groups.codes(table)} if self.groups else {}
         return {name: values.astype(np.float32) for name, values in kept.items()} | codes
 
-    def column(self, name: str, taus: Mapping[str, float], group: int | None = None) -> Column:
+    def column(self, name: str, taus: Mapping[str, float], group: int | None = None) -> ScoreColumn:
         """The scores of a reward, or of a combination, for which `taus` are known; those of one `group`, if given."""
         if name not in TARGET_COMBINATIONS:
             measured = {name: np.copy}
@@ -96,7 +98,7 @@ def fit(
     scores: ScoredRewards,
     params: Params,
     scores_fingerprint: str,
-    then: Callable[[Column, Row], None] = lambda column, row: None,
+    then: Callable[[ScoreColumn, Row], None] = lambda column, row: None,
 ) -> pa.Table:
     """The thresholds table of scores: a row for each reward, and one for the target if it combines several.
 
@@ -129,14 +131,14 @@ def fit(
     return pa.Table.from_pylist(rows, schema=THRESHOLDS)
 
 
-def _unit(column: Column) -> Unit:
+def _unit(column: ScoreColumn) -> ScoreUnit:
     """What a column spreads over, as far as its ends."""
     if not column.n:
-        return Unit(column.name)
-    return Unit(column.name, column.n, minimum=column.ordered.minimum, maximum=column.ordered.maximum)
+        return ScoreUnit(column.name)
+    return ScoreUnit(column.name, column.n, minimum=column.ordered.minimum, maximum=column.ordered.maximum)
 
 
-def _require_spread(found: Unit, n_null: int, n_nonfinite: int) -> None:
+def _require_spread(found: ScoreUnit, n_null: int, n_nonfinite: int) -> None:
     if found.size < 2:
         raise TgoError(
             f"{found.name} has {found.size} finite scores ({n_null} null, {n_nonfinite} NaN or infinite) and the "
@@ -149,7 +151,7 @@ def _require_spread(found: Unit, n_null: int, n_nonfinite: int) -> None:
         )
 
 
-def _row(column: Column, params: ThresholdParams, seed: int, tau: float | None) -> Row:
+def _row(column: ScoreColumn, params: ThresholdParams, seed: int, tau: float | None) -> Row:
     """A row; a given `tau` is fixed and has no interval."""
     row: Row = {
         "reward": column.name,
@@ -183,7 +185,7 @@ def _row(column: Column, params: ThresholdParams, seed: int, tau: float | None) 
     }
 
 
-def intervals(column: Column, params: ThresholdParams, seed: int) -> dict[str, float | None]:
+def intervals(column: ScoreColumn, params: ThresholdParams, seed: int) -> dict[str, float | None]:
     """Both intervals of a column's tau."""
     low, high = order_statistic_interval(column.ordered, params.percentile, params.confidence)
     prompts_low, prompts_high = prompt_interval(
@@ -192,7 +194,7 @@ def intervals(column: Column, params: ThresholdParams, seed: int) -> dict[str, f
     return dict(zip(INTERVALS, (low, high, prompts_low, prompts_high), strict=True))
 
 
-def _note(column: Column, tau: float, ties: int) -> str | None:
+def _note(column: ScoreColumn, tau: float, ties: int) -> str | None:
     least, most = column.ordered.minimum, column.ordered.maximum
     if least == most:
         return f"constant: every score is {tau:g}"

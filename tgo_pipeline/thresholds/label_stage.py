@@ -34,7 +34,7 @@ from tgo_pipeline.thresholds.labels import NEED_ALL, distances, labels
 from tgo_pipeline.thresholds.streams.blocks import BLOCK_ROWS, blocks, require_rows
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 from tgo_pipeline.thresholds.table import fitted_rule, read_thresholds, taus, threshold_row
-from tgo_pipeline.thresholds.targets import Unit, reference_folder, score_files, scores_fingerprint
+from tgo_pipeline.thresholds.targets import ScoreUnit, reference_folder, score_files, scores_fingerprint
 
 log = logging.getLogger("tgo")
 VERSION = 1
@@ -123,7 +123,7 @@ def label_folder(params: Params, workspace: Workspace) -> Status:
 
 
 @dataclass
-class Found:
+class LabelCounts:
     """What was counted of all samples before any is labelled."""
 
     samples: int = 0
@@ -163,7 +163,7 @@ class Labelling:
             require_rows(files)
         self._target = target_of(params, reference, taus(table))
         self._own = Own(self.rule, self._target, params, workspace, self._files, reference, room)
-        self.found, unit = Found(), Unit("the target score")
+        self.found, unit = LabelCounts(), ScoreUnit("the target score")
         self._scored = np.zeros(len(self._files), np.int64)
         measured = list(self._look(unit))  # of all samples where their order is asked for
         self._require_usable()
@@ -184,7 +184,7 @@ class Labelling:
                 folder,
             )
 
-    def _look(self, unit: Unit) -> Iterator[np.ndarray]:
+    def _look(self, unit: ScoreUnit) -> Iterator[np.ndarray]:
         """Count all samples; what they are measured by, sorted by block, where the unit of the weights takes all."""
         found, ties, start = self.found, self.params.label.ties, 0
         ends = np.cumsum([row_count(file) for file in self._files])

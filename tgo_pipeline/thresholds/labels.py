@@ -15,11 +15,11 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
-from tgo_pipeline.thresholds.targets import Unit, mid_ranks, standard_deviation
+from tgo_pipeline.thresholds.targets import ScoreUnit, mid_ranks, standard_deviation
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import LabelParams
-    from tgo_pipeline.thresholds.streams.column import Column
+    from tgo_pipeline.thresholds.streams.column import ScoreColumn
 
 MAD_TO_STD = (
     1.4826  # 1 / quantile of the normal distribution at 3/4: the MAD of normal scores becomes their std
@@ -68,14 +68,14 @@ def weights(
     return 1 + c * distance(np.asarray(scores, dtype=np.float64), tau)
 
 
-def weighing(column: Column, tau: float, label: LabelParams) -> Callable[[np.ndarray], np.ndarray]:
+def weighing(column: ScoreColumn, tau: float, label: LabelParams) -> Callable[[np.ndarray], np.ndarray]:
     """`weights` at tau in the unit of a column's scores, as a function of scores (N,); raises `TgoError` as it does.
 
     The scales `mad` and `rank` hold the column in memory, 8 bytes a score.
     """
     if label.c == 0:
         return lambda scores: np.ones(len(scores))
-    unit = Unit("the target score", column.n, column.mean, column.variance * column.n)
+    unit = ScoreUnit("the target score", column.n, column.mean, column.variance * column.n)
     unit.minimum, unit.maximum = column.ordered.minimum, column.ordered.maximum
     distance = distances(label.scale, lambda: unit.deviation, lambda: column.ordered)
     return lambda scores: 1 + label.c * distance(scores, tau)

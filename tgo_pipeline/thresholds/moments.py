@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 
 QUANTILES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)  # columns of the thresholds table
 QUANTILE_NAMES = tuple(f"q{round(100 * q):02d}" for q in QUANTILES)
 
 
-def moments(column: Column) -> dict[str, float | None]:
+def moments(column: ScoreColumn) -> dict[str, float | None]:
     """Moments and quantiles of 2 scores or more, in score units.
 
     `std` has n - 1 in the denominator; `skewness` is m3 / m2^1.5 and `kurtosis` the excess m4 / m2^2 - 3 of the
@@ -38,7 +38,7 @@ def moments(column: Column) -> dict[str, float | None]:
     }
 
 
-def variance_components(column: Column) -> tuple[float | None, float | None]:
+def variance_components(column: ScoreColumn) -> tuple[float | None, float | None]:
     """Between- and within-prompt variance, the unbiased estimates of the one-way random-effects model.
 
     With P prompts of n_i samples, N in all: within = MSW = SSW / (N - P), between = (MSB - MSW) / n0 with
@@ -58,7 +58,7 @@ def variance_components(column: Column) -> tuple[float | None, float | None]:
     return (mean_square - within) / typical_size, within
 
 
-def flip_rates(column: Column, tau: float) -> tuple[float | None, float | None]:
+def flip_rates(column: ScoreColumn, tau: float) -> tuple[float | None, float | None]:
     """Share of samples whose label changes when tau is replaced by the mean, or the median, of their own prompt.
 
     Both labels are 1[s >= .]. Only prompts with at least 2 samples count; None twice where there are none.

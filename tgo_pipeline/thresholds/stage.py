@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
     from tgo_pipeline.thresholds.fit import Row
     from tgo_pipeline.thresholds.plots import Bin
-    from tgo_pipeline.thresholds.streams.column import Column
+    from tgo_pipeline.thresholds.streams.column import ScoreColumn
 
 log = logging.getLogger("tgo")
 VERSION = 2
@@ -62,7 +62,7 @@ def fit_folder(params: Params, workspace: Workspace) -> None:
         scores = ScoredRewards(score_files(folder), params, workspace, room)
         taus: dict[str, float] = {}
 
-        def look(column: Column, row: Row) -> None:
+        def look(column: ScoreColumn, row: Row) -> None:
             name, tau = row["reward"], row["tau"]
             taus[name] = tau
             judged[name] = judge(column, row, params)

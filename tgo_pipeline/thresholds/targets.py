@@ -154,7 +154,7 @@ def target_scores(
 
 
 @dataclass
-class Unit:
+class ScoreUnit:
     """What scores of one reward are measured in: how many finite ones there are, and how they spread."""
 
     name: str
@@ -203,7 +203,7 @@ def combine(
     `majority`: share of the rewards at or above their tau; its own tau is 0.5.
     Raises `TgoError` for an unknown kind, no rewards, or a reward that cannot be combined this way.
     """
-    units = {name: Unit(name) for name in scores}
+    units = {name: ScoreUnit(name) for name in scores}
     if kind in NEED_UNITS:
         for name, unit in units.items():
             unit.add(reference[name])
@@ -223,7 +223,7 @@ def combined(scores: Mapping[str, np.ndarray], measured: Mapping[str, Measure]) 
 
 def measures(
     kind: str,
-    units: Mapping[str, Unit],
+    units: Mapping[str, ScoreUnit],
     ordered: Callable[[str], np.ndarray],
     taus: Mapping[str, float] | None = None,
 ) -> dict[str, Measure]:
@@ -270,7 +270,7 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def standard_deviation(values: np.ndarray, name: str) -> float:
     """Standard deviation with n - 1 in the denominator. Raises `TgoError` if every value of `name` is the same."""
-    unit = Unit(name)
+    unit = ScoreUnit(name)
     unit.add(values)
     return unit.deviation
 

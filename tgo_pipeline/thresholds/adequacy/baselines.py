@@ -33,7 +33,7 @@ from tgo_pipeline.thresholds.adequacy.flips import (
 from tgo_pipeline.thresholds.adequacy.intervals import share, standard_error, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import tau_q
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 
 WHAT_IF = (0.5, 1.0, 2.0)
@@ -70,7 +70,7 @@ Weigh = Callable[[np.ndarray], np.ndarray]
 class Sample:
     """The scores of prompts with 2 samples or more, and what every baseline is held against."""
 
-    column: Column
+    column: ScoreColumn
     weigh: Weigh | None
     """With tau as the threshold."""
     tau: float
@@ -89,7 +89,7 @@ class Sample:
     @classmethod
     def of(
         cls,
-        column: Column,
+        column: ScoreColumn,
         weigh: Weigh | None,
         tau: float,
         within: float,
@@ -135,7 +135,7 @@ class Sample:
         return standard_error(totals, self.sizes) * t_quantile((1 + self.confidence) / 2, freedom)
 
 
-class Seen(NamedTuple):
+class SeenFlips(NamedTuple):
     """A baseline in one part of the prompts, or in all."""
 
     hits: np.ndarray
@@ -149,7 +149,7 @@ class Seen(NamedTuple):
     square: float
 
     @classmethod
-    def of(cls, sample: Sample, baseline: Baseline) -> Seen:
+    def of(cls, sample: Sample, baseline: Baseline) -> SeenFlips:
         """Look at all prompts, part by part."""
         parts = list(sample.column.each(lambda groups: cls._part(groups, sample, baseline)))
         hits, values, weighted = (np.concatenate([part[place] for part in parts]) for place in range(3))
@@ -160,7 +160,7 @@ class Seen(NamedTuple):
         )
 
     @classmethod
-    def _part(cls, groups: Groups, sample: Sample, baseline: Baseline) -> Seen:
+    def _part(cls, groups: Groups, sample: Sample, baseline: Baseline) -> SeenFlips:
         values, nothing = baseline.values(groups), np.empty(0)
         flips = above(groups.values, sample.tau, sample.ties)
         flips ^= baseline.positive(groups, values, sample.ties)
@@ -177,7 +177,7 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     """The rows of one baseline."""
     name, at, count = baseline.name, baseline.at, sample.column.n
     note = "what if: beta is not declared" if baseline.what_if else None
-    seen = Seen.of(sample, baseline)
+    seen = SeenFlips.of(sample, baseline)
     flips = share(seen.hits, sample.sizes, sample.confidence)
     offset, squared = seen.distance / count, seen.square / count
 
@@ -261,7 +261,7 @@ def _bounds(sample: Sample, baseline: Baseline, squared: float, noise: float | N
             yield AdequacyRow(statistic="margin_curve", baseline=name, at=margin, value=value)
 
 
-def _weighted(sample: Sample, baseline: Baseline, seen: Seen) -> Iterator[AdequacyRow]:
+def _weighted(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[AdequacyRow]:
     """E[w |t - b|] at t = tau and at its least."""
     if sample.weigh is None or sample.weights is None:
         return

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from tgo_pipeline.thresholds import baselines
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 
 SHUFFLED = 300_000
@@ -93,7 +93,7 @@ class Shuffled:
     variance: float
 
     @classmethod
-    def of(cls, column: Column, rng: np.random.Generator) -> Shuffled:
+    def of(cls, column: ScoreColumn, rng: np.random.Generator) -> Shuffled:
         """Prompts keep their numbers of samples. Of many prompts a random part is dealt to."""
         sizes = column.sizes
         if column.n > SHUFFLED:
@@ -161,7 +161,7 @@ def true_baselines(values: np.ndarray, sizes: np.ndarray, noise: float) -> np.nd
     return centre + np.sqrt(1 - noise / variance) * (values - centre)
 
 
-def some_prompts(column: Column, rng: np.random.Generator, samples: int = MOST_RESIDUALS) -> Groups:
+def some_prompts(column: ScoreColumn, rng: np.random.Generator, samples: int = MOST_RESIDUALS) -> Groups:
     """Random prompts with about so many samples together, or all if that is not more."""
     sizes, part = column.sizes, np.arange(column.sizes.size)
     starts = np.cumsum(sizes) - sizes

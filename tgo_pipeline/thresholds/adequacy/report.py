@@ -24,7 +24,7 @@ from tgo_pipeline.thresholds.adequacy.flips import above
 from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, standard_error
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
-from tgo_pipeline.thresholds.streams.column import Column
+from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
@@ -44,7 +44,7 @@ def metrics(table: pa.Table) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def judge(column: Column, row: Mapping[str, Any], params: Params) -> list[AdequacyRow]:
+def judge(column: ScoreColumn, row: Mapping[str, Any], params: Params) -> list[AdequacyRow]:
     """Every statistic of one reward, the verdict first. `row` is its row of the thresholds table."""
     if row["tau"] is None:
         return [AdequacyRow(statistic="verdict", baseline="undecided", note=f"Undecided: {row['note']}.")]
@@ -87,7 +87,7 @@ def _compared(case: RewardCase, weigh: Weigh | None, params: Params) -> Iterator
 class RewardCase:
     """One reward: its scores by prompt, its row of the thresholds table, and what is derived from both."""
 
-    column: Column
+    column: ScoreColumn
     row: Mapping[str, Any]
     threshold: ThresholdParams
     label: LabelParams

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.thresholds.streams.blocks import blocks, count_rows
-from tgo_pipeline.thresholds.streams.column import Column, Part, write_part
+from tgo_pipeline.thresholds.streams.column import ColumnPart, ScoreColumn, write_part
 
 PARTITION_ROWS = 4_000_000
 """Rows that are put in order together, in memory."""
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     rows: slice
 
 
-class Scores:
+class RowScores:
     """Numbers of every row, a file for each name and partition, in order of prompts."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Scores:
         folder: Path,
         threads: int,
         ends: pa.Array | None = None,
-    ) -> Scores:
+    ) -> RowScores:
         """Put what `keep` makes of blocks of `prompt_id` and other `columns` by prompt, into an empty folder.
 
         `ends` are those of the partitions, `ends_of(files)` by default. Raises `TgoError` as `blocks.blocks`.
@@ -113,18 +113,18 @@ class Scores:
         """What is measured of every part, in order, by threads."""
         return ahead(measure, self.parts(), self._threads, self._threads)
 
-    def column(self, name: str, values: Callable[[Rows], np.ndarray], path: Path, n_null: int) -> Column:
+    def column(self, name: str, values: Callable[[Rows], np.ndarray], path: Path, n_null: int) -> ScoreColumn:
         """The column of what is finite of `values` (N,) of all rows, in a new file; `n_null` of them have none."""
         starts = itertools.accumulate((rows.rows.stop - rows.rows.start for rows in self.parts()), initial=0)
         with path.open("wb") as file:
 
-            def write(pair: tuple[int, Rows]) -> Part:
+            def write(pair: tuple[int, Rows]) -> ColumnPart:
                 start, rows = pair
                 return write_part(file.fileno(), start, values(rows), self.sizes(rows))
 
             parts = list(ahead(write, zip(starts, self.parts(), strict=False), self._threads, self._threads))
         found = sum(int(part.sizes.sum()) for part in parts)
-        return Column(name, path, parts, self._threads, n_null, self.count - found - n_null)
+        return ScoreColumn(name, path, parts, self._threads, n_null, self.count - found - n_null)
 
 
 class _Output:

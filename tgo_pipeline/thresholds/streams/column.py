@@ -30,7 +30,7 @@ SORTED_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
-class Part:
+class ColumnPart:
     """Some prompts of a column."""
 
     start: int
@@ -46,7 +46,7 @@ class Part:
         return self.start + int(self.sizes.sum())
 
 
-def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarray) -> Part:
+def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarray) -> ColumnPart:
     """Write the finite ones of `values` (N,) of prompts of `sizes` (P,), sorted within each prompt, from `start` on."""
     usable = np.isfinite(values)
     if not usable.all():
@@ -55,7 +55,7 @@ def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarra
     kept = sizes > 0
     _sort_within(values, sizes[kept])
     _write_at(descriptor, values, start)
-    return Part(start, sizes[kept], kept)
+    return ColumnPart(start, sizes[kept], kept)
 
 
 def _write_at(descriptor: int, values: np.ndarray, start: int) -> None:
@@ -81,14 +81,14 @@ def _sort_within(values: np.ndarray, sizes: np.ndarray) -> None:
         values[places] = np.sort(values[places], axis=1)
 
 
-class Column:
+class ScoreColumn:
     """The finite scores of one reward or combination."""
 
     def __init__(
         self,
         name: str,
         path: Path,
-        parts: Sequence[Part],
+        parts: Sequence[ColumnPart],
         threads: int,
         n_null: int = 0,
         n_nonfinite: int = 0,
@@ -109,7 +109,7 @@ class Column:
         """The scores, whatever their prompts."""
         path = self._path.with_suffix(".ordered")
 
-        def write(parts: Sequence[Part]) -> np.ndarray:
+        def write(parts: Sequence[ColumnPart]) -> np.ndarray:
             scores = np.concatenate([self._scores[part.start : part.stop] for part in parts])
             scores.sort()
             _write_at(file.fileno(), scores, parts[0].start)
@@ -118,13 +118,13 @@ class Column:
         with path.open("wb") as file:
             return SortedParts(self.together(write, self._pieces()))
 
-    def _pieces(self) -> Iterator[list[Part]]:
+    def _pieces(self) -> Iterator[list[ColumnPart]]:
         """The parts, several together."""
         with_scores = (part for part in self.parts if part.sizes.size)
         for _, piece in itertools.groupby(with_scores, lambda part: part.start // SORTED_ROWS):
             yield list(piece)
 
-    def groups(self, part: Part) -> Groups:
+    def groups(self, part: ColumnPart) -> Groups:
         """The scores of a part, mapped from their file."""
         return Groups(self._scores[part.start : part.stop], np.cumsum(part.sizes) - part.sizes, part.sizes)
 
@@ -189,20 +189,20 @@ class Column:
         self._path.with_suffix(".ordered").unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def repeated(self) -> Iterator[Column]:
+    def repeated(self) -> Iterator[ScoreColumn]:
         """The prompts with two scores or more; this column where that is all of them."""
         if self.sizes.min(initial=2) >= 2:
             yield self
             return
         with tempfile.NamedTemporaryFile(dir=self._path.parent) as file:
 
-            def write(part: Part) -> Part:
+            def write(part: ColumnPart) -> ColumnPart:
                 groups, sizes = self.groups(part), part.sizes[part.sizes >= 2]
                 return write_part(
                     file.fileno(), part.start, groups.values[groups.spread(part.sizes >= 2)], sizes
                 )
 
             parts = list(self.together(write, self.parts))
-            column = Column(self.name, Path(file.name), parts, self._threads)
+            column = ScoreColumn(self.name, Path(file.name), parts, self._threads)
             yield column
             Path(file.name).with_suffix(".ordered").unlink()
