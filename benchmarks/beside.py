@@ -68,7 +68,7 @@ def drawing(folder: Path) -> tuple[float, float]:
         source = stage.SamplingModel("demo", None, GenerateParams())
         with ThreadPoolExecutor(min(stage.MOST_ENCODERS, cores())) as encoders, Aside() as aside:
             shard = Shard("train", 0, 1, "benchmark")
-            stage._draw(stage._Drawing(folder, shard, rows, source, encoders), sampler, aside, never)
+            stage._draw(stage._Drawing(folder, shard, rows, source, encoders, None), sampler, aside, never)
 
     return _seconds(in_turn), _seconds(beside)
 
