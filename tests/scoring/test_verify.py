@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from benchmarks.parity.checkpoints import write_checkpoints
 from stages.cli import app
 from tests.rewards.tiny import smooth_image
+from tests.rewards.vision_language.tiny import write_hpsv3
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.rewards.engine.scorer import Scores
 from tgo_pipeline.rewards.isolated import environments
@@ -21,7 +22,9 @@ from tgo_pipeline.storage.tables import read_metadata, read_table
 
 ENVIRONMENT = environments.ENVIRONMENTS["official-rewards"]
 FOLDER = ENVIRONMENT.folder
-"""The user's own environment: a test has an empty cache."""
+HPSV3 = environments.ENVIRONMENTS["official-hpsv3"]
+HPSV3_FOLDER = HPSV3.folder
+"""The user's own environments: a test has an empty cache."""
 PROMPTS = ("a “red” fox", "it’s a boat", "two cats &amp; a dog")
 
 
@@ -84,3 +87,31 @@ def test_the_packages_score_beside_the_built_in_rewards(
     )
     assert done.exit_code == 0, done.output
     assert "hpsv2.1 equals hpsv2 1.2.0 on 8 images." in done.output
+
+
+@pytest.mark.skipif(
+    not (HPSV3_FOLDER / environments.DONE).is_file(),
+    reason="the official package is not installed (tgo env create official-hpsv3)",
+)
+def test_hpsv3_equals_its_package_on_the_instruction_that_its_environment_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HPSV3.variable, str(HPSV3_FOLDER))
+    weights, _, _ = write_hpsv3(tmp_path / "weights", published_head=True)
+    (weights / "instruction.txt").unlink()
+    for number in range(3):
+        smooth_image(100 + 30 * number, 130 - 20 * number).save(tmp_path / f"{number}.png")
+    images = [str(tmp_path / f"{number}.png") for number in range(3)]
+    call = [
+        "verify-rewards",
+        *images,
+        "--prompt",
+        "a fox",
+        "--rewards",
+        f"hpsv3={weights}",
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    assert "hpsv3 equals hpsv3 1.0.0 on 3 images." in done.output

@@ -113,12 +113,18 @@ def write_base(folder: Path, vocabulary: int, tied: bool, text: str) -> None:
 
 
 def write_hpsv3(
-    folder: Path, seed: int = 0
+    folder: Path, seed: int = 0, *, published_head: bool = False
 ) -> tuple[Path, Qwen2VLForConditionalGeneration, dict[str, Tensor]]:
-    """The folder of an HPSv3, its base model, and its head by the official names."""
+    """The folder of an HPSv3, its base model, and its head by the official names.
+
+    A published head has the official sizes, which the official package insists on, and scores of some units.
+    """
     vocabulary = BYTES + len(SPECIAL) + 1
     made = network(vocabulary, tied=False, seed=seed)
-    head = random({"0": (8, 32), "3": (4, 8), "5": (2, 4)}, seed)
+    first, second = (1024, 16) if published_head else (8, 4)
+    head = random({"0": (first, 32), "3": (second, first), "5": (2, second)}, seed)
+    if published_head:
+        head = {name: values / values[0].numel() ** 0.5 for name, values in head.items()}
     write_base(folder, vocabulary, False, IMAGE_TEXT)
     save_file({**official(made), **head}, folder / "HPSv3.safetensors")
     return folder, made, head

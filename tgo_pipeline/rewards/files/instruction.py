@@ -8,9 +8,10 @@ its text as `instruction.txt`, which is taken as it is, to the last blank.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,19 @@ class OfficialText:
     inside: str = ""
 
     def find(self, companions: Mapping[str, Path]) -> Path | None:
-        """The user's copy: beside the weights, in this package's cache, or in the installed official package."""
-        places = [companions.get(self.file), _cached(self.file), self._installed()]
+        """The user's copy: beside the weights, in this package's cache, or in the official package, which is installed
+        here or in an environment of its own.
+        """
+        places = [companions.get(self.file), _cached(self.file), self._installed(), *self._elsewhere()]
         return next((path for path in places if path is not None and path.is_file()), None)
+
+    def _elsewhere(self) -> Iterator[Path]:
+        from tgo_pipeline.rewards.isolated import environments
+
+        if self.package is not None and (name := f"official-{self.package}") in environments.ENVIRONMENTS:
+            with contextlib.suppress(TgoError):
+                for place in environments.site_packages(environments.python(name)):
+                    yield place / self.package / self.inside / self.file
 
     def _installed(self) -> Path | None:
         if self.package is None:
@@ -73,7 +84,8 @@ HPSV3 = OfficialText(
         "INSTRUCTION": "0393599dad45a971903d1d62a3acf9bad3ccccdafa7f40f680523419e1f68b7a",
         "prompt_with_special_token": "2471faca094ae5bd6fe17b71dce20c3d7583625545e235889f7e74e7eeb69d0a",
     },
-    "pip download --no-deps hpsv3==1.0.0, and take hpsv3/dataset/data_collator_qwen.py out of the wheel",
+    "`tgo env create official-hpsv3`, which has it; or pip download --no-deps hpsv3==1.0.0, take "
+    "hpsv3/dataset/data_collator_qwen.py out of the wheel",
     package="hpsv3",
     inside="dataset",
 )

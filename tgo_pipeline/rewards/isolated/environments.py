@@ -66,6 +66,7 @@ ENVIRONMENTS = {
         Environment(
             "official-rewards", ("hpsv2.img_score", "ImageReward"), "hpsv2 1.2.0 and image-reward 1.5"
         ),
+        Environment("official-hpsv3", ("hpsv3",), "hpsv3 1.0.0"),
     )
 }
 

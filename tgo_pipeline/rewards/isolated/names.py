@@ -1,6 +1,6 @@
 """What rewards in an interpreter of their own are called, and where that interpreter is.
 
-    official:hpsv2.1, official:hpsv2.0, official:imagereward      the official packages
+    official:hpsv2.1, hpsv2.0, imagereward, hpsv3                 the official packages
     worker:python=PYTHON:MODULE:OBJECT                            anybody's; PYTHON is an interpreter or its environment
 
 As the source of a reward `official:hpsv2` says enough, and a path may follow: `hpsv2.1=official:hpsv2:WEIGHTS`.
@@ -31,12 +31,15 @@ class Package:
     object: str
     source: str
     """What it is called as the source of a reward."""
+    suffix: str = ".pt"
+    """How the name of the weight file ends that it reads."""
 
 
 PACKAGES = {
     "hpsv2.1": Package("official-rewards", "OfficialHPSv2", "hpsv2"),
     "hpsv2.0": Package("official-rewards", "OfficialHPSv2", "hpsv2"),
     "imagereward": Package("official-rewards", "OfficialImageReward", "imagereward"),
+    "hpsv3": Package("official-hpsv3", "OfficialHPSv3", "hpsv3", ".safetensors"),
 }
 """By the name of the built-in reward that each is the original of."""
 

@@ -10,7 +10,9 @@ downloads of what the given files replace.
 
 import json
 import os
+import shutil
 import sys
+import tempfile
 import types
 
 import torch
@@ -100,6 +102,78 @@ class OfficialImageReward:
                 self._network.score(prompt, image)
                 for image, prompt in zip(images, prompts)  # noqa: B905
             ]
+
+
+class OfficialHPSv3:
+    """`HPSv3RewardInferencer(config, weights, device).reward(images, prompts)`, of which mu is the score."""
+
+    packages = ("hpsv3", "peft", "trl", "accelerate", *VERSIONS[:4], "pillow", "numpy")
+    scale = "HPSv3: mu, unbounded, by the package hpsv3"
+
+    def __init__(self, source, device):
+        os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")
+        import yaml
+        from hpsv3 import HPSv3RewardInferencer, train
+
+        half = device != "cpu"
+        settings = os.path.join(os.path.dirname(train.__file__), "config", "HPSv3_7B.yaml")
+        with open(settings, encoding="utf-8") as stream:
+            stated = yaml.safe_load(stream)
+        with tempfile.TemporaryDirectory() as folder:
+            base = _base_files(source, os.path.join(folder, "base"))
+            stated.update(model_name_or_path=base, disable_flash_attn2=True, output_dir=folder)
+            stated.update(bf16=half, torch_dtype="bfloat16" if half else "float32")
+            described = os.path.join(folder, "config.yaml")
+            with open(described, "w", encoding="utf-8") as stream:
+                yaml.safe_dump(stated, stream)
+            # The package fills its network with the base model's weights, 16 GB that the checkpoint then replaces.
+            train.Qwen2VLRewardModelBT.from_pretrained = _empty(train.Qwen2VLRewardModelBT)
+            self._inferencer = HPSv3RewardInferencer(described, source["weights"], device=device)
+
+    def __call__(self, images, prompts):
+        with torch.inference_mode():
+            return self._inferencer.reward(images, prompts)[:, 0].float().tolist()
+
+
+def _base_files(source, folder):
+    """The base model's files where the package looks for them, with the two that say what it takes for granted."""
+    os.makedirs(folder)
+    for name, path in source.items():
+        if name.startswith("base/"):
+            shutil.copy(path, os.path.join(folder, os.path.basename(name)))
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2VLProcessor",
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    written = {"preprocessor_config.json": processor}
+    if "base/chat_template.json" not in source:
+        with open(source["base/tokenizer_config.json"], encoding="utf-8") as stream:
+            written["chat_template.json"] = {"chat_template": json.load(stream)["chat_template"]}
+    for name, content in written.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+    return folder
+
+
+def _empty(network):
+    """Build the package's network from its configuration, with weights that are yet to come."""
+    from transformers import AutoConfig
+    from transformers.modeling_utils import no_init_weights
+
+    def build(place, **options):
+        for name in ("cache_dir", "revision", "device_map", "quantization_config", "use_cache"):
+            options.pop(name, None)
+        with no_init_weights():
+            return network._from_config(AutoConfig.from_pretrained(place), **options)
+
+    return build
 
 
 def _shrink(weights, sizes):

@@ -114,9 +114,9 @@ def _request(spec: Spec, device: str) -> WorkerRequest:
     name = spec.reward.removeprefix(names.OFFICIAL)
     package = names.PACKAGES[name]
     files = layouts.locate(name, spec.source)
-    if files.weights.suffix != ".pt":
+    if files.weights.suffix != package.suffix:
         raise TgoError(
-            f"reward {spec.reward}: the package reads the official .pt file, not {files.weights.name}."
+            f"reward {spec.reward}: the package reads the official {package.suffix} file, not {files.weights.name}."
         )
     given = {"weights": str(files.weights)} | {key: str(path) for key, path in files.companions.items()}
     if name == "imagereward":
