@@ -37,7 +37,11 @@ def ending(label: str) -> Iterator[None]:
     with _interruptible():
         try:
             yield
-        except (KeyboardInterrupt, Interrupted):
+        except (KeyboardInterrupt, Interrupted) as error:
+            if isinstance(
+                error.__context__, SystemExit
+            ):  # it came late: what ends the command is said already
+                raise error.__context__ from None
             _interrupted(label)
         except OwnPartDone as done:
             say(f"{label}: {done}")
@@ -51,6 +55,7 @@ def ending(label: str) -> Iterator[None]:
 
 
 def _interrupted(label: str) -> NoReturn:
+    signal.setitimer(signal.ITIMER_REAL, 0)  # of one signal there may be two interrupts
     # Python remembers an interrupt that came out of code in text, as dataclasses run it, and would end by SIGINT in
     # place of the exit code; the next such code makes it forget.
     exec("")

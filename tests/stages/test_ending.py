@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from stages.ending import ending
 from tests.faults.rights import drop_rights, read_only, require_rights_to_drop
 from tests.project import PROMPTS, ROOT, environment
+from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.shards import Interrupted
 
 PARAMS = """\
 seed: 0
@@ -116,6 +119,21 @@ def test_an_interrupted_stage_says_so_and_leaves_nothing_half_written(project: P
                 errors.splitlines()[-1].startswith(f"tgo {words}: interrupted") or "before anything" in errors
             )
     assert not list(project.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("first", "code"), [(Interrupted(), 130), (TgoError("no such file."), 2)])
+def test_an_interrupt_on_the_way_out_says_nothing_more(
+    first: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, ending("tgo"):
+        try:
+            with ending("tgo generate"):
+                raise first
+        finally:
+            raise KeyboardInterrupt
+    assert ended.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tgo generate: ")
 
 
 def test_a_folder_that_may_not_be_written_is_named_in_one_line(project: Path, tmp_path: Path) -> None:
