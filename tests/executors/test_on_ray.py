@@ -211,7 +211,7 @@ def test_a_driver_that_is_ended_leaves_what_is_whole(
 
 
 def test_a_node_that_goes_leaves_its_shards(tmp_path: Path, alone: dict[str, str]) -> None:
-    """The raylet of one of three nodes is killed while its worker is at work."""
+    """The raylet of one of two nodes is killed while its worker is at work."""
     from ray.cluster_utils import Cluster
 
     program = tmp_path / "program.py"
