@@ -239,8 +239,8 @@ def _decoded(source: Path, rows: list[tuple[str, str]], threads: int, most: int)
 def _undecoded(source: Path) -> Iterator[dict[str, Any]]:
     from tgo_pipeline.storage.tables import generations_schema, read_table, sample_column
 
-    columns = ["sample_id", "prompt", sample_column(source)]
-    table = read_table(source, generations_schema(source), columns)
+    column = sample_column(source)
+    table = read_table(source, generations_schema(column), ["sample_id", "prompt", column])
     for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
         yield from batch.to_pylist()
 

@@ -235,9 +235,9 @@ class _Drawing:
 
 
 def _schema(fps: float | None) -> pa.Schema:
-    from tgo_pipeline.storage.tables import GENERATIONS, VIDEO_GENERATIONS
+    from tgo_pipeline.storage.tables import generations_schema
 
-    return GENERATIONS if fps is None else VIDEO_GENERATIONS
+    return generations_schema("image" if fps is None else "video")
 
 
 def _draw(drawing: _Drawing, sampler: Sampler, aside: Aside, is_ending: Ending) -> None:

@@ -93,7 +93,7 @@ def score_folder(
     wanted, feedback = columns(resolve_all(rewards)), feedback or {}
     planned = _plan(generations, wanted, dtype, feedback, frames)
     shards = ScoreShards(generations, scores, planned, tuple(feedback))
-    of_clips = frames if _kind(generations, [shard.name for shard in planned]) == "video" else None
+    of_clips = frames if _kind(generations / next(iter(planned)).name) == "video" else None
     given = join(feedback, [generations / shard.name for shard in shards.columns]) if feedback else None
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
@@ -157,7 +157,8 @@ def _plan(
     from tgo_pipeline.feedback import columns as given
 
     files = _complete(generations)
-    clips = _kind(generations, [path.name for path in files]) == "video"
+    column = _kind(*files)
+    clips = column == "video"
     contents = {
         name: {"reward": fingerprint(spec if clips else of_images(spec)), "dtype": dtype, **IMAGES.identity}
         for name, spec in wanted.items()
@@ -167,7 +168,7 @@ def _plan(
     contents |= {name: {"feedback": given.fingerprint(params)} for name, params in feedback.items()}
     planned = {}
     for path, (split, index, count) in files.items():
-        source = _source_fingerprint(path)
+        source = _source_fingerprint(path, column)
         filled = {
             name: fingerprint_of(version=VERSION, generations=source, **content)
             for name, content in contents.items()
@@ -177,14 +178,14 @@ def _plan(
     return planned
 
 
-def _kind(generations: Path, shards: Sequence[str]) -> str:
-    """What the shards hold, `image` or `video`. Raises `TgoError` if it is not the same in all."""
+def _kind(*shards: Path) -> str:
+    """The column of the shards' samples, `image` or `video`. Raises `TgoError` if it is not the same in all."""
     from tgo_pipeline.storage.tables import sample_column
 
-    kinds = {sample_column(generations / name) for name in shards}
+    kinds = {sample_column(shard) for shard in shards}
     if len(kinds) > 1:
         raise TgoError(
-            f"{generations} holds shards of images and shards of clips: run the generate stage again."
+            f"{shards[0].parent} holds shards of images and shards of clips: run the generate stage again."
         )
     return kinds.pop()
 
@@ -211,18 +212,12 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
     return found
 
 
-def _source_fingerprint(path: Path) -> str:
+def _source_fingerprint(path: Path, column: str) -> str:
     """What the scores of a shard depend on: its stored fingerprint, or the file itself if another tool wrote it."""
-    from tgo_pipeline.storage.tables import (
-        check_schema,
-        generations_schema,
-        read_metadata,
-        read_schema,
-        sample_column,
-    )
+    from tgo_pipeline.storage.tables import check_schema, generations_schema, read_metadata, read_schema
 
     stored = read_metadata(path).get("fingerprint")
-    check_schema(read_schema(path), generations_schema(path), path, [*COLUMNS, sample_column(path)])
+    check_schema(read_schema(path), generations_schema(column), path, [*COLUMNS, column])
     return stored or content_fingerprint(path)
 
 

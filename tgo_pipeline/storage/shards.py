@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,7 +205,7 @@ def status(folder: Path, plan: Sequence[Shard]) -> Status:
     return _counted([_found(folder, shard) for shard in plan])
 
 
-def _counted(found: Sequence[tuple[State, dict[str, Any]]]) -> Status:
+def _counted(found: Collection[tuple[State, dict[str, Any]]]) -> Status:
     states = [now for now, _ in found]
     failed = sum(int(stored.get("failed", 0)) for now, stored in found if now == "done")
     foreign = sum(now == "stale" and "fingerprint" not in stored for now, stored in found)
@@ -232,10 +232,9 @@ def run_shards(
         else:
             for file in folder.glob(f"{TEMPORARY}*"):
                 file.unlink()
-        found = {
-            shard: _found(folder, shard) for shard in plan
-        }  # once: of 100,000 shards it takes half a minute
-        before = _counted([*found.values()])
+        # Each is looked at once: of 100,000 shards that takes half a minute.
+        found = {shard: _found(folder, shard) for shard in plan}
+        before = _counted(found.values())
         log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
         waiting = Waiting(folder, (shard for shard, (now, _) in found.items() if now != "done"))
         if waiting:
@@ -245,7 +244,7 @@ def run_shards(
         with contextlib.suppress(Held), lock_path(folder.with_name(f"{folder.name}.end"), leave_file=False):
             _note_digests(folder, plan)  # of several runs the one that is first
             _sweep(folder, plan)
-        return _counted([*found.values()])
+        return _counted(found.values())
 
 
 def _require_written(folder: Path, left: Sequence[Shard], count: int) -> None:

@@ -145,7 +145,8 @@ LABELS = _schema(
 
 def sample_column(path: Path) -> str:
     """What a table of generations holds: `image`, or `video`. Raises `TgoError` if it has both."""
-    there = [name for name in ("image", "video") if name in read_schema(path).names]
+    names = read_schema(path).names
+    there = [name for name in ("image", "video") if name in names]
     if len(there) > 1:
         raise TgoError(
             f"{path} has the columns image and video: a table holds images or clips, drop one of them."
@@ -153,9 +154,9 @@ def sample_column(path: Path) -> str:
     return there[0] if there else "image"
 
 
-def generations_schema(path: Path) -> pa.Schema:
-    """The schema that a table of images or of clips has to have."""
-    return VIDEO_GENERATIONS if sample_column(path) == "video" else GENERATIONS
+def generations_schema(column: str) -> pa.Schema:
+    """The schema that a table has to have whose samples are in this column (`sample_column`)."""
+    return VIDEO_GENERATIONS if column == "video" else GENERATIONS
 
 
 def scores_schema(rewards: Sequence[str], labels: Sequence[str] = ("sample_id", "prompt_id")) -> pa.Schema:
