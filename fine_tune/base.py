@@ -36,6 +36,7 @@ class Base:
 
 
 def prepare(job: Job, objective: Objective, data: TrainingData) -> Base:
+    """Load the base and all that training it needs, on this process's device."""
     from fine_tune.policies.base import ENCODING_PARTS, on_files
     from fine_tune.training.accelerator import Accelerator
     from tgo_pipeline.executors.runtime import prepare_torch
@@ -111,6 +112,7 @@ def _estimator(job: Job, pipeline: Any, objective: Objective, data: TrainingData
 
 
 def build_policy(job: Job, pipeline: Any, with_reference: bool) -> Policy:
+    """The policy of the base's family, with the parameters that are trained."""
     from fine_tune.policies import policy_class
 
     tuning = job.params.fine_tune

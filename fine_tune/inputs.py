@@ -59,6 +59,7 @@ def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
 
 
 def encode(job: Job) -> None:
+    """Encode every sample into the workspace's cache; what is there already stays."""
     origin = source(job.params, job.workspace.generations)
     encode_folder(job.workspace.encoded, origin, job.planned, job.params.runtime, job.group)
 
@@ -96,6 +97,7 @@ def choose_units(job: Job, objective: Objective) -> tuple[Labels, Units]:
 
 
 def training_data(job: Job, objective: Objective, labels: Labels, units: Units) -> TrainingData:
+    """What the trainer reads: encoded samples, labels, units, and how they are drawn."""
     from fine_tune.data.batches import Encoded, Sampling, TrainingData
 
     tuning = job.params.fine_tune

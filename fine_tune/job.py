@@ -141,6 +141,7 @@ def _images(generations: Path) -> str:
 
 
 def is_done(job: Job) -> bool:
+    """Whether the tuned model of these parameters and inputs is there, with its summary."""
     from fine_tune.training.log import SUMMARY
 
     return job.mark.fits(result.stored(job.output)) and (job.workspace.training / SUMMARY).is_file()

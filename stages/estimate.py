@@ -35,6 +35,8 @@ PROMPT_ID, SAMPLE_ID = 16, 21
 
 @dataclass
 class Estimate:
+    """What is known of a run before it begins. Each stage's `estimate` asks it; only what is asked for is computed."""
+
     params: Params
     device: Device
     gpus: int
@@ -65,10 +67,12 @@ class Estimate:
 
     @cached_property
     def test(self) -> list[Pair]:
+        """The prompts of the test sets."""
         return self._of("test") if self.given_test is None else _usual(self.given_test)
 
     @cached_property
     def blueprint(self) -> Blueprint:
+        """The model's networks by their configurations, without weights."""
         from tgo_pipeline.planning.blueprint import read_blueprint
 
         return read_blueprint(self.params.model, self.params.revision)
@@ -102,6 +106,7 @@ class Estimate:
 
     @cached_property
     def drawing(self) -> SamplingCost:
+        """The cost of one image of the generate stage."""
         return self._drawing(self.params.generate, self._batch)
 
     @cached_property
@@ -118,12 +123,14 @@ class Estimate:
 
     @cached_property
     def encoding(self) -> Encoding:
+        """The cost of encoding one image for fine-tuning."""
         from tgo_pipeline.planning.sampling import encoding
 
         return encoding(self.trained, self._batch, sliced=self._on_gpu)
 
     @property
     def drawn(self) -> bool:
+        """Whether a model draws the images; others exist already."""
         return self.params.generate.source == "model"
 
     @cached_property
@@ -148,6 +155,7 @@ class Estimate:
 
     @cached_property
     def shards(self) -> int:
+        """How many shards the training images fill."""
         generate = self.params.generate
         if self.drawn:
             return disk.shard_count(len(self.train), generate.images_per_prompt, generate.shard_size)
@@ -163,6 +171,7 @@ class Estimate:
         return StagePlan(stage=stage, precision=precision, flops=flops, hours=hours, **values)
 
     def scoring(self, rewards: dict[str, str | None]) -> tuple[Scoring, Precision]:
+        """The cost of scoring one image by some rewards, and the precision of it."""
         from tgo_pipeline.planning.scoring import scoring
         from tgo_pipeline.rewards.specs import resolve_all
 

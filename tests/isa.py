@@ -77,7 +77,18 @@ def run(what: str, *arguments: str, **environment: str) -> tuple[int, str]:
     print(f"== numeric tests {what}", flush=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ, **environment}
     processes = 1 if environment["OMP_NUM_THREADS"] == "2" else 2  # two of two threads wait for each other
-    command = [sys.executable, "-m", "pytest", "-q", "-n", f"{processes}", "--dist", "loadfile", "-m", "not long"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        f"{processes}",
+        "--dist",
+        "loadfile",
+        "-m",
+        "not long",
+    ]
     command += [*arguments, *NUMERIC]
     process = subprocess.Popen(
         command,

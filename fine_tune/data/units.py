@@ -56,12 +56,14 @@ class FixedUnits:
 
     @property
     def members(self) -> int:
+        """Samples in a unit."""
         return self.rows.shape[1]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def of_epoch(self, epoch: int, labels: Labels) -> np.ndarray:
+        """The rows, in every epoch the same."""
         return self.rows
 
 
@@ -84,12 +86,14 @@ class AcrossThreshold:
 
     @property
     def members(self) -> int:
+        """Samples in a unit: the positive one and its negatives."""
         return 1 + self._negatives
 
     def __len__(self) -> int:
         return self._count
 
     def of_epoch(self, epoch: int, labels: Labels) -> np.ndarray:
+        """The rows that are dealt for this epoch."""
         return self._dealt(epoch, labels)
 
     def _deal_epoch(self, epoch: int, labels: Labels) -> np.ndarray:

@@ -66,10 +66,12 @@ class Sketches:
 
     @property
     def batches(self) -> int:
+        """Number of batches."""
         return len(self.values)
 
     @property
     def bins(self) -> int:
+        """Number of bins of noise levels."""
         return self.values.shape[1]
 
     @cached_property

@@ -55,6 +55,7 @@ class RankedImage(NamedTuple):
 
     @property
     def folder(self) -> str:
+        """The folder of the image within its archive."""
         return str(PurePosixPath(self.image_path).parent)
 
 

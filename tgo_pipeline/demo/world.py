@@ -68,6 +68,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """The scene as a sentence of the grammar, which `parse` reads."""
         size = f"{self.size} " if self.size else ""
         place = f", at the {self.position}" if self.position else ""
         return f"a {size}{self.colour} {self.shape} on a {self.background} background{place}"

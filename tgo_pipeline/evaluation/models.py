@@ -47,14 +47,17 @@ class Side:
 
     @property
     def generations(self) -> Path:
+        """The images of this model."""
         return self.folder / "generations"
 
     @property
     def scores(self) -> Path:
+        """The scores of its images."""
         return self.folder / "scores"
 
     @property
     def diversity(self) -> Path:
+        """How much its images of a prompt differ."""
         return self.folder / "diversity"
 
 

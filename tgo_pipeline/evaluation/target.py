@@ -24,6 +24,7 @@ class Target:
 
     @classmethod
     def read(cls, params: Params, workspace: Workspace) -> Target:
+        """The target of the parameters with the scores and thresholds of the workspace that it was fitted on."""
         from tgo_pipeline.thresholds.table import read_thresholds, taus
         from tgo_pipeline.thresholds.targets import read_scores, reference_folder
 

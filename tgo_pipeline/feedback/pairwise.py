@@ -17,6 +17,7 @@ class Tally:
 
     @property
     def comparisons(self) -> np.ndarray:
+        """(images,) how often each image was compared."""
         return self.wins + self.losses + self.ties
 
 

@@ -56,6 +56,7 @@ class Guidance:
 
     @property
     def branches_per_call(self) -> int:
+        """How many of the networks' branches one call computes together. Raises `TgoError` below 1."""
         return self._branches_per_call
 
     @branches_per_call.setter

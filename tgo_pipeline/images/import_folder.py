@@ -46,10 +46,12 @@ class Item(NamedTuple):
 
     @property
     def sample_id(self) -> str:
+        """The prompt's id and the image's number among its images."""
         return f"{self.prompt_id}-{self.index:04d}"
 
     @property
     def prompt(self) -> str:
+        """The prompt; empty for an image without one."""
         return self.row.prompt or ""
 
 

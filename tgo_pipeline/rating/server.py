@@ -67,6 +67,7 @@ class RatingServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
+        """The address of the page, with the token that opens it."""
         return f"http://{LOOPBACK}:{self.server_address[1]}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -28,6 +28,7 @@ class Sheet:
 
 
 def number(value: float | None, style: str) -> str:
+    """A value in a format of Python; a dash where there is no value."""
     return MISSING if value is None else f"{value:{style}}"
 
 

@@ -56,6 +56,7 @@ class ThresholdRow:
 
     @property
     def decimals(self) -> int:
+        """Decimals that tell scores of this spread apart."""
         return decimals(self.std)
 
     @property
@@ -119,14 +120,17 @@ class EvaluationRow:
 
     @property
     def decimals(self) -> int:
+        """Decimals that tell scores of this spread apart."""
         return decimals(self.base_std)
 
     @property
     def effect_low(self) -> float | None:
+        """The low end of the difference in standard deviations of the base."""
         return self._scaled(self.difference_low)
 
     @property
     def effect_high(self) -> float | None:
+        """The high end of the difference in standard deviations of the base."""
         return self._scaled(self.difference_high)
 
     def _scaled(self, value: float | None) -> float | None:

@@ -35,9 +35,11 @@ class AsIs:
         return image
 
     def finish(self, pixels: list[Image.Image]) -> list[Image.Image]:
+        """The images as they are."""
         return pixels
 
     def differentiable(self, images: Tensor) -> Tensor:
+        """Raises `TgoError`: there is no gradient."""
         raise TgoError("a reward that is a function of images has no gradients.")
 
 

@@ -36,6 +36,7 @@ class EachFrame:
         return self.preparation.finish([frame for frames in pixels for frame in frames])
 
     def differentiable(self, images: Tensor) -> Tensor:
+        """Raises `TgoError`: there is no gradient."""
         raise TgoError("a mean over frames has no gradient: score clips, and train on images.")
 
 

@@ -28,6 +28,7 @@ class Pixels:
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     def finish(self, pixels: Tensor) -> Tensor:
+        """Levels from 0 to 255 as float32 from 0 to 1."""
         return pixels.float() / 255
 
     def differentiable(self, images: Tensor) -> Tensor:
@@ -45,6 +46,7 @@ class OracleReward(Reward):
 
     @classmethod
     def load(cls, name: str, files: Files) -> OracleReward:
+        """The oracle of the small world; it has no weights."""
         return cls()
 
     def encode_images(self, pixels: Tensor) -> Tensor:

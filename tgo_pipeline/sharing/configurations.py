@@ -37,6 +37,7 @@ class Configuration:
 
     @property
     def examples(self) -> int:
+        """Rows of all splits."""
         return sum(split.examples for split in self.splits)
 
     @property

@@ -53,6 +53,7 @@ class File:
 
     @property
     def size(self) -> int:
+        """Bytes on disk."""
         return self.path.stat().st_size
 
 

@@ -13,8 +13,12 @@ MOST_ROWS, MOST_SHARDS = 10_000_000, 99_999
 
 
 class HasPrompt(Protocol):
+    """A row that belongs to a prompt."""
+
     @property
-    def prompt_id(self) -> str: ...
+    def prompt_id(self) -> str:
+        """The id of the prompt."""
+        ...
 
 
 R = TypeVar("R", bound=HasPrompt)

@@ -69,10 +69,12 @@ class Shard:
 
     @property
     def mark(self) -> Mark:
+        """What the shard must be stored with to count as this one."""
         return Mark(self.fingerprint, self.inputs)
 
     @property
     def name(self) -> str:
+        """The name of the file: split, number, count and suffix."""
         return f"{self.split}-{self.index:05d}-of-{self.count:05d}{self.suffix}"
 
 

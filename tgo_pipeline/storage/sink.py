@@ -57,10 +57,13 @@ class Sink:
         """For the writer, which closes what it was given: the `with` block does."""
 
     def writable(self) -> bool:
+        """True: Arrow asks before it writes."""
         return True
 
     def readable(self) -> bool:
+        """False."""
         return False
 
     def seekable(self) -> bool:
+        """False: Parquet is written from front to back."""
         return False

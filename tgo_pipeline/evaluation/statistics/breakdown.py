@@ -31,6 +31,7 @@ class SampleSubset:
 
     @property
     def names(self) -> dict[str, str | None]:
+        """The columns that name this subset in a table."""
         return {"test_set": self.test_set, "grouping": self.grouping, "category": self.category}
 
 

@@ -24,6 +24,7 @@ def set_title(name: str, rows: Sequence[Row]) -> str:
 
 
 def reward_name(row: Row) -> str:
+    """The name of a row's reward; the target is marked."""
     return f"{row['reward']} (target)" if row["is_target"] else row["reward"]
 
 

@@ -57,6 +57,7 @@ CONFIG: Spec = {
 
 
 def finish(chart: Drawing, description: str, height: int) -> Spec:
+    """The chart as Vega-Lite, as wide as its place in the page and `height` pixels high."""
     spec = chart.properties(width="container", height=height, description=description).to_dict(validate=False)
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["config"] = CONFIG
@@ -64,10 +65,12 @@ def finish(chart: Drawing, description: str, height: int) -> Spec:
 
 
 def data(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
+    """Rows as the inline data of a chart."""
     return alt.Data(values=[dict(row) for row in rows])
 
 
 def rule_at(value: float, **style: Any) -> alt.Chart:
+    """A vertical line at a value of the x axis."""
     return alt.Chart(data([{"at": value}])).mark_rule(**style).encode(x=alt.X("at:Q"))
 
 

@@ -53,6 +53,7 @@ class Environment:
 
     @property
     def folder(self) -> Path:
+        """Where the environment lies in the user's cache."""
         return user_cache.location() / "environments" / self.name
 
     def pins(self) -> dict[str, str]:

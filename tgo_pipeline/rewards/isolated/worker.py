@@ -52,10 +52,12 @@ class Streams:
         return parts
 
     def answer(self, message):
+        """Send a message: its length, then JSON."""
         content = json.dumps(message).encode()
         self.write(LENGTH.pack(len(content)) + content)
 
     def write(self, content):
+        """Send all bytes, however many a pipe takes at once."""
         while content:
             content = content[os.write(self._answers, content) :]
 
@@ -118,6 +120,7 @@ def packages(named):
 
 
 def digest(file):
+    """The sha256 of a file, in hexadecimal digits."""
     with open(file, "rb") as stream:
         found = hashlib.sha256()
         for part in iter(lambda: stream.read(1 << 20), b""):
@@ -158,6 +161,7 @@ def score(reward, images, prompts):
 
 
 def main():
+    """Answer requests until the parent closes the stream."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what they mean
     descriptor, streams = int(sys.argv[1]), Streams()

@@ -37,9 +37,11 @@ class Brightness:
         return np.asarray(image.frames).astype(np.float32) @ LUMA
 
     def finish(self, pixels: Any) -> Any:
+        """The values as they are."""
         return pixels
 
     def differentiable(self, images: Tensor) -> Tensor:
+        """Raises `TgoError`: there is no gradient."""
         raise TgoError(f"reward {self.name} has no gradient.")
 
 

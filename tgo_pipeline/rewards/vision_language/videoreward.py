@@ -69,6 +69,7 @@ class ClipFrames:
         return read_clip(image, self.sampling).numpy()
 
     def finish(self, pixels: Any) -> Any:
+        """One tensor of frames a clip."""
         return [torch.from_numpy(clip) for clip in pixels]
 
     def differentiable(self, images: Tensor) -> Tensor:
