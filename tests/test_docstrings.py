@@ -47,6 +47,8 @@ def test_public_names_are_described() -> None:
 
 def test_a_name_without_a_docstring_is_found() -> None:
     module = ModuleType("made", "A module.")
-    source = "class A:\n  'An A.'\n  def f(self): ...\nclass B(A):\n  @property\n  def g(self): ...\ndef h(): ..."
+    source = (
+        "class A:\n  'An A.'\n  def f(self): ...\nclass B(A):\n  @property\n  def g(self): ...\ndef h(): ..."
+    )
     exec(source, vars(module))
     assert list(undescribed(module)) == ["made.A.f", "made.B", "made.B.g", "made.h"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from statistics import stdev
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from tests.fine_tune.objectives.evaluate import columns, evaluate, labels, objective, samples
 from tgo_pipeline.errors import TgoError
@@ -70,27 +71,23 @@ scores = st.lists(st.floats(-5, 5).map(lambda s: round(s, 3)), min_size=2, max_s
 @settings(max_examples=60, deadline=None)
 @given(scores, st.floats(0.2, 5))
 def test_rwr_weights(score, temperature: float) -> None:
-    mean = sum(score) / len(score)
-    spread = math.sqrt(sum((s - mean) ** 2 for s in score) / (len(score) - 1))
-    exponentials = [math.exp(s / (temperature * spread)) for s in score]
-    softmax = [len(score) * e / sum(exponentials) for e in exponentials]
+    share = softmax([s / (temperature * stdev(score)) for s in score])
     given = labels(score)
     rwr = objective("rwr", temperature=temperature, normalise="softmax").prepare(given)
-    np.testing.assert_allclose(rwr.weight, softmax, rtol=1e-9)
+    np.testing.assert_allclose(rwr.weight, len(score) * share, rtol=1e-9)
     rwr = objective("rwr", temperature=temperature, normalise="max").prepare(given)
-    np.testing.assert_allclose(rwr.weight, [e / max(exponentials) for e in exponentials], rtol=1e-9)
+    np.testing.assert_allclose(rwr.weight, share / share.max(), rtol=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
 @given(scores, st.floats(0.05, 5), st.data())
 def test_awr_weights(score, temperature: float, data) -> None:
     prompts = data.draw(st.lists(st.sampled_from("abc"), min_size=len(score), max_size=len(score)))
-    mean = sum(score) / len(score)
-    spread = math.sqrt(sum((s - mean) ** 2 for s in score) / (len(score) - 1))
+    spread = stdev(score)
     expected = []
     for s, prompt in zip(score, prompts, strict=True):
         own = [other for other, of in zip(score, prompts, strict=True) if of == prompt]
-        expected.append(min(math.exp((s - sum(own) / len(own)) / (temperature * spread)), 20))
+        expected.append(min(np.exp((s - sum(own) / len(own)) / (temperature * spread)), 20))
     awr = objective("awr", temperature=temperature).prepare(labels(score, prompts))
     np.testing.assert_allclose(awr.weight, expected, rtol=1e-9)
 
