@@ -10,11 +10,11 @@ from PIL import Image
 
 from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.formats.video_files import lossless
+from tgo_pipeline.formats.video_files import even, lossless
 from tgo_pipeline.rewards import load_reward, score_all
 from tgo_pipeline.rewards.engine.images import StoredClip
 from tgo_pipeline.rewards.engine.scorer import Scorer
-from tgo_pipeline.rewards.of_clips import FrameMean, even
+from tgo_pipeline.rewards.of_clips import FrameMean
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 

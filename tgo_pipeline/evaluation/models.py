@@ -184,7 +184,7 @@ def measure_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mappin
 
     clip = clip_spec(list(resolve_all(rewards).values()))
     drawn = plan_generations(**_sampling(params, side, test))
-    diversity_folder(side.generations, side.diversity, drawn, clip, params.runtime)
+    diversity_folder(side.generations, side.diversity, drawn, clip, params.runtime, params.score.frames)
 
 
 def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
@@ -214,7 +214,7 @@ def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
         )
         if has_diversity(params):
             clip = clip_spec(list(resolve_all(rewards).values()))
-            shards[side.diversity] = plan_diversity(side.generations, drawn, clip)
+            shards[side.diversity] = plan_diversity(side.generations, drawn, clip, params.score.frames)
     return shards
 
 

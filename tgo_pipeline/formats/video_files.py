@@ -67,12 +67,12 @@ def lossless(frames: np.ndarray, fps: float) -> tuple[bytes, str]:
     return _encoded(frames, fps, codec), SUFFIX[codec.container]
 
 
-def preview(frames: np.ndarray, fps: float) -> bytes | None:
-    """A small file for people and browsers; None where this PyAV has no x264."""
+def preview(frames: np.ndarray, fps: float, side: int = PREVIEW_SIDE) -> bytes | None:
+    """A small file for people and browsers, no side above `side` pixels; None where this PyAV has no x264."""
     require_av()
     if not _can_encode(_PREVIEW.name):
         return None
-    return _encoded(_shrunk(frames), fps, _PREVIEW)
+    return _encoded(_shrunk(frames, side), fps, _PREVIEW)
 
 
 def read_frames(data: bytes | None) -> tuple[np.ndarray, float]:
@@ -131,6 +131,15 @@ def still(data: bytes | None) -> bytes | None:
     return stream.getvalue()
 
 
+def even(total: int, count: int) -> np.ndarray:
+    """The places of `count` frames of `total`, the first and the last among them; the middle one if it is one."""
+    import numpy as np
+
+    if count == 1:
+        return np.array([total // 2])
+    return np.linspace(0, total - 1, count).round().astype(int)
+
+
 @contextlib.contextmanager
 def opened(clip: str | os.PathLike[str] | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first stream of images. A path is opened here: FFmpeg would take it for an address.
@@ -179,14 +188,14 @@ def _encoded(frames: np.ndarray, fps: float, codec: _Codec) -> bytes:
     return file.getvalue()
 
 
-def _shrunk(frames: np.ndarray) -> np.ndarray:
-    """Frames with no side above that of a preview, and even sides, which its format asks for."""
+def _shrunk(frames: np.ndarray, side: int) -> np.ndarray:
+    """Frames with no side above `side`, and even sides, which the format of a preview asks for."""
     import numpy as np
     from PIL import Image
 
     height, width = frames.shape[1:3]
-    share = min(1.0, PREVIEW_SIDE / max(height, width))
-    width_2, height_2 = (max(2, round(side * share / 2) * 2) for side in (width, height))
+    share = min(1.0, side / max(height, width))
+    width_2, height_2 = (max(2, round(length * share / 2) * 2) for length in (width, height))
     size = width_2, height_2
     if size == (width, height):
         return frames

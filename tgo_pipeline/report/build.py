@@ -23,13 +23,15 @@ from tgo_pipeline.report.gallery.gallery import Exhibition, prepare
 from tgo_pipeline.report.models import models
 from tgo_pipeline.report.run import describe
 from tgo_pipeline.report.thumbnails import BUDGET_BYTES, Album
+from tgo_pipeline.storage.paths import parquet_files
+from tgo_pipeline.storage.tables import sample_column
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic
 
 log = logging.getLogger("tgo")
 HERE = Path(__file__).parent / "page"
 STYLES = ("report.css", "gallery.css")
-SCRIPTS = ("elements", "theme", "charts", "samples", "gallery", "detail", "keys", "start")
+SCRIPTS = ("elements", "theme", "charts", "clips", "samples", "gallery", "detail", "keys", "start")
 """Joined in this order into one script with a scope of its own."""
 RESERVE_BYTES = 2048
 """Kept free for the numbers that the text says of the gallery: a few sentences."""
@@ -98,6 +100,7 @@ def _sections(params: Params, workspace: Workspace, album: Album) -> dict[str, A
     evaluation = sections.evaluation(params, workspace)
     return {
         "params": params,
+        "what": _kind(workspace),
         "run": describe(params, workspace),
         "evaluation": evaluation,
         "models": models(params, workspace, evaluation.roles) if evaluation else None,
@@ -109,6 +112,12 @@ def _sections(params: Params, workspace: Workspace, album: Album) -> dict[str, A
         "examples": examples(workspace.labels, workspace.generations, params.report.examples, album),
         "album": album,
     }
+
+
+def _kind(workspace: Workspace) -> str:
+    """What the run's samples are called."""
+    shards = parquet_files(workspace.generations)
+    return "clip" if shards and sample_column(shards[0]) == "video" else "image"
 
 
 def style() -> str:
@@ -137,7 +146,7 @@ def content_policy(*scripts: str) -> str:
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     return (
         f"default-src 'none'; script-src {hashes} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "media-src data:; base-uri 'none'; form-action 'none'"
     )
 
 

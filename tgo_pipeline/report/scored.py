@@ -90,6 +90,7 @@ def render(call: Call) -> str:
     context = {
         "title": f"Scores of {text.count(frame.height)} image{'s' * (frame.height != 1)}",
         "kicker": "Image scores",
+        "what": "image",
         "contents": _contents(len(whole) > 1, frame["error"].null_count() < frame.height),
         "max_mb": LIMITS.max_mb,
         "columns": columns,

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.video_files import even
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.scorable import Preparation
 
@@ -79,10 +80,3 @@ class FrameMean(Reward):
             rows = [said[start : start + self.count] for start in range(0, len(said), self.count)]
             self.reasons = [next(filter(None, row), None) for row in rows]
         return numbers.unflatten(0, (-1, self.count)).mean(1)
-
-
-def even(total: int, count: int) -> np.ndarray:
-    """The places of `count` frames of `total`, the first and the last among them; the middle one if it is one."""
-    if count == 1:
-        return np.array([total // 2])
-    return np.linspace(0, total - 1, count).round().astype(int)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from tgo_pipeline.formats.video_files import still
+from tgo_pipeline.report.clips import ShownClip
 from tgo_pipeline.report.thumbnails import read_images
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.sharing.facts import shards
@@ -53,14 +55,18 @@ def _first_samples(side: Path) -> set[str]:
     return set(first.values())
 
 
-def _decode(data: bytes | None) -> Image.Image | None:
-    """An image at the size of the grid; small ones are enlarged in whole steps, with their pixels to be seen."""
+def _decode(data: bytes | ShownClip | None) -> Image.Image | None:
+    """An image (of a clip, its middle frame) at the size of the grid.
+
+    Small ones are enlarged in whole steps, with their pixels to be seen.
+    """
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, decode
 
-    if not data:
+    found = still(data.data) if isinstance(data, ShownClip) else data
+    if not found:
         return None
     try:
-        image = decode(data)
+        image = decode(found)
     except UnreadableImage:
         return None
     longest = max(image.size)

@@ -196,7 +196,14 @@ def _draw_and_score(
         frames=params.score.frames,
     )
     clip = clip_spec(list(resolve_all(rewards).values()))
-    diversity_folder(side.generations, side.folder / "diversity", plan(**job), clip, params.runtime)
+    diversity_folder(
+        side.generations,
+        side.folder / "diversity",
+        plan(**job),
+        clip,
+        params.runtime,
+        params.score.frames,
+    )
 
 
 def _scores(side: Side, columns: Sequence[str], target: Target | None) -> pl.DataFrame:

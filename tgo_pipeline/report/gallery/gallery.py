@@ -61,7 +61,7 @@ class Exhibition:
         target: str = "",
         side: int | None = None,
     ) -> None:
-        """`stream` reads columns of rows of the candidates: `prompt`, `seed`, and `image` as bytes."""
+        """`stream` reads columns of rows of the candidates: `prompt`, `seed`, and `image` as bytes or a clip."""
         self._found, self._target, self._side, self._stream = found, target, side, stream
         self._units = [list(unit) for unit in units]
         self._entries = self._texts([row for unit in self._units for row in unit])
@@ -204,6 +204,7 @@ def _island(found: Candidates, entries: Sequence[GallerySample], target: str) ->
         "width": [entry.thumbnail.width for entry in entries],
         "height": [entry.thumbnail.height for entry in entries],
         "image": [entry.thumbnail.source and entry.thumbnail.source.partition(",")[2] for entry in entries],
+        "moving": [entry.thumbnail.moving for entry in entries],
         "splits": splits.names,
         "models": models.names,
         "prompts": prompts.names,

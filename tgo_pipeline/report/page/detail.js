@@ -28,12 +28,12 @@ class Detail {
 
   // A pair of the section "Before and after": its own images, which are larger, and its own table.
   openPair(card, from) {
-    const [base, tuned] = card.querySelectorAll(".sides img");
+    const [base, tuned] = card.querySelectorAll(".sides :is(video, img:not(.strip))");
     const prompt = card.querySelector(".prompt > bdi").textContent;
     const table = card.querySelector("table").cloneNode(true);
     table.tHead.classList.remove("hidden");
     this.title.textContent = "Before and after";
-    const size = [base.naturalWidth, base.naturalHeight];
+    const size = [base.naturalWidth || base.videoWidth || base.width, base.naturalHeight || base.videoHeight || base.height];
     this.body.replaceChildren(
       make("div", { class: "stage" }, compare(base.src, tuned.src, ["base", "tuned"], size)),
       make("div", { class: "about" }, promptOf(prompt), table),
@@ -51,6 +51,7 @@ class Detail {
 
   // Closing hands the focus back to where the reader was.
   back() {
+    for (const video of this.body.querySelectorAll("video")) video.pause();
     if (this.from) this.from.focus();
     else this.gallery.focus(this.place);
   }
@@ -73,7 +74,7 @@ class Detail {
     const { samples } = this.gallery;
     const sides = samples.sidesOf(row);
     const whole = sides && sides.every((side) => samples.sourceOf(side));
-    const stage = whole ? this.slider(sides) : thumbnail(samples, row, samples.promptOf(row).slice(0, 160), 384, 512);
+    const stage = whole ? this.slider(sides) : thumbnail(samples, row, samples.promptOf(row).slice(0, 160), 384, 512, true);
     this.body.replaceChildren(
       make("div", { class: "stage" }, stage),
       make(
@@ -144,15 +145,21 @@ function promptOf(text) {
   return make("p", { class: "prompt", tabindex: text.length > 300 ? 0 : null }, isolated(text));
 }
 
-// Two images on top of each other, divided by a line that a range input moves: by pointer, touch and keys alike.
+// Two images, or clips in step, on top of each other, divided by a line that a range input moves: by pointer, touch and
+// keys alike.
 function compare(before, after, names, [width, height]) {
   const pixelated = Math.max(width, height) <= 64 ? "pixelated" : null;
   const range = make("input", { type: "range", min: 0, max: 100, value: 50, step: 1 });
+  const moving = before.startsWith(CLIP) && after.startsWith(CLIP);
+  const side = (source, name, kind) => {
+    if (source.startsWith(CLIP)) return clip(source, { "aria-label": name, class: kind });
+    return make("img", { src: source, alt: name, class: kind });
+  };
+  const shown = [side(before, names[0], pixelated), side(after, names[1], ["after", pixelated].filter(Boolean).join(" "))];
   const holder = make(
     "div",
     { class: "compare" },
-    make("img", { src: before, alt: names[0], class: pixelated }),
-    make("img", { src: after, alt: names[1], class: ["after", pixelated].filter(Boolean).join(" ") }),
+    ...shown,
     make("span", { class: "divide", "aria-hidden": "true" }),
     range,
   );
@@ -164,6 +171,7 @@ function compare(before, after, names, [width, height]) {
   range.addEventListener("input", move);
   holder.style.aspectRatio = `${width} / ${height}`;
   move();
-  const sides = names.map((name) => make("span", {}, isolated(name)));
-  return make("figure", { class: "comparison" }, holder, make("figcaption", {}, ...sides));
+  const [left, right] = names.map((name) => make("span", {}, isolated(name)));
+  const caption = make("figcaption", {}, left, moving ? playButton(shown) : null, right);
+  return make("figure", { class: "comparison" }, holder, caption);
 }

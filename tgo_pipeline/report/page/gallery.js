@@ -141,6 +141,8 @@ class Gallery {
       make("span", { class: "prompt" }, isolated(short)),
       make("span", { class: "facts" }, ...this.facts(row)),
     );
+    const video = button.querySelector("video");
+    if (video) playOnVisit(button, video);
     return make("li", { class: "card sample" }, button);
   }
 
@@ -171,20 +173,19 @@ function labelOf(samples, row) {
 }
 
 // The thumbnail of a sample within `side` pixels, at a whole multiple of its size where it is tiny and else within
-// `large`; or the reason why there is none.
-function thumbnail(samples, row, alternative, side, large = side) {
+// `large`; or the reason why there is none. A clip has controls where it stands alone.
+function thumbnail(samples, row, alternative, side, large = side, controls = false) {
   const source = samples.sourceOf(row);
   if (!source) return make("span", { class: "no-image" }, isolated(samples.errorOf(row) ?? "no image"));
   const [width, height] = [samples.width[row], samples.height[row]];
   const longer = Math.max(width, height);
   const factor = (longer <= 64 ? side : large) / longer;
   const scale = factor >= 1 ? Math.floor(factor) : factor;
-  return make("img", {
-    src: source,
-    alt: alternative,
+  const shape = {
     width: Math.round(width * scale),
     height: Math.round(height * scale),
     class: longer <= 64 ? "pixelated" : null,
-    decoding: "async",
-  });
+  };
+  if (source.startsWith(CLIP)) return clip(source, { ...shape, "aria-label": alternative || null, controls, loop: true });
+  return make("img", { src: source, alt: alternative, ...shape, decoding: "async" });
 }

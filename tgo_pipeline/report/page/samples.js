@@ -39,7 +39,8 @@ class Samples {
   }
 
   sourceOf(row) {
-    return this.image[row] && "data:image/webp;base64," + this.image[row];
+    const kind = this.moving[row] ? "video/mp4" : "image/webp";
+    return this.image[row] && `data:${kind};base64,${this.image[row]}`;
   }
 
   scoreOf(row, reward) {

@@ -11,6 +11,10 @@ function startPairs(gallery) {
     button.hidden = false;
     button.addEventListener("click", () => detail.openPair(button.closest(".card"), button));
   }
+  for (const sides of document.querySelectorAll(".sides")) {
+    const clips = [...sides.querySelectorAll("video")];
+    if (clips.length === 2) sides.after(make("p", { class: "origin" }, playButton(clips)));
+  }
 }
 
 // A table that is wider than its place says so while more of it is to the right.
