@@ -22,6 +22,7 @@ from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.rewards.aesthetic import Aesthetic
 from tgo_pipeline.rewards.base import NetworkReward
 from tgo_pipeline.rewards.clip_score import ClipScore
+from tgo_pipeline.rewards.custom import FunctionReward
 from tgo_pipeline.rewards.engine.scorer import BLOCK, Scorer, score_all, share_towers
 from tgo_pipeline.rewards.engine.workers import prepare_chunk
 from tgo_pipeline.storage.tables import IMAGE, stream_images, write_table
@@ -221,6 +222,23 @@ def test_a_stream_reads_no_further_than_it_scores(rewards: dict[str, NetworkRewa
             scored += len(batch.errors)
             assert read - scored <= 2 * BLOCK + 32
     assert scored == read == 3000
+
+
+def test_what_was_scored_before_an_error_is_handed_on() -> None:
+    """Scores are fetched a batch late: an error of the third batch must not take the second with it."""
+
+    def brightness(images: list[Image.Image], prompts: list[str]) -> list[float]:
+        if "stop" in prompts:
+            raise ValueError("enough")
+        return [float(image.width) for image in images]
+
+    samples = [(Image.new("RGB", (3 + row, 4)), "stop" if row == 5 else "go on") for row in range(8)]
+    found: list[float] = []
+    scorer = Scorer({"own": FunctionReward("own", brightness)}, batch_size=2)
+    with scorer, pytest.raises(TgoError, match="raised ValueError: enough"):
+        for batch in scorer.stream(samples):
+            found += batch.columns["own"].tolist()
+    assert found == [3, 4, 5, 6]
 
 
 def test_more_distinct_prompts_than_are_kept(

@@ -216,17 +216,21 @@ class Scorer:
 
         A batch never reaches into the next part, so that the scores of a part are the same to the last bit whatever
         was scored before it (on a GPU with a `batch_size`, which is measured otherwise); but the next part is decoded
-        while this one is with the networks.
+        while this one is with the networks. An error comes after the batches that were scored before it.
         """
         # Scores are fetched one batch late, so that a GPU has the next one before it ends this.
         waiting: deque[tuple[int, Callable[[], ScoredBatch]]] = deque()
-        for batch in self._batches(parts):
-            waiting.append((batch.samples[0].part, self._launch(batch)))
-            if len(waiting) > 1:
-                part, fetch = waiting.popleft()
-                yield part, fetch()
-        for part, fetch in waiting:
-            yield part, fetch()
+        try:
+            for batch in self._batches(parts):
+                waiting.append((batch.samples[0].part, self._launch(batch)))
+                if len(waiting) > 1:
+                    yield _fetched(waiting)
+        except Exception:
+            while waiting:
+                yield _fetched(waiting)
+            raise
+        while waiting:
+            yield _fetched(waiting)
 
     def _batches(self, parts: Iterable[Iterable[Sample]]) -> Iterator[_Batch]:
         """Prepared samples, as many as the networks see at once by now: those that were cut before memory was measured
@@ -359,6 +363,12 @@ class Scorer:
             own = [reason and f"{name} {reason}" for reason in said]
             result.reasons |= dict.fromkeys(self._columns(name), own)
         return result
+
+
+def _fetched(waiting: deque[tuple[int, Callable[[], ScoredBatch]]]) -> tuple[int, ScoredBatch]:
+    """The batch that was launched first, with the number of its part."""
+    part, fetch = waiting.popleft()
+    return part, fetch()
 
 
 def _filled(images: Any, missing: int) -> Any:
