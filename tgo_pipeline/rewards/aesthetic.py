@@ -1,7 +1,7 @@
-"""LAION aesthetic predictor v2: an affine head on the unit embedding of OpenAI's CLIP ViT-L/14; no prompt.
+"""LAION's aesthetic predictors: a small head on the unit embedding of a CLIP image tower; no prompt.
 
-Folder: `model.safetensors` or the official `sac+logos+ava1-l14-linearMSE.pth` (keys `layers.{0,2,4,6,7}.*`; the
-widths come from their shapes), and `clip/` with a Hugging Face CLIPModel or its image tower.
+Folder: `model.safetensors` or the official `sac+logos+ava1-l14-linearMSE.pth`, and `clip/` with a Hugging Face
+CLIPModel or its image tower. Another of LAION's heads is named by its file; its keys tell its layers (`head.py`).
 """
 
 from __future__ import annotations
@@ -23,23 +23,30 @@ from tgo_pipeline.rewards.networks.clip_models import (
     read_clip_weights,
     read_vision_config,
 )
-from tgo_pipeline.rewards.networks.head import WIDTHS, LinearHead, head_widths
+from tgo_pipeline.rewards.networks.head import WIDTHS, AffineHead, Head, LinearHead, ReluHead, head_of
 from tgo_pipeline.rewards.networks.precision import Precision
+
+VERSIONS: dict[type[Head], str] = {LinearHead: "v2", ReluHead: "v2 with ReLU", AffineHead: "v1"}
+"""What LAION's predictors with each kind of head are called."""
 
 
 class Aesthetic(NetworkReward):
-    """A CLIP image tower and a linear head; the prompt plays no part."""
+    """A CLIP image tower and a head; the prompt plays no part."""
 
-    typical_range = (4.5, 6.8)
     needs_prompt = False
 
-    def __init__(self, config: CLIPVisionConfig, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(
+        self, config: CLIPVisionConfig, widths: Sequence[int] = WIDTHS, kind: type[Head] = LinearHead
+    ) -> None:
         tower = ClipTower(config)
         super().__init__(
-            "aesthetic", "LAION aesthetic predictor v2: points from 1 to 10", tower.preprocessing
+            "aesthetic",
+            f"LAION aesthetic predictor {VERSIONS[kind]}: points from 1 to 10",
+            tower.preprocessing,
         )
         self.tower = tower
-        self.head = LinearHead(widths)
+        self.head = kind(widths)
+        self.typical_range = (4.5, 6.8) if kind is LinearHead else None
 
     @classmethod
     def load(cls, name: str, files: Files, precision: Precision = "fp32") -> Aesthetic:
@@ -47,18 +54,20 @@ class Aesthetic(NetworkReward):
         path = files.path("clip/config.json")
         config = read_vision_config(path)
         state = read_weights(files.weights)
-        widths = head_widths(state)
-        if widths is None:
+        found = head_of(state)
+        if found is None:
             raise TgoError(
-                f"{files.weights} is not an aesthetic head: it lacks some of layers.{{0,2,4,6,7}}.weight."
+                f"{files.weights} is not an aesthetic head: it lacks some of layers.{{0,2,4,6,7}}.weight, and it is "
+                "neither one with ReLU nor a single layer."
             )
+        kind, widths = found
         if widths[0] != config.projection_dim:
             raise TgoError(
                 f"{files.weights} expects embeddings of width {widths[0]}, "
                 f"the tower in clip/ gives {config.projection_dim}."
             )
         with described_by(path):
-            reward = empty(lambda: cls(config, widths)).set_precision(precision)
+            reward = empty(lambda: cls(config, widths, kind)).set_precision(precision)
         load_weights(reward.head, state, files.weights)
         tower_path = files.path("clip/model.safetensors")
         tower = {k: v for k, v in read_clip_weights(tower_path).items() if k.startswith(VISION_KEYS)}

@@ -146,6 +146,46 @@ def test_the_aesthetic_head_is_affine_in_the_unit_embedding(
     )
 
 
+def published_relu(width: int) -> torch.nn.Sequential:
+    """LAION's head with ReLU as published, of the widths of the tests."""
+    a, b, c, d = tiny.HEAD[1:5]
+    layers: list[torch.nn.Module] = [torch.nn.Linear(width, a), torch.nn.ReLU(), torch.nn.Dropout(0.2)]
+    layers += [torch.nn.Linear(a, b), torch.nn.ReLU(), torch.nn.Dropout(0.2)]
+    layers += [torch.nn.Linear(b, c), torch.nn.ReLU(), torch.nn.Dropout(0.1)]
+    layers += [torch.nn.Linear(c, d), torch.nn.ReLU(), torch.nn.Linear(d, 1)]
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("file", "prefix", "version"),
+    [
+        ("ava+logos-l14-reluMSE.pth", "layers.", "v2 with ReLU"),
+        ("sa_0_4_vit_l_14_linear.pth", "", "v1"),
+    ],
+)
+def test_laions_other_heads_are_told_by_their_keys(
+    file: str, prefix: str, version: str, images: list[Image.Image], tmp_path: Path
+) -> None:
+    width = tiny.HEAD[0]
+    torch.manual_seed(7)
+    head = published_relu(width) if prefix else torch.nn.Linear(width, 1)
+    tiny.write("aesthetic", tmp_path)
+    state = {f"{prefix}{key}": 3 * value for key, value in head.state_dict().items()}
+    torch.save(state, tmp_path / file)
+    reward = load("aesthetic", tmp_path / file)
+    with torch.no_grad():
+        embeddings = reward.encode_images(torch.stack([reward.prepare(image) for image in images])).double()
+        official = head.double().eval()
+        official.load_state_dict({key: value.double() * 3 for key, value in head.state_dict().items()})
+        expected = official(embeddings)[:, 0].float().numpy()
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(reward.score(images, PROMPTS), expected, rtol=0, atol=1e-6)
+    assert reward.scale == f"LAION aesthetic predictor {version}: points from 1 to 10"
+    assert reward.typical_range is None and load("aesthetic", tmp_path).typical_range == (4.5, 6.8)
+    reward.save(tmp_path / "again")
+    assert_same_numbers(load("aesthetic", tmp_path / "again").score(images, PROMPTS), expected, SCORE)
+
+
 def test_image_reward_keeps_the_official_keys(tmp_path: Path) -> None:
     keys = set(tiny.build("imagereward").official_state_dict())
     for key in (
