@@ -43,6 +43,7 @@ TESTS = (
     "tests/doctor/test_hub.py::test_a_token_*",
     "tests/evaluation/statistics/test_diversity.py::test_clips_*",
     "tests/evaluation/sweep/test_sweep.py::test_a_new_strength_*",
+    "tests/evaluation/test_parts.py::*",
     "tests/evaluation/test_stage.py::test_a_lost_shard_comes_back_to_the_same_tables*",
     "tests/evaluation/test_stage.py::test_a_target_of_feedback_leaves_the_comparison_to_the_rewards*",
     "tests/evaluation/test_stage.py::test_an_equal_model_*",

@@ -20,6 +20,7 @@ from tests.scoring.test_stage import write_generations
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.plugins import kinds
+from tgo_pipeline.plugins.folder import looking
 from tgo_pipeline.rewards import fingerprint, load_reward, require, score_all, specs
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
@@ -65,6 +66,28 @@ class Unbuilt:
 class Deaf:
     def __init__(self, source, device): pass
 number = 3
+
+def sides(images, prompts):
+    return [(image.width, image.height, len(prompt)) for image, prompt in zip(images, prompts)]
+sides.parts = {"height": "rows of pixels", "words": "letters of the prompt"}
+
+class Shares:
+    parts: dict = {"height": "share of its height"}
+    def __init__(self, source, device): pass
+    def __call__(self, images, prompts):
+        return torch.tensor([[image.width, image.height if image.width != 20 else float("nan")] for image in images])
+
+class Late:
+    def __init__(self, source, device): self.parts = {"height": "rows"}
+    def __call__(self, images, prompts): return [(1.0, 2.0) for _ in images]
+def narrow(images, prompts): return [(1.0, 2.0) for _ in images]
+narrow.parts = {"a": "first", "b": "second"}
+def lone(images, prompts): return [1.0 for _ in images]
+lone.parts = {"a": "first"}
+def computed(images, prompts): return narrow(images, prompts)
+computed.parts = dict(a="first")
+def dotted(images, prompts): return narrow(images, prompts)
+dotted.parts = {"a.b": "first"}
 """
 
 
@@ -130,6 +153,53 @@ def test_a_number_that_is_not_finite_is_an_error_of_that_image_alone() -> None:
     assert scores.errors == {1: "mine gave nan"}
     with pytest.raises(TgoError, match="image 1 of 3 cannot be scored: nan gave nan"):
         load_reward("mine:nan").score(IMAGES, PROMPTS)
+
+
+def test_a_function_or_a_class_may_give_further_numbers() -> None:
+    found = load_reward("mine:sides").score_parts(IMAGES, PROMPTS)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "sides": [40, 20, 8],
+        "sides.height": [30, 50, 8],
+        "sides.words": [9, 4, 0],
+    }
+    assert load_reward("mine:sides").score(IMAGES, PROMPTS).tolist() == [40, 20, 8]
+    shares = score_all({"own": load_reward("mine:Shares")}, IMAGES, PROMPTS, parts=True)
+    assert shares.columns["own"].tolist() == [40, 20, 8], "a number that lacks takes no other with it"
+    np.testing.assert_array_equal(shares.columns["own.height"], np.array([30, np.nan, 8], np.float32))
+    assert shares.errors == {1: "own.height gave nan"}
+
+
+def test_the_columns_of_further_numbers_are_known_without_running_code(folder: Path) -> None:
+    (folder / "passing.py").write_text("from mine import sides\n")
+    with looking():
+        given = specs.resolve_all({"sides": "mine:sides", "own": "mine:Shares", "other": "passing:sides"})
+        filled = specs.columns(given)
+    assert list(filled) == [
+        *("sides", "sides.height", "sides.words"),
+        *("own", "own.height"),
+        *("other", "other.height", "other.words"),
+    ]
+    assert "mine" not in sys.modules
+    reward = load_reward("mine:sides")
+    assert reward.describe_part("height")["scale"] == "rows of pixels"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Late", "has the parts height once it is loaded, and its file states no parts: write `parts = "),
+        ("narrow", r"gave \(1.0, 2.0\) for image 0 of a batch: expected 3 numbers, the score and a, b"),
+        ("lone", "gave 1.0 for image 0 of a batch: expected 2 numbers, the score and a"),
+        (
+            "computed",
+            r"mine:computed: parts is dict\(a='first'\): write names and meanings out, such as parts = ",
+        ),
+        ("dotted", r"parts is {'a.b': 'first'}: write names"),
+    ],
+)
+def test_further_numbers_that_cannot_be_columns_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(TgoError, match=reason):
+        load_reward(f"mine:{name}").score(IMAGES, PROMPTS)
 
 
 @pytest.mark.parametrize(

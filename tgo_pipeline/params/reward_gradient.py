@@ -136,6 +136,10 @@ def check(params: Params) -> None:
         )
     if not params.target_is_scored_anywhere:
         raise TgoError(f"{needs}: feedback of people has none; choose a target of reward models alone.")
+    for name in (name for name, spec in params.target_specs.items() if name != spec.column):
+        raise TgoError(
+            f"{needs}: {name} is a further number of {params.target_specs[name].column}, and has none."
+        )
     changed = {
         "caption_dropout": tuning.caption_dropout,
         "draws": tuning.draws - 1,

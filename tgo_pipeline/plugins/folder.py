@@ -122,20 +122,32 @@ def stated_version(reference: str) -> str:
 
     Read and not run: `version = "2"` in the body of a class, or `name.version = "2"` beside a function.
     """
-    files = code_files(reference)
-    try:
-        body = ast.parse(files[-1].read_bytes()).body if files else []
-    except (SyntaxError, ValueError):
+    value = stated(reference, "version")
+    if value is None:
         return ""
+    return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
+
+
+def stated(reference: str, attribute: str, file: Path | None = None) -> ast.expr | None:
+    """What the file of an object gives an attribute of it, read and not run; None if it gives it nothing.
+
+    `file` is the one that defines the object, where that is not found from here.
+    """
+    if file is None:
+        file = next(reversed(code_files(reference)), None)
+    try:
+        body = ast.parse(file.read_bytes()).body if file is not None else []
+    except (SyntaxError, ValueError):
+        return None
     name = reference.partition(":")[2].split(".")[-1]
-    stated = [_stated(node, f"{name}.version") for node in body]
+    given = [_given(node, f"{name}.{attribute}") for node in body]
     for node in ast.walk(ast.Module(body, [])):
         if isinstance(node, ast.ClassDef) and node.name == name:
-            stated += [_stated(line, "version") for line in node.body]
-    return next((str(value) for value in stated if value is not None), "")
+            given += [_given(line, attribute) for line in node.body]
+    return next((value for value in given if value is not None and ast.unparse(value) != "None"), None)
 
 
-def _stated(node: ast.stmt, target: str) -> object:
+def _given(node: ast.stmt, target: str) -> ast.expr | None:
     """What an assignment gives `target`; None if it gives it nothing."""
     pairs: list[tuple[ast.expr, ast.expr | None]] = []
     if isinstance(node, ast.AnnAssign):
@@ -146,5 +158,5 @@ def _stated(node: ast.stmt, target: str) -> object:
         if isinstance(left, ast.Tuple) and isinstance(right, ast.Tuple):
             pairs += zip(left.elts, right.elts, strict=False)
         elif right is not None and ast.unparse(left) == target:
-            return right.value if isinstance(right, ast.Constant) else ast.unparse(right)
+            return right
     return None

@@ -129,7 +129,7 @@ def _load(spec: Spec, name: str, precision: str, device: torch.device) -> tuple[
 def _load_custom(spec: Spec, name: str, device: torch.device) -> tuple[Reward, dict[str, str]]:
     from tgo_pipeline.rewards.custom import load_custom
 
-    reward = load_custom(spec.column, REWARD.reference(name), spec.source, device)
+    reward = load_custom(spec.column, REWARD.reference(name), spec.source, device, specs.parts(name))
     identity = {
         "reward": spec.reward,
         "version": fingerprint(spec),

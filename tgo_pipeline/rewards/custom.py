@@ -3,13 +3,15 @@
     def brightness(images, prompts):  # RGB images (PIL) and as many texts
         return [ImageStat.Stat(image.convert("L")).mean[0] for image in images]
 
+With an attribute `parts` ({name: meaning}) it gives rows of numbers: the score, then one for each part.
+
 It is named `module:brightness`, or by an entry point of the group `tgo_pipeline.rewards` in an installed package. With
 a method `score_tensor` it has a gradient too (docs/REWARDS.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +24,11 @@ from tgo_pipeline.devices import is_out_of_memory
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins import find
 from tgo_pipeline.rewards.base import Reward, as_objects, check_images
+from tgo_pipeline.rewards.custom_identity import check_parts
 
-RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[float]]
-"""RGB images and as many prompts to as many numbers; one that is not finite is an error of that image alone."""
+RewardFunction = Callable[[list[Image.Image], list[str]], Sequence[Any]]
+"""RGB images and as many prompts to as many numbers, or rows of numbers where it has `parts`; a number that is not
+finite is an error of that image alone."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,24 @@ class PlainReward(Reward):
 
 
 class FunctionReward(PlainReward):
-    """A reward that calls a function; its attributes `scale`, `typical_range` and `needs_prompt` are copied."""
+    """A reward that calls a function.
+
+    Its attributes `scale`, `typical_range`, `needs_prompt` and `parts` are copied.
+    """
 
     def __init__(self, name: str, function: RewardFunction) -> None:
         super().__init__(name, str(getattr(function, "scale", "as its author defines it")))
         self.function = function
         self.typical_range = getattr(function, "typical_range", None)
         self.needs_prompt = bool(getattr(function, "needs_prompt", True))
+        self.parts: Mapping[str, str] = dict(getattr(function, "parts", None) or {})
 
     def combine(self, images: list[Image.Image], prompts: np.ndarray) -> Tensor:
-        """Call the function. Raises `TgoError` if it raises, or gives other than one number per image."""
+        """The first column of `combine_parts`, (B,)."""
+        return self.combine_parts(images, prompts)[:, 0]
+
+    def combine_parts(self, images: list[Image.Image], prompts: np.ndarray) -> Tensor:
+        """Call the function: (B, 1 + P). Raises `TgoError` if it raises, or gives other numbers than it should."""
         try:
             given = self.function(list(images), [str(prompt) for prompt in prompts])
         except Exception as error:
@@ -76,7 +88,8 @@ class FunctionReward(PlainReward):
                 raise  # when memory runs out the engine tries a smaller batch
             raise TgoError(f"reward {self.name} raised {find.described(error)}") from error
         self.reasons = getattr(self.function, "reasons", None)
-        return torch.tensor(_numbers(self.name, given, len(images)), dtype=torch.float32)
+        rows = _rows(self.name, given, len(images), list(self.parts))
+        return torch.tensor(rows, dtype=torch.float32).view(len(images), 1 + len(self.parts))
 
     @property
     def has_gradient(self) -> bool:
@@ -108,11 +121,24 @@ class FunctionReward(PlainReward):
         return given.float()
 
 
-def load_custom(name: str, reference: str, source: str | None, device: torch.device | str) -> Reward:
+def load_custom(
+    name: str,
+    reference: str,
+    source: str | None,
+    device: torch.device | str,
+    parts: Mapping[str, str] | None = None,
+) -> Reward:
     """Build the reward that `module:object` names: a function, or a class that is called once with (source, device).
 
-    Raises `TgoError` if there is no such object, it cannot be built, or what comes out cannot be called.
+    `parts` are those that its file states. Raises `TgoError` if there is no such object, it cannot be built, what comes
+    out cannot be called, or it has other parts.
     """
+    reward = _built(name, reference, source, device)
+    check_parts(name, reward.parts, parts or {})
+    return reward
+
+
+def _built(name: str, reference: str, source: str | None, device: torch.device | str) -> Reward:
     found = find.load(f"reward {name}", reference)
     if not isinstance(found, type):
         if source is not None:
@@ -135,8 +161,8 @@ def _callable(name: str, reference: str, found: Any) -> RewardFunction:
     raise TgoError(f"reward {name}: {reference} gives {type(found).__name__}, which cannot be called.")
 
 
-def _numbers(name: str, given: Any, expected: int) -> list[float]:
-    """As many numbers as images, from a sequence, an array or a tensor."""
+def _rows(name: str, given: Any, expected: int, parts: Sequence[str]) -> list[list[float]]:
+    """A row for each image, the score and its parts, from a sequence, an array or a tensor."""
     values = given.tolist() if hasattr(given, "tolist") else given
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TgoError(
@@ -146,7 +172,23 @@ def _numbers(name: str, given: Any, expected: int) -> list[float]:
         raise TgoError(
             f"reward {name} gave {len(values)} scores for {expected} images: expected one for each."
         )
-    return [_number(name, place, value) for place, value in enumerate(values)]
+    if not parts:
+        return [[_number(name, place, value)] for place, value in enumerate(values)]
+    return [
+        [_number(name, place, number) for number in _row(name, place, row, parts)]
+        for place, row in enumerate(values)
+    ]
+
+
+def _row(name: str, place: int, row: Any, parts: Sequence[str]) -> Sequence[Any]:
+    """The numbers of one image, as many as the parts and the score."""
+    numbers = row.tolist() if hasattr(row, "tolist") else row
+    if isinstance(numbers, (list, tuple)) and len(numbers) == 1 + len(parts):
+        return numbers
+    raise TgoError(
+        f"reward {name} gave {row!r} for image {place} of a batch: expected {1 + len(parts)} numbers, the score and "
+        f"{', '.join(parts)}."
+    )
 
 
 def _number(name: str, place: int, value: Any) -> float:

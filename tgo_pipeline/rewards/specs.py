@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.plugins.find import is_reference
 from tgo_pipeline.plugins.kinds import REWARD
+from tgo_pipeline.rewards.custom_identity import own_parts
+from tgo_pipeline.rewards.isolated import environments
 from tgo_pipeline.rewards.isolated import names as isolated
 
 REWARDS = REWARD.builtin
@@ -38,7 +40,7 @@ PARTS: dict[str, dict[str, str]] = {
         "TA": "alignment with the text, in the units of the sum",
     },
 }
-"""Rewards that give more than one number: what the others are called, and what they mean."""
+"""Rewards of this package that give more than one number: what the others are called, and what they mean."""
 RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
 """Columns that score tables have besides the rewards."""
 
@@ -151,15 +153,25 @@ def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
 def columns(specs: Mapping[str, Spec]) -> dict[str, Spec]:
     """Every column that rewards fill, with its reward: the first bears the reward's name, others are `NAME.part`.
 
-    Raises `TgoError` if two columns have one name.
+    Raises `TgoError` if two columns have one name, or the file of a reward of one's own states no proper parts.
     """
     found: dict[str, Spec] = {}
     for name, spec in specs.items():
-        for column in (name, *part_columns(name, PARTS.get(spec.reward, ()))):
+        for column in (name, *part_columns(name, parts(spec.reward))):
             if column in found or (column != name and column in specs):
                 raise TgoError(f"two columns of scores are called {column!r}: rename the reward of yours.")
             found[column] = spec
     return found
+
+
+def parts(reward: str) -> Mapping[str, str]:
+    """What a reward's further numbers are called, and mean; of one's own as its file states them, which is not run."""
+    name = canonical(reward)
+    if name in REWARDS:
+        return PARTS.get(name, {})
+    if isolated.is_isolated(name):
+        return environments.parts(name)
+    return own_parts(REWARD.reference(name))
 
 
 def part_columns(name: str, parts: Iterable[str]) -> list[str]:

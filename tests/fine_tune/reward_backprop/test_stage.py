@@ -123,6 +123,11 @@ light.score_tensor = lambda images, prompts: images.mean((1, 2, 3))
     [
         ({"target": {"reward": "mean_rank"}}, {}, "mean_rank is made of ranks, which have none"),
         ({"target": {"reward": "majority"}}, {}, "majority is made of votes"),
+        (
+            {"score": {"rewards": {"hpsv3": "weights"}}, "target": {"reward": "hpsv3.sigma"}},
+            {},
+            "hpsv3.sigma is a further number of hpsv3, and has none",
+        ),
         ({}, {"caption_dropout": 0.2}, "caption_dropout is given, but draft samples"),
         ({}, {"draws": 2}, "draws is given, but draft samples"),
         ({}, {"by_prompt": True}, "by_prompt is given, but draft samples"),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rewards import fingerprint, load_reward, score_all
+from tgo_pipeline.rewards import fingerprint, load_reward, score_all, specs
 from tgo_pipeline.rewards.isolated.process import TIMEOUT
 
 MODULE = '''
@@ -50,6 +50,10 @@ def act(image, prompt, together):
         return float("nan")
     if red == 206:
         sys.exit("enough")
+    if red == 207:
+        os.kill(os.getpid(), 9)
+    if red == 208:
+        raise MemoryError("no room at all")
     return red + len(prompt) + 1 / 3
 
 
@@ -66,6 +70,23 @@ class Weighted:
 
     def __call__(self, images, prompts):
         return [self.factor * image.getpixel((0, 0))[0] for image in images]
+
+
+class Sides:
+    scale = "pixels"
+    parts = {"height": "rows of pixels"}
+
+    def __init__(self, source, device):
+        self.packages = ["pillow"]
+
+    def __call__(self, images, prompts):
+        for image in images:
+            act(image, "", len(images))
+        return [(image.width, image.height if image.width != 4 else float("nan")) for image in images]
+
+
+class Narrow(Sides):
+    parts = {"height": "rows of pixels", "depth": "nothing"}
 
 
 class Broken:
@@ -103,6 +124,23 @@ def test_a_class_gets_its_source_and_says_what_it_read(judge: str, tmp_path: Pat
     assert reward.identity["packages"].startswith("pillow ") and "," not in reward.identity["packages"]
 
 
+def test_further_numbers_have_columns_of_their_own(judge: str) -> None:
+    name = judge.replace("brightness", "Sides")
+    filled = specs.columns({"own": specs.parse(name)})
+    assert list(filled) == ["own", "own.height"], "as the file states them: no worker is started"
+    scores = score_all({"own": load_reward(name)}, pictures(1, 2, 202, 201), prompt="", parts=True)
+    np.testing.assert_array_equal(scores.columns["own"], np.float32([3, 4, np.nan, np.nan]))
+    np.testing.assert_array_equal(scores.columns["own.height"], np.float32([2, np.nan, np.nan, np.nan]))
+    assert [scores.errors[row].split(" (")[0][:30] for row in (1, 2, 3)] == [
+        "own gave nan",
+        "own has none: its worker ended",
+        "own raised ValueError: I canno",
+    ]
+    narrow = load_reward(judge.replace("brightness", "Narrow"))
+    with pytest.raises(TgoError, match="2 numbers for an image: expected 3, the score and height, depth"):
+        narrow.score(pictures(1), prompt="")
+
+
 def test_an_image_that_fails_costs_its_own_row_and_gets_the_reason(judge: str) -> None:
     scores = score_all({"own": load_reward(judge)}, pictures(1, 201, 3, 205), prompt="")
     assert np.isnan(scores.columns["own"]).tolist() == [False, True, False, True]
@@ -129,6 +167,19 @@ def test_a_worker_that_hangs_is_ended(judge: str, monkeypatch: pytest.MonkeyPatc
 def test_where_memory_runs_out_fewer_images_are_asked_for(judge: str) -> None:
     scores = score_all({"own": load_reward(judge)}, pictures(1, 204, 3), prompt="")
     assert not scores.errors and scores.columns["own"].round().tolist() == [1.0, 204.0, 3.0]
+
+
+def test_an_image_that_no_memory_is_enough_for_costs_its_own_row(judge: str) -> None:
+    scores = score_all({"own": load_reward(judge)}, pictures(1, 208, 3), prompt="")
+    assert list(scores.errors) == [1] and "raised MemoryError: no room at all (judge.py" in scores.errors[1]
+    assert scores.columns["own"].round().tolist()[::2] == [1.0, 3.0]
+
+
+def test_a_worker_that_the_system_kills_for_its_memory_is_started_again(judge: str) -> None:
+    scores = score_all({"own": load_reward(judge)}, pictures(1, 207, 3), prompt="")
+    assert list(scores.errors) == [1]
+    assert "its worker was ended by signal 9, as when memory runs out" in scores.errors[1]
+    assert scores.columns["own"].round().tolist()[::2] == [1.0, 3.0]
 
 
 def test_a_package_that_wants_to_exit_fails_an_image_alone(judge: str) -> None:

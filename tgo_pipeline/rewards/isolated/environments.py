@@ -22,8 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.plugins import folder as plugins
+from tgo_pipeline.rewards.custom_identity import own_parts
 from tgo_pipeline.rewards.files.open_clip import open_clip_file
-from tgo_pipeline.rewards.isolated.names import foreign_environment, interpreter
+from tgo_pipeline.rewards.isolated.names import (
+    WORKER,
+    OwnWorker,
+    foreign_environment,
+    interpreter,
+    own_worker,
+)
 from tgo_pipeline.storage import user_cache
 from tgo_pipeline.storage.locks import Held, lock_path
 
@@ -115,6 +123,33 @@ def installed(executable: Path) -> dict[str, str]:
         for each in sorted(place.iterdir())
         if (match := _DISTRIBUTION.fullmatch(each.name))
     }
+
+
+def code_files(own: OwnWorker) -> list[Path]:
+    """The file that defines the object: of the current folder, else of the other interpreter's packages."""
+    if files := plugins.code_files(f"{own.module}:{own.object}"):
+        return files[-1:]
+    parts = own.module.split(".")
+    for place in site_packages(interpreter(own.python)):
+        for file in (place.joinpath(*parts).with_suffix(".py"), place.joinpath(*parts, "__init__.py")):
+            if file.is_file():
+                return [file]
+    return []
+
+
+def parts(reward: str) -> dict[str, str]:
+    """What the further numbers of a reward in an interpreter of its own are called, and mean, as its file states it.
+
+    None where the interpreter is not there, which is said when the reward is needed.
+    """
+    if not reward.startswith(WORKER):
+        return {}
+    own = own_worker(reward)
+    try:
+        files = code_files(own)
+    except TgoError:
+        return {}
+    return own_parts(f"{own.module}:{own.object}", files[0]) if files else {}
 
 
 def site_packages(executable: Path) -> list[Path]:

@@ -101,7 +101,7 @@ class WorkerProcess:
         return process
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> dict[str, Any]:
-        """`scores` and `reasons` of RGB images, or an `error` of all of them. Raises `WorkerLost`."""
+        """`scores` (a row of numbers each) and `reasons` of RGB images, or an `error` of all. Raises `WorkerLost`."""
         places, size = [], 0
         for image in images:
             places.append((size, *image.size))

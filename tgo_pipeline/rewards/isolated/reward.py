@@ -7,13 +7,15 @@ its own row alone. Where nothing helps the run ends with the reason; what was sc
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.plugins import folder
+from tgo_pipeline.rewards.custom_identity import check_parts
 from tgo_pipeline.rewards.files import layouts
 from tgo_pipeline.rewards.isolated import environments, names
 from tgo_pipeline.rewards.specs import Spec
@@ -48,22 +50,10 @@ def fingerprint(spec: Spec) -> str:
     return fingerprint_of(
         worker=reference,
         version=folder.stated_version(reference) or VERSION,
-        code=[content_fingerprint(file) for file in _code(own)],
+        code=[content_fingerprint(file) for file in environments.code_files(own)],
         packages=environments.installed(names.interpreter(own.python)),
         source=content_fingerprint(source) if source and source.exists() else spec.source,
     )
-
-
-def _code(own: names.OwnWorker) -> list[Path]:
-    """The file that defines the object: of the current folder, else of the other interpreter's packages."""
-    if files := folder.code_files(f"{own.module}:{own.object}"):
-        return files[-1:]
-    parts = own.module.split(".")
-    for place in environments.site_packages(names.interpreter(own.python)):
-        for file in (place.joinpath(*parts).with_suffix(".py"), place.joinpath(*parts, "__init__.py")):
-            if file.is_file():
-                return [file]
-    return []
 
 
 def require(spec: Spec) -> list[Path]:
@@ -89,6 +79,7 @@ def load(spec: Spec, device: torch.device) -> Reward:
     request = _request(spec, str(device))
     worker = IsolatedFunction(spec.reward, request)
     reward = FunctionReward(spec.column, worker)
+    check_parts(spec.column, reward.parts, environments.parts(spec.reward))
     about, digests = worker.about, dict(worker.about["sha256"])
     if spec.reward.startswith(names.OFFICIAL):
         weights = Path(request.source["weights"])
@@ -145,22 +136,22 @@ class IsolatedFunction:
         """Why each image of the last call has no score; None where it has one."""
         self.about = self._started().about
         self.scale, self.needs_prompt = self.about["scale"], self.about["needs_prompt"]
-        self.typical_range = self.about["typical_range"]
+        self.typical_range, self.parts = self.about["typical_range"], self.about["parts"]
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
-        """Scores, NaN where `reasons` says why there is none.
+    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> list[Any]:
+        """Scores, or rows of numbers of a reward with parts; NaN where `reasons` says why there is none.
 
         Raises MemoryError if memory ran out with several images, and `TgoError` if the worker is lost again and again,
         or none of the first images can be scored.
         """
         found = self._asked(images, prompts)
-        scores, self.reasons = [score for score, _ in found], [reason for _, reason in found]
+        rows, self.reasons = [row for row, _ in found], [reason for _, reason in found]
         if not self._scored and all(self.reasons):
             raise TgoError(f"reward {self._name} {self.reasons[0]}.")
         self._scored = True
-        return scores
+        return rows if self.parts else [score for (score,) in rows]
 
-    def _asked(self, images: Sequence[Image], prompts: Sequence[str]) -> list[tuple[float, str | None]]:
+    def _asked(self, images: Sequence[Image], prompts: Sequence[str]) -> list[tuple[list[float], str | None]]:
         from tgo_pipeline.rewards.isolated.process import WorkerLost
 
         try:
@@ -175,15 +166,21 @@ class IsolatedFunction:
                     "what was scored before is kept."
                 ) from None
             if len(images) == 1:
-                return [(float("nan"), f"has none: {loss}")]
+                return [(self._nothing(), f"has none: {loss}")]
             return [self._asked([image], [prompt])[0] for image, prompt in zip(images, prompts, strict=True)]
         if error := answer.get("error"):
             if answer["memory"] and len(images) > 1:
                 raise MemoryError(error)
-            return [(float("nan"), f"raised {error}")] * len(images)
+            return [(self._nothing(), f"raised {error}")] * len(images)
         self._losses = 0
         pairs = zip(answer["scores"], answer["reasons"], strict=True)
-        return [(float("nan") if score is None else score, reason) for score, reason in pairs]
+        return [
+            ([math.nan if number is None else number for number in row] or self._nothing(), reason)
+            for row, reason in pairs
+        ]
+
+    def _nothing(self) -> list[float]:
+        return [math.nan] * (1 + len(self.parts))
 
     def _started(self) -> WorkerProcess:
         from tgo_pipeline.rewards.isolated.process import WorkerProcess

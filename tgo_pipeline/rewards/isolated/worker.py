@@ -19,6 +19,7 @@ import struct
 import sys
 import threading
 import traceback
+from math import isfinite
 from typing import Any
 
 MAGIC = b"\x00tgo-worker-1\x00"
@@ -105,6 +106,7 @@ def about(reward):
         "scale": str(getattr(reward, "scale", "as its author defines it")),
         "typical_range": list(map(float, span)) if span else None,
         "needs_prompt": bool(getattr(reward, "needs_prompt", True)),
+        "parts": dict(getattr(reward, "parts", None) or {}),
     }
 
 
@@ -136,28 +138,38 @@ def images_of(memory, places):
     return [Image.frombytes("RGB", (width, height), memory[start:end]) for start, width, height, end in sizes]
 
 
-def numbers(given, expected):
-    """As many floats as images. Raises ValueError if it is something else."""
+def rows_of(reward, given, expected):
+    """A row of floats for each image: the score, and one for each of the reward's parts. Raises ValueError."""
     values = given.tolist() if hasattr(given, "tolist") else list(given)
     if len(values) != expected:
         raise ValueError(f"{len(values)} scores for {expected} images")
-    return [float(value) for value in values]
+    parts = list(getattr(reward, "parts", None) or ())
+    if not parts:
+        return [[float(value)] for value in values]
+    rows = [[float(number) for number in value] for value in values]
+    for row in rows:
+        if len(row) != 1 + len(parts):
+            said = f"the score and {', '.join(parts)}"
+            raise ValueError(f"{len(row)} numbers for an image: expected {1 + len(parts)}, {said}")
+    return rows
 
 
 def score(reward, images, prompts):
-    """Scores, None where there is none, and the reasons: an image that fails does not take others with it."""
+    """Rows of numbers, None where there is none, and the reasons: an image that fails does not take others with it.
+
+    The row of an image without any number is empty.
+    """
     try:
-        values = numbers(reward(list(images), list(prompts)), len(images))
+        rows = rows_of(reward, reward(list(images), list(prompts)), len(images))
     except Exception as error:
         if len(images) > 1 and not ran_out(error):
             each = [score(reward, [image], [prompt]) for image, prompt in zip(images, prompts)]  # noqa: B905
-            return [value for (value,), _ in each], [reason for _, (reason,) in each]
+            return [row for (row,), _ in each], [reason for _, (reason,) in each]
         if ran_out(error):
             raise
-        return [None], ["raised " + described(error)]
-    finite = [value == value and abs(value) != float("inf") for value in values]
-    reasons = [None if fine else f"gave {value}" for fine, value in zip(finite, values)]  # noqa: B905
-    return [value if fine else None for fine, value in zip(finite, values)], reasons  # noqa: B905
+        return [[]], ["raised " + described(error)]
+    reasons = [next((f"gave {value}" for value in row if not isfinite(value)), None) for row in rows]
+    return [[value if isfinite(value) else None for value in row] for row in rows], reasons
 
 
 def main():
@@ -176,8 +188,8 @@ def main():
                 continue
             with mmap.mmap(descriptor, request["bytes"], access=mmap.ACCESS_READ) as memory:
                 images = images_of(memory, request["images"])
-            values, reasons = score(reward, images, request["prompts"])
-            streams.answer({"scores": values, "reasons": reasons})
+            rows, reasons = score(reward, images, request["prompts"])
+            streams.answer({"scores": rows, "reasons": reasons})
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a package may raise anything, or call sys.exit)
             streams.answer({"error": described(error), "memory": ran_out(error)})
 
