@@ -114,4 +114,5 @@ def test_hpsv3_equals_its_package_on_the_instruction_that_its_environment_has(
     ]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.output
-    assert "hpsv3 equals hpsv3 1.0.0 on 3 images." in done.output
+    for name in ("hpsv3", "hpsv3.sigma"):
+        assert f"{name} equals hpsv3 1.0.0 on 3 images." in done.output

@@ -165,12 +165,17 @@ def columns(specs: Mapping[str, Spec]) -> dict[str, Spec]:
 
 
 def parts(reward: str) -> Mapping[str, str]:
-    """What a reward's further numbers are called, and mean; of one's own as its file states them, which is not run."""
+    """What a reward's further numbers are called, and mean; of one's own as its file states them, which is not run.
+
+    An official package gives the numbers of the built-in reward.
+    """
     name = canonical(reward)
     if name in REWARDS:
         return PARTS.get(name, {})
+    if name.startswith(isolated.OFFICIAL):
+        return PARTS.get(name.removeprefix(isolated.OFFICIAL), {})
     if isolated.is_isolated(name):
-        return environments.parts(name)
+        return environments.worker_parts(name)
     return own_parts(REWARD.reference(name))
 
 

@@ -26,7 +26,7 @@ ALLOWED, ALLOWED_HALF = 1e-5, 2e-3
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one built-in reward and its official package agree on a sample."""
+    """How a number of one built-in reward and of its official package agree on a sample."""
 
     reward: str
     package: str
@@ -64,21 +64,36 @@ def verify(call: Call, sample: int) -> list[Verdict]:
         if canonical(spec.reward) not in PACKAGES:
             raise TgoError(f"{spec.reward} has no official package here: there are {', '.join(PACKAGES)}.")
     images, prompts = _sample(call, sample)
-    return [_compared(call, spec, images, prompts) for spec in specs.values()]
+    return [each for spec in specs.values() for each in _compared(call, spec, images, prompts)]
 
 
-def _compared(call: Call, spec: Spec, images: list[Content], prompts: list[str]) -> Verdict:
-    """Both ways one after the other, so that one network is in memory at a time."""
+def _compared(call: Call, spec: Spec, images: list[Content], prompts: list[str]) -> list[Verdict]:
+    """The score and each further number, both ways one after the other: one network is in memory at a time."""
     device = resolve_device(call.device)
     other = Spec(f"{spec.column}-official", f"{OFFICIAL}{canonical(spec.reward)}", spec.source)
     official = load_reward(other, None, device)
-    theirs, identity = score_all({other.column: official}, images, prompts), official.identity
+    theirs = score_all({other.column: official}, images, prompts, parts=True)
+    package = official.identity["packages"].split(",")[0]
     del official
-    ours = score_all({spec.column: load_reward(spec, None, device, call.dtype)}, images, prompts)
+    built_in = load_reward(spec, None, device, call.dtype)
+    ours = score_all({spec.column: built_in}, images, prompts, parts=True)
     half = device.type == "cuda" or call.dtype == "fp16"
-    return compare(
-        spec.reward, identity["packages"].split(",")[0], ours, theirs, ALLOWED_HALF if half else ALLOWED
-    )
+    allowed = ALLOWED_HALF if half else ALLOWED
+    return [
+        compare(
+            f"{spec.reward}{own.removeprefix(spec.column)}",
+            package,
+            _only(ours, own),
+            _only(theirs, other),
+            allowed,
+        )
+        for own, other in zip(ours.columns, theirs.columns, strict=True)
+    ]
+
+
+def _only(scores: Scores, name: str) -> Scores:
+    """One column of several."""
+    return Scores({name: scores.columns[name]}, scores.errors)
 
 
 def compare(reward: str, package: str, ours: Scores, theirs: Scores, allowed: float) -> Verdict:

@@ -26,7 +26,6 @@ from tgo_pipeline.plugins import folder as plugins
 from tgo_pipeline.rewards.custom_identity import own_parts
 from tgo_pipeline.rewards.files.open_clip import open_clip_file
 from tgo_pipeline.rewards.isolated.names import (
-    WORKER,
     OwnWorker,
     foreign_environment,
     interpreter,
@@ -137,13 +136,11 @@ def code_files(own: OwnWorker) -> list[Path]:
     return []
 
 
-def parts(reward: str) -> dict[str, str]:
-    """What the further numbers of a reward in an interpreter of its own are called, and mean, as its file states it.
+def worker_parts(reward: str) -> dict[str, str]:
+    """What the further numbers of a worker's reward are called, and mean, as its file states it.
 
     None where the interpreter is not there, which is said when the reward is needed.
     """
-    if not reward.startswith(WORKER):
-        return {}
     own = own_worker(reward)
     try:
         files = code_files(own)

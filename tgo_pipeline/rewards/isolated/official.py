@@ -105,10 +105,11 @@ class OfficialImageReward:
 
 
 class OfficialHPSv3:
-    """`HPSv3RewardInferencer(config, weights, device).reward(images, prompts)`, of which mu is the score."""
+    """`HPSv3RewardInferencer(config, weights, device).reward(images, prompts)`: mu, the score, and sigma."""
 
     packages = ("hpsv3", "peft", "trl", "accelerate", *VERSIONS[:4], "pillow", "numpy")
     scale = "HPSv3: mu, unbounded, by the package hpsv3"
+    parts = {"sigma": "spread that HPSv3 gives with mu, by the package hpsv3; more is not better"}  # noqa: RUF012
 
     def __init__(self, source, device):
         os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")
@@ -132,7 +133,7 @@ class OfficialHPSv3:
 
     def __call__(self, images, prompts):
         with torch.inference_mode():
-            return self._inferencer.reward(images, prompts)[:, 0].float().tolist()
+            return self._inferencer.reward(images, prompts).float().tolist()
 
 
 def _base_files(source, folder):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.plugins import folder
+from tgo_pipeline.rewards import specs
 from tgo_pipeline.rewards.custom_identity import check_parts
 from tgo_pipeline.rewards.files import layouts
 from tgo_pipeline.rewards.isolated import environments, names
@@ -79,7 +80,7 @@ def load(spec: Spec, device: torch.device) -> Reward:
     request = _request(spec, str(device))
     worker = IsolatedFunction(spec.reward, request)
     reward = FunctionReward(spec.column, worker)
-    check_parts(spec.column, reward.parts, environments.parts(spec.reward))
+    check_parts(spec.column, reward.parts, specs.parts(spec.reward))
     about, digests = worker.about, dict(worker.about["sha256"])
     if spec.reward.startswith(names.OFFICIAL):
         weights = Path(request.source["weights"])
