@@ -8,12 +8,20 @@ class TgoError(Exception):
     """
 
 
+REASON = 1000
+"""Characters of another library's error: it may repeat all that a damaged file holds, and hide what to do about it."""
+
+
 def in_one_line(error: BaseException) -> str:
-    """All that an error says, in one line."""
-    return " ".join(str(error).split())
+    """All that an error says, in one line, up to `REASON`."""
+    return _cut(" ".join(str(error).split()))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop; the name of its class if it says nothing."""
+    """The first line of what an error says, up to `REASON`, without its full stop; its class if it says nothing."""
     lines = (line.strip().rstrip(".") for line in str(error).splitlines())
-    return next(filter(None, lines), type(error).__name__)
+    return _cut(next(filter(None, lines), type(error).__name__))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= REASON else f"{text[:REASON]}..."

@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+SECOND = ("os.rename", "os.symlink", "os.link")
+"""Calls whose second argument is what they make."""
 HARMLESS = (
     "git",
     "uname",
@@ -172,7 +174,7 @@ class Child:
                 if os.path.basename(os.fsdecode(first)) not in HARMLESS:
                     os.write(log, f"starts {command!r}\n".encode(errors="replace"))
             elif event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.link"):
-                place = os.path.abspath(os.fsdecode(arguments[1 if event == "os.rename" else 0]))
+                place = os.path.abspath(os.fsdecode(arguments[1 if event in SECOND else 0]))
                 if not place.startswith(inside) and "__pycache__" not in place:
                     os.write(log, f"{event} {place}\n".encode(errors="replace"))
 

@@ -14,6 +14,10 @@ READ_NOTHING = """
 def broken(*_): raise KeyError("broken")
 from tests.faults import fuzz_params; fuzz_params.load_params = broken
 """
+READ_NO_WEIGHTS = """
+def broken(*_): raise KeyError("broken")
+from tgo_pipeline.hub import checkpoint; checkpoint.read_weights = broken
+"""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,16 @@ def test_inputs(groups: Sequence[str], few: int, work: Path) -> None:
     options = ("--work", work / "inputs", "--groups", ",".join(groups), "--inputs", few, "--seed", 4)
     code, found = harness("fuzz_shards", *options)
     assert code == 0 and all(found["inputs"][group] >= 8 for group in groups)
+
+
+def test_readers() -> None:
+    code, found = harness("fuzz_readers", "--inputs", 200, "--seed", 5)
+    assert code == 0 and set(found["inputs"].values()) == {200}
+
+
+def test_a_reader_that_raises_something_else_is_found() -> None:
+    code, found = harness("fuzz_readers", "--inputs", 5, "--groups", "weights", broken=READ_NO_WEIGHTS)
+    assert code == 1 and found["findings"] == 1
 
 
 def test_injections(work: Path) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from json import JSONDecodeError
 
 from tgo_pipeline.errors import first_line
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
 TOKEN_PAGE = "settings/tokens"
+RAISED = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+"""What the hub's library raises: of its own, and over an answer of what is no hub, such as a proxy's page.
+
+Its errors of HTTP are further ones, of a client that it alone chooses (`huggingface_hub.errors.HTTPError`).
+"""
+_NO_ANSWER = (JSONDecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
 MOVED = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
@@ -73,6 +80,11 @@ def refusal(
         return f"{address(repository, kind)} is out of reach ({reason}): check the network"
     if isinstance(said, FileNotFoundError):  # of the hub's file system
         return f"{repository} has no such file: {address(repository, kind)} lists those that it has"
+    if isinstance(said, _NO_ANSWER):
+        return (
+            f"{address(repository, kind)}: what answered is not the model hub ({type(said).__name__}: "
+            f"{first_line(said)}): check HF_ENDPOINT, and whether a proxy answers in its place"
+        )
     return first_line(said)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.address import Official, Repository
-from tgo_pipeline.hub.errors import Unavailable, Unreachable, refusal
+from tgo_pipeline.hub.errors import RAISED, Unavailable, Unreachable, refusal
 from tgo_pipeline.hub.integrity import check_download
 from tgo_pipeline.hub.route import require_route
 from tgo_pipeline.storage.disk import explain_disk, refused
@@ -113,7 +113,7 @@ def ask(repository: str, file: str, revision: str | None = None) -> Path | None:
         return Path(hf_hub_download(repository, file, revision=revision))
     except RemoteEntryNotFoundError:
         return None
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, *RAISED) as error:
         if refused(error) is not None:
             raise
         raise Unavailable(refusal(error, repository, revision=revision)) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.hub.address import FORM, PREFIX, parse
-from tgo_pipeline.hub.errors import Unavailable, refusal
+from tgo_pipeline.hub.errors import RAISED, Unavailable, refusal
 from tgo_pipeline.hub.route import hub_out_of_reach
 from tgo_pipeline.reading import parquet
 from tgo_pipeline.reading.places import Hub
@@ -93,7 +93,7 @@ class HubRows:
         """Turn what `datasets` raises for a wrong name, a lost connection or a damaged file into one `TgoError`."""
         try:
             yield
-        except (Unavailable, OSError, ValueError, RuntimeError) as error:
+        except (Unavailable, *RAISED) as error:
             if isinstance(error, FileNotFoundError):  # a repository that is not there, private or gated
                 raise TgoError(
                     f"{self.text} is not on the hub, or you may not read it ({first_line(error)}): check the names and "

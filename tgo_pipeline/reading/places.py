@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular, read_bytes
 from tgo_pipeline.formats.spelling import on_disk
-from tgo_pipeline.hub.errors import Unavailable, refusal
+from tgo_pipeline.hub.errors import RAISED, Unavailable, refusal
 from tgo_pipeline.hub.route import require_route
 
 if TYPE_CHECKING:
@@ -133,10 +133,10 @@ class Hub(Place):
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        with self._explained(name):
+        with self._explained(name, *RAISED):
             opened = self._files.open(self._path(name), "rb", block_size=BLOCK_BYTES)
-            with cast(BinaryIO, opened) as stream:
-                yield stream
+        with self._explained(name), cast(BinaryIO, opened) as stream:
+            yield stream
 
     def identity(self, names: Sequence[str]) -> list[str]:
         return [self.repository, self.revision, *names]
@@ -151,7 +151,7 @@ class Hub(Place):
     @cached_property
     def _names(self) -> list[str]:
         root = self._path("")
-        with self._explained(""):
+        with self._explained("", *RAISED):
             return sorted(name.removeprefix(root) for name in self._files.find(root))
 
     def _path(self, name: str) -> str:
@@ -166,10 +166,13 @@ class Hub(Place):
         return FileNotFoundError, Unavailable, HTTPError, ConnectionError, TimeoutError
 
     @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`."""
+    def _explained(self, name: str, *more: type[Exception]) -> Iterator[None]:
+        """Turn what the hub's library raises for a wrong name or a lost connection into one `TgoError`.
+
+        `more` where nothing but the library is at work: what it raises over an answer that is none.
+        """
         try:
             yield
-        except self.own_errors as error:
+        except (*self.own_errors, *more) as error:
             reason = refusal(error, self.repository, "dataset", self.revision)
             raise TgoError(f"{self.where(name)} cannot be read: {reason}.{self.hint}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tgo_pipeline.errors import TgoError, first_line
-from tgo_pipeline.hub.errors import address, refusal
+from tgo_pipeline.hub.errors import RAISED, address, refusal
 from tgo_pipeline.sharing import hub
 from tgo_pipeline.sharing.folders import (
     CARD,
@@ -146,7 +146,7 @@ def _explained(planned: Upload) -> Iterator[None]:
 
     try:
         yield
-    except (HTTPError, RuntimeError, OSError, ValueError) as error:
+    except (HTTPError, *RAISED) as error:
         reason = refusal(error, planned.repo, planned.kind, writing=True)
         raise TgoError(
             f"the upload to {planned.repo} failed: {reason}. What was sent is kept: run the same command again to go "

@@ -294,6 +294,7 @@ def stream_images(path: Path, column: str = "image") -> Iterator[StoredValue | b
     of another program compresses them. Raises `TgoError` as `read_table`.
     """
     with open_parquet(path) as file:
+        check_schema(file.schema_arrow, pa.schema([(column, IMAGE)]), path)
         places = parquet_values.locate(file, path, f"{column}.bytes")
     if places is not None:
         yield from places

@@ -12,7 +12,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.location import INDEX, LAYOUT, Location, check_index, is_meissonic, read_index
 from tgo_pipeline.generators.networks.parts import network_classes
 from tgo_pipeline.hub import weight_files
-from tgo_pipeline.hub.errors import refusal
+from tgo_pipeline.hub.errors import RAISED, refusal
 from tgo_pipeline.hub.route import hub_out_of_reach
 
 log = logging.getLogger("tgo")
@@ -34,9 +34,9 @@ def fetch_pipeline(location: Location, without: Sequence[str]) -> Path:
         index = read_index(folder)
         parts = [name for name in network_classes(index) if name not in without]
         if _without_weights(folder, parts):
-            with contextlib.suppress(OSError, ValueError):  # nor has it these: said below
+            with contextlib.suppress(*RAISED):  # nor has it these: said below
                 folder = _download(location, without, weight_files.VARIANTS[0], cached)
-    except (OSError, ValueError, RuntimeError) as error:
+    except RAISED as error:
         raise TgoError(_explain(location, no_route or error)) from error
     if lacking := _without_weights(folder, parts):
         raise TgoError(
