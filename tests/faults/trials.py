@@ -17,8 +17,8 @@ PATIENCE_S = 600
 class Trials:
     """A work folder with the truth in it, and the counts of what was tried and what went wrong."""
 
-    def __init__(self, work: Path, seed: int, minutes: float = 30) -> None:
-        self.work = work.resolve()
+    def __init__(self, work: Path, seed: int, minutes: float = 30, model: str = "demo") -> None:
+        self.work, self.model = work.resolve(), model
         self.work.mkdir(parents=True, exist_ok=True)
         self.random = random.Random(seed)
         self.log = self.work / "children.log"
@@ -34,7 +34,7 @@ class Trials:
         """Run every stage unbroken, and once more: what differs then differs without any fault."""
         marker = self.work / "saved" / "complete.json"
         if not marker.is_file():
-            folder = workspaces.make(self.work / "truth")
+            folder = workspaces.make(self.work / "truth", self.model)
             workspaces.copy_outputs(folder, self.work / "saved" / "start")
             for stage in STAGES:
                 began = time.monotonic()
@@ -64,8 +64,8 @@ class Trials:
         """A project in the state that it has after a stage of the unbroken run."""
         folder = self.work / name
         if not (folder / "params.yaml").is_file():
-            workspaces.make(folder)
-        (folder / "params.yaml").write_text(workspaces.PARAMS)
+            workspaces.make(folder, self.model)
+        (folder / "params.yaml").write_text(workspaces.params(self.model))
         workspaces.copy_outputs(self.work / "saved" / after, folder)
         return folder
 

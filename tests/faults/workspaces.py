@@ -40,14 +40,19 @@ runtime: {device: cpu, processes: 1, threads: 1, generate_batch_size: 8, score_b
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?")
 
 
-def make(folder: Path) -> Path:
+def params(model: str = "demo") -> str:
+    """The small parameters, for one of the models that ship."""
+    return PARAMS.replace("model: demo\n", f"model: {model}\n")
+
+
+def make(folder: Path, model: str = "demo") -> Path:
     """A git and DVC project with the small parameters, without outputs and without code of its own."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     copy_project(folder)
     for name in CODE:
         shutil.rmtree(folder / name)
-    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "params.yaml").write_text(params(model))
     for name, split, count in (("fault_train.txt", "train", 24), ("fault_test.txt", "test", 6)):
         (folder / name).write_text("\n".join(world.captions("plain", split)[:count]) + "\n")
     return folder
@@ -55,9 +60,9 @@ def make(folder: Path) -> Path:
 
 def set_processes(folder: Path, processes: int) -> None:
     """Let the project's shards be written by so many processes."""
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["runtime"]["processes"] = processes
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    written = yaml.safe_load((folder / "params.yaml").read_text())
+    written["runtime"]["processes"] = processes
+    (folder / "params.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
 
 
 def copy_outputs(source: Path, target: Path) -> None:
