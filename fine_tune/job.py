@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,12 @@ class Job:
         """Where the result goes."""
         return self.workspace.model
 
-    @property
+    @functools.cached_property
     def planned(self) -> list[Shard]:
-        """The shards of its cache of encoded samples."""
+        """The shards of its cache of encoded samples; every image's prompt is read for it, once."""
         return plan(self.params, self.workspace.generations)
 
-    @property
+    @functools.cached_property
     def mark(self) -> Mark:
         """What tells it from another training; the labels are in its fingerprint by what they hold."""
         given = self.asked or self.params

@@ -44,16 +44,12 @@ def write_project(folder: Path, rows: int) -> None:
     count = -(-rows // SHARD_ROWS)
     for index in range(count):
         number = np.arange(index * SHARD_ROWS, min(rows, (index + 1) * SHARD_ROWS), dtype=np.uint64)
-        prompts, owner = np.unique(number // PER_PROMPT, return_inverse=True)
-        hashed = prompts * np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two prompts have one
-        ids = np.array([f"{value:016x}" for value in hashed.tolist()])[owner]
-        samples = np.char.add(
-            ids, np.array([f"-{place:04d}" for place in range(PER_PROMPT)])[number % PER_PROMPT]
-        )
+        samples, ids, owner = names(number)
+        prompts = owner[-1] + 1
         draw = np.random.default_rng(index)
         columns = []
         for reward in REWARDS:
-            values = BETWEEN * draw.normal(size=prompts.size)[owner] + draw.normal(size=number.size)
+            values = BETWEEN * draw.normal(size=prompts)[owner] + draw.normal(size=number.size)
             lacks = draw.random(number.size) < MISSING if reward == "clip" else None
             columns.append(pa.array(values.astype(np.float32), mask=lacks))
         texts = [pa.array(samples), pa.array(ids)]
@@ -68,18 +64,31 @@ def write_project(folder: Path, rows: int) -> None:
     )
 
 
+def names(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids of samples and of their prompts, as the pipeline makes them, and a prompt's number among these."""
+    prompts, owner = np.unique(number // PER_PROMPT, return_inverse=True)
+    hashed = prompts * np.uint64(0x9E3779B97F4A7C15)  # odd, so that no two prompts have one
+    ids = np.array([f"{value:016x}" for value in hashed.tolist()])[owner]
+    places = np.array([f"-{place:04d}" for place in range(PER_PROMPT)])[number % PER_PROMPT]
+    return np.char.add(ids, places), ids, owner
+
+
 def measure(project: Path, stage: str, tree: Path) -> dict[str, float]:
     """One stage of a project by the code of a tree: seconds on the clock and of processors, peak memory in bytes."""
+    return measure_call([sys.executable, "-m", f"stages.{stage}"], project, stage, tree)
+
+
+def measure_call(call: list[str], project: Path, name: str, tree: Path) -> dict[str, float]:
+    """The same of any command; what it says is in `name`.log of the project."""
     started = time.perf_counter()
-    call = [sys.executable, "-m", f"stages.{stage}"]
-    with (project / f"{stage}.log").open("w") as log:
+    with (project / f"{name}.log").open("w") as log:
         process = subprocess.Popen(
             call, cwd=project, env={**os.environ, "PYTHONPATH": str(tree)}, stdout=log, stderr=log
         )
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit((project / f"{stage}.log").read_text()[-2000:])
+        raise SystemExit((project / f"{name}.log").read_text()[-2000:])
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "processor_s": round(used.ru_utime + used.ru_stime, 1),

@@ -76,7 +76,7 @@ def read_samples(study: Study, seeds: Sequence[int]) -> Samples:
         known = read[GLOBAL]
         values = np.array([truth[sample] for sample in known.sample_ids])
         of_seed += [str(seed)] * len(known.prompt_ids)
-        prompts += known.prompt_ids
+        prompts += list(known.prompt_ids)
         sets += [f"{seed}/{prompt}" for prompt in known.prompt_ids]
         oracle.append(values)
         above.append(values >= np.median(values))

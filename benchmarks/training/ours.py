@@ -18,6 +18,7 @@ from fine_tune.data.batches import Encoded, Sampling, TrainingData
 from fine_tune.data.cache import IMAGES, PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.tensors import write_tensors
+from fine_tune.data.texts import Texts
 from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
 from fine_tune.policies.base import ENCODING_PARTS, Encoder, Policy
@@ -104,8 +105,8 @@ def labels(data: Examples) -> Labels:
     """The benchmark's labels as the label stage gives them."""
     count = len(data.prompts)
     return Labels(
-        [sample_id(row) for row in range(count)],
-        [f"p{row // 2}" for row in range(count)],
+        Texts([sample_id(row) for row in range(count)]),
+        Texts([f"p{row // 2}" for row in range(count)]),
         data.label,
         data.weight,
         data.score,

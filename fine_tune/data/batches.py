@@ -5,7 +5,9 @@ A batch is made of units: a sample, or for objectives on pairs the winner and th
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +20,8 @@ from torch import Tensor
 
 from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
-from fine_tune.data.prompt_statistics import prompt_numbers
 from fine_tune.data.tensors import of_one_length, read_tensors
+from fine_tune.data.texts import Texts
 from fine_tune.data.units import FixedUnits, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
@@ -28,48 +30,68 @@ from tgo_pipeline.storage.shards import Shard
 
 
 class Encoded:
-    """The cache of encoded samples, mapped into memory."""
+    """The cache of encoded samples, mapped into memory; they are numbered through all shards."""
 
     def __init__(self, folder: Path, planned: Sequence[Shard]) -> None:
-        self._tensors: list[dict[str, Tensor]] = []
-        self._image_at: dict[str, tuple[int, int]] = {}
-        self._prompt_of: dict[str, str] = {}
-        self._prompt_at: dict[str, tuple[int, int]] = {}
+        self._images, self._conditions = _EncodedRows(), _EncodedRows()
+        self._prompt_at: dict[str, int] = {}
+        self._sample_ids: list[Texts] = []
+        prompts: list[Texts] = []
         for shard in planned:
-            self._add(folder / shard.name, is_prompts=shard.split == PROMPTS)
+            tensors, metadata = read_tensors(folder / shard.name)
+            texts = json.loads(metadata["prompts"])
+            if shard.split == PROMPTS:
+                self._prompt_at.update(zip(texts, itertools.count(len(self._conditions))))
+                self._conditions.add(tensors, len(texts))
+                continue
+            self._sample_ids.append(Texts(json.loads(metadata["sample_ids"])))
+            prompts.append(Texts(texts, repeat=True))
+            self._images.add(tensors, len(texts))
+        self._prompts = Texts.joined(prompts)
 
-    def _add(self, path: Path, is_prompts: bool) -> None:
-        tensors, metadata = read_tensors(path)
-        prompts = json.loads(metadata["prompts"])
-        number = len(self._tensors)
-        self._tensors.append(tensors)
-        if is_prompts:
-            self._prompt_at.update({prompt: (number, row) for row, prompt in enumerate(prompts)})
-            return
-        sample_ids = json.loads(metadata["sample_ids"])
-        self._image_at.update({sample_id: (number, row) for row, sample_id in enumerate(sample_ids)})
-        self._prompt_of.update(zip(sample_ids, prompts, strict=True))
+    def rows(self, sample_ids: Texts) -> np.ndarray:
+        """(N,) the numbers of these samples; -1 for one that is not there."""
+        return sample_ids.places_in(Texts.joined(self._sample_ids))
 
-    def __contains__(self, sample_id: str) -> bool:
-        return sample_id in self._image_at
-
-    def prompt(self, sample_id: str) -> str:
+    def prompt(self, row: int) -> str:
         """The prompt of a sample."""
-        return self._prompt_of[sample_id]
+        return self._prompts[row]
 
-    def images(self, sample_ids: Sequence[str]) -> dict[str, Tensor]:
+    def images(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """The encoded images of these samples, stacked."""
-        rows = self._rows([self._image_at[sample_id] for sample_id in sample_ids])
-        return {name: torch.stack(values) for name, values in rows.items()}
+        return {name: torch.stack(values) for name, values in self._images.take(rows).items()}
 
     def conditions(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """These prompts as encoded, stacked, with zeros behind those that were cached with fewer tokens."""
-        rows = self._rows([self._prompt_at[prompt] for prompt in prompts])
+        rows = self._conditions.take([self._prompt_at[prompt] for prompt in prompts])
         return {name: torch.stack(of_one_length(values, 0)) for name, values in rows.items()}
 
-    def _rows(self, places: Sequence[tuple[int, int]]) -> dict[str, list[Tensor]]:
-        names = self._tensors[places[0][0]]
-        return {name: [self._tensors[shard][name][row] for shard, row in places] for name in names}
+
+class _EncodedRows:
+    """Named tensors of many files as if they were joined."""
+
+    def __init__(self) -> None:
+        self._parts: list[dict[str, Tensor]] = []
+        self._starts = [0]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def add(self, tensors: dict[str, Tensor], rows: int) -> None:
+        """Append those of a file that has so many rows."""
+        self._parts.append(tensors)
+        self._starts.append(len(self) + rows)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> dict[str, list[Tensor]]:
+        """Each tensor of these rows."""
+        parts = [bisect.bisect_right(self._starts, row) - 1 for row in rows]
+        return {
+            name: [
+                self._parts[part][name][row - self._starts[part]]
+                for row, part in zip(rows, parts, strict=True)
+            ]
+            for name in self._parts[parts[0]]
+        }
 
 
 @dataclass(frozen=True)
@@ -157,11 +179,13 @@ class TrainingData:
         self, labels: Labels, encoded: Encoded, sampling: Sampling, units: Units | None = None
     ) -> None:
         """`units` are by default the single samples."""
-        missing = [sample_id for sample_id in labels.sample_ids if sample_id not in encoded]
-        if missing:
+        self._encoded_rows = encoded.rows(labels.sample_ids)
+        missing = np.flatnonzero(self._encoded_rows < 0)
+        if missing.size:
             raise TgoError(
-                f"{len(missing)} of {len(labels)} labelled samples have no encoded image, the first is "
-                f"{missing[0]}: the labels are not those of these generations. Run score, threshold and label again."
+                f"{missing.size} of {len(labels)} labelled samples have no encoded image, the first is "
+                f"{labels.sample_ids[missing[0]]}: the labels are not those of these generations. Run score, threshold "
+                "and label again."
             )
         self._labels = labels
         self.encoded = encoded
@@ -216,14 +240,13 @@ class TrainingData:
 
     def _batch(self, places: Sequence[BatchItem], others: Sequence[BatchItem], step: int) -> TrainingBatch:
         rows = self._rows(places)
-        ids = [self._labels.sample_ids[row] for row in rows]
         label = self._values("label", places)
         if self.members > 1 and not self._units.is_dealt:  # of a pair, whose scores may be on one side
             label = np.tile(np.array([1, 0], np.float32), len(places))
         prompts = self._prompts(places)
         other_prompts = [""] * len(prompts) if self._sampling.unprompted else self._prompts(others)
         return TrainingBatch(
-            self.encoded.images(ids),
+            self.encoded.images(self._encoded_rows[rows].tolist()),
             self.encoded.conditions(prompts),
             self.encoded.conditions(other_prompts) if other_prompts else {},
             torch.from_numpy(label),
@@ -258,7 +281,7 @@ class TrainingData:
             dropped = self._drops(place)
             for row in self._samples(place):
                 prefix = prefixes.get(int(self._labels_of(place).label[row] >= 0.5), "")
-                prompt = self.encoded.prompt(self._labels.sample_ids[row])
+                prompt = self.encoded.prompt(int(self._encoded_rows[row]))
                 texts.append("" if dropped else prefix + prompt)
         return texts
 
@@ -278,12 +301,13 @@ class TrainingData:
         own = [str(place.unit)] if self._units.is_dealt else []  # the same samples may be dealt twice
         return "/".join([*own, *(self._labels.sample_ids[row] for row in rows)])
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  # an instance lives as long as its process
+    # A batch goes from one epoch to the next; each takes 80 MB where there are ten million units.
+    @functools.lru_cache(maxsize=2)  # noqa: B019  # an instance lives as long as its process
     def _permutation(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng(derive_seed(self._sampling.seed, f"epoch-{epoch}", "order"))
         if not self._sampling.by_prompt:
             return generator.permutation(len(self))
         first = self._units.of_epoch(epoch, self._labels)[:, 0]
-        numbers = prompt_numbers([self._labels.prompt_ids[row] for row in first])
+        numbers = self._labels.prompt_ids.take(first).numbers
         place_of_prompt = generator.permutation(numbers.max() + 1)
         return np.argsort(place_of_prompt[numbers], kind="stable")

@@ -114,12 +114,11 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
 
     Every prompt is there with each of the prefixes before it.
     """
-    from tgo_pipeline.storage.tables import read_table
+    from tgo_pipeline.storage.tables import read_columns
 
-    distinct: set[str] = set()
-    for file in generation_shards(generations):
-        # The bytes are checked when the images are read: a plan, also that of `tgo status`, reads no whole shard.
-        distinct.update(read_table(file, columns=["prompt"], check=False)["prompt"].unique().to_pylist())
+    # The bytes are checked when the images are read: a plan, also that of `tgo status`, reads no whole shard.
+    table = read_columns(generation_shards(generations), ["prompt"], ["prompt"], check=False)
+    distinct = set(table["prompt"].unify_dictionaries().unique().dictionary.to_pylist())
     prefixed = {prefix + prompt for prefix in prefixes for prompt in distinct}
     texts = ["", *sorted(prefixed - {""})]
     return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Collection
@@ -10,21 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
+from fine_tune.data.texts import Texts
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.paths import parquet_files
 
 NEGATIVE, POSITIVE = 0, 1
 BOTH = frozenset((NEGATIVE, POSITIVE))
 
-COLUMNS = ("sample_id", "prompt_id", "score", "relative_score", "label", "weight")
+NUMBERS = ("label", "weight", "score", "relative_score")
+COLUMNS = ("sample_id", "prompt_id", *NUMBERS)
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
     """Samples in the order of their ids; every array has one entry for each. Equal to itself alone, as a key too."""
 
-    sample_ids: list[str]
-    prompt_ids: list[str]
+    sample_ids: Texts
+    prompt_ids: Texts
     label: np.ndarray
     """1 for positive, 0 for negative; an objective may soften it."""
     weight: np.ndarray
@@ -41,10 +44,13 @@ class Labels:
         """Which samples are positive; a soft label counts for the side that it is nearer to."""
         return self.label >= 0.5
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Changes with any id or number."""
-        digest = hashlib.sha256("\n".join((*self.sample_ids, *self.prompt_ids)).encode())
+        digest = hashlib.sha256()
+        between = [b"\n"] if len(self) else []
+        for lines in itertools.chain(self.sample_ids.lines(), between, self.prompt_ids.lines()):
+            digest.update(lines)
         for values in (self.label, self.weight, self.score, self.relative_score):
             digest.update(np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()[:16]
@@ -54,13 +60,14 @@ class Labels:
         for side in sorted(sides):
             if not np.any(self.label == side):
                 raise TgoError(_empty_side(side, len(self)))
-        return self.take(np.flatnonzero(np.isin(self.label, list(sides))))
+        chosen = np.isin(self.label, list(sides))
+        return self if chosen.all() else self.take(np.flatnonzero(chosen))
 
     def take(self, rows: np.ndarray) -> Labels:
         """These samples, in this order."""
         return Labels(
-            [self.sample_ids[i] for i in rows],
-            [self.prompt_ids[i] for i in rows],
+            self.sample_ids.take(rows),
+            self.prompt_ids.take(rows),
             self.label[rows],
             self.weight[rows],
             self.score[rows],
@@ -90,22 +97,29 @@ def _empty_side(side: int, samples: int) -> str:
 
 def read_labels(folder: Path) -> Labels:
     """Read all label shards. Raises `TgoError` if there are none, a sample has two labels, or a number is bad."""
-    import pyarrow as pa
-
-    from tgo_pipeline.storage.tables import LABELS, read_table
+    from tgo_pipeline.storage.tables import LABELS, check_schema, read_columns, read_schema
 
     files = parquet_files(folder)
     if not files:
         raise TgoError(f"{folder} holds no label shard: run the label stage first.")
-    parts = [read_table(file, LABELS, list(COLUMNS)) for file in files]
-    table = pa.concat_tables(part.replace_schema_metadata() for part in parts).sort_by("sample_id")
-    ids = table["sample_id"].to_pylist()
-    repeated = next((a for a, b in itertools.pairwise(ids) if a == b), None)
+    for file in files:
+        check_schema(read_schema(file), LABELS, file, COLUMNS)
+    table = read_columns(files, COLUMNS, ["prompt_id"])
+    numbers = [table[name].to_numpy() for name in NUMBERS]
+    labels = Labels(Texts(table["sample_id"]), Texts(table["prompt_id"]), *numbers)
+    del table, numbers
+    labels = labels.take(labels.sample_ids.order())
+    _check(labels, folder)
+    return labels
+
+
+def _check(labels: Labels, folder: Path) -> None:
+    if labels.sample_ids.missing or labels.prompt_ids.missing:
+        raise TgoError(f"{folder} holds rows without a sample_id or prompt_id: run the label stage again.")
+    repeated = labels.sample_ids.repeated()
     if repeated is not None:
         raise TgoError(f"{folder} labels sample {repeated} twice: run the label stage again.")
-    weight, score, relative = (table[name].to_numpy() for name in ("weight", "score", "relative_score"))
-    if not np.isfinite(weight).all() or (weight < 0).any():
+    if not np.isfinite(labels.weight).all() or (labels.weight < 0).any():
         raise TgoError(f"{folder} holds weights that are negative or not finite: run the label stage again.")
-    if not (np.isfinite(score).all() and np.isfinite(relative).all()):
+    if not (np.isfinite(labels.score).all() and np.isfinite(labels.relative_score).all()):
         raise TgoError(f"{folder} holds scores that are missing or not finite: run the label stage again.")
-    return Labels(ids, table["prompt_id"].to_pylist(), table["label"].to_numpy(), weight, score, relative)

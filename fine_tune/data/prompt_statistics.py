@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fine_tune.data.texts import Texts
 from tgo_pipeline.thresholds.baselines import quantiles
 from tgo_pipeline.thresholds.streams.groups import Groups
 
 
 def prompt_numbers(prompt_ids: Sequence[str]) -> np.ndarray:
     """(N,) numbers of prompts from 0, in the order of the sorted ids: equal for samples of one prompt."""
-    return np.unique(np.asarray(prompt_ids), return_inverse=True)[1]
+    return (prompt_ids if isinstance(prompt_ids, Texts) else Texts(prompt_ids)).numbers
 
 
 def prompt_means(prompt_ids: Sequence[str], score: np.ndarray) -> np.ndarray:

@@ -204,11 +204,14 @@ def _score(images: Sequence[Image], prompts: Sequence[str], params: Params) -> d
 def choose_prompts(labels: Labels, encoded: Encoded, params: Params) -> list[tuple[str, str]]:
     """The (prompt_id, prompt) of `fine_tune.reestimate.prompts` labelled prompts, chosen by a hash of their ids."""
     options = params.fine_tune.reestimate
-    texts = {
-        key: encoded.prompt(sample) for key, sample in zip(labels.prompt_ids, labels.sample_ids, strict=True)
-    }
-    order = sorted(texts, key=lambda key: derive_seed(params.seed, key, "reestimate"))
-    return [(key, texts[key]) for key in order[: 0 if options is None else options.prompts]]
+    count = 0 if options is None else options.prompts
+    numbers = labels.prompt_ids.numbers
+    one = np.empty(numbers.max() + 1, np.int64)
+    one[numbers] = np.arange(len(numbers))  # a sample of each prompt, its last
+    ids = list(labels.prompt_ids.take(one))
+    chosen = sorted(range(len(ids)), key=lambda at: derive_seed(params.seed, ids[at], "reestimate"))[:count]
+    rows = encoded.rows(labels.sample_ids.take(one[chosen]))
+    return [(ids[at], encoded.prompt(row)) for at, row in zip(chosen, rows, strict=True)]
 
 
 def relabelled(labels: Labels, tau: float, params: Params, objective: Objective) -> Labels:

@@ -121,3 +121,24 @@ def test_a_long_text_lies_in_the_footer_once(tmp_path: Path):
     assert more.stat().st_size - plain.stat().st_size < 1.01 * len(text)
     assert pq.read_table(more).equals(table)
     assert pq.read_schema(more).equals(pq.read_schema(plain), check_metadata=True)
+
+
+def test_columns_of_many_files_are_those_of_each(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for number, path in enumerate(paths):
+        tables.write_table(generations([png(number)] * (number + 1)), path, {"fingerprint": "f"})
+    found = tables.read_columns(paths, ["prompt", "sample_id"], ["prompt"])
+    each = [tables.read_table(path, columns=["sample_id", "prompt"]) for path in paths]
+    assert pa.types.is_dictionary(found["prompt"].type)
+    for name in ("sample_id", "prompt"):
+        assert found[name].to_pylist() == [text for table in each for text in table[name].to_pylist()]
+    tables.write_table(pa.table({"sample_id": ["a"]}), paths[1], {})
+    with pytest.raises(TgoError, match=r"1\.parquet has no column 'prompt'; its columns are sample_id\."):
+        tables.read_columns(paths, ["prompt"])
+    paths[1].write_bytes(b"PAR1")
+    with pytest.raises(TgoError, match=r"1\.parquet cannot be read as Parquet"):
+        tables.read_columns(paths, ["prompt"])
+    (tmp_path / ".2.parquet.xxh3").write_text(f"{'0' * 32}  2.parquet\n")
+    with pytest.raises(TgoError, match=r"2\.parquet is damaged"):
+        tables.read_columns(paths[2:], ["prompt"])
+    assert tables.read_columns(paths[2:], ["sample_id"], check=False).num_rows == 3

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,13 +270,37 @@ def read_table(
     found = read_schema(path)
     if schema is not None:
         check_schema(found, schema, path, columns)
-    for name in columns or []:
-        if name not in found.names:
-            raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
+    _require_columns(found, columns or [], path)
     with explained(path, RERUN):
         table = pq.read_table(path, columns=list(columns) if columns else None)
         table.validate(full=True)  # text that is not UTF-8 would be found out anywhere later
     return table
+
+
+def read_columns(
+    paths: Sequence[Path], columns: Sequence[str], repeated: Collection[str] = (), *, check: bool = True
+) -> pa.Table:
+    """The same columns of many files, one after the other; of `repeated` texts each is held once.
+
+    As `read_table` of each, in half its time: of ten thousand small files that is ten seconds.
+    """
+    import pyarrow.dataset as ds
+
+    for path in paths:
+        if check:
+            digests.verify(path)
+        _require_columns(read_schema(path), columns, path)  # a data set fills what one of its files lacks
+    form = ds.ParquetFileFormat(dictionary_columns=set(repeated))
+    with explained(paths[0].parent, RERUN):
+        table = ds.dataset([str(path) for path in paths], format=form).to_table(columns=list(columns))
+        table.validate(full=True)
+    return table
+
+
+def _require_columns(found: pa.Schema, columns: Sequence[str], path: Path) -> None:
+    for name in columns:
+        if name not in found.names:
+            raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
 
 
 def stream_rows(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:

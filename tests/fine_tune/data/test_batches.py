@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from fine_tune.data.batches import BatchItem, Encoded, Sampling, TrainingData
 from fine_tune.data.cache import EncodingSource, encode_folder, plan
 from fine_tune.data.labels import Labels, read_labels
+from fine_tune.data.texts import Texts
 from fine_tune.data.units import FixedUnits
 from tests.fine_tune import world
 from tgo_pipeline.errors import TgoError
@@ -22,8 +24,8 @@ from tgo_pipeline.params import RuntimeParams
 class EverySample:
     """Stands where the cache does when only the order matters."""
 
-    def __contains__(self, sample_id: str) -> bool:
-        return True
+    def rows(self, sample_ids: Texts) -> np.ndarray:
+        return np.arange(len(sample_ids))
 
 
 def ordered(samples: int, batch_size: int, seed: int = 0) -> TrainingData:
@@ -34,7 +36,7 @@ def ordered(samples: int, batch_size: int, seed: int = 0) -> TrainingData:
 
 def some_labels(ids: list[str], label: np.ndarray) -> Labels:
     ones = np.ones(len(ids))
-    return Labels(ids, ["p"] * len(ids), label, ones, ones, ones)
+    return Labels(Texts(ids), Texts(["p"] * len(ids)), label, ones, ones, ones)
 
 
 @settings(max_examples=100, deadline=None)
@@ -79,9 +81,10 @@ def test_a_batch_joins_labels_with_the_cache(cache: Encoded, labels: Labels) -> 
         number = labels.sample_ids.index(sample_id)
         assert batch.label[row] == labels.label[number]
         assert batch.weight[row] == np.float32(labels.weight[number])
-        assert torch.equal(batch.images["latents"][row], cache.images([sample_id])["latents"][0])
+        (at,) = cache.rows(Texts([sample_id])).tolist()
+        assert torch.equal(batch.images["latents"][row], cache.images([at])["latents"][0])
         assert torch.equal(
-            batch.conditions["embeddings"][row], cache.conditions([cache.prompt(sample_id)])["embeddings"][0]
+            batch.conditions["embeddings"][row], cache.conditions([cache.prompt(at)])["embeddings"][0]
         )
 
 
@@ -142,6 +145,9 @@ def test_labels_that_cannot_be_used_are_errors(tmp_path: Path) -> None:
     world.write_labels(file, [rows(), rows()])
     with pytest.raises(TgoError, match="sample a twice"):
         read_labels(tmp_path)
+    world.write_labels(file, [rows(), rows(sample_id="b", prompt_id=None)])
+    with pytest.raises(TgoError, match="rows without a sample_id or prompt_id"):
+        read_labels(tmp_path)
     for weight in (float("nan"), float("inf"), -1.0):
         world.write_labels(file, [rows(weight=weight)])
         with pytest.raises(TgoError, match="negative or not finite"):
@@ -155,6 +161,10 @@ def test_a_label_without_image_is_an_error(cache: Encoded) -> None:
 
 
 def test_labels_have_a_fingerprint(labels: Labels) -> None:
+    ids = "\n".join([*labels.sample_ids, *labels.prompt_ids]).encode()
+    numbers = (labels.label, labels.weight, labels.score, labels.relative_score)
+    stored = hashlib.sha256(ids + b"".join(values.tobytes() for values in numbers)).hexdigest()[:16]
+    assert labels.fingerprint == stored, "every finished training is of another fingerprint"
     everything = np.arange(len(labels))
     assert labels.fingerprint == labels.take(everything).fingerprint
     changed = (
@@ -180,7 +190,7 @@ def test_the_members_of_a_pair_share_their_draws(cache: Encoded, labels: Labels)
         assert batch.seeds[winner] == batch.seeds[loser] and len(set(batch.seeds[winner])) == 2
         for at, number in zip((winner, loser), PAIRS[place.unit], strict=True):
             assert batch.score[at] == np.float32(labels.score[number])
-            latents = cache.images([labels.sample_ids[number]])["latents"][0]
+            latents = cache.images(cache.rows(labels.sample_ids[number : number + 1]))["latents"][0]
             assert torch.equal(batch.images["latents"][at], latents)
 
 
@@ -235,6 +245,6 @@ def test_a_prefix_stands_before_the_prompts_of_its_side(source: Path, labels: La
     data = TrainingData(labels, cache, Sampling(seed=3, batch_size=8, prefixes=prefixes))
     batch = data.batch(0)
     for row, place in enumerate(data.places(0)):
-        prompt = cache.prompt(labels.sample_ids[place.unit])
+        prompt = cache.prompt(cache.rows(labels.sample_ids)[place.unit])
         expected = cache.conditions([prefixes[int(labels.label[place.unit])] + prompt])
         assert torch.equal(batch.conditions["embeddings"][row], expected["embeddings"][0])

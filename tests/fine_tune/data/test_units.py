@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fine_tune.data.batches import Sampling, TrainingData
+from fine_tune.data.texts import Texts
 from fine_tune.data.units import AcrossThreshold
 from tests.fine_tune.objectives.evaluate import labels
 
@@ -19,13 +20,13 @@ LABELS = labels(SCORES)
 class AnyEncoded:
     """Stands where the cache does when only the choice of samples matters."""
 
-    def __contains__(self, sample_id: str) -> bool:
-        return True
+    def rows(self, sample_ids: Texts) -> np.ndarray:
+        return np.arange(len(sample_ids))
 
-    def prompt(self, sample_id: str) -> str:
+    def prompt(self, row: int) -> str:
         return ""
 
-    def images(self, sample_ids: Sequence[str]) -> dict[str, torch.Tensor]:
+    def images(self, rows: Sequence[int]) -> dict[str, torch.Tensor]:
         return {}
 
     def conditions(self, prompts: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 from fine_tune.data.labels import Labels
+from fine_tune.data.texts import Texts
 from fine_tune.objectives import Batch, Objective, objective_class
 from tgo_pipeline.params import FineTuneParams
 
@@ -107,8 +108,8 @@ def labels(
     values = np.asarray(score, dtype=np.float64)
     number = len(values)
     return Labels(
-        [f"sample-{i:04d}" for i in range(number)],
-        list(prompts) if prompts is not None else [f"prompt-{i:04d}" for i in range(number)],
+        Texts([f"sample-{i:04d}" for i in range(number)]),
+        Texts(list(prompts) if prompts is not None else [f"prompt-{i:04d}" for i in range(number)]),
         (values >= tau).astype(np.int8),
         np.ones(number) if weight is None else np.asarray(weight, dtype=np.float64),
         values,

@@ -16,6 +16,7 @@ import torch
 from fine_tune import stage
 from fine_tune.data.batches import Encoded, Sampling, TrainingData
 from fine_tune.data.labels import Labels, read_labels
+from fine_tune.data.texts import Texts
 from fine_tune.distributed.processes import Group
 from fine_tune.objectives import make_objective
 from fine_tune.training.reestimate import Estimator, Reestimation, check, choose_prompts, mark, relabelled
@@ -114,10 +115,10 @@ def labels(scores: list[float]) -> Labels:
     values = np.array(scores)
     count = len(scores)
     ones = np.ones(count)
-    ids = [f"s{i}" for i in range(count)]
-    return Labels(
-        ids, [f"p{i // 2}" for i in range(count)], (values >= 0).astype(np.int64), ones, values, values
+    ids, prompts = (
+        Texts([f"{letter}{i // step}" for i in range(count)]) for letter, step in (("s", 1), ("p", 2))
     )
+    return Labels(ids, prompts, (values >= 0).astype(np.int64), ones, values, values)
 
 
 def test_samples_are_labelled_and_weighed_at_the_new_tau(source: Path) -> None:
