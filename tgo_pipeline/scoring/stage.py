@@ -93,7 +93,8 @@ def score_folder(
     wanted, feedback = columns(resolve_all(rewards)), feedback or {}
     planned = _plan(generations, wanted, dtype, feedback, frames)
     shards = ScoreShards(generations, scores, planned, tuple(feedback))
-    of_clips = frames if _kind(generations / next(iter(planned)).name) == "video" else None
+    kind, _ = _source(generations / next(iter(planned)).name)
+    of_clips = frames if kind == "video" else None
     given = join(feedback, [generations / shard.name for shard in shards.columns]) if feedback else None
 
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
@@ -157,8 +158,8 @@ def _plan(
     from tgo_pipeline.feedback import columns as given
 
     files = _complete(generations)
-    column = _kind(*files)
-    clips = column == "video"
+    sources = {path: _source(path) for path in files}
+    clips = _one_kind(generations, {kind for kind, _ in sources.values()}) == "video"
     contents = {
         name: {"reward": fingerprint(spec if clips else of_images(spec)), "dtype": dtype, **IMAGES.identity}
         for name, spec in wanted.items()
@@ -168,9 +169,8 @@ def _plan(
     contents |= {name: {"feedback": given.fingerprint(params)} for name, params in feedback.items()}
     planned = {}
     for path, (split, index, count) in files.items():
-        source = _source_fingerprint(path, column)
         filled = {
-            name: fingerprint_of(version=VERSION, generations=source, **content)
+            name: fingerprint_of(version=VERSION, generations=sources[path][1], **content)
             for name, content in contents.items()
         }
         content = fingerprint_of(columns=list(filled.items()))
@@ -178,14 +178,11 @@ def _plan(
     return planned
 
 
-def _kind(*shards: Path) -> str:
+def _one_kind(generations: Path, kinds: set[str]) -> str:
     """The column of the shards' samples, `image` or `video`. Raises `TgoError` if it is not the same in all."""
-    from tgo_pipeline.storage.tables import sample_column
-
-    kinds = {sample_column(shard) for shard in shards}
     if len(kinds) > 1:
         raise TgoError(
-            f"{shards[0].parent} holds shards of images and shards of clips: run the generate stage again."
+            f"{generations} holds shards of images and shards of clips: run the generate stage again."
         )
     return kinds.pop()
 
@@ -212,13 +209,22 @@ def _complete(generations: Path) -> dict[Path, tuple[str, int, int]]:
     return found
 
 
-def _source_fingerprint(path: Path, column: str) -> str:
-    """What the scores of a shard depend on: its stored fingerprint, or the file itself if another tool wrote it."""
-    from tgo_pipeline.storage.tables import check_schema, generations_schema, read_metadata, read_schema
+def _source(path: Path) -> tuple[str, str]:
+    """The column of a shard's samples, and what its scores depend on: the fingerprint that it stores, or the file
+    itself if another tool wrote it."""
+    from tgo_pipeline.storage.tables import (
+        check_schema,
+        generations_schema,
+        metadata_of,
+        read_schema,
+        sample_column_of,
+    )
 
-    stored = read_metadata(path).get("fingerprint")
-    check_schema(read_schema(path), generations_schema(column), path, [*COLUMNS, column])
-    return stored or content_fingerprint(path)
+    schema = read_schema(path)
+    column = sample_column_of(schema, path)
+    stored = metadata_of(schema, path).get("fingerprint")
+    check_schema(schema, generations_schema(column), path, [*COLUMNS, column])
+    return column, stored or content_fingerprint(path)
 
 
 def _check_errors(scores: Path, shards: Sequence[Shard], failed: int, max_error_rate: float) -> None:

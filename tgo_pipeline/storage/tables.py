@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
@@ -61,6 +62,7 @@ _REPETITIVE = {
     "reward",
     "error",
 }
+_LOCAL = fs.LocalFileSystem()
 _FEATURES = {
     pa.string(): "string",
     pa.int8(): "int8",
@@ -145,8 +147,12 @@ LABELS = _schema(
 
 def sample_column(path: Path) -> str:
     """What a table of generations holds: `image`, or `video`. Raises `TgoError` if it has both."""
-    names = read_schema(path).names
-    there = [name for name in ("image", "video") if name in names]
+    return sample_column_of(read_schema(path), path)
+
+
+def sample_column_of(schema: pa.Schema, path: Path) -> str:
+    """`sample_column`, where the schema of the table has been read."""
+    there = [name for name in ("image", "video") if name in schema.names]
     if len(there) > 1:
         raise TgoError(
             f"{path} has the columns image and video: a table holds images or clips, drop one of them."
@@ -218,8 +224,12 @@ def read_metadata(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
 
     Raises `TgoError` if it is no Parquet, the JSON is not as this project writes it, or lacks one of the keys `needs`.
     """
-    with explained(path, RERUN):
-        found = (pq.read_schema(path).metadata or {}).get(b"tgo", b"{}")
+    return metadata_of(read_schema(path), path, needs)
+
+
+def metadata_of(schema: pa.Schema, path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """`read_metadata`, where the schema of the table has been read."""
+    found = (schema.metadata or {}).get(b"tgo", b"{}")
     where = f"{path}, metadata `tgo`"
     value = json_text.loads(found, where)
     wrong = None if isinstance(value, dict) else "it is no JSON object"
@@ -251,8 +261,10 @@ def row_count(path: Path) -> int:
 
 def read_schema(path: Path) -> pa.Schema:
     """The schema of a Parquet file. Raises `TgoError` if it is none."""
-    with explained(path, RERUN):
-        return pq.read_schema(path)
+    import pyarrow.dataset as ds
+
+    with explained(path, RERUN):  # as `pq.read_schema`, in three fifths of its time: a plan reads 100,000
+        return ds.ParquetFileFormat().inspect(str(path), _LOCAL)
 
 
 def read_table(
