@@ -1,4 +1,9 @@
-"""The one exception that a user may cause and can fix."""
+"""The one exception that a user may cause and can fix, and what its messages say of other things."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
 
 
 class TgoError(Exception):
@@ -10,6 +15,8 @@ class TgoError(Exception):
 
 REASON = 1000
 """Characters of another library's error: it may repeat all that a damaged file holds, and hide what to do about it."""
+NAMES, NAME = 40, 80
+"""Columns and their characters in a message, for the same reason."""
 
 
 def in_one_line(error: BaseException) -> str:
@@ -23,5 +30,12 @@ def first_line(error: BaseException) -> str:
     return _cut(next(filter(None, lines), type(error).__name__))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= REASON else f"{text[:REASON]}..."
+def listed(names: Collection[str]) -> str:
+    """Names for a message, each up to `NAME` characters, and how many more there are than `NAMES`."""
+    shown = [_cut(str(name), NAME) for name in itertools.islice(names, NAMES)]
+    more = f" and {len(names) - NAMES:,} more" if len(names) > NAMES else ""
+    return (", ".join(shown) or "none") + more
+
+
+def _cut(text: str, most: int = REASON) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

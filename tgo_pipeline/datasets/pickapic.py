@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tgo_pipeline.datasets.base import ROWS, Dataset
 from tgo_pipeline.datasets.schemas import COMPARISONS, IMAGE_ROWS, LISTING, PROMPT_ROWS
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.reading import parquet
 from tgo_pipeline.reading.deduplicate import Seen
 
@@ -128,7 +128,7 @@ class PickAPic(Dataset):
                 raise TgoError(
                     f"{self.address} has no column {name!r}, so it has no images: the variants `_no_images` hold "
                     "prompts and comparisons alone, and the images are in yuvalkirstain/pickapic_v1 and _v2. Its "
-                    f"columns are: {', '.join(schema.names)}."
+                    f"columns are: {listed(schema.names)}."
                 )
             kind = schema.field(name).type
             if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):

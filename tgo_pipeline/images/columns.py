@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.images.base import FILE_NAME
 
 IMAGE_COLUMNS = ("image", FILE_NAME, "path", "image_path", "image_url", "url")
@@ -59,8 +59,3 @@ def _refuse(where: object, found: Collection[str]) -> str:
         f"{where} has no column {' or '.join(map(repr, IMAGE_COLUMNS))}: name the one that holds the images "
         f"({IMAGE_OPTION}); its columns are: {listed(found)}."
     )
-
-
-def listed(names: Collection[str]) -> str:
-    """Column names for a message."""
-    return ", ".join(map(str, names)) or "none"

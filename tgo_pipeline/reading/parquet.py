@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError, first_line
+from tgo_pipeline.errors import TgoError, first_line, listed
 from tgo_pipeline.formats.parquet_files import each, explained
 from tgo_pipeline.reading.places import Place
 
@@ -133,10 +133,9 @@ def require(where: str, wanted: Sequence[str], found: Sequence[str]) -> None:
     """Raise `TgoError` naming the first wanted column that is not among those found."""
     for column in wanted:
         if column not in found:
-            names = ", ".join(map(str, found)) or "none"
             raise TgoError(
-                f"{where} has no column {column!r}; its columns are: {names}. If the data set has changed its schema, "
-                "pin the revision that had it."
+                f"{where} has no column {column!r}; its columns are: {listed(found)}. If the data set has "
+                "changed its schema, pin the revision that had it."
             )
         require_once(where, column, found)
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.formats import json_text
 from tgo_pipeline.reading import parquet, text
 from tgo_pipeline.reading.hub_rows import HubRows, is_hub_rows
@@ -268,8 +268,7 @@ def _pack(rows: Iterable[Record], columns: Sequence[str]) -> Iterator[pa.RecordB
 def _require(where: str, columns: Sequence[str], found: Sequence[str]) -> None:
     for column in columns:
         if column not in found:
-            names = ", ".join(map(str, found)) or "none"
-            raise TgoError(f"{where} has no column {column!r}; its columns are: {names}.")
+            raise TgoError(f"{where} has no column {column!r}; its columns are: {listed(found)}.")
         parquet.require_once(where, column, found)
 
 

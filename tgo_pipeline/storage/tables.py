@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 import pyarrow.parquet as pq
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.formats import json_text, parquet_values
 from tgo_pipeline.formats.parquet_files import each, explained
 from tgo_pipeline.formats.parquet_values import StoredValue
@@ -312,7 +312,7 @@ def read_columns(
 def _require_columns(found: pa.Schema, columns: Sequence[str], path: Path) -> None:
     for name in columns:
         if name not in found.names:
-            raise TgoError(f"{path} has no column {name!r}; its columns are {', '.join(found.names)}.")
+            raise TgoError(f"{path} has no column {name!r}; its columns are {listed(found.names)}.")
 
 
 def stream_rows(path: Path, columns: Sequence[str], rows: int) -> Iterator[dict[str, Any]]:
@@ -374,7 +374,7 @@ def check_schema(
         if columns is not None and field.name not in columns:
             continue
         if field.name not in found.names:
-            raise TgoError(f"{path} has no column {field.name!r}; its columns are {', '.join(found.names)}.")
+            raise TgoError(f"{path} has no column {field.name!r}; its columns are {listed(found.names)}.")
         if found.names.count(field.name) > 1:
             raise TgoError(f"{path} has column {field.name!r} more than once: keep one of them.")
         if found.field(field.name).type != field.type:
@@ -390,5 +390,10 @@ def read_folder(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFr
     files = parquet_files(folder)
     if not files:
         raise TgoError(f"{folder} holds no Parquet shard: {first_run(folder)}.")
-    tables = [pl.from_arrow(read_table(file, columns=columns)) for file in files]
+    tables = [pl.from_arrow(_without_metadata(read_table(file, columns=columns))) for file in files]
     return pl.concat(tables, how="vertical_relaxed")  # type: ignore[arg-type]
+
+
+def _without_metadata(table: pa.Table) -> pa.Table:
+    """The same columns alone: polars ends the process over metadata that is not UTF-8."""
+    return table.cast(pa.schema([field.remove_metadata() for field in table.schema]))

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.formats import spelling
 from tgo_pipeline.images.base import FILE_NAME, Row
-from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_ADVICE, PROMPT_COLUMNS, Columns, listed
+from tgo_pipeline.images.columns import IMAGE_COLUMNS, PROMPT_ADVICE, PROMPT_COLUMNS, Columns
 from tgo_pipeline.images.tables import ID
 from tgo_pipeline.prompts.sources import read
 from tgo_pipeline.reading.tables import Record, open_table
