@@ -18,6 +18,7 @@ each trial. Exit code 1 if anything differs, hangs, or ends in another way than 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -42,8 +43,18 @@ ENDS = {
 }
 """How a run may end after a signal: it may have been at its end."""
 SCORE = ("score", "images", "--rewards", "clip=demo,aesthetic=demo", "--device", "cpu", "--out", "s.parquet")
+DVC_LOCK = ".dvc/tmp/rwlock"
+"""What DVC writes about running stages, in place: a kill may leave it torn (docs/RELIABILITY.md)."""
 SCORED = (0, 3)
 """`tgo score` ends with 3 since one of the images is broken."""
+
+
+def _is_torn(lock: Path) -> bool:
+    try:
+        json.loads(lock.read_text() if lock.is_file() else "{}")
+    except ValueError:
+        return True
+    return False
 
 
 class Kills(Trials):
@@ -120,9 +131,12 @@ class Kills(Trials):
             kind, delay_s = self.random.choice(SIGNALS), self.random.uniform(2, whole_s / 2)
             ends = (*ENDS[kind], 1, 255, 241, 254)  # DVC's own, for a stage that was interrupted
             hits.append(self._hit(spawn(folder, command, self.log), delay_s, kind, wrong, ends))
+        torn = _is_torn(folder / DVC_LOCK)
+        if torn:  # DVC was killed while it wrote it, and asks for this itself
+            (folder / DVC_LOCK).unlink()
         code = wait(spawn(folder, command, self.log), 2 * PATIENCE_S)
         wrong += [] if code == 0 else [f"the finishing run ends with {code}"]
-        self.report([*wrong, *self.check(folder, "report")], mark, mode="dvc", hits=hits)
+        self.report([*wrong, *self.check(folder, "report")], mark, mode="dvc", hits=hits, dvc_lock_torn=torn)
 
     def score(self) -> None:
         true, folder = self.work / "score-truth", self.work / "score"
