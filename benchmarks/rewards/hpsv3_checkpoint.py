@@ -58,11 +58,8 @@ def write(folder: Path, size: str, text: str, prompts: Sequence[str], instructio
     (base / "config.json").write_text(json.dumps(_config(size, vocabulary)))
     words.save(str(base / "tokenizer.json"))
     _write_small_files(base, words)
-    torch.manual_seed(0)
     config: Any = Qwen2VLConfig(**_config(size, vocabulary + 1))
-    network: Any = Qwen2VLForConditionalGeneration(config)
-    made = network.to(torch.bfloat16)
-    state = official(made)
+    state = official(_network(config))
     rows = ("model.embed_tokens.weight", "lm_head.weight")
     shorter = {name: state[name][:-1].clone() for name in rows}
     save_file({**state, **shorter}, base / "model.safetensors", {"format": "pt"})
@@ -73,6 +70,17 @@ def write(folder: Path, size: str, text: str, prompts: Sequence[str], instructio
     save_file(state, folder / "HPSv3.safetensors")
     shutil.copyfile(instruction, folder / instruction.name)
     return folder
+
+
+def _network(config: Qwen2VLConfig) -> Qwen2VLForConditionalGeneration:
+    """Random weights, made in bf16: in float32 first they would take three times the memory."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        return Qwen2VLForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def official(made: Qwen2VLForConditionalGeneration) -> dict[str, Tensor]:

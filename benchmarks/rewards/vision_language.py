@@ -120,11 +120,16 @@ def _cases(folder: Path, count: int) -> dict[str, dict[str, list[str]]]:
 def _write_checkpoint(folder: Path, arguments: argparse.Namespace) -> None:
     from tgo_pipeline.rewards.files import instruction
 
-    code = "import importlib.util as u; print(next(iter(u.find_spec('hpsv3').submodule_search_locations)))"
-    found = subprocess.run([str(arguments.official), "-c", code], capture_output=True, text=True, check=True)
-    path = arguments.instruction or Path(found.stdout.strip(), "dataset", instruction.HPSV3.file)
+    path = arguments.instruction or _installed(arguments.official) / "dataset" / instruction.HPSV3.file
     read = instruction.read_instruction("hpsv3", {path.name: path}, instruction.HPSV3)
     hpsv3_checkpoint.write(folder, arguments.size, read.before + read.after, PROMPTS, path)
+
+
+def _installed(python: Path) -> Path:
+    """Where an interpreter has the package hpsv3, which is not imported for it."""
+    code = "import importlib.util as u; print(next(iter(u.find_spec('hpsv3').submodule_search_locations)))"
+    found = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+    return Path(found.stdout.strip())
 
 
 def _ask(command: list[str], asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Interpreters with the official packages: built once from pinned files, found again, and what they hold.
 
 An environment lies in the user's cache. Where the present one has a torch that the packages work with, it is shared,
-and only what conflicts is installed on top (150 MB); else it gets everything (5 GB). `TGO_ENV_OFFICIAL_REWARDS` names
+and only what conflicts is installed on top (230 MB); else it gets everything (5 GB). `TGO_ENV_OFFICIAL_REWARDS` names
 another that the user has made.
 """
 
