@@ -231,6 +231,7 @@ TESTS = (
     "tests/scoring/command/test_hub.py::test_a_changed_prompt_of_a_stream_sends_one_row*",
     "tests/scoring/command/test_hub.py::test_a_stream_is_scored_to_its_end_and_then_left_alone*",
     "tests/scoring/command/test_hub.py::test_an_interrupted_stream_goes_on_to_the_same_bits*",
+    "tests/scoring/command/test_executors.py::test_two_processes_*",
     "tests/scoring/command/test_inputs.py::test_memory_does_not_grow_*",
     "tests/scoring/command/test_kept_rows.py::test_a_call_after_a_change_*",
     "tests/scoring/command/test_mixed_files.py::test_a_thousand_*",

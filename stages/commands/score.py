@@ -77,6 +77,14 @@ def score(
     image_memory_gb: float = typer.Option(
         MEMORY_GB, metavar="N", help="What images that are decoded at a time may take."
     ),
+    processes: int = typer.Option(
+        1, min=1, metavar="N", help="Processes that score, each on a GPU of its own."
+    ),
+    executor: str = typer.Option(
+        "local",
+        metavar="NAME",
+        help="local, on this machine; ray, on a cluster; or your own as module:object.",
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start over, and replace what is at --out."),
 ) -> None:
     given = dict(locals())  # a call has its options' names

@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 from tgo_pipeline.errors import TgoError
 
 MOST_ROWS, MOST_SHARDS = 10_000_000, 99_999
-"""Of one folder: a plan of all rows is made in memory, and the names of shards have five digits."""
+"""Of one folder: a plan holds every row in memory and hashes it (250 bytes, 3 microseconds, in every process), and the
+names of shards have five digits."""
 
 
 class HasPrompt(Protocol):

@@ -17,6 +17,7 @@ from tgo_pipeline.formats.files import open_regular
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import PREFIX
+from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards.specs import Spec, of_images, parse
 
 TEXTS = (".csv", ".jsonl")
@@ -46,6 +47,8 @@ class Call:
     image_memory_gb: float = MEMORY_GB
     overwrite: bool = False
     report: Path | None = None
+    processes: int = 1
+    executor: str = "local"
 
     @property
     def table(self) -> Path:
@@ -81,6 +84,23 @@ class Call:
         if not specs:
             raise TgoError("--rewards names no reward: for instance --rewards hpsv2.1,aesthetic.")
         return specs
+
+    def runtime(self) -> RuntimeParams:
+        """How the rewards run. Raises `TgoError` for an executor whose processes would share OUT."""
+        if self.executor == "ranks":
+            raise TgoError(
+                "--executor ranks: one call writes --out, and its processes are its own. Give each machine paths and "
+                "an --out of its own, or use --executor ray, or the score stage of a project."
+            )
+        return RuntimeParams(
+            device=self.device,
+            score_batch_size=self.batch_size,
+            workers=self.workers,
+            max_image_megapixels=self.max_image_megapixels,
+            image_memory_gb=self.image_memory_gb,
+            processes=self.processes,
+            executor=self.executor,
+        )
 
     def check_out(self) -> None:
         """Raise `TgoError` unless files can be written at `out` and `report`, of a kind that their names say."""

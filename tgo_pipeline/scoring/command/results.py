@@ -205,14 +205,18 @@ class Results:
         self, fingerprint: str, table: pa.Table, rewards: Mapping[str, Any], *, keys: Keys, last: bool
     ) -> None:
         """Keep a finished part. Raises `TgoError` if the disk is full."""
+        self.begin()
+        with atomic(self._path(fingerprint)) as temporary:
+            metadata = {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
+            write_table(table, temporary, metadata, {KEYS: pack(keys)})
+
+    def begin(self) -> None:
+        """Note beside the parts whose they are; other processes of the call read it there."""
         call = self._folder / CALL
         if not call.is_file():
             begun = {"inputs": self._inputs, "part_rows": self.part_rows, "replaces": self._replaces}
             with atomic(call) as temporary:
                 temporary.write_text(json.dumps(begun), encoding="utf-8")
-        with atomic(self._path(fingerprint)) as temporary:
-            metadata = {"fingerprint": fingerprint, "rewards": dict(rewards), "last": last}
-            write_table(table, temporary, metadata, {KEYS: pack(keys)})
 
     def finish(self, parts: Sequence[Part], wanted: Mapping[str, str]) -> bool:
         """Write OUT from the parts in this order, and remove them; False if OUT is that already."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from tgo_pipeline.devices import cores, resolve_device
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.executors import Ending, Worker, execute, never
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.formats.limits import IMAGES
@@ -31,7 +35,7 @@ from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
 from tgo_pipeline.storage.disk import explain_disk
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
-from tgo_pipeline.storage.shards import Stop
+from tgo_pipeline.storage.shards import Shard, Stop, Waiting
 
 if TYPE_CHECKING:
     from tgo_pipeline.rewards.engine.scorer import ScoredBatch
@@ -66,9 +70,8 @@ def score(call: Call) -> Outcome:
     """
     call.specs()
     call.check_out()
-    named = Columns(call.image_column, call.prompt_column)
-    prompts = choose(call.prompts, call.prompt, named)
-    sources = _opened(call, replace(named, prompts=isinstance(prompts, OwnPrompts)))
+    call.runtime()
+    sources, prompts = _inputs(call)
     if isinstance(prompts, PromptLines) and any(source.count is None for source in sources):
         raise TgoError(
             f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
@@ -76,6 +79,13 @@ def score(call: Call) -> Outcome:
         )
     with explain_disk(call.table), held(call.table), Stop() as stop:
         return _Run(call, sources, prompts, stop).run()
+
+
+def _inputs(call: Call) -> tuple[list[ImageSource], PromptLookup]:
+    """What a call scores."""
+    named = Columns(call.image_column, call.prompt_column)
+    prompts = choose(call.prompts, call.prompt, named)
+    return _opened(call, replace(named, prompts=isinstance(prompts, OwnPrompts))), prompts
 
 
 def open_sources(call: Call) -> list[ImageSource]:
@@ -94,13 +104,7 @@ class _Run:
     def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: PromptLookup, stop: Stop) -> None:
         self._call, self._stop = call, stop
         self._columns = columns(call.specs())
-        self._runtime = RuntimeParams(
-            device=call.device,
-            score_batch_size=call.batch_size,
-            workers=call.workers,
-            max_image_megapixels=call.max_image_megapixels,
-            image_memory_gb=call.image_memory_gb,
-        )
+        self._runtime = call.runtime()
         IMAGES.set(call.max_image_megapixels, call.image_memory_gb)
         device = resolve_device(call.device)
         dtype = resolve_precision(call.dtype, device)
@@ -118,7 +122,10 @@ class _Run:
         """Score what is missing, then write OUT; where memory is short, one group of rewards after another."""
         missing, count = self.plan.survey()
         for names in groups({name: self._columns[name] for name in missing}, self._call.dtype, self._runtime):
-            self._score(names, count)
+            if self._runtime.processes > 1 or self._runtime.executor != "local":
+                self._share_out(names)
+            else:
+                self._score(names, count)
         parts = list(self.plan.parts())
         if not parts:
             raise TgoError(f"{' '.join(self._call.paths)} holds no image.")
@@ -132,9 +139,17 @@ class _Run:
             log.info("loading %s", name)
             scorer.load(name)
             self._stop.check()
+        with Bar("scoring", count) as bar:
+            tasks = (_PartTask(self, part, names, bar.advance) for part in self.plan.parts(opening=True))
+            write = self._writer(scorer, says=not bar.shown)
+            for _ in scorer.run((task for task in tasks if task.missing), write):
+                pass
+
+    def _writer(self, scorer: ColumnScorer, *, says: bool) -> Callable[[_PartTask], _PartTask]:
+        """Writes a finished part and counts it; `says` so in a line."""
         before_s = self._outcome.seconds
 
-        def write(task: _PartTask) -> None:
+        def write(task: _PartTask) -> _PartTask:
             rewards = {
                 name: {"fingerprint": self.wanted[name], **about}
                 for name, about in scorer.describe(task.missing).items()
@@ -142,20 +157,76 @@ class _Run:
             task.write(rewards)
             self._outcome.seconds = before_s + scorer.seconds
             self._outcome.scored += len(task.sent)
-            if not bar.shown:
+            if says:
                 self._log(task)
             self._stop.check()
+            return task
 
-        with Bar("scoring", count) as bar:
-            tasks = (_PartTask(self, part, names, bar) for part in self.plan.parts(opening=True))
-            for _ in scorer.run((task for task in tasks if task.missing), write):
-                pass
+        return write
+
+    def _share_out(self, names: Sequence[str]) -> None:
+        """Let the processes of an executor score the parts that lack one of these columns."""
+        if self.plan.streaming:
+            raise TgoError(
+                f"{' '.join(self._call.paths)}: a stream is read in one process, from its begin to its end. Leave out "
+                "--processes and --executor, or name files instead."
+            )
+        self.results.begin()
+        parts = [part for part in self.plan.parts() if self.lacks(part, names)]
+        waiting = [PartShard("part", place, len(parts), part.fingerprint) for place, part in enumerate(parts)]
+        count, started_s = sum(part.stop - part.start for part in parts), time.monotonic()
+        make_worker = functools.partial(_make_worker, replace(self._call, overwrite=False), names)
+        execute(Waiting(parts_folder(self._call.table), waiting), self._stop, make_worker, self._runtime)
+        left = sum(self.lacks(part, names) for part in parts)
+        if left:
+            raise TgoError(
+                f"{left} of {len(parts)} parts were not scored, although --executor {self._call.executor} raised no "
+                "error. What is finished is kept: call it again, or choose another executor."
+            )
+        self._outcome.scored += count
+        self._outcome.seconds += time.monotonic() - started_s
+
+    def lacks(self, part: Part, names: Sequence[str]) -> bool:
+        """Whether a part has to be scored for one of these columns."""
+        found = self.results.find(part, self.wanted)
+        return found is None or any(name not in found.rewards for name in names)
+
+    def worker(self, names: Sequence[str], runtime: RuntimeParams) -> Worker:
+        """Scores parts that an executor hands out, in a process of its own."""
+        scorer = ColumnScorer(self._columns, self._call.dtype, runtime)
+        parts = {part.fingerprint: part for part in self.plan.parts()}
+
+        def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
+            given: deque[Shard] = deque()
+
+            def tasks() -> Iterator[_PartTask]:
+                for shard in shards:
+                    given.append(shard)
+                    yield _PartTask(self, parts[shard.fingerprint], names, lambda _=1: None)
+
+            for _ in scorer.run(tasks(), self._writer(scorer, says=True)):
+                yield given.popleft()
+
+        return work
 
     def _log(self, task: _PartTask) -> None:
         failed = sum(reason is not None for reason in task.errors())
         among = f", {failed} of the last {len(task.sent)} failed" if failed else ""
         rate = self._outcome.images_per_s
         log.info("%s scored%s, %.3g images/s", images(self._outcome.scored), among, rate)
+
+
+@dataclass(frozen=True)
+class PartShard(Shard):
+    """A part as executors know it: its file has the fingerprint for a name."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.fingerprint}.parquet"
+
+
+def _make_worker(call: Call, names: Sequence[str], runtime: RuntimeParams) -> Worker:
+    return _Run(call, *_inputs(call), Stop()).worker(names, runtime)
 
 
 def _keyed(item: tuple[Row, str | None]) -> tuple[tuple[Row, str | None], int]:
@@ -167,10 +238,11 @@ def _keyed(item: tuple[Row, str | None]) -> tuple[tuple[Row, str | None], int]:
 class _PartTask(ColumnTask):
     """A part in work; rows that were scored as part of another one keep their scores."""
 
-    def __init__(self, run: _Run, part: Part, names: Sequence[str], bar: Bar) -> None:
+    def __init__(self, run: _Run, part: Part, names: Sequence[str], advance: Callable[[int], object]) -> None:
+        """`advance` is told how many images are done."""
         self._found = run.results.find(part, run.wanted)
         super().__init__([name for name in names if not self._found or name not in self._found.rewards])
-        self._run, self._part, self._bar = run, part, bar
+        self._run, self._part, self._advance = run, part, advance
         self._scored = run.results.rows(run.wanted)
         self._labels: dict[str, list[str | None]] = {"image": [], "prompt": []}
         self._keys: list[int] = []
@@ -190,13 +262,13 @@ class _PartTask(ColumnTask):
             self._keys.append(key)
             known = len(self._scored) and self._scored.know(as_keys(self._keys[-1:]), self.missing).all()
             if known and self._part.keys is None:  # it was counted among those to do
-                self._bar.advance()
+                self._advance(1)
             yield None if known else (row.content, prompt or "")
         self._last = self._part.source.at_end(self._part.stop)
 
     def add(self, batch: ScoredBatch) -> None:
         super().add(batch)
-        self._bar.advance(len(batch.errors))
+        self._advance(len(batch.errors))
 
     def write(self, rewards: dict[str, Any]) -> None:
         """Keep the finished part, with the columns that earlier calls computed; `rewards` says what is new."""
