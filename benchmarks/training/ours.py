@@ -130,7 +130,10 @@ def encoded(encoder: Encoder, data: Examples) -> Encoded:
         write_tensors(_in_parts(encoder.images, images), Path(folder) / shards[0].name, metadata)
         metadata = {"prompts": json.dumps(prompts)}
         write_tensors(_in_parts(encoder.prompts, prompts), Path(folder) / shards[1].name, metadata)
-        return Encoded(Path(folder), shards)
+        found = Encoded(Path(folder), shards)
+        found.images([0])  # which maps the file, before its folder goes
+        found.conditions([""])
+        return found
 
 
 def _in_parts(encode: Callable[[list], dict[str, Tensor]], items: list) -> dict[str, Tensor]:

@@ -115,7 +115,7 @@ def _stored(path: Path) -> Iterator[list[str]]:
 
 
 def main(rows: list[float] = [1e6, 1e7], beside: str = "", room: Path | None = None) -> None:  # noqa: B006
-    """Write each project, start a training of each kind, and record. `room` is where the projects lie meanwhile."""
+    """Write each project, start a training of each kind, and record. In a `room` the projects stay for another run."""
     tree, _, most = beside.partition("=")
     codes = {"this": (ROOT, np.inf)} | (
         {"earlier": (Path(tree).absolute(), float(most or "inf"))} if tree else {}
@@ -123,9 +123,11 @@ def main(rows: list[float] = [1e6, 1e7], beside: str = "", room: Path | None = N
     found: list[dict[str, Any]] = []
     os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     for count in map(int, rows):
-        with tempfile.TemporaryDirectory(dir=room) as name:
-            project = Path(name)
-            write_project(project, count)
+        with tempfile.TemporaryDirectory() as name:
+            project = (room or Path(name)) / str(count)
+            if not project.is_dir():
+                project.mkdir(parents=True)
+                write_project(project, count)
             for code, (path, limit) in codes.items():
                 for objective in OBJECTIVES if count <= limit else ():
                     found.append({"labels": count, "code": code, "objective": objective})

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
-from fine_tune.data.tensors import of_one_length, read_tensors
+from fine_tune.data.tensors import of_one_length, read_tensors, read_texts
 from fine_tune.data.texts import Texts
 from fine_tune.data.units import FixedUnits, Units
 from tgo_pipeline.devices import to_device
@@ -30,28 +30,29 @@ from tgo_pipeline.storage.shards import Shard
 
 
 class Encoded:
-    """The cache of encoded samples, mapped into memory; they are numbered through all shards."""
+    """The cache of encoded samples, mapped into memory shard by shard; they are numbered through all shards."""
 
     def __init__(self, folder: Path, planned: Sequence[Shard]) -> None:
         self._images, self._conditions = _EncodedRows(), _EncodedRows()
         self._prompt_at: dict[str, int] = {}
-        self._sample_ids: list[Texts] = []
+        sample_ids: list[Texts] = []
         prompts: list[Texts] = []
         for shard in planned:
-            tensors, metadata = read_tensors(folder / shard.name)
+            path = folder / shard.name
+            metadata = read_texts(path)
             texts = json.loads(metadata["prompts"])
             if shard.split == PROMPTS:
                 self._prompt_at.update(zip(texts, itertools.count(len(self._conditions))))
-                self._conditions.add(tensors, len(texts))
+                self._conditions.add(path, len(texts))
                 continue
-            self._sample_ids.append(Texts(json.loads(metadata["sample_ids"])))
+            sample_ids.append(Texts(json.loads(metadata["sample_ids"])))
             prompts.append(Texts(texts, repeat=True))
-            self._images.add(tensors, len(texts))
-        self._prompts = Texts.joined(prompts)
+            self._images.add(path, len(texts))
+        self._sample_ids, self._prompts = Texts.joined(sample_ids), Texts.joined(prompts)
 
     def rows(self, sample_ids: Texts) -> np.ndarray:
         """(N,) the numbers of these samples; -1 for one that is not there."""
-        return sample_ids.places_in(Texts.joined(self._sample_ids))
+        return sample_ids.places_in(self._sample_ids)
 
     def prompt(self, row: int) -> str:
         """The prompt of a sample."""
@@ -68,18 +69,22 @@ class Encoded:
 
 
 class _EncodedRows:
-    """Named tensors of many files as if they were joined."""
+    """Named tensors of many files as if they were joined; each file is mapped when it is first needed.
+
+    A mapped file keeps its metadata in memory too, which is a gigabyte of ten million ids and prompts.
+    """
 
     def __init__(self) -> None:
-        self._parts: list[dict[str, Tensor]] = []
+        self._paths: list[Path] = []
+        self._parts: dict[int, dict[str, Tensor]] = {}
         self._starts = [0]
 
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def add(self, tensors: dict[str, Tensor], rows: int) -> None:
+    def add(self, path: Path, rows: int) -> None:
         """Append those of a file that has so many rows."""
-        self._parts.append(tensors)
+        self._paths.append(path)
         self._starts.append(len(self) + rows)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> dict[str, list[Tensor]]:
@@ -87,11 +92,16 @@ class _EncodedRows:
         parts = [bisect.bisect_right(self._starts, row) - 1 for row in rows]
         return {
             name: [
-                self._parts[part][name][row - self._starts[part]]
+                self._part(part)[name][row - self._starts[part]]
                 for row, part in zip(rows, parts, strict=True)
             ]
-            for name in self._parts[parts[0]]
+            for name in self._part(parts[0])
         }
+
+    def _part(self, part: int) -> dict[str, Tensor]:
+        if part not in self._parts:
+            self._parts[part], _ = read_tensors(self._paths[part])
+        return self._parts[part]
 
 
 @dataclass(frozen=True)

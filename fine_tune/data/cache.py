@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fine_tune.data.texts import Texts
 from fine_tune.distributed.processes import Group
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import MakeWorker, Worker, execute, one_by_one
@@ -118,7 +119,7 @@ def prompt_chunks(generations: Path, prefixes: Sequence[str] = ("",)) -> list[li
 
     # The bytes are checked when the images are read: a plan, also that of `tgo status`, reads no whole shard.
     table = read_columns(generation_shards(generations), ["prompt"], ["prompt"], check=False)
-    distinct = set(table["prompt"].unify_dictionaries().unique().dictionary.to_pylist())
+    distinct = Texts(table["prompt"]).distinct()
     prefixed = {prefix + prompt for prefix in prefixes for prompt in distinct}
     texts = ["", *sorted(prefixed - {""})]
     return [texts[start : start + PROMPTS_PER_SHARD] for start in range(0, len(texts), PROMPTS_PER_SHARD)]

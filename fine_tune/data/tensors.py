@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,9 +33,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise TgoError(
-            f"{path} cannot be read as safetensors ({error}): delete it and run the stage again."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The metadata of a file of tensors, which is not mapped into memory for it.
+
+    Raises `TgoError` as `read_tensors`.
+    """
+    digests.verify(path)
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(size, path.stat().st_size)))
+        return header.get("__metadata__", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> TgoError:
+    return TgoError(f"{path} cannot be read as safetensors ({error}): delete it and run the stage again.")
 
 
 def of_one_length(parts: Sequence[Tensor], axis: int) -> list[Tensor]:

@@ -78,6 +78,12 @@ class Texts(Sequence[str]):
         same = pc.call_function("equal", [self._array[1:], self._array[:-1]]).to_numpy(zero_copy_only=False)
         return self[int(np.argmax(same))] if same.any() else None
 
+    def distinct(self) -> list[str]:
+        """Each text once, in no order."""
+        array = self._array if hasattr(self._array, "dictionary") else self._array.dictionary_encode()
+        is_used = np.bincount(array.indices.to_numpy(), minlength=len(array.dictionary)) > 0
+        return array.dictionary.take(np.flatnonzero(is_used)).to_pylist()
+
     @functools.cached_property
     def numbers(self) -> np.ndarray:
         """(N,) of each text its number among the distinct ones, from 0 in their order."""

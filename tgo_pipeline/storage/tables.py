@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tgo")
 IMAGES_AT_ONCE = 32
 """Images in memory at a time, where their bytes have to be read here."""
+FILES_AT_ONCE = 256
+"""Whose metadata a data set of Arrow holds until it is read: 50 kB each."""
 ROW_GROUP_BYTES = 64 * 1024**2
 """What a reader holds at once: Arrow decodes whole pages, so memory follows the largest row group (docs/LOG.md)."""
 LABEL_NAMES = ("negative", "positive")
@@ -302,11 +304,14 @@ def read_columns(
         if check:
             digests.verify(path)
         _require_columns(read_schema(path), columns, path)  # a data set fills what one of its files lacks
-    form = ds.ParquetFileFormat(dictionary_columns=set(repeated))
+    form, parts = ds.ParquetFileFormat(dictionary_columns=set(repeated)), []
+    for first in range(0, len(paths), FILES_AT_ONCE):
+        some = [str(path) for path in paths[first : first + FILES_AT_ONCE]]
+        with explained(paths[0].parent, RERUN):
+            parts.append(ds.dataset(some, format=form).to_table(columns=list(columns)))
+            parts[-1].validate(full=True)
     with explained(paths[0].parent, RERUN):
-        table = ds.dataset([str(path) for path in paths], format=form).to_table(columns=list(columns))
-        table.validate(full=True)
-    return table
+        return pa.concat_tables(part.replace_schema_metadata() for part in parts)
 
 
 def _require_columns(found: pa.Schema, columns: Sequence[str], path: Path) -> None:
