@@ -156,8 +156,8 @@ def verify_rewards(
     rewards: list[str] = typer.Option(
         ["hpsv2.1", "imagereward"],
         metavar="REWARD[=SOURCE],...",
-        help="hpsv2.1, hpsv2.0, imagereward. SOURCE is a folder or the official file; without one the official files "
-        "are downloaded.",
+        help="hpsv2.1, hpsv2.0, imagereward, hpsv3. SOURCE is a folder or the official file; without one the official "
+        "files are downloaded.",
     ),
     prompts: Path = typer.Option(
         None,
@@ -173,7 +173,8 @@ def verify_rewards(
 ) -> None:
     """Score a sample with the built-in rewards and with the official packages, and say whether they agree.
 
-    The packages run in the environment of `tgo env create official-rewards`. Exit code 1: they do not agree.
+    The packages run in the environment of `tgo env create official-rewards`, that of hpsv3 in `official-hpsv3`. Exit
+    code 1: they do not agree.
     """
     from tgo_pipeline.executors.progress import configure_logging
     from tgo_pipeline.rendering.terminal import show
