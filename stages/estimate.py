@@ -96,6 +96,27 @@ class Estimate:
         return family_of(self.blueprint, self.params.generate, self.params.fine_tune)
 
     @property
+    def what(self) -> str:
+        """What is drawn: an image or a clip."""
+        return "image" if self.family.frames is None else "clip"
+
+    @property
+    def size(self) -> str:
+        """Of an image or a clip, in words."""
+        frames = "" if self.family.frames is None else f"x{self.family.frames}"
+        return f"{self.family.width}x{self.family.height}{frames}"
+
+    @property
+    def most_bytes(self) -> int:
+        """What the file of an image, or both of a clip, takes at most."""
+        width, height, frames = self.family.width, self.family.height, self.family.frames
+        return (
+            disk.png_most_bytes(width, height)
+            if frames is None
+            else disk.clip_most_bytes(width, height, frames)
+        )
+
+    @property
     def _batch(self) -> int:
         """Images that are drawn or encoded at a time."""
         return min(self.params.runtime.generate_batch_size, max(1, self.images))
@@ -116,10 +137,16 @@ class Estimate:
         batch = min(self._batch, max(1, self.params.fine_tune.validation.prompts))
         return self._drawing(generate, batch, read=True)
 
-    def _drawing(self, generate: GenerateParams, batch: int, read: bool = False) -> SamplingCost:
+    def smallest_drawing(self, tiled: bool) -> SamplingCost:
+        """The cost of one at a time with text encoders off the device, and the VAE in tiles."""
+        return self._drawing(self.params.generate, 1, read=True, tiled=tiled)
+
+    def _drawing(
+        self, generate: GenerateParams, batch: int, read: bool = False, tiled: bool = False
+    ) -> SamplingCost:
         from tgo_pipeline.planning.sampling import drawing
 
-        return drawing(self.family, generate, batch, sliced=self._on_gpu, read=read)
+        return drawing(self.family, generate, batch, sliced=self._on_gpu, read=read, tiled=tiled)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -179,7 +206,8 @@ class Estimate:
         precision: Precision = "fp32" if on_cpu or self.params.score.dtype == "fp32" else "fp16"
         batch = self.params.runtime.score_batch_size or (ON_CPU if on_cpu else ON_GPU)
         texts = [text for _, text in self.train[:EXAMPLE]]
-        return scoring(resolve_all(rewards), texts, batch, precision), precision
+        frames = 1 if self.family.frames is None else self.params.score.frames
+        return scoring(resolve_all(rewards), texts, batch, precision, frames), precision
 
     @cached_property
     def footprints(self) -> dict[str, Footprint]:

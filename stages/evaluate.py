@@ -49,7 +49,7 @@ def estimate(run: Estimate) -> StagePlan:
     sides = 2 + len(section.models)
     each = len(run.test) * section.images_per_prompt
     shards = disk.shard_count(len(run.test), section.images_per_prompt, run.params.generate.shard_size)
-    bound = sides * each * disk.png_most_bytes(run.family.width, run.family.height)
+    bound = sides * each * run.most_bytes
     rewards = {**run.params.score.rewards, **section.rewards}
     filled = len(run.params.reward_columns)
     columns = sides * disk.table_most_bytes(each, PROMPT_ID + SAMPLE_ID, shards, filled)
@@ -59,7 +59,7 @@ def estimate(run: Estimate) -> StagePlan:
     hours = run.device.hours(drawn, run.params.generate.precision) + run.device.hours(scored, precision)
     return StagePlan(
         stage="evaluate",
-        work=f"{sides} models, {len(run.test):,} prompts, {section.images_per_prompt} images each",
+        work=f"{sides} models, {len(run.test):,} prompts, {section.images_per_prompt} {run.what}s each",
         images=sides * each,
         files=2 * sides * shards,
         disk_bytes=bound + columns,

@@ -53,7 +53,7 @@ def estimate(run: Estimate) -> StagePlan:
         work=f"{tuning.steps:,} steps of {tuning.batch_size:,}, {name}, {tuning.method}",
         files=int(sizes.pop("files")),
         disk_bytes=int(sum(sizes.values())),
-        disk="exact" if run.drawn and run.given is None else "about",
+        disk="exact" if run.drawn and run.given is None and run.trained.frames is None else "about",
         flops=encoder.flops + training + extra_flops,
         precision=precision,
         memory_bytes=max(encoder.peak_bytes, peak, extra_bytes),
@@ -113,7 +113,11 @@ def _sizes(run: Estimate, feet: list[Footprint]) -> dict[str, float]:
     checkpoint += disk.safetensors_bytes(foot.trained, {}) if foot.average_bytes else 0
     return {
         "files": run.shards + len(chunks) + len(feet) * _result_files(run),
-        "encoded": disk.encoded_bytes(parts, chunks, run.encoding.image, run.encoding.prompt),
+        "encoded": disk.encoded_bytes(
+            parts,
+            [(chunk, run.trained.cached(run.encoding.prompt, chunk)) for chunk in chunks],
+            run.encoding.image,
+        ),
         "checkpoint": checkpoint,
         "result": len(feet) * _result_bytes(run, foot),
     }

@@ -84,9 +84,8 @@ def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
 
 def estimate(run: Estimate) -> StagePlan:
     """What sampling the training images will take."""
-    width, height = run.family.width, run.family.height
-    size, sure = _image_bytes(run, width, height)
-    work = f"{run.images:,} images of {width}x{height}"
+    size, sure = _image_bytes(run)
+    work = f"{run.images:,} {run.what}s of {run.size}"
     common = {
         "images": run.images,
         "rows": run.images,
@@ -108,7 +107,7 @@ def estimate(run: Estimate) -> StagePlan:
     )
 
 
-def _image_bytes(run: Estimate, width: int, height: int) -> tuple[int, Sure]:
+def _image_bytes(run: Estimate) -> tuple[int, Sure]:
     """Bytes of the generation shards: of those there are, by their mean, or the most that they can be."""
     from tgo_pipeline.planning import disk
 
@@ -118,9 +117,7 @@ def _image_bytes(run: Estimate, width: int, height: int) -> tuple[int, Sure]:
         return sum(sizes), "exact"
     if sizes:
         return int(sum(sizes) / len(sizes) * shards), "about"
-    return images * (
-        disk.png_most_bytes(width, height) + 2 * disk.ROW_BYTES
-    ) + shards * disk.PARQUET_BYTES, "at most"
+    return images * (run.most_bytes + 2 * disk.ROW_BYTES) + shards * disk.PARQUET_BYTES, "at most"
 
 
 if __name__ == "__main__":

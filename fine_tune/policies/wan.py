@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -15,15 +15,21 @@ from torch.nn import functional
 
 from fine_tune.policies.denoising import FlowDenoising
 from fine_tune.policies.flow import FlowPolicy
-from fine_tune.policies.latent import EMBEDDINGS, LATENTS, LatentEncoder, Noised, normalise
+from fine_tune.policies.latent import EMBEDDINGS, LATENTS, LatentEncoder, LatentFamily, Noised, normalise
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.params import FineTuneParams
+from tgo_pipeline.generators.sample import check_frames
+from tgo_pipeline.params import FineTuneParams, GenerateParams
+from tgo_pipeline.planning.blueprint import Blueprint
+from tgo_pipeline.planning.disk import Tensors
+from tgo_pipeline.planning.families import Conditions, Parts
 
 TEXT_TOKENS = 512
 """The default of the pipeline (`max_sequence_length`); its `encode_prompt` alone has another."""
-OWN_SIZE = (832, 480)
-"""Width and height where none is asked for: the defaults of the pipeline."""
+OWN_SIZE, OWN_FRAMES = (832, 480), 81
+"""Width and height, and frames, where none are asked for: the defaults of the pipeline."""
+CHARACTERS = 4
+"""Of a token, about, in English."""
 
 
 class WanEncoder(LatentEncoder):
@@ -82,6 +88,51 @@ def _check_frames(counts: Sequence[int], scale: int) -> None:
         )
 
 
+class WanFamily(LatentFamily):
+    """Wan 2.1, imagined: clips, and a guided step as two calls of the network after each other."""
+
+    guides_together = False
+
+    def __init__(
+        self, policy: Any, blueprint: Blueprint, generate: GenerateParams, tuning: FineTuneParams
+    ) -> None:
+        super().__init__(policy, blueprint, generate, tuning)
+        self._vae = blueprint.configs[self.vae]
+        self._frames_of_latent = 2 ** sum(self._vae["temperal_downsample"])
+        check_frames(generate.frames, self._frames_of_latent, blueprint.kind)
+        self.frames = generate.frames or OWN_FRAMES
+
+    def scale_of(self, vae: Mapping[str, Any]) -> int:
+        return 2 ** (len(vae["dim_mult"]) - 1)
+
+    def own_size(self) -> tuple[int, int]:
+        return OWN_SIZE
+
+    def conditions(self, parts: Parts, rows: int) -> Conditions:
+        """UMT5's states, (rows, 512, 4096) in the official sizes."""
+        ids = torch.zeros(rows, TEXT_TOKENS, dtype=torch.long)
+        return {EMBEDDINGS: parts["text_encoder"](ids).last_hidden_state}
+
+    def cached(self, prompt: Tensors, texts: Sequence[str]) -> Tensors:
+        """Cut behind the longest prompt of the file, whose tokens are estimated."""
+        (_, width), dtype = prompt[EMBEDDINGS]
+        tokens = min(TEXT_TOKENS, 1 + max(map(len, texts)) // CHARACTERS)
+        return {EMBEDDINGS: ((tokens, width), dtype)}
+
+    def start(self, rows: int) -> Tensor:
+        frames = (cast(int, self.frames) - 1) // self._frames_of_latent + 1
+        return torch.randn(rows, self._vae["z_dim"], frames, *self.grid)
+
+    def decode(self, parts: Parts, x: Tensor) -> Tensor:
+        """In float32, whatever the precision of the transformer."""
+        clips = parts[self.vae].decode(x.float(), return_dict=False)[0]
+        return (clips * 0.5 + 0.5).clamp(0, 1)
+
+    def encode(self, parts: Parts, rows: int) -> Conditions:
+        frames = torch.zeros(rows, 3, cast(int, self.frames), self.height, self.width, dtype=torch.uint8)
+        return {LATENTS: parts[self.vae].encode(frames.float() / 127.5 - 1.0).latent_dist.mode() * 1.0}
+
+
 class WanPolicy(FlowPolicy):
     """Wan 2.1 text-to-video, 1.3B and 14B; the log-likelihood is over all of (C, T, h, w).
 
@@ -89,6 +140,7 @@ class WanPolicy(FlowPolicy):
     schedule at one step per training timestep, without UniPC's rounding of timesteps to whole numbers.
     """
 
+    family = WanFamily
     pipeline_class = WanPipeline
     of_clips = True
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")

@@ -115,6 +115,7 @@ def _warnings(run: Estimate, stages: Sequence[StagePlan]) -> list[str]:
                 f"{stage.stage} takes {amount(stage.memory_bytes)}B, and {run.device.name} has {memory:.4g} GB: "
                 f"{_advice(stage.stage, run.params, run.gpus)}."
             )
+            found += [_smaller(run)] if stage.stage == "generate" and run.family.frames else []
     few = [stage for stage in stages if stage.hours and 0 < stage.files < run.gpus and stage.stage in DIVIDED]
     for stage in few:
         found.append(
@@ -137,6 +138,18 @@ def _not_counted(params: Params) -> Iterator[str]:
         yield f"not counted: {', '.join(asked)}, which asks a server about every image, at its own speed and price."
     if read := [name for name, spec in specs.items() if spec.reward == "ocr"]:
         yield f"not counted: {', '.join(read)}, which reads text on CPUs."
+
+
+def _smaller(run: Estimate) -> str:
+    """What diffusers can do for a clip that is too large, and what it leaves."""
+    from tgo_pipeline.planning.plan import amount
+
+    alone, tiled = (amount(run.smallest_drawing(tiled).peak_bytes) for tiled in (False, True))
+    return (
+        f"one clip of {run.size} takes {alone}B with the text encoders off the device (enable_model_cpu_offload of "
+        f"diffusers), and {tiled}B if the VAE decodes it in tiles besides (vae.enable_tiling), which changes pixels "
+        "where tiles meet; the stages do neither."
+    )
 
 
 def _advice(stage: str, params: Params, gpus: int) -> str:

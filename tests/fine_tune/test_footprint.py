@@ -18,10 +18,18 @@ from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trainer import Trainer
 from tests.tiny import tiny_diffusion_pipeline
-from tests.tiny_families import tiny_sd3_pipeline
+from tests.tiny_families import tiny_sd3_pipeline, tiny_wan_pipeline
 from tests.tiny_masked import tiny_meissonic_pipeline
 from tgo_pipeline.generators import load_pipeline
-from tgo_pipeline.params import FineTuneParams, GuardParams, Params, PromptsParams, RuntimeParams, ScoreParams
+from tgo_pipeline.params import (
+    FineTuneParams,
+    GenerateParams,
+    GuardParams,
+    Params,
+    PromptsParams,
+    RuntimeParams,
+    ScoreParams,
+)
 from tgo_pipeline.params.objectives import KtoParams
 from tgo_pipeline.planning.blueprint import read_blueprint
 from tgo_pipeline.planning.disk import safetensors_bytes
@@ -59,9 +67,23 @@ def test_other_families_cost_what_they_cost_in_reality(write: Any, tmp_path: Pat
     _compare(str(write(tmp_path / "model")), TUNING, PARTS, tmp_path)
 
 
-def _compare(model: str, tuning: FineTuneParams, runtime: RuntimeParams, folder: Path) -> None:
+@pytest.mark.parametrize("changes", [{"method": "lora"}, {"method": "lora", "precision": "bf16"}])
+def test_clips_cost_what_they_cost_in_reality(changes: dict[str, Any], tmp_path: Path) -> None:
+    size = GenerateParams(width=32, height=32, frames=9)
+    model = str(tiny_wan_pipeline(tmp_path / "model"))
+    _compare(model, dataclasses.replace(TUNING, **changes), SPARING, tmp_path, size)
+
+
+def _compare(
+    model: str,
+    tuning: FineTuneParams,
+    runtime: RuntimeParams,
+    folder: Path,
+    size: GenerateParams | None = None,
+) -> None:
     params = Params(
         model=model,
+        generate=size or GenerateParams(),
         prompts=PromptsParams(test_fraction=0.5),
         score=ScoreParams(rewards={"clip": "demo"}),
         fine_tune=tuning,

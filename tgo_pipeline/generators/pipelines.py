@@ -158,7 +158,6 @@ def _dtype(precision: Precision) -> torch.dtype:
 def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
     """Part by part: a library may keep the precision of the file, and weights are shipped in half precision."""
     import torch
-    from diffusers.models.modeling_utils import ModelMixin
     from transformers import T5EncoderModel, UMT5EncoderModel
 
     from tgo_pipeline.generators.networks.held import hold
@@ -174,12 +173,26 @@ def _cast(pipeline: Any, precision: Precision, held: Held | None) -> None:
         if held and name in DENOISERS:
             if held != "stored":
                 hold(network, held)
-        elif type(network).__name__ in WIDE:
-            network.float()
-        elif isinstance(network, ModelMixin) and network._keep_in_fp32_modules:
-            hold(network, precision, precision)
         else:
-            networks[name].to(_dtype(precision))
+            cast(network, precision)
+
+
+def cast(network: Any, precision: Precision) -> None:
+    """Put a network into a precision, but for what stays in float32: some VAEs, and parts that the library names."""
+    from tgo_pipeline.generators.networks.held import hold
+
+    if type(network).__name__ in WIDE:
+        network.float()
+    elif _keeps_parts(network):
+        hold(network, precision, precision)
+    else:
+        network.to(_dtype(precision))
+
+
+def _keeps_parts(network: object) -> bool:
+    from diffusers.models.modeling_utils import ModelMixin
+
+    return isinstance(network, ModelMixin) and bool(network._keep_in_fp32_modules)
 
 
 def _add_adapter(pipeline: Any, folder: Path) -> None:

@@ -119,13 +119,17 @@ class Sampler:
 
 def _clip_options(pipeline: Any, frames: int | None) -> dict[str, Any]:
     """What a pipeline of clips is told besides. Raises `TgoError` for frames that it would round."""
-    scale = pipeline.vae_scale_factor_temporal
+    check_frames(frames, pipeline.vae_scale_factor_temporal, type(pipeline).__name__)
+    return {"output_type": "np"} | ({} if frames is None else {"num_frames": frames})
+
+
+def check_frames(frames: int | None, scale: int, kind: str) -> None:
+    """Raise `TgoError` for a number of frames that a pipeline of class `kind` would round."""
     if frames is not None and (frames - 1) % scale:
         raise TgoError(
-            f"generate.frames is {frames}: {type(pipeline).__name__} draws a multiple of {scale} and one more, such as "
+            f"generate.frames is {frames}: {kind} draws a multiple of {scale} and one more, such as "
             f"{frames - (frames - 1) % scale}."
         )
-    return {"output_type": "np"} | ({} if frames is None else {"num_frames": frames})
 
 
 def _levels(clips: np.ndarray) -> list[np.ndarray]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from tgo_pipeline.formats.video_files import PREVIEW_SIDE
+
 Tensors = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of tensors by name."""
 NAMES = {
@@ -25,6 +27,8 @@ INPUTS = "0" * 32
 """As long as the real ones."""
 PARQUET_BYTES, COLUMN_BYTES = 8_192, 2_048
 """What a score or label shard has besides its rows, at most, in all and for each reward: schema, indexes, sources."""
+CLIP_OVERHEAD = 1.05
+"""Of noise that cannot be compressed."""
 ROW_BYTES = 48
 """Of a row's numbers and offsets, at most."""
 
@@ -44,11 +48,13 @@ def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> int:
 
 def encoded_bytes(
     parts: Iterable[Sequence[tuple[str, str]]],
-    prompts: Iterable[Sequence[str]],
+    prompts: Iterable[tuple[Sequence[str], Tensors]],
     image: Tensors,
-    prompt: Tensors,
 ) -> int:
-    """The cache of encoded samples: one file for each part, (sample id, prompt) of its rows, and of the prompts."""
+    """The cache of encoded samples: one file for each part, (sample id, prompt) of its rows, and of the prompts.
+
+    Each file of prompts is given with the tensors of one of them.
+    """
     total = 0
     for rows in parts:
         texts = {
@@ -57,7 +63,7 @@ def encoded_bytes(
         }
         mark = {"fingerprint": FINGERPRINT, "inputs": INPUTS}
         total += safetensors_bytes(_of_rows(image, len(rows)), mark | texts)
-    for chunk in prompts:
+    for chunk, prompt in prompts:
         texts = {"prompts": json.dumps(list(chunk))}
         total += safetensors_bytes(_of_rows(prompt, len(chunk)), {"fingerprint": FINGERPRINT, **texts})
     return total
@@ -78,6 +84,15 @@ def png_most_bytes(width: int, height: int) -> int:
     """No PNG of 8-bit RGB is larger: a filter byte a row, 5 bytes for each 16 kB that cannot be compressed, chunks."""
     raw = (3 * width + 1) * height
     return raw + 5 * math.ceil(raw / 16_000) + 12 * math.ceil(raw / 8_000) + 1_024
+
+
+def clip_most_bytes(width: int, height: int, frames: int) -> int:
+    """No master with its preview is larger: levels as they are, with what blocks that H.264 leaves uncoded add."""
+    small = min(1.0, PREVIEW_SIDE / max(width, height))
+    preview = (
+        3 * math.ceil(width * small) * math.ceil(height * small) // 2
+    )  # luma, and a quarter of both chromas
+    return math.ceil(CLIP_OVERHEAD * (3 * width * height + preview) * frames) + 16_384
 
 
 def table_most_bytes(rows: int, id_bytes: int, shards: int, columns: int) -> int:

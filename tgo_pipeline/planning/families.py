@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tgo_pipeline.params import FineTuneParams, GenerateParams
 from tgo_pipeline.planning.blueprint import Blueprint
+from tgo_pipeline.planning.disk import Tensors
 
 Parts = Mapping[str, Any]
 """Networks by their names in the pipeline."""
@@ -32,6 +33,10 @@ class Family(abc.ABC):
     vae = "vae"
     encodes_negative = True
     """Whether a guided batch runs the text encoders on the negative prompts too."""
+    guides_together = True
+    """Whether a guided step is one call of the network with twice the rows, or else two calls."""
+    frames: int | None = None
+    """Of a clip; None where images are drawn."""
 
     def __init__(
         self, policy: Any, blueprint: Blueprint, generate: GenerateParams, tuning: FineTuneParams
@@ -40,11 +45,15 @@ class Family(abc.ABC):
         self.blueprint = blueprint
         self.component: str = policy.component
         self.config = blueprint.configs[self.component]
-        self.scale = 2 ** (len(blueprint.configs[self.vae]["block_out_channels"]) - 1)
+        self.scale = self.scale_of(blueprint.configs[self.vae])
         own_width, own_height = self.own_size()
         self.width, self.height = generate.width or own_width, generate.height or own_height
         self._policy = policy
         self._tuning = dataclasses.replace(tuning, method="full")
+
+    def scale_of(self, vae: Mapping[str, Any]) -> int:
+        """How many pixels a latent one has on each side, by the configuration of the VAE."""
+        return 2 ** (len(vae["block_out_channels"]) - 1)
 
     def own_size(self) -> tuple[int, int]:
         """(width, height) in pixels where none is asked for."""
@@ -109,6 +118,10 @@ class Family(abc.ABC):
             "latents": parts[self.vae].encode(self._bytes(rows).float() / 127.5 - 1.0).latent_dist.mode()
             * 1.0
         }
+
+    def cached(self, prompt: Tensors, texts: Sequence[str]) -> Tensors:
+        """What the cache holds of prompts that lie in one file; `prompt` is what their encoders give."""
+        return prompt
 
     def _bytes(self, rows: int) -> Tensor:
         return torch.zeros(rows, 3, self.height, self.width, dtype=torch.uint8)

@@ -137,6 +137,7 @@ _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ROUNDED = (
     functional.linear,
     functional.conv2d,
+    functional.conv3d,
     functional.scaled_dot_product_attention,
     torch.matmul,
     torch.bmm,

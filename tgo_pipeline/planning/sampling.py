@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tgo_pipeline.generators.pipelines import cast
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.planning.families import Family
 from tgo_pipeline.planning.meter import Cost, Meter, imagined
@@ -35,12 +36,19 @@ class SamplingCost:
 
 
 def drawing(
-    family: Family, generate: GenerateParams, batch: int, *, sliced: bool = False, read: bool = False
+    family: Family,
+    generate: GenerateParams,
+    batch: int,
+    *,
+    sliced: bool = False,
+    read: bool = False,
+    tiled: bool = False,
 ) -> SamplingCost:
     """What it takes to draw batches of `batch` images in `generate.precision`, all networks on the device.
 
     `sliced` is how a GPU decodes, one image at a time (`generators.sample.slice_decoder`). Where the prompts are `read`
-    already, text encoders are not on the device (`generators.networks.read_texts`).
+    already, text encoders are not on the device (`generators.networks.read_texts`). `tiled` decodes in overlapping
+    tiles, which changes the pixels where they meet (`enable_tiling` of diffusers).
     Preference guidance runs the network once more for each module, and holds a module's own weights.
     """
     guidance = generate.guidance
@@ -49,9 +57,12 @@ def drawing(
     dtype = DTYPES[generate.precision]
     with torch.no_grad(), imagined():
         parts = _networks(family, sliced)
+        if tiled:
+            parts[family.vae].enable_tiling()
         policy = family.policy(parts[family.component])
         with _default(dtype):
-            parts = {name: network.to(dtype) for name, network in parts.items()}
+            for network in parts.values():
+                cast(network, generate.precision)
             there = (family.component, family.vae) if read else parts
             own = meter.hold(*(parts[name] for name in there))
             guided = family.guided(generate.guidance_scale)
@@ -86,16 +97,20 @@ def _draw(
         conditions = family.conditions(parts, batch)
         negative = family.conditions(parts, batch) if guided and family.encodes_negative else None
     with meter:
+        sides = [conditions]
         if guided:
             negative = negative or {name: torch.zeros_like(t) for name, t in conditions.items()}
-            conditions = {name: torch.cat([negative[name], t]) for name, t in conditions.items()}
+            sides = [negative, conditions]
+            if family.guides_together:
+                sides = [{name: torch.cat([negative[name], t]) for name, t in conditions.items()}]
         x = family.start(batch)
         marks.append(meter.flops)
         for _ in range(STEPS):
-            rows = torch.cat([x, x]) if guided else x
-            prediction = policy.forward(policy.network, family.feed(rows, conditions))
+            rows = torch.cat([x, x]) if guided and family.guides_together else x
+            answers = [policy.forward(policy.network, family.feed(rows, side)) for side in sides]
+            prediction = answers[0]
             if guided:
-                without, with_prompt = prediction.chunk(2)
+                without, with_prompt = answers if len(answers) == 2 else prediction.chunk(2)
                 prediction = without + 2.0 * (with_prompt - without)
             x = family.step(prediction, x)
         marks.append(meter.flops)

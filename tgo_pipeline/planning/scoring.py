@@ -80,9 +80,11 @@ class Scoring:
 
 
 def scoring(
-    rewards: Mapping[str, Spec], prompts: Sequence[str], batch: int, precision: str = "fp32"
+    rewards: Mapping[str, Spec], prompts: Sequence[str], batch: int, precision: str = "fp32", frames: int = 1
 ) -> Scoring:
     """What it takes to score batches of `batch` images; `prompts` are an example of those that are read.
+
+    Of clips, rewards of images see `frames` frames each.
 
     Raises `TgoError` for a local source that is missing or does not fit its reward.
     """
@@ -96,21 +98,22 @@ def scoring(
     with torch.no_grad(), imagined(), rounded(precision):
         weights = meter.hold(*networks.values())
         with meter:
-            encoded = _encode_prompts(networks, lengths, batch)
+            encoded = _encode_prompts(networks, lengths, batch * frames)
             text = meter.flops
-            _score(networks, encoded, batch)
+            _score(networks, encoded, batch * frames)
     per_prompt = text / max(1, len(prompts))
     found = Scoring((meter.flops - text) / batch, per_prompt, weights, meter.peak_bytes, own)
     for spec in reading.values():
-        found = _with(found, _reading(spec, prompts, precision))
+        times = 1 if spec.reward in specs.OF_CLIPS else frames
+        found = _with(found, _reading(spec, prompts, precision), times)
     return found
 
 
-def _with(found: Scoring, other: Reading) -> Scoring:
-    """Both loaded, one after the other at work."""
+def _with(found: Scoring, other: Reading, times: int) -> Scoring:
+    """Both loaded, one after the other at work; the other reads `times` frames of a clip."""
     return replace(
         found,
-        flops_per_image=found.flops_per_image + other.flops,
+        flops_per_image=found.flops_per_image + times * other.flops,
         weight_bytes=found.weight_bytes + other.weight_bytes,
         peak_bytes=max(found.peak_bytes + other.weight_bytes, found.weight_bytes + other.peak_bytes),
     )
