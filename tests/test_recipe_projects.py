@@ -16,8 +16,9 @@ import yaml
 from tests.datasets import public
 from tests.project import ROOT, run, set_params
 from tests.rewards import tiny
+from tests.rewards.vision_language import tiny as instructed
 from tests.tiny import IMAGE_SIZE, tiny_diffusion_pipeline
-from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
+from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline, tiny_wan_pipeline
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.params import load_params
 from tgo_pipeline.params.recipes import recipes
@@ -30,6 +31,7 @@ PIPELINES: dict[str, Callable[[Path], Path]] = {
     "sd15": tiny_diffusion_pipeline,
     "sd35-medium": tiny_sd3_pipeline,
     "sdxl": tiny_sdxl_pipeline,
+    "wan": tiny_wan_pipeline,
 }
 """What stands in for the model of each recipe that takes one from the hub."""
 REPRODUCED = ("flux", "sd15")
@@ -38,6 +40,7 @@ SETS: dict[str, Callable[[Path], Path]] = {
     "pickapic": public.write_pickapic,
     "hpdv2-prompts": public.write_hpdv2_prompts,
     "parti": public.write_parti,
+    "vidprom": lambda root: public.write_vidprom(root, [f"{number} cats run" for number in range(2, 20)]),
 }
 TGO = (sys.executable, "-m", "stages.cli")
 PACKAGE = {"PYTHONPATH": str(ROOT)}
@@ -50,7 +53,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("files")
     sets = {name: write(root / name) for name, write in SETS.items()}
     rewards = ("hpsv2.1", "imagereward", "aesthetic", "pickscore", "clip")
-    return sets | {name: tiny.write(name, root / "rewards" / name) for name in rewards}
+    found = sets | {name: tiny.write(name, root / "rewards" / name) for name in rewards}
+    states, _ = instructed.videoreward_states()
+    return found | {"videoreward": instructed.write_videoreward(root / "rewards/video", states, lora=False)}
 
 
 def shrunk(text: str, model: Path, files: dict[str, Path]) -> str:
@@ -58,9 +63,11 @@ def shrunk(text: str, model: Path, files: dict[str, Path]) -> str:
     content: dict[str, Any] = yaml.safe_load(re.sub(HUB, lambda found: f"{found[1]}:{files[found[1]]}", text))
     content |= {"model": str(model), "revision": None}
     content["generate"] |= {"width": IMAGE_SIZE, "height": IMAGE_SIZE, "steps": 2, "shard_size": 8}
+    if "frames" in content["generate"]:
+        content["generate"]["frames"] = 5
     for section in ("score", "evaluate"):
         named = content[section].get("rewards", {})
-        named.update((name, str(files[name])) for name in named)
+        named.update((name, str(files[name])) for name in named if name in files)
     content["fine_tune"] |= {"steps": 2, "batch_size": 4, "checkpoint_every": 1}
     if "validation" in content["fine_tune"]:
         content["fine_tune"]["validation"] = {"every": 1, "prompts": 2}

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -211,8 +212,8 @@ def write_hpdv2_prompts(root: Path) -> Path:
     return root
 
 
-def write_vidprom(root: Path) -> Path:
-    """`WenhaoWang/VidProM`: a csv whose prompts span lines."""
+def write_vidprom(root: Path, more: Sequence[str] = ()) -> Path:
+    """`WenhaoWang/VidProM`: a csv whose prompts span lines, and `more` of them."""
     names = [
         "uuid",
         "prompt",
@@ -225,7 +226,7 @@ def write_vidprom(root: Path) -> Path:
         "sexual_explicit",
     ]
     prompts = {
-        "VidProM_unique.csv": ['a "red" fox,\nrunning', "a dog"],
+        "VidProM_unique.csv": ['a "red" fox,\nrunning', "a dog", *more],
         "VidProM_semantic_unique.csv": ["a dog"],
     }
     root.mkdir(parents=True)

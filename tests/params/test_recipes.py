@@ -39,10 +39,12 @@ def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
         assert params.model == "demo"
         assert recipe(name).to_fill() == []
         return
-    assert params.prompts.test.keys() == {"pickapic", "hpsv2", "parti"}
+    sets = set() if name == "wan" else {"pickapic", "hpsv2", "parti"}
+    assert params.prompts.test.keys() == sets
     assert re.fullmatch("[0-9a-f]{40}|COMMIT", params.revision or "")
     places = [line for _, line in recipe(name).to_fill()]
-    assert any(line.startswith("train: pickapic:hf:") for line in places)
+    source = "vidprom" if name == "wan" else "pickapic"
+    assert any(line.startswith(f"train: {source}:hf:") for line in places)
     assert len(places) == recipe(name).text.count("COMMIT")
 
 
