@@ -29,6 +29,7 @@ def run(params: Params, workspace: Workspace = HERE) -> None:
         feedback=params.score.feedback,
         metrics=workspace.metrics / "score.json",
         frames=params.score.frames,
+        frame_parts=params.score.frame_parts,
     )
 
 
@@ -37,7 +38,9 @@ def plan(params: Params, workspace: Workspace = HERE) -> list[Shard]:
     from tgo_pipeline.scoring.stage import plan
 
     score = params.score
-    return plan(workspace.generations, score.rewards, score.dtype, score.feedback, score.frames)
+    return plan(
+        workspace.generations, score.rewards, score.dtype, score.feedback, score.frames, score.frame_parts
+    )
 
 
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
@@ -58,7 +61,7 @@ def estimate(run: Estimate) -> StagePlan:
     columns = run.params.score.columns
     bound = disk.table_most_bytes(run.images, PROMPT_ID + SAMPLE_ID, run.shards, len(columns))
     common: dict[str, Any] = {
-        "work": f"{run.images:,} images, {len(columns)} columns",
+        "work": f"{run.images:,} {run.what}s, {len(columns)} columns",
         "rows": run.images,
         "files": run.shards,
         "disk_bytes": bound,

@@ -131,6 +131,8 @@ def test_rewards_of_clips_are_refused_for_images(tmp_path: Path) -> None:
     world.write_generations(tmp_path / "generations" / "train-00000-of-00001.parquet", rows)
     with pytest.raises(TgoError, match="motion scores clips, and images are scored here"):
         plan(tmp_path / "generations", {"motion": None})
+    with pytest.raises(TgoError, match=r"score.frame_parts is min, which are of the frames of clips"):
+        plan(tmp_path / "generations", {"pickscore": "demo"}, frame_parts=["min"])
 
 
 def test_the_cache_holds_latents_and_cut_prompts(generations: Path, model: Path, tmp_path: Path) -> None:
@@ -170,8 +172,8 @@ def test_the_whole_run(objective: str, model: Path, tmp_path: Path, monkeypatch:
             "frames": FRAMES,
             "fps": 8,
         },
-        "score": {"rewards": {"pickscore": "demo", "motion": None}, "frames": 2},
-        "target": {"reward": "pickscore"},
+        "score": {"rewards": {"pickscore": "demo", "motion": None}, "frames": 2, "frame_parts": ["min"]},
+        "target": {"reward": "pickscore.min"},
         "threshold": {"bootstrap": 10},
         "fine_tune": {
             "objective": objective,
@@ -196,19 +198,18 @@ def test_the_whole_run(objective: str, model: Path, tmp_path: Path, monkeypatch:
 
     images = [Image.fromarray(clip[place]) for clip in frames for place in (0, FRAMES - 1)]
     texts = [row["prompt"] for row in clips for _ in range(2)]
-    alone = (
-        score_all({"p": load_reward("pickscore", "demo")}, images, texts).columns["p"].reshape(-1, 2).mean(1)
-    )
-    np.testing.assert_allclose([row["pickscore"] for row in rows], alone, rtol=1e-4)
-    labels = read_table(next((tmp_path / "data/labels").glob("*.parquet")))
-    assert len(labels) == len(clips)
+    alone = score_all({"p": load_reward("pickscore", "demo")}, images, texts).columns["p"].reshape(-1, 2)
+    np.testing.assert_allclose([row["pickscore"] for row in rows], alone.mean(1), rtol=1e-4)
+    np.testing.assert_allclose([row["pickscore.min"] for row in rows], alone.min(1), rtol=1e-4)
+    labels = read_table(next((tmp_path / "data/labels").glob("*.parquet"))).to_pylist()
+    assert [label["score"] for label in labels] == [row["pickscore.min"] for row in rows]
     from diffusers import WanPipeline
 
     pipeline = WanPipeline.from_pretrained(model)
     pipeline.load_lora_weights(tmp_path / "models/tuned")
     assert any("lora_B" in name and p.any() for name, p in pipeline.transformer.named_parameters())
     evaluation = read_table(tmp_path / "data/evaluation.parquet").to_pylist()
-    assert {row["reward"] for row in evaluation} == {"pickscore", "motion"}
+    assert {row["reward"] for row in evaluation} == {"pickscore", "pickscore.min", "motion"}
     assert (tmp_path / "report.html").is_file() or list(tmp_path.rglob("*.html"))
     again = CliRunner().invoke(app, ["status"], catch_exceptions=False)
     assert again.exit_code == 0 and "to do" in again.output

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.rewards.vision_language import tiny as instructed
 from tests.rounding import SCORE, assert_same_numbers
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.video_files import even, lossless
+from tgo_pipeline.params import ScoreParams
 from tgo_pipeline.rewards import load_reward, score_all
 from tgo_pipeline.rewards.engine.images import StoredClip
 from tgo_pipeline.rewards.engine.scorer import Scorer
 from tgo_pipeline.rewards.of_clips import FrameMean
+from tgo_pipeline.rewards.specs import columns, resolve_all
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
 
@@ -46,14 +49,39 @@ def test_the_mean_is_that_of_the_frames_scored_one_by_one() -> None:
     rewards["jpeg"] = load_reward("jpeg_kb")
     clips = [drift(seed=seed) for seed in range(3)]
     stored = [StoredClip(lossless(clip, 16)[0]) for clip in clips]
-    with Scorer({name: FrameMean(reward, 3) for name, reward in rewards.items()}, batch_size=2) as scorer:
+    means = {name: FrameMean(reward, 3) for name, reward in rewards.items()}
+    with Scorer(means, batch_size=2, parts=True) as scorer:
         found = scorer.score(stored, PROMPTS)
     assert not found.errors
     frames = [Image.fromarray(clip[place]) for clip in clips for place in (0, 4, 8)]
     one_by_one = score_all(rewards, frames, [prompt for prompt in PROMPTS for _ in range(3)]).columns
     for name in rewards:
-        means = one_by_one[name].reshape(3, 3).mean(1)
-        assert_same_numbers(found.columns[name], means, SCORE)
+        scores = one_by_one[name].reshape(3, 3)
+        assert_same_numbers(found.columns[name], scores.mean(1), SCORE)
+        assert_same_numbers(found.columns[f"{name}.min"], scores.min(1), SCORE)
+        assert_same_numbers(found.columns[f"{name}.last"], scores[:, 2], SCORE)
+
+
+def test_every_number_of_a_reward_is_a_mean(tmp_path: Path) -> None:
+    """HPSv3's mu and sigma, and the lowest and last of mu alone."""
+    reward = load_reward("hpsv3", str(instructed.write_hpsv3(tmp_path)[0]))
+    clips = [drift(side=56, seed=seed) for seed in range(2)]
+    with Scorer({"hpsv3": FrameMean(reward, 3)}, parts=True) as scorer:
+        found = scorer.score([StoredClip(lossless(clip, 16)[0]) for clip in clips], PROMPTS[:2])
+    frames = [Image.fromarray(clip[place]) for clip in clips for place in (0, 4, 8)]
+    alone = reward.score_parts(frames, [prompt for prompt in PROMPTS[:2] for _ in range(3)])
+    mu, sigma = (alone[name].reshape(2, 3) for name in ("hpsv3", "hpsv3.sigma"))
+    assert list(found.columns) == ["hpsv3", "hpsv3.sigma", "hpsv3.min", "hpsv3.last"]
+    for name, expected in zip(found.columns, (mu.mean(1), sigma.mean(1), mu.min(1), mu[:, 2]), strict=True):
+        assert_same_numbers(found.columns[name], expected, SCORE)
+
+
+def test_parts_of_frames_are_columns_of_rewards_of_images_alone() -> None:
+    wanted = columns(resolve_all({"hpsv3": None, "motion": None}), ["min", "last"])
+    assert list(wanted) == ["hpsv3", "hpsv3.sigma", "hpsv3.min", "hpsv3.last", "motion"]
+    assert list(columns(resolve_all({"hpsv3": None}))) == ["hpsv3", "hpsv3.sigma"]
+    params = ScoreParams(rewards={"pickscore": "demo"}, frame_parts=["min"])
+    assert params.columns == ["pickscore", "pickscore.min"]
 
 
 def test_worker_processes_give_the_same(tmp_path: Path) -> None:

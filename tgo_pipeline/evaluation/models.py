@@ -168,6 +168,7 @@ def sample_side(params: Params, side: Side, test: pl.DataFrame, rewards: Mapping
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
         frames=params.score.frames,
+        frame_parts=params.score.frame_parts,
     )
 
 
@@ -208,7 +209,13 @@ def plan(params: Params, workspace: Workspace) -> dict[Path, list[Shard]]:
         complete = status(side.generations, drawn).done == len(drawn)
         unknown = [dataclasses.replace(shard, fingerprint="") for shard in drawn]
         shards[side.scores] = (
-            plan_scores(side.generations, rewards, params.score.dtype, frames=params.score.frames)
+            plan_scores(
+                side.generations,
+                rewards,
+                params.score.dtype,
+                frames=params.score.frames,
+                frame_parts=params.score.frame_parts,
+            )
             if complete
             else unknown
         )

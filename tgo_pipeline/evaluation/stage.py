@@ -82,7 +82,7 @@ def evaluate(params: Params, workspace: Workspace) -> None:
         sample_side(params, side, test, rewards)
     diversity = _diversity(params, chosen, test, rewards)
     remove_others(chosen, folder)
-    joined = _join(target, chosen, test, rewards)
+    joined = _join(params, target, chosen, test)
     made = _tables(params, joined, target, diversity)
     metadata = {
         **planned_mark(params, workspace).entries(),
@@ -130,14 +130,12 @@ def _diversity(
     return Diversity.join({side.name: read_folder(side.diversity, DIVERSITY.names) for side in chosen})
 
 
-def _join(
-    target: Target | None, chosen: Sequence[Side], test: pl.DataFrame, rewards: Mapping[str, str | None]
-) -> ModelScores:
+def _join(params: Params, target: Target | None, chosen: Sequence[Side], test: pl.DataFrame) -> ModelScores:
     from tgo_pipeline.evaluation.statistics.scores import join_scores
     from tgo_pipeline.rewards import specs
     from tgo_pipeline.thresholds.targets import read_scores
 
-    filled = list(specs.columns(specs.resolve_all(rewards)))
+    filled = list(specs.columns(specs.resolve_all(evaluation_rewards(params)), params.score.frame_parts))
     frames = {side.name: read_scores(side.scores, filled) for side in chosen}
     if target is not None:
         frames = {name: target.add_to(frame) for name, frame in frames.items()}
@@ -160,8 +158,8 @@ def finished_scores(params: Params, workspace: Workspace) -> tuple[ModelScores, 
             f"{workspace.evaluation} is missing, or not that of the parameters and scores of now: {first}"
         )
     target = _target(params, workspace)
-    test, rewards = read_test_prompts(workspace.prompts), evaluation_rewards(params)
-    joined = _join(target, sides(params, workspace), test, rewards)
+    test = read_test_prompts(workspace.prompts)
+    joined = _join(params, target, sides(params, workspace), test)
     return joined.aggregated(params.evaluate.aggregate), None if target is None else target.name
 
 
@@ -196,7 +194,7 @@ def _roles(target: Target, params: Params) -> Roles:
     from tgo_pipeline.rewards import specs
 
     of_target = {spec.column for spec in params.target_specs.values()}
-    filled = specs.columns(specs.resolve_all(evaluation_rewards(params)))
+    filled = specs.columns(specs.resolve_all(evaluation_rewards(params)), params.score.frame_parts)
     others = {name for name, spec in filled.items() if name == spec.column} - of_target
     return Roles.of(
         target.name, target.rewards, [name for name in filled if name in others or name in target.rewards]

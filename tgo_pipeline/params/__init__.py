@@ -115,7 +115,7 @@ class Params:
         """Which reward fills each column of a target without feedback."""
         from tgo_pipeline.rewards.specs import columns, resolve_all
 
-        filled = columns(resolve_all(self.score.rewards))
+        filled = columns(resolve_all(self.score.rewards), self.score.frame_parts)
         return {name: filled[name] for name in self.target_rewards}
 
     @property
@@ -123,7 +123,7 @@ class Params:
         """Which reward fills each column of `score` and of `evaluate`."""
         from tgo_pipeline.rewards.specs import columns, resolve_all
 
-        return columns(resolve_all({**self.score.rewards, **self.evaluate.rewards}))
+        return columns(resolve_all({**self.score.rewards, **self.evaluate.rewards}), self.score.frame_parts)
 
     @property
     def shown_names(self) -> ShownNames:

@@ -13,6 +13,7 @@ from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.plugins.kinds import EXECUTOR
 
 TARGET_COMBINATIONS = ("mean_z", "mean_rank", "majority")
+FramePart = Literal["min", "last"]
 RESERVED = ("sample_id", "prompt_id", "error", *TARGET_COMBINATIONS)
 """Names that no score column may have."""
 
@@ -124,7 +125,9 @@ class ScoreParams:
     """Which rewards score every image, by column, and in which precision (auto: fp16 on a GPU, fp32 elsewhere).
 
     A column named like a reward has a source (null: the official checkpoint); another has a spec, `REWARD=SOURCE` or
-    `module:function`. `feedback` adds columns of scores that people gave, or that come from elsewhere.
+    `module:function`. `feedback` adds columns of scores that people gave, or that come from elsewhere. Of clips,
+    rewards of images score `frames` frames: their mean, and the `frame_parts` as `REWARD.min` (the lowest) and
+    `REWARD.last`.
     """
 
     rewards: dict[str, str | None] = field(default_factory=dict)
@@ -132,13 +135,14 @@ class ScoreParams:
     max_error_rate: float = 0.01
     dtype: Literal["auto", "fp32", "fp16"] = "auto"
     frames: int = 8
+    frame_parts: list[FramePart] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
         """The score columns in their order: the rewards, each with its parts behind it, then the feedback."""
         from tgo_pipeline.rewards.specs import columns, resolve_all
 
-        return [*columns(resolve_all(self.rewards)), *self.feedback]
+        return [*columns(resolve_all(self.rewards), self.frame_parts), *self.feedback]
 
     def __post_init__(self) -> None:
         if not self.rewards and not self.feedback:

@@ -1,4 +1,7 @@
-"""Any reward of images as one of clips: the mean over frames that lie evenly from the first to the last."""
+"""Any reward of images as one of clips: the mean over frames that lie evenly from the first to the last.
+
+Its parts are those of the reward, each the mean too, and behind them the lowest and the last frame's score.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.video_files import even
 from tgo_pipeline.rewards.base import Reward
 from tgo_pipeline.rewards.engine.scorable import Preparation
+from tgo_pipeline.rewards.specs import OF_FRAMES
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,9 @@ class FrameMean(Reward):
             reward.name, f"mean over {count} frames: {reward.scale}", EachFrame(reward.preprocessing, count)
         )
         self.reward, self.count = reward, count
-        self.typical_range, self.needs_prompt, self.parts = (
-            reward.typical_range,
-            reward.needs_prompt,
-            reward.parts,
-        )
+        self.typical_range, self.needs_prompt = reward.typical_range, reward.needs_prompt
+        self._ends = [name for name in OF_FRAMES if name not in reward.parts]
+        self.parts = {**reward.parts, **{name: OF_FRAMES[name] for name in self._ends}}
         self.identity = {**reward.identity, "frames": str(count)}
 
     @property
@@ -72,11 +74,14 @@ class FrameMean(Reward):
         return self.combine_parts(images, prompts)[:, 0]
 
     def combine_parts(self, images: Any, prompts: Any) -> Tensor:
-        """The same of every number of the reward, (B, 1 + P)."""
+        """The same of every number of the reward, and the lowest and the last of its scores, (B, 1 + P + 2)."""
         repeat = torch.repeat_interleave if isinstance(prompts, Tensor) else np.repeat
         numbers = self.reward.combine_parts(images, repeat(prompts, self.count, 0)).float()
         said = self.reward.reasons
         if said is not None:
             rows = [said[start : start + self.count] for start in range(0, len(said), self.count)]
             self.reasons = [next(filter(None, row), None) for row in rows]
-        return numbers.unflatten(0, (-1, self.count)).mean(1)
+        frames = numbers.unflatten(0, (-1, self.count))
+        scores = frames[..., 0]
+        ends = {"min": scores.amin(1), "last": scores[:, -1]}
+        return torch.cat([frames.mean(1), *(ends[name][:, None] for name in self._ends)], 1)

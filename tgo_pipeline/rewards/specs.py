@@ -9,7 +9,7 @@ the model hub or its local cache.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tgo_pipeline.errors import TgoError
@@ -41,6 +41,11 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 """Rewards of this package that give more than one number: what the others are called, and what they mean."""
+OF_FRAMES = {
+    "min": "the lowest of the scores of a clip's frames: one bad frame is seen, which a mean hides",
+    "last": "the score of a clip's last frame, where models drift away from the prompt",
+}
+"""What a reward of images gives of a clip besides the mean, as further parts, where `score.frame_parts` names them."""
 RESERVED = ("sample_id", "prompt_id", "prompt", "image", "error")
 """Columns that score tables have besides the rewards."""
 
@@ -150,14 +155,16 @@ def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
     return {column: resolve(column, value) for column, value in rewards.items()}
 
 
-def columns(specs: Mapping[str, Spec]) -> dict[str, Spec]:
+def columns(specs: Mapping[str, Spec], frame_parts: Sequence[str] = ()) -> dict[str, Spec]:
     """Every column that rewards fill, with its reward: the first bears the reward's name, others are `NAME.part`.
 
-    Raises `TgoError` if two columns have one name, or the file of a reward of one's own states no proper parts.
+    Of clips, rewards of images have `frame_parts` besides (`OF_FRAMES`). Raises `TgoError` if two columns have one name,
+    or the file of a reward of one's own states no proper parts.
     """
     found: dict[str, Spec] = {}
     for name, spec in specs.items():
-        for column in (name, *part_columns(name, parts(spec.reward))):
+        others = (*parts(spec.reward), *(() if spec.reward in OF_CLIPS else frame_parts))
+        for column in (name, *part_columns(name, others)):
             if column in found or (column != name and column in specs):
                 raise TgoError(f"two columns of scores are called {column!r}: rename the reward of yours.")
             found[column] = spec

@@ -42,13 +42,15 @@ def plan(
     dtype: str = "auto",
     feedback: Mapping[str, FeedbackParams] | None = None,
     frames: int = FRAMES,
+    frame_parts: Sequence[str] = (),
 ) -> list[Shard]:
     """The score shards of a folder of generations, same names; reads metadata and hashes weights and the sources of
     feedback, loads nothing.
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
-    return list(_plan(generations, columns(resolve_all(rewards)), dtype, feedback or {}, frames))
+    wanted = _columns(generations, rewards, frame_parts)
+    return list(_plan(generations, wanted, dtype, feedback or {}, frames))
 
 
 def changes(scores: Path, shards: Sequence[Shard], rewards: Mapping[str, str | None]) -> list[str]:
@@ -77,10 +79,11 @@ def score_folder(
     feedback: Mapping[str, FeedbackParams] | None = None,
     metrics: Path | None = None,
     frames: int = FRAMES,
+    frame_parts: Sequence[str] = (),
 ) -> Status:
     """Bring the folder `scores` up to date: score every image of `generations` with `score.rewards`, and take the
     scores of `score.feedback`; write `metrics` (JSON), what each column holds. Of clips, rewards of images score
-    `frames` frames, and give their mean.
+    `frames` frames, and give their mean, and `frame_parts` of them (`specs.OF_FRAMES`).
 
     Rewards that do not fit into memory together are loaded one group after the other; without rewards no model is.
     An image that cannot be decoded keeps its row, with null scores and the reason in `error`; one that nobody gave
@@ -90,7 +93,7 @@ def score_folder(
     """
     from tgo_pipeline.feedback.columns import join
 
-    wanted, feedback = columns(resolve_all(rewards)), feedback or {}
+    wanted, feedback = _columns(generations, rewards, frame_parts), feedback or {}
     planned = _plan(generations, wanted, dtype, feedback, frames)
     shards = ScoreShards(generations, scores, planned, tuple(feedback))
     kind, _ = _source(generations / next(iter(planned)).name)
@@ -145,6 +148,18 @@ def _write_feedback(
         if state(shards.scores, shard) != "done":
             shards.write(shards.open(shard, tuple(feedback)), described, given.scores[shard.name])
             stop.check()
+
+
+def _columns(
+    generations: Path, rewards: Mapping[str, str | None], frame_parts: Sequence[str]
+) -> dict[str, Spec]:
+    """Raises `TgoError` for parts of frames where images are scored."""
+    if frame_parts and _kind(*_complete(generations)) == "image":
+        raise TgoError(
+            f"score.frame_parts is {', '.join(frame_parts)}, which are of the frames of clips, and images are scored "
+            "here: leave it out."
+        )
+    return columns(resolve_all(rewards), frame_parts)
 
 
 def _plan(

@@ -121,7 +121,7 @@ def sweep(
     for strength, side in sides.items():
         log.info("strength %g (%d of %d)", strength, wanted.index(strength) + 1, len(wanted))
         _draw_and_score(params, side, guided.at(strength), test, rewards, images_per_prompt)
-    filled = list(specs.columns(specs.resolve_all(rewards)))
+    filled = list(specs.columns(specs.resolve_all(rewards), params.score.frame_parts))
     first = [params.target.reward] if target or params.target.reward in filled else []
     names = [*first, *(name for name in filled if name not in first)]
     frames = {s: _scores(side, filled, target) for s, side in sides.items()}
@@ -194,6 +194,7 @@ def _draw_and_score(
         max_error_rate=params.score.max_error_rate,
         dtype=params.score.dtype,
         frames=params.score.frames,
+        frame_parts=params.score.frame_parts,
     )
     clip = clip_spec(list(resolve_all(rewards).values()))
     diversity_folder(
