@@ -31,8 +31,8 @@ def score(
     path: list[str] = typer.Argument(
         metavar="PATH...",
         show_default=False,
-        help="Image files, folders, patterns; csv, jsonl or Parquet tables; hf:ORG/NAME@REVISION/SPLIT; public data "
-        "sets, as pickapic:WHERE.",
+        help="Image or video files, folders, patterns; csv, jsonl or Parquet tables; hf:ORG/NAME@REVISION/SPLIT; "
+        "public data sets, as pickapic:WHERE.",
     ),
     rewards: list[str] = typer.Option(
         metavar="REWARD[=SOURCE],...",
@@ -65,6 +65,12 @@ def score(
     ),
     device: str = typer.Option("auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps."),
     dtype: str = typer.Option("auto", metavar="NAME", help="fp32 or fp16; auto is fp16 on a GPU, else fp32."),
+    frames: int = typer.Option(
+        None,
+        min=1,
+        metavar="N",
+        help="Frames of a clip that rewards of images score, by default 8: their mean.",
+    ),
     batch_size: int = typer.Option(
         None, min=1, metavar="N", help="Images at once, if not what memory allows."
     ),

@@ -149,6 +149,7 @@ def _dataset(subject: str, dataset: Dataset, what: str) -> Iterator[Finding]:
 def _images(params: GenerateParams) -> Iterator[Finding]:
     from tgo_pipeline.datasets import is_dataset, open_dataset
     from tgo_pipeline.datasets.sources import is_on_hub
+    from tgo_pipeline.images.base import are_clips
     from tgo_pipeline.images.import_folder import open_images
 
     subject, images = "generate.images", params.images or ""
@@ -173,26 +174,31 @@ def _images(params: GenerateParams) -> Iterator[Finding]:
     else:
         counts = [source.count for source in sources if source.count is not None]
         some = len(counts) < len(sources)  # a stream ends where it is read to
-        yield ok(subject, f"{images}: {len(rows) if some else sum(counts):,} images{' at least' * some}.")
-        yield from _headers(subject, files[:OPENED])
+        clips = are_clips(sources)
+        what = "clips" if clips else "images"
+        yield ok(subject, f"{images}: {len(rows) if some else sum(counts):,} {what}{' at least' * some}.")
+        yield from _headers(subject, files[:OPENED], clips)
 
 
-def _headers(subject: str, files: Sequence[Path]) -> Iterator[Finding]:
-    """What keeps the first images from being used: their format, or more pixels than the limit."""
+def _headers(subject: str, files: Sequence[Path], clips: bool) -> Iterator[Finding]:
+    """What keeps the first images or clips from being used: their format, or more pixels than the limit."""
+    from tgo_pipeline.formats.video_files import UnreadableVideo, frame_size
     from tgo_pipeline.rewards.engine.decode import UnreadableImage, check_size, header_size
     from tgo_pipeline.rewards.engine.images import read_content
+
+    size, what = (frame_size, "clips") if clips else (header_size, "images")
 
     reasons: dict[Path, str] = {}
     for file in files:
         try:
-            check_size(*header_size(read_content(file) or b""))
-        except UnreadableImage as error:
+            check_size(*size(read_content(file) or b""))
+        except (UnreadableImage, UnreadableVideo) as error:
             reasons[file] = str(error)
     if reasons:
         first, reason = next(iter(reasons.items()))
         yield warn(
             subject,
-            f"{len(reasons)} of the first {len(files)} images cannot be used, the first is {first}: {reason}.",
+            f"{len(reasons)} of the first {len(files)} {what} cannot be used, the first is {first}: {reason}.",
         )
 
 

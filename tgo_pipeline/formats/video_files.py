@@ -105,6 +105,18 @@ def read_frames(data: bytes | None) -> tuple[np.ndarray, float]:
     return np.stack(frames), float(rate)
 
 
+def frame_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the frames, as the file says. Raises `UnreadableVideo`."""
+    require_av()
+    try:
+        with opened(data) as (_, stream):
+            return stream.width, stream.height
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # damaged bytes reach every reader of FFmpeg
+        raise UnreadableVideo(f"{type(error).__name__}: {in_one_line(error)}") from error
+
+
 def _expected(container: InputContainer, stream: VideoStream) -> int:
     """How many frames the file says that it has; 0 if it does not. Matroska, in which FFV1 lies, has the time alone."""
     if stream.codec_context.name == "ffv1" and container.duration and stream.average_rate:

@@ -16,6 +16,7 @@ from tgo_pipeline.images.base import FILE_NAME, METADATA, ImageSource, printable
 from tgo_pipeline.images.columns import Columns
 from tgo_pipeline.images.dataset import DatasetImages
 from tgo_pipeline.images.files import (
+    CLIPS,
     EXTENSIONS,
     folder_images,
     is_json_table,
@@ -59,7 +60,7 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
 def _forms() -> str:
     """What an address may be, for messages."""
     return (
-        'an image file, a folder, a pattern ("images/*.png"), a csv, tsv, jsonl, json or Parquet table, a .txt of '
+        'an image or clip, a folder, a pattern ("images/*.png"), a csv, tsv, jsonl, json or Parquet table, a .txt of '
         f"http(s) addresses, {FORM}, or a public data set {known()}"
     )
 
@@ -81,16 +82,16 @@ def _expand(text: str) -> list[str]:
     if not glob.has_magic(text):
         raise TgoError(f"{printable(text)} does not exist (looked in {Path.cwd()}). Name {_forms()}.")
     found = sorted(glob.glob(text, recursive=True))
-    files = [
-        path for path in found if kind(path) in (*EXTENSIONS, *TABLES, PARQUET) and not os.path.isdir(path)
-    ]
+    files = [path for path in found if not os.path.isdir(path)]
+    known = [path for path in files if kind(path) in (*EXTENSIONS, *TABLES, PARQUET)]
+    files = known or [path for path in files if kind(path) in CLIPS]
     taken = files or [path for path in found if os.path.isdir(path)]
     captions = {f"{os.path.splitext(path)[0]}.txt" for path in taken}
     left_out = sum(path not in captions for path in found) - len(taken)
     if not taken:
         others = f", only {left_out:,} other files" if left_out else ""
         raise TgoError(
-            f"{printable(text)} matches no image, table or folder{others} (looked in {Path.cwd()})."
+            f"{printable(text)} matches no image, clip, table or folder{others} (looked in {Path.cwd()})."
         )
     if left_out:
         log.warning(
@@ -146,7 +147,8 @@ def _open_folder(folder: str, columns: Columns, skip: Collection[str]) -> Iterat
         return
     if not tables:
         raise TgoError(
-            f"{printable(folder)} holds no image ({' '.join(sorted(EXTENSIONS))}), no metadata.csv with {FILE_NAME} "
+            f"{printable(folder)} holds no image ({' '.join(sorted(EXTENSIONS))}), no clip "
+            f"({' '.join(sorted(CLIPS))}), no metadata.csv with {FILE_NAME} "
             "and prompt, no Parquet file with an image column (as `dataset.to_parquet` writes) and no data set of "
             "`save_to_disk`."
         )

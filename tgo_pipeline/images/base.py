@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.formats.remote import Remote, is_url
 
@@ -51,6 +52,8 @@ class ImageSource(ABC):
 
     files = False
     """Whether `rows` names files and reads none of them; else it reads the images themselves."""
+    clips = False
+    """Whether its rows are clips, with video files in the place of images."""
 
     @property
     @abstractmethod
@@ -76,6 +79,14 @@ class ImageSource(ABC):
     def at_end(self, position: int) -> bool:
         """Whether there is no row at `position`; a stream finds out by reading on."""
         return self.count is not None and position >= self.count
+
+
+def are_clips(sources: Sequence[ImageSource]) -> bool:
+    """Whether the rows of several sources are clips. Raises `TgoError` where some are and some are images."""
+    clips = {source.clips for source in sources}
+    if len(clips) > 1:
+        raise TgoError("images and clips are named together: name one kind at a time.")
+    return True in clips
 
 
 def listing(sources: Iterable[ImageSource]) -> Iterator[tuple[ImageSource, Row]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tgo_pipeline.errors import TgoError, listed
 from tgo_pipeline.images.base import FILE_NAME
 
-IMAGE_COLUMNS = ("image", FILE_NAME, "path", "image_path", "image_url", "url")
+CLIP_COLUMNS = ("video", "video_path", "video_url")
+IMAGE_COLUMNS = ("image", FILE_NAME, "path", "image_path", "image_url", "url", *CLIP_COLUMNS)
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 IMAGE_OPTION = "--image-column of `tgo score`, or generate.image_column"
 PROMPT_OPTION = "--prompt-column of `tgo score`, or generate.prompt_column"

@@ -39,6 +39,8 @@ _KINDS = """.png .apng .jpg .jpeg .jpe .jfif .webp .avif .gif .bmp .dib .tif .ti
 .jp2 .j2k .jpx .qoi .psd .heic .heif"""
 EXTENSIONS = frozenset(_KINDS.split())
 """What counts as an image in a folder, in any case; files named one by one are always taken."""
+CLIPS = frozenset((".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi"))
+"""What counts as a clip."""
 CAPTION, JSON = ".txt", ".json"
 CAPTION_CHARACTERS = 1_000_000
 """A longer text beside an image is not its caption."""
@@ -71,6 +73,7 @@ class ListedImages(ImageSource):
     ) -> None:
         self._paths, self._names, self._prompts, self._models = paths, names, prompts, models
         self._unique, self._captioned = unique, captioned
+        self.clips = named_clips(path for path in paths if path)
 
     @property
     def count(self) -> int:
@@ -103,19 +106,23 @@ class ListedImages(ImageSource):
 def folder_images(folder: str, files: Iterable[str], columns: Columns) -> ListedImages | None:
     """The images among the `files` below a folder, sorted by path, with the prompts beside them; None without any.
 
-    The log counts what is left out.
+    Without an image they are its clips. The log counts what is left out.
     """
     paths: list[str] = []
+    clips: list[str] = []
     metadata: dict[str, str] = {}
     others: list[str] = []
     for file in files:
         parent, name = os.path.split(file)
         if kind(name) in EXTENSIONS:
             paths.append(file)
+        elif kind(name) in CLIPS:
+            clips.append(file)
         elif name in METADATA:
             metadata.setdefault(parent, file)
         else:
             others.append(file)
+    paths, others = (paths, others + clips) if paths else (clips, others)
     if not paths:
         return None
     _report_left_out(folder, paths, others)
@@ -132,8 +139,13 @@ def _report_left_out(folder: str, paths: Sequence[str], others: Sequence[str]) -
         kinds = [f"{count:,} {printable(name)}" for name, count in left_out.most_common(KINDS)]
         more = ["..."] if len(left_out) > KINDS else []
         log.warning(
-            "%s: left out %s files that are not images by their extension: %s",
-            *(printable(folder), f"{left_out.total():,}", ", ".join(kinds + more)),
+            "%s: left out %s files that are not %s by their extension: %s",
+            *(
+                printable(folder),
+                f"{left_out.total():,}",
+                "clips" if named_clips(paths) else "images",
+                ", ".join(kinds + more),
+            ),
         )
 
 
@@ -226,6 +238,21 @@ def require_some(table: str, column: str, names: Sequence[str | None]) -> None:
             f"{printable(table)}: none of its files is there (looked for {printable(looked[0])} and others): {column} "
             f"must be relative to {printable(os.path.abspath(folder))}."
         )
+
+
+def named_clips(paths: Iterable[str]) -> bool:
+    """Whether files, or addresses of the web, are clips by their extensions. Raises `TgoError` if some are."""
+    clip = other = None
+    for path in paths:
+        if kind(path.partition("?")[0] if is_url(path) else path) in CLIPS:
+            clip = clip or path
+        else:
+            other = other or path
+        if clip and other:
+            raise TgoError(
+                f"{printable(clip)} is a clip by its extension and {printable(other)} is not: name one kind at a time."
+            )
+    return clip is not None
 
 
 def kind(path: str) -> str:

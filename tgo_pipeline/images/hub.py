@@ -8,7 +8,7 @@ from typing import Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images.base import MODEL, Cursor, ImageSource, Row
-from tgo_pipeline.images.columns import IMAGE_OPTION, Columns
+from tgo_pipeline.images.columns import CLIP_COLUMNS, IMAGE_OPTION, Columns
 from tgo_pipeline.images.tables import ID, UIDS, given, label_columns
 from tgo_pipeline.reading.hub_rows import HubRows
 from tgo_pipeline.reading.tables import as_name
@@ -23,6 +23,7 @@ class HubImages(ImageSource):
     def __init__(self, text: str, columns: Columns) -> None:
         self._hub = HubRows(text)
         self._image = columns.image_in(text, self._hub.names)
+        self.clips = self._image in CLIP_COLUMNS
         self._prompt = columns.prompt_in(text, self._hub.names)
         labels = label_columns(self._prompt, self._hub.names)
         everything = list(dict.fromkeys([self._image, *labels]))

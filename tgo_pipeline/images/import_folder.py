@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,8 @@ from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.formats.remote import Remote
-from tgo_pipeline.images.base import ImageSource, Row, listing, printable, states
+from tgo_pipeline.formats.video_files import UnreadableVideo, preview, read_frames, require_av
+from tgo_pipeline.images.base import ImageSource, Row, are_clips, listing, printable, states
 from tgo_pipeline.images.columns import PROMPT_ADVICE, Columns
 from tgo_pipeline.params import GenerateParams
 from tgo_pipeline.prompts.normalise import normalise, prompt_id
@@ -33,11 +34,12 @@ log = logging.getLogger("tgo")
 VERSION = 2
 MODEL = "images"
 """What the column `model` says of an image whose generator is not known."""
+Described = Callable[["bytes | None", "str | None", str], dict[str, Any]]
 NO_PROMPT, TEST_PROMPT = "they have no prompt", "their prompt is a test prompt"
 
 
 class Item(NamedTuple):
-    """One image that is taken: where it is, its normalised prompt, and how many of that prompt came before."""
+    """One image (or clip) that is taken: where it is, its normalised prompt, and how many of that came before."""
 
     source: ImageSource
     row: Row
@@ -91,6 +93,7 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
     without a prompt are left out and counted; at most `params.limit` are taken. An image whose header cannot be read
     keeps its row with null width and height; a missing file has a null image too. A shard is stale when a source file
     has another size or date of change, or a data set another revision. A shard's images are in memory, no more.
+    Clips go into shards of `tables.VIDEO_GENERATIONS`: their files as they are, and previews that are made here.
     Raises `TgoError` if the source is missing, has no such column, or has no image to take.
     """
     listing = _list(params, excluded)
@@ -100,9 +103,12 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
         )
     parts = chunks(listing.items, params.shard_size)
 
+    if of_clips := listing.items[0].source.clips:
+        require_av()
+
     def work(waiting: Sequence[Shard], stop: Stop) -> None:
         for shard in waiting:
-            _write(folder / shard.name, shard, parts[shard.index])
+            _write(folder / shard.name, shard, parts[shard.index], of_clips)
             stop.check()
 
     return run_shards(folder, _plan(listing, split, params), work)
@@ -110,7 +116,9 @@ def import_folder(folder: Path, *, params: GenerateParams, split: str, excluded:
 
 def _list(params: GenerateParams, excluded: Collection[str]) -> Listing:
     left_out: dict[str, LeftOut] = {}
-    items = list(itertools.islice(_taken(open_images(params), excluded, left_out), params.limit))
+    sources = open_images(params)
+    are_clips(sources)
+    items = list(itertools.islice(_taken(sources, excluded, left_out), params.limit))
     if not items:
         reasons = "".join(f"; {some.count} left out, {reason}" for reason, some in left_out.items())
         advice = f": {PROMPT_ADVICE}" if NO_PROMPT in left_out else ""
@@ -156,44 +164,70 @@ def _described(part: Sequence[Item]) -> list[Any]:
     ]
 
 
-def _write(path: Path, shard: Shard, items: Sequence[Item]) -> None:
+def _write(path: Path, shard: Shard, items: Sequence[Item], of_clips: bool) -> None:
     import pyarrow as pa
 
     from tgo_pipeline.storage.tables import write_table
 
     with atomic(path) as temporary:
-        table = pa.Table.from_batches(_batches(items))
+        table = pa.Table.from_batches(_batches(items, of_clips))
         failed = table["width"].null_count
         write_table(table, temporary, shard.mark.entries() | {"failed": failed})
-    log.info("%s: %d images", shard.name, len(items))
+    what = "clips" if of_clips else "images"
+    log.info("%s: %d %s", shard.name, len(items), what)
     if failed:
         first = table["sample_id"].filter(table["width"].is_null())[0]
-        log.warning("%s: %d images cannot be read, the first is %s", shard.name, failed, first)
+        log.warning("%s: %d %s cannot be read, the first is %s", shard.name, failed, what, first)
 
 
-def _batches(items: Sequence[Item]) -> Iterator[pa.RecordBatch]:
+def _batches(items: Sequence[Item], of_clips: bool) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
-    from tgo_pipeline.storage.tables import GENERATIONS
+    from tgo_pipeline.storage.tables import generations_schema
 
-    rows = map(_record, items)
+    schema = generations_schema("video" if of_clips else "image")
+    rows = (_record(item, _clip if of_clips else _picture) for item in items)
     while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        yield pa.RecordBatch.from_pylist(some, schema=GENERATIONS)
+        yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
-def _record(item: Item) -> dict[str, Any]:
+def _record(item: Item, described: Described) -> dict[str, Any]:
     data, path = _image(item)
-    width, height = _size(data) if data is not None else (None, None)
     return {
+        **described(data, path, item.sample_id),
         "sample_id": item.sample_id,
         "prompt_id": item.prompt_id,
         "prompt": item.prompt,
-        "image": None if data is None else {"bytes": data, "path": path},
-        "width": width,
-        "height": height,
         "model": item.row.model or MODEL,
         "index": item.index,
         "image_uid": item.row.uid or item.sample_id,
+    }
+
+
+def _picture(data: bytes | None, path: str | None, _: str) -> dict[str, Any]:
+    """What a table has of an image."""
+    width, height = _size(data) if data is not None else (None, None)
+    return {
+        "image": None if data is None else {"bytes": data, "path": path},
+        "width": width,
+        "height": height,
+    }
+
+
+def _clip(data: bytes | None, path: str | None, name: str) -> dict[str, Any]:
+    """What a table has of a clip: its file as it is, a preview, and how long it is; of an unreadable one the file."""
+    found: dict[str, Any] = {"video": None if data is None else {"bytes": data, "path": path}}
+    try:
+        frames, fps = read_frames(data)
+    except UnreadableVideo:
+        return found
+    small = preview(frames, fps)
+    return found | {
+        "preview": small and {"bytes": small, "path": f"{name}-preview.mp4"},
+        "frames": len(frames),
+        "fps": fps,
+        "width": frames.shape[2],
+        "height": frames.shape[1],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -28,8 +29,8 @@ from tgo_pipeline.images.base import (
     located,
     printable,
 )
-from tgo_pipeline.images.columns import IMAGE_OPTION, PROMPT_OPTION, Columns
-from tgo_pipeline.images.files import EXTENSIONS, PROBED, kind, require_inside, require_some
+from tgo_pipeline.images.columns import CLIP_COLUMNS, IMAGE_OPTION, PROMPT_OPTION, Columns
+from tgo_pipeline.images.files import EXTENSIONS, PROBED, kind, named_clips, require_inside, require_some
 from tgo_pipeline.reading import parquet
 from tgo_pipeline.reading.tables import str_or_none
 
@@ -69,6 +70,7 @@ class ImageTable(ImageSource):
         _check_image_type(path, schema.field(self._image))
         self._of_paths = parquet.is_text(schema.field(self._image).type)
         self.files = self._of_paths or self._holds_no_bytes(schema.field(self._image))
+        self.clips = is_video(schema, self._image)
         labels = label_columns(self._prompt, schema.names)
         if not self._of_paths:
             labels = [name for name in labels if name != self._image]
@@ -78,7 +80,9 @@ class ImageTable(ImageSource):
         self._all = Cursor(lambda start: self._rows(start, everything))
         self._named = Cursor(lambda start: self._rows(start, everything))  # the same rows, for what they name
         if self.files:
-            require_some(path, self._image, [row.path for row in self._named.take(0, PROBED)])
+            names = [row.path for row in self._named.take(0, PROBED)]
+            require_some(path, self._image, names)
+            self.clips = named_clips(name for name in names if name)
 
     @property
     def count(self) -> int:
@@ -284,6 +288,17 @@ def saved_dataset(path: str, columns: Columns) -> SavedDataset | None:
             f"{path} holds the splits {', '.join(names)}: name one, as {os.path.join(path, names[0])}."
         )
     return SavedDataset(path, columns) if (Path(path) / SAVED).is_file() else None
+
+
+def is_video(schema: pa.Schema, column: str) -> bool:
+    """Whether a column holds clips: by its name, or by the feature that `datasets` wrote of it."""
+    if column in CLIP_COLUMNS:
+        return True
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return features[column]["_type"] == "Video"
+    except (ValueError, KeyError, TypeError):  # a table of others: nothing, or something else, stands there
+        return False
 
 
 def has_bytes(kind: pa.DataType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -15,6 +16,7 @@ from tgo_pipeline.formats.files import read_bytes
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.formats.parquet_values import StoredValue
 from tgo_pipeline.formats.remote import Remote
+from tgo_pipeline.formats.video_files import UnreadableVideo, preview, read_frames
 from tgo_pipeline.images.base import END, Row, printable
 from tgo_pipeline.images.columns import Columns
 from tgo_pipeline.prompts.normalise import normalise
@@ -23,17 +25,20 @@ from tgo_pipeline.storage.workspace import HERE
 log = logging.getLogger("tgo")
 COPIED = 1000
 """Images that are copied without `--limit` where they lie compressed, or on the hub: a day of rating."""
+KEPT = 64
+"""Previews of clips: a browser asks for each several times."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """What every browser shows as rewards see it; all else is decoded here and sent as PNG."""
 
 
 @dataclass(frozen=True)
 class RatableImage:
-    """One image: the name that its ratings are stored under, its prompt, and where its bytes lie."""
+    """One image, or clip: the name that its ratings are stored under, its prompt, and where its bytes lie."""
 
     name: str
     prompt: str | None
     content: Path | StoredValue
+    clip: bool = False
 
 
 def listed(addresses: Sequence[str], columns: Columns, limit: int | None, copies: Path) -> list[RatableImage]:
@@ -46,13 +51,13 @@ def listed(addresses: Sequence[str], columns: Columns, limit: int | None, copies
     left_out = 0
     for address in addresses:
         samples = Path(address).resolve() == HERE.generations.resolve()
-        for row in _rows(address, columns, limit, copies):
+        for row, clip in _rows(address, columns, limit):
             name = row.uid if row.uid is not None and not samples else row.image
             content = _content(row, copies / f"{len(found):08d}")
             if content is None or name in found:
                 left_out += 1
                 continue
-            found[name] = RatableImage(name, normalise(row.prompt or "") or None, content)
+            found[name] = RatableImage(name, normalise(row.prompt or "") or None, content, clip)
             if len(found) == limit:
                 break
     if left_out:
@@ -64,7 +69,8 @@ def listed(addresses: Sequence[str], columns: Columns, limit: int | None, copies
     return list(found.values())
 
 
-def _rows(address: str, columns: Columns, limit: int | None, copies: Path) -> Iterator[Row]:
+def _rows(address: str, columns: Columns, limit: int | None) -> Iterator[tuple[Row, bool]]:
+    """Rows, and whether they are clips."""
     copied = 0
     for source in images.open([address], columns):
         for row in source.rows(0, END):
@@ -76,7 +82,7 @@ def _rows(address: str, columns: Columns, limit: int | None, copies: Path) -> It
                     COPIED,
                 )
                 return
-            yield row
+            yield row, source.clips
 
 
 def _content(row: Row, copy: Path) -> Path | StoredValue | None:
@@ -107,9 +113,23 @@ def read(image: RatableImage) -> bytes:
 
 def shown(image: RatableImage) -> tuple[bytes, str]:
     """Bytes that a browser can show, and their type. Raises `TgoError` if the image cannot be read."""
+    if image.clip:
+        return _as_preview(image), "video/mp4"
     data = read(image)
     kind = next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
     return (data, kind) if kind else (as_png(data, image.name), "image/png")
+
+
+@functools.lru_cache(KEPT)
+def _as_preview(image: RatableImage) -> bytes:
+    """A clip as a small mp4: what its master is coded in no browser plays. Raises `TgoError`."""
+    try:
+        small = preview(*read_frames(read(image)))
+    except UnreadableVideo as error:
+        raise TgoError(f"{image.name} cannot be shown: {error}.") from error
+    if small is None:
+        raise TgoError(f"{image.name} cannot be shown: this PyAV has no x264, which browsers play.")
+    return small
 
 
 def as_png(data: bytes, name: str) -> bytes:

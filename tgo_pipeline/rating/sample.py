@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.rating.gallery import RatableImage, as_png, read
+from tgo_pipeline.rating.gallery import RatableImage, shown
 from tgo_pipeline.seeds import derive_seed
 from tgo_pipeline.storage.paths import file_name
 from tgo_pipeline.storage.writing import atomic_folder
@@ -17,7 +17,7 @@ from tgo_pipeline.storage.writing import atomic_folder
 TEMPLATE = "ratings.csv"
 IMAGES = "images"
 COLUMNS = ("sample_id", "prompt", "file", "rating")
-KINDS = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
+SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg", "video/mp4": ".mp4"}
 
 
 def drawn(images: Sequence[RatableImage], count: int, seed: int) -> list[RatableImage]:
@@ -29,7 +29,8 @@ def drawn(images: Sequence[RatableImage], count: int, seed: int) -> list[Ratable
 def write(folder: Path, images: Sequence[RatableImage]) -> None:
     """Write `folder` with the images in `images/` and `ratings.csv`, whose column `rating` is empty.
 
-    PNG and JPEG files are copied as they are, others become PNG. Raises `TgoError` if the folder holds something.
+    PNG and JPEG files are copied as they are, others become PNG, and clips small ones that browsers play. Raises
+    `TgoError` if the folder holds something.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise TgoError(f"{folder} is there already: name another folder (--to FOLDER), or remove it.")
@@ -39,8 +40,7 @@ def write(folder: Path, images: Sequence[RatableImage]) -> None:
             table = csv.writer(stream)
             table.writerow(COLUMNS)
             for image in images:
-                data = read(image)
-                suffix = next((suffix for start, suffix in KINDS.items() if data.startswith(start)), None)
-                file = Path(IMAGES) / (file_name(image.name) + (suffix or ".png"))
-                (temporary / file).write_bytes(data if suffix else as_png(data, image.name))
+                data, kind = shown(image)
+                file = Path(IMAGES) / (file_name(image.name) + SUFFIX[kind])
+                (temporary / file).write_bytes(data)
                 table.writerow([image.name, image.prompt or "", file.as_posix(), ""])

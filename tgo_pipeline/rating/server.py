@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,8 +36,8 @@ IDLE_S = 60
 """After which a connection that says nothing is closed."""
 FILES = {"": "text/html", "rate.css": "text/css", "rate.js": "text/javascript"}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -89,7 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path in FILES:
             self._send(HTTPStatus.OK, _file(path), f"{FILES[path]}; charset=utf-8")
         elif (
-            folder == "image" and (number := _number(place)) is not None and number < self.server.session.size
+            folder in ("image", "clip")
+            and (number := _number(place)) is not None
+            and number < self.server.session.size
         ):
             self._image(number)
         else:
@@ -126,7 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
         except TgoError as error:
             self._refuse(HTTPStatus.NOT_FOUND, str(error))
             return
-        self._send(HTTPStatus.OK, data, kind)
+        if (part := _part(self.headers.get("Range", ""), len(data))) is None:
+            self._send(HTTPStatus.OK, data, kind)
+            return
+        bounds = {"Content-Range": f"bytes {part.start}-{part.stop - 1}/{len(data)}"}
+        self._send(HTTPStatus.PARTIAL_CONTENT, data[part.start : part.stop], kind, bounds)
 
     def _own_path(self) -> str | None:
         """What is asked for, below the token; None for a request that was refused."""
@@ -156,9 +162,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         self._send(status, json.dumps({"error": reason}).encode(), "application/json")
 
-    def _send(self, status: HTTPStatus, data: bytes, kind: str) -> None:
+    def _send(
+        self, status: HTTPStatus, data: bytes, kind: str, more: Mapping[str, str] | None = None
+    ) -> None:
         self.send_response(status)
-        for name, value in {**HEADERS, "Content-Type": kind, "Content-Length": str(len(data))}.items():
+        own = {"Content-Type": kind, "Content-Length": str(len(data)), "Accept-Ranges": "bytes"}
+        for name, value in {**HEADERS, **own, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -181,6 +190,17 @@ _CALLS: dict[str, Callable[[RatingSession, dict[str, Any]], Any]] = {
 def _number(text: str) -> int | None:
     """A whole number from outside; None for anything else, or a long one."""
     return int(text) if text.isdecimal() and text.isascii() and len(text) < MOST_DIGITS else None
+
+
+def _part(asked: str, size: int) -> range | None:
+    """The bytes that a browser asks for of a clip, `bytes=0-` or `bytes=0-99`; None for all, or what is no part."""
+    unit, _, bounds = asked.partition("=")
+    first, dash, last = bounds.partition("-")
+    start = _number(first)
+    if unit != "bytes" or not dash or start is None or start >= size:
+        return None
+    end = _number(last)
+    return range(start, size if end is None else max(start, min(end, size - 1)) + 1)
 
 
 @cache

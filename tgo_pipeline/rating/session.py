@@ -139,7 +139,7 @@ class RatingSession:
         return {
             "id": "-".join(map(str, question)),
             "prompt": self.images[question[0]].prompt,
-            "images": [f"image/{place}" for place in question],
+            "images": [f"{'clip' if self.images[place].clip else 'image'}/{place}" for place in question],
         }
 
     def _asked(self, question: Any) -> order.Question:

@@ -6,7 +6,14 @@ import io
 import math
 from dataclasses import dataclass
 
-from tgo_pipeline.formats.video_files import PREVIEW_SIDE, even, preview, read_frames
+from tgo_pipeline.formats.video_files import (
+    PREVIEW_SIDE,
+    UnreadableVideo,
+    even,
+    frame_size,
+    preview,
+    read_frames,
+)
 
 STRIP_FRAMES, STRIP_HEIGHT = 5, 96
 """Frames of a strip, evenly from the first to the last, and the pixels of its height at most."""
@@ -33,6 +40,14 @@ class ShownClip:
     def preview_side(self) -> int:
         """The longer side of its preview."""
         return min(PREVIEW_SIDE, max(self.width, self.height))
+
+
+def of_master(data: bytes) -> ShownClip:
+    """A clip without a preview, by its file; without a size if that cannot be opened, and who decodes it says why."""
+    try:
+        return ShownClip(data, False, *frame_size(data))
+    except UnreadableVideo:
+        return ShownClip(data, False, 0, 0)
 
 
 def playable(clip: ShownClip, side: int, most: int = MOST_BYTES) -> tuple[bytes, int] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.evaluation.statistics.scores import SAMPLES
 from tgo_pipeline.params import Params
 from tgo_pipeline.rendering.text import decimals
+from tgo_pipeline.report.clips import ShownClip
 from tgo_pipeline.report.collect import scan_labels
 from tgo_pipeline.report.thumbnails import Album, Thumbnail, read_images
 from tgo_pipeline.seeds import derive_seed
@@ -101,7 +102,9 @@ def _first(frame: pl.LazyFrame, order: pl.Expr, how_many: int) -> list[dict[str,
     return ranked.head(how_many).to_dicts()
 
 
-def _example(row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | None]], album: Album) -> Example:
+def _example(
+    row: Mapping[str, Any], images: Mapping[str, tuple[str, bytes | ShownClip | None]], album: Album
+) -> Example:
     prompt, data = images.get(row["sample_id"], ("(its generation is missing)", None))
     kept = {name: row[name] for name in ("sample_id", "score", "relative_score", "label", "weight")}
     return Example(prompt=prompt, thumbnail=album.add(data), **kept)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tgo_pipeline.images.base import picked
+from tgo_pipeline.images.base import are_clips, picked
 from tgo_pipeline.params import ReportParams
 from tgo_pipeline.rendering import text
 from tgo_pipeline.report.build import album_of, filled
 from tgo_pipeline.report.charts.sections import Spec, score_histogram
+from tgo_pipeline.report.clips import of_master
 from tgo_pipeline.report.collect import HistogramBin
 from tgo_pipeline.report.gallery.gallery import Exhibition, first_units
 from tgo_pipeline.report.gallery.samples import DISAGREEMENT, Candidates, disagreement
@@ -39,6 +40,8 @@ BINS = 40
 FAILURES = 100
 """Rows of the list of images that could not be scored; the table has all."""
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+MOST_CLIPS = 200
+"""Of the gallery: a preview of each is made, in about a second for five of video."""
 LIMITS = ReportParams()
 """The page is as large as that of a run, and its gallery has as many samples."""
 
@@ -86,11 +89,12 @@ def render(call: Call) -> str:
     apart = _first(-frame[DISAGREEMENT], APART) if len(whole) > 1 else []
     rows = sorted({*apart, *(row for column in columns for row in (*column.best, *column.worst))})
     shots = _Images(call, frame["prompt"].to_list())
+    what = "clip" if shots.clips else "image"
     album = album_of(LIMITS.max_mb, len(rows))
     context = {
-        "title": f"Scores of {text.count(frame.height)} image{'s' * (frame.height != 1)}",
-        "kicker": "Image scores",
-        "what": "image",
+        "title": f"Scores of {text.count(frame.height)} {what}{'s' * (frame.height != 1)}",
+        "kicker": f"{what.capitalize()} scores",
+        "what": what,
         "contents": _contents(len(whole) > 1, frame["error"].null_count() < frame.height),
         "max_mb": LIMITS.max_mb,
         "columns": columns,
@@ -106,7 +110,8 @@ def render(call: Call) -> str:
     }
     named = dict(zip(about, (column.name for column in columns), strict=True))
     found = Candidates(frame.rename(named), list(named.values()), frame.height)
-    exhibition = Exhibition(found, first_units(found, LIMITS.gallery), shots.stream)
+    most = MOST_CLIPS if shots.clips else LIMITS.gallery
+    exhibition = Exhibition(found, first_units(found, most), shots.stream)
     return filled(
         "scored.html.j2",
         context,
@@ -173,6 +178,7 @@ class _Images:
 
     def __init__(self, call: Call, prompts: Sequence[str | None]) -> None:
         self._call, self._prompts = call, prompts
+        self.clips = are_clips(open_sources(call))
 
     def stream(self, rows: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """`prompt` and `seed`, or the bytes of `image`, of some rows."""
@@ -184,7 +190,7 @@ class _Images:
                 data = read_content(found.content)
             except UnreadableImage:  # the column `error` says why
                 data = None
-            yield row, {"image": data}
+            yield row, {"image": of_master(data) if data and self.clips else data}
 
 
 def _thumbnails(shots: _Images, rows: Sequence[int], album: Album) -> dict[int, Thumbnail]:

@@ -12,7 +12,7 @@ from tgo_pipeline.devices import resolve_device
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.images import Columns, ImageSource
 from tgo_pipeline.images import open as open_images
-from tgo_pipeline.images.base import Content
+from tgo_pipeline.images.base import Content, are_clips
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.engine.scorer import Scores, score_all
 from tgo_pipeline.rewards.isolated.names import OFFICIAL, PACKAGES
@@ -124,6 +124,8 @@ def _sample(call: Call, sample: int) -> tuple[list[Content], list[str]]:
     columns = Columns(call.image_column, call.prompt_column)
     lookup = choose(call.prompts, call.prompt, columns)
     sources = open_images(call.paths, replace(columns, prompts=isinstance(lookup, OwnPrompts)), set())
+    if are_clips(sources):
+        raise TgoError("the official packages that are compared with score images, and clips are named.")
     rows = list(_rows(sources, lookup, sample))
     if not rows:
         raise TgoError(f"{' '.join(call.paths)} holds no image.")

@@ -103,7 +103,7 @@ function take(found) {
   }
   show("question");
   draw(found.undone);
-  for (const address of found.ahead) new Image().src = address;
+  for (const address of found.ahead) isClip(address) ? fetch(address) : (new Image().src = address);
 }
 
 function draw(undone) {
@@ -124,15 +124,28 @@ function draw(undone) {
   $("prompt").focus({ preventScroll: true });
 }
 
+const isClip = address => address.startsWith("clip/");
+const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+// A clip plays over and over, without a sound; by itself unless the system asks for less motion.
+function pictured(address, side) {
+  if (!isClip(address)) return element("img", { src: address, alt: side ? `The ${side} image` : "The image to rate", draggable: false });
+  const video = element("video", { src: address, muted: true, loop: true, playsInline: true, autoplay: !calm.matches, controls: calm.matches && !side });
+  video.setAttribute("aria-label", side ? `The ${side} clip` : "The clip to rate");
+  return video;
+}
+
 function imageOf(address, side) {
-  const image = element("img", { src: address, alt: side ? `The ${side} image` : "The image to rate", draggable: false });
+  const image = pictured(address, side), what = isClip(address) ? "clip" : "image";
   const holder = side
-    ? element("button", { type: "button", ariaLabel: `The ${side} image is better`, onclick: event => once(event, CHOICES.pairs[side === "left" ? 0 : 2]) }, image)
+    ? element("button", { type: "button", ariaLabel: `The ${side} ${what} is better`, onclick: event => once(event, CHOICES.pairs[side === "left" ? 0 : 2]) }, image)
     : element("div", {}, image);
-  image.onload = () => { image.classList.toggle("tiny", image.naturalWidth <= 128); };
-  image.onerror = () => holder.replaceChildren(element("span", { className: "lost", textContent: "This image cannot be shown: skip it." }));
+  image.onload = image.onloadeddata = () => { image.classList.toggle("tiny", (image.naturalWidth ?? image.videoWidth) <= 128); };
+  image.onerror = () => holder.replaceChildren(element("span", { className: "lost", textContent: `This ${what} cannot be shown: skip it.` }));
+  if (isClip(address)) holder.onmouseenter = holder.onfocus = () => image.play();
   shownAt = performance.now();
-  image.decode().then(() => { shownAt = performance.now(); }, () => null);  // a slow image does not count
+  const there = isClip(address) ? new Promise(done => image.addEventListener("loadeddata", done)) : image.decode();
+  there.then(() => { shownAt = performance.now(); }, () => null);  // a slow image does not count
   return holder;
 }
 

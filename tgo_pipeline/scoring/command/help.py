@@ -8,8 +8,8 @@ Examples:
 INPUT = (
     "A folder is searched with everything in it, sorted by path, for files that are images by their extension (.png "
     ".jpg .jpeg .webp .avif .gif .bmp .tif .tiff .ppm .tga .jp2 .psd and their variants); hidden files are passed "
-    "over, others are left out and counted. A folder without images may hold Parquet files or a data set saved by "
-    "`datasets`. Paths in a table are relative to it."
+    "over, others are left out and counted. A folder without images may hold clips (.mp4 .mkv .webm .mov .avi), "
+    "Parquet files or a data set saved by `datasets`. Paths in a table are relative to it."
 )
 PROMPTS = (
     "Prompts come from --prompts, --prompt, a column of the table, a metadata.csv, .jsonl or .parquet with "

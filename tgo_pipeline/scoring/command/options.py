@@ -41,6 +41,7 @@ class Call:
     prompt_column: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    frames: int | None = None
     batch_size: int | None = None
     workers: int | None = None
     max_image_megapixels: float = MEGAPIXELS
@@ -80,7 +81,7 @@ class Call:
         for spec in map(parse, filter(None, listed)):
             if spec.column in specs:
                 raise TgoError(f"--rewards has {spec.column!r} twice: name each reward once.")
-            specs[spec.column] = of_images(spec)
+            specs[spec.column] = spec
         if not specs:
             raise TgoError("--rewards names no reward: for instance --rewards hpsv2.1,aesthetic.")
         return specs
@@ -101,6 +102,17 @@ class Call:
             processes=self.processes,
             executor=self.executor,
         )
+
+    def check_kind(self, clips: bool) -> None:
+        """Raise `TgoError` for rewards of clips, and a number of frames, where images are scored."""
+        if clips:
+            return
+        for spec in self.specs().values():
+            of_images(spec)
+        if self.frames is not None:
+            raise TgoError(
+                f"--frames is {self.frames}, which is for clips, and images are named: leave it out."
+            )
 
     def check_out(self) -> None:
         """Raise `TgoError` unless files can be written at `out` and `report`, of a kind that their names say."""

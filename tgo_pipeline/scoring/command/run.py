@@ -21,9 +21,10 @@ from tgo_pipeline.executors.progress import Bar
 from tgo_pipeline.formats.limits import IMAGES
 from tgo_pipeline.images import Columns, ImageSource
 from tgo_pipeline.images import open as open_images
-from tgo_pipeline.images.base import Content, Row
+from tgo_pipeline.images.base import Content, Row, are_clips
 from tgo_pipeline.params import RuntimeParams
 from tgo_pipeline.rewards import fingerprint, resolve_precision
+from tgo_pipeline.rewards.engine.images import StoredClip
 from tgo_pipeline.rewards.specs import columns
 from tgo_pipeline.scoring.columns import ColumnScorer, ColumnTask, score_table
 from tgo_pipeline.scoring.command.kept import as_keys, join_reasons, row_key
@@ -33,6 +34,7 @@ from tgo_pipeline.scoring.command.plan import CallPlan, images
 from tgo_pipeline.scoring.command.prompts import OwnPrompts, PromptLines, PromptLookup, choose
 from tgo_pipeline.scoring.command.results import Results, held, parts_folder
 from tgo_pipeline.scoring.memory import groups
+from tgo_pipeline.scoring.stage import FRAMES
 from tgo_pipeline.storage.disk import explain_disk
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
 from tgo_pipeline.storage.shards import Shard, Stop, Waiting
@@ -77,6 +79,7 @@ def score(call: Call) -> Outcome:
             f"--prompts {call.prompts} gives prompts by line, and how many images a stream has is not known "
             "beforehand: name its column with --prompt-column, or give one --prompt."
         )
+    call.check_kind(are_clips(sources))
     with explain_disk(call.table), held(call.table), Stop() as stop:
         return _Run(call, sources, prompts, stop).run()
 
@@ -104,12 +107,13 @@ class _Run:
     def __init__(self, call: Call, sources: Sequence[ImageSource], prompts: PromptLookup, stop: Stop) -> None:
         self._call, self._stop = call, stop
         self._columns = columns(call.specs())
+        self._frames = (call.frames or FRAMES) if are_clips(sources) else None
         self._runtime = call.runtime()
         IMAGES.set(call.max_image_megapixels, call.image_memory_gb)
         device = resolve_device(call.device)
         dtype = resolve_precision(call.dtype, device)
         self.wanted = {
-            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype, **IMAGES.identity)
+            column: fingerprint_of(reward=fingerprint(spec), dtype=dtype, **self._of_clips, **IMAGES.identity)
             for column, spec in self._columns.items()
         }
         part_rows = max(ON_GPU if device.type == "cuda" else ON_CPU, call.batch_size or 1)
@@ -132,9 +136,18 @@ class _Run:
         self._outcome.written = self.results.finish(parts, self.wanted)
         return self._outcome
 
+    @property
+    def _of_clips(self) -> dict[str, int]:
+        """What the scores of clips depend on besides."""
+        return {} if self._frames is None else {"frames": self._frames}
+
+    def scored(self, content: Content) -> Content | StoredClip:
+        """What rewards are given of a row: an image, or a clip."""
+        return content if self._frames is None else StoredClip(content)
+
     def _score(self, names: Sequence[str], count: int | None) -> None:
         """Score every part for those of the columns that it lacks."""
-        scorer = ColumnScorer(self._columns, self._call.dtype, self._runtime)
+        scorer = ColumnScorer(self._columns, self._call.dtype, self._runtime, self._frames)
         for name in dict.fromkeys(self._columns[name].column for name in names):
             log.info("loading %s", name)
             scorer.load(name)
@@ -193,7 +206,7 @@ class _Run:
 
     def worker(self, names: Sequence[str], runtime: RuntimeParams) -> Worker:
         """Scores parts that an executor hands out, in a process of its own."""
-        scorer = ColumnScorer(self._columns, self._call.dtype, runtime)
+        scorer = ColumnScorer(self._columns, self._call.dtype, runtime, self._frames)
         parts = {part.fingerprint: part for part in self.plan.parts()}
 
         def work(shards: Iterable[Shard], is_ending: Ending = never, /) -> Iterator[Shard]:
@@ -249,7 +262,7 @@ class _PartTask(ColumnTask):
         self._without_prompt: list[int] = []
         self._last = False
 
-    def rows(self) -> Iterator[tuple[Content, str] | None]:
+    def rows(self) -> Iterator[tuple[Content | StoredClip, str] | None]:
         """The rows that lack one of the rewards; they get all that the part lacks, and keep what they have."""
         threads = min(MOST_HASHERS, cores())
         for (row, prompt), key in ahead(_keyed, self._part.rows(), threads, HASHED_AHEAD):
@@ -263,7 +276,7 @@ class _PartTask(ColumnTask):
             known = len(self._scored) and self._scored.know(as_keys(self._keys[-1:]), self.missing).all()
             if known and self._part.keys is None:  # it was counted among those to do
                 self._advance(1)
-            yield None if known else (row.content, prompt or "")
+            yield None if known else (self._run.scored(row.content), prompt or "")
         self._last = self._part.source.at_end(self._part.stop)
 
     def add(self, batch: ScoredBatch) -> None:
