@@ -7,8 +7,6 @@ import functools
 import io
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +19,7 @@ from tgo_pipeline.report.build import render
 from tgo_pipeline.report.clips import ShownClip, playable, strip
 from tgo_pipeline.report.thumbnails import Album, read_images
 from tgo_pipeline.storage import tables
+from tgo_pipeline.storage.workspace import Workspace as Places
 
 FRAMES, SIDE = 5, 32
 ISLAND = re.compile(r'<script type="application/json" id="gallery-data">(.*?)</script>', re.DOTALL)
@@ -42,26 +41,23 @@ def as_clip(row: dict, place: int) -> dict:
     return {**row, "preview": {"bytes": small, "path": f"{name}-preview.mp4"}}
 
 
-def shards_of(workspace: Workspace) -> Iterator[Path]:
-    folders = [
-        workspace.sources.generations,
-        *(workspace.sources.side(name) for name in ("base", "tuned", "early")),
-    ]
-    for folder in folders:
-        yield from sorted(folder.glob("*.parquet"))
+def turn_into_clips(places: Places, damaged: int | None = None, bare: int | None = None) -> None:
+    """Clips in place of all images of a run; one of training is `damaged`, and one without a preview."""
+    folders = [places.generations, *(places.side(name) for name in ("base", "tuned", "early"))]
+    for shard in (shard for folder in folders for shard in sorted(folder.glob("*.parquet"))):
+        rows = [as_clip(row, place) for place, row in enumerate(tables.read_table(shard).to_pylist())]
+        if "train" in shard.name and damaged is not None and bare is not None:
+            rows[damaged] |= {"video": {"bytes": rows[damaged]["video"]["bytes"][:300]}, "preview": None}
+            rows[bare] |= {"preview": None}
+        table = pa.Table.from_pylist(rows, schema=tables.VIDEO_GENERATIONS)
+        tables.write_table(table, shard, {"fingerprint": shard.name})
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A finished run of clips, one of which is damaged and one of which has no preview."""
     made = write_workspace(tmp_path_factory.mktemp("clips"), train_prompts=4)
-    for shard in shards_of(made):
-        rows = [as_clip(row, place) for place, row in enumerate(tables.read_table(shard).to_pylist())]
-        if "train" in shard.name:
-            rows[5] |= {"video": {"bytes": rows[5]["video"]["bytes"][:300]}, "preview": None}
-            rows[6] |= {"preview": None}
-        table = pa.Table.from_pylist(rows, schema=tables.VIDEO_GENERATIONS)
-        tables.write_table(table, shard, {"fingerprint": shard.name})
+    turn_into_clips(made.sources, damaged=5, bare=6)
     return made
 
 

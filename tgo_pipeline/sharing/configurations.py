@@ -122,7 +122,7 @@ def _type(feature: Mapping[str, Any]) -> str:
 
 
 def _entry(feature: dict[str, Any]) -> dict[str, Any]:
-    """A feature as the YAML of a card has it: `dtype` for a value, an image or a class label, `list` for a list."""
+    """A feature as the YAML of a card has it: `dtype` for a value, an image, a clip or a class label; `list`."""
     kind = feature["_type"]
     if kind == "List":
         inner = _entry(feature["feature"])
@@ -130,4 +130,4 @@ def _entry(feature: dict[str, Any]) -> dict[str, Any]:
     if kind == "ClassLabel":
         names = {str(number): name for number, name in enumerate(feature["names"])}
         return {"dtype": {"class_label": {"names": names}}}
-    return {"dtype": "image" if kind == "Image" else feature["dtype"]}
+    return {"dtype": kind.lower() if kind in ("Image", "Video") else feature["dtype"]}

@@ -18,6 +18,7 @@ from tgo_pipeline.sharing.facts import (
     shards,
     shown_model,
     target_words,
+    task,
     tracked,
     without_places,
 )
@@ -139,6 +140,7 @@ def dataset_card(
         "dataset.md.jinja",
         card_data(about, configurations),
         title=_title(about),
+        what="clip" if _of_clips(configurations) else "image",
         name=name,
         images=configurations[0].examples,
         are_drawn=is_drawn,
@@ -167,12 +169,16 @@ def card_data(about: DatasetDetails, configurations: Sequence[Configuration]) ->
         license=fields["license"],
         pretty_name=_title(about),
         size_categories=[_size(configurations[0].examples)],
-        task_categories=["text-to-image"],
+        task_categories=[task(_of_clips(configurations))],
         tags=["preference", "reward-scores", "tgo-pipeline"],
         dataset_info=[each.info() for each in configurations],
         configs=[each.files(default=number == 0) for number, each in enumerate(configurations)],
         **named,
     )
+
+
+def _of_clips(configurations: Sequence[Configuration]) -> bool:
+    return "video" in configurations[0].features
 
 
 def _size(examples: int) -> str:

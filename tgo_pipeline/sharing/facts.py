@@ -12,7 +12,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.rendering.markdown import code
-from tgo_pipeline.storage.tables import read_metadata
+from tgo_pipeline.storage.tables import read_metadata, sample_column
 
 PAPER = "https://arxiv.org/abs/2605.04653"
 _PLACE = re.compile(r"(?P<kind>(?:[\w.-]+[:=])*)(?P<place>[~/].*)", re.DOTALL)
@@ -63,6 +63,16 @@ def _reward(column: str, stored: Mapping[str, Any], params: Params) -> RewardFac
 def shards(folder: Path) -> list[Path]:
     """The Parquet shards of a folder in order, none if it does not exist."""
     return sorted(folder.glob("[!.]*.parquet"))
+
+
+def holds_clips(generations: Path) -> bool:
+    """Whether a folder of generations holds clips; False if it holds nothing."""
+    return any(sample_column(path) == "video" for path in shards(generations)[:1])
+
+
+def task(clips: bool) -> str:
+    """What the hub calls what the model does."""
+    return "text-to-video" if clips else "text-to-image"
 
 
 def hub_id(model: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from tgo_pipeline.params import EMBEDDED
 
 INDEX, PACKAGE = "model_index.json", "tgo-pipeline"
+WRITTEN = ("from diffusers.utils import export_to_video", "", 'export_to_video(frames, "clip.mp4", fps=16)')
 PROMPT = "a photo of a fox in the snow"
 
 
@@ -36,10 +37,16 @@ def loading(
     place: ResultSource,
     draw: Mapping[str, Any],
     prompt: str = PROMPT,
+    clips: bool = False,
 ) -> Loading:
-    """Lines for the result in `model`, loaded from `place`; `draw` are arguments of a call with `prompt`."""
+    """Lines for the result in `model`, loaded from `place`; `draw` are arguments of a call with `prompt`.
+
+    Of a model that draws `clips` the lines give a list of frames, and write it.
+    """
     loaded = _loaded(description, model, place)
-    return Loading([*loaded.lines, _call(prompt, {**draw, **description.get("sampling", {})})], loaded.needs)
+    call = _call(prompt, {**draw, **description.get("sampling", {})})
+    drawn = [f"frames = {call}.frames[0]", *WRITTEN] if clips else [f"image = {call}.images[0]"]
+    return Loading([*loaded.lines, *drawn], loaded.needs)
 
 
 def _loaded(description: Mapping[str, Any], model: Path, place: ResultSource) -> Loading:
@@ -100,7 +107,7 @@ def _call(prompt: str, draw: Mapping[str, Any]) -> str:
     prompt = f"{draw.get('prompt_prefix', '')}{prompt}"
     options = {key: value for key, value in draw.items() if key != "prompt_prefix"}
     arguments = [_quoted(prompt), *(f"{key}={_quoted(value)}" for key, value in options.items())]
-    return f"image = pipeline({', '.join(arguments)}).images[0]"
+    return f"pipeline({', '.join(arguments)})"
 
 
 def _quoted(value: Any) -> str:

@@ -14,7 +14,7 @@ from tgo_pipeline.generators.location import description
 from tgo_pipeline.params import EMBEDDED, Params
 from tgo_pipeline.sharing import results
 from tgo_pipeline.sharing.card import render
-from tgo_pipeline.sharing.facts import hub_id, shown_model, target_words, tracked
+from tgo_pipeline.sharing.facts import holds_clips, hub_id, shown_model, target_words, task, tracked
 from tgo_pipeline.sharing.folders import CARD, MODEL, link_files, new_folder, state_of
 from tgo_pipeline.sharing.images import Grid, before_after
 from tgo_pipeline.sharing.licences import Licence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tgo")
 GRID = "before_after.png"
-TASK = results.TASK
 RELATIONS = {"full": "finetune", "lora": "adapter", "guidance": "adapter"}
 _SPELLING = {"cpgd": "cPGD", "mapo": "MaPO"}
 
@@ -58,7 +57,8 @@ def write_model(params: Params, workspace: Workspace, about: ModelDetails, to: P
         link_files(workspace.model, folder, about.base_model)
         if grid is not None:
             grid.image.save(folder / GRID, optimize=True)
-        content = model_card(params, described, about, found, grid, workspace.model, place)
+        clips = holds_clips(workspace.side("base")) or holds_clips(workspace.generations)
+        content = model_card(params, described, about, found, grid, workspace.model, place, clips)
         (folder / CARD).write_text(content, encoding="utf-8")
     return to / CARD
 
@@ -107,15 +107,20 @@ def model_card(
     grid: Grid | None,
     model: Path,
     place: ResultSource,
+    clips: bool = False,
 ) -> str:
-    """The whole card; `place` is what the result is loaded from. Checked as the hub's library reads it."""
+    """The whole card; `place` is what the result is loaded from, `clips` whether it draws them.
+
+    Checked as the hub's library reads it.
+    """
     from huggingface_hub import ModelCard
 
     base = str(described["base"])
     return render(
         ModelCard,
         "model.md.jinja",
-        card_data(params, described, about, found),
+        card_data(params, described, about, found, task(clips)),
+        what="clip" if clips else "image",
         title=_title(described, about),
         method=described["method"],
         base=_base(described, about),
@@ -127,7 +132,7 @@ def model_card(
         evaluation=_evaluation(params, found),
         grid=grid,
         grid_file=GRID,
-        loading=_loading(params, described, about, model, place, grid),
+        loading=_loading(params, described, about, model, place, grid, clips),
         dataset=about.dataset,
         tune=params.fine_tune,
         threshold=params.threshold,
@@ -142,15 +147,19 @@ def model_card(
 
 
 def card_data(
-    params: Params, described: Mapping[str, Any], about: ModelDetails, found: EvaluationResults | None
+    params: Params,
+    described: Mapping[str, Any],
+    about: ModelDetails,
+    found: EvaluationResults | None,
+    done: str,
 ) -> ModelCardData:
-    """The front matter. `base_model` is there only if the base has an id on the hub."""
+    """The front matter; `done` is the hub's task. `base_model` is there only if the base has an id on the hub."""
     from huggingface_hub import ModelCardData
 
     base = about.base_model or hub_id(str(described["base"]))
     method, objective = str(described["method"]), str(described["objective"])
-    tags = [TASK, "diffusers", "preference-alignment", "tgo-pipeline", objective]
-    entries = results.model_index(found) if found else []
+    tags = [done, "diffusers", "preference-alignment", "tgo-pipeline", objective]
+    entries = results.model_index(found, done) if found else []
     return ModelCardData(
         base_model=base,
         base_model_relation=RELATIONS[method] if base else None,
@@ -158,7 +167,7 @@ def card_data(
         eval_results=entries or None,
         library_name="diffusers",
         model_name=_title(described, about) if entries else None,
-        pipeline_tag=TASK,
+        pipeline_tag=done,
         tags=[*tags, "lora"] if method == "lora" else tags,
         **about.licence.fields,
     )
@@ -220,7 +229,12 @@ def _loading(
     model: Path,
     place: ResultSource,
     grid: Grid | None,
+    clips: bool,
 ) -> Loading:
-    draw = {"num_inference_steps": params.generate.steps, "guidance_scale": params.generate.guidance_scale}
+    generate = params.generate
+    draw = {"num_inference_steps": generate.steps, "guidance_scale": generate.guidance_scale}
+    if clips:
+        size = {"width": generate.width, "height": generate.height, "num_frames": generate.frames}
+        draw |= {name: value for name, value in size.items() if value is not None}
     base = {"base": about.base_model} if about.base_model else {}
-    return loading({**described, **base}, model, place, draw, _example(grid))
+    return loading({**described, **base}, model, place, draw, _example(grid), clips)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 ALL = "all"
-TASK = "text-to-image"
 DIGITS = 6  # decimals of results: more than any of them is known to
 LINE_LIMIT = 2000  # characters of a model's facts in its card
 
@@ -117,22 +116,24 @@ def _mark(row: Mapping[str, Any], params: Params) -> str:
     return "" if row["reward"] in params.score.columns else " (held out)"
 
 
-def model_index(results: EvaluationResults) -> list[EvalResult]:
+def model_index(results: EvaluationResults, task: str) -> list[EvalResult]:
     """Mean score and win rate of every reward on each test set, with intervals, as the hub's front matter has them."""
     sets = results.legend.get("test_sets", {})
     found = []
     for row in results.rows:
         if row["test_set"] != ALL:
             named = {**row, "reward": results.params.shown_names(row["reward"])}
-            found += _index_entries(named, sets.get(row["test_set"], {}), results.confidence)
+            found += _index_entries(named, sets.get(row["test_set"], {}), results.confidence, task)
     return found
 
 
-def _index_entries(row: Mapping[str, Any], facts: Mapping[str, Any], confidence: float) -> list[EvalResult]:
+def _index_entries(
+    row: Mapping[str, Any], facts: Mapping[str, Any], confidence: float, task: str
+) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     about: dict[str, Any] = {
-        "task_type": TASK,
+        "task_type": task,
         "dataset_type": file_name(row["test_set"]),
         "dataset_name": row["test_set"],
         "dataset_args": {"prompts": row["n_prompts"], "hash": facts.get("hash")},
