@@ -276,7 +276,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     ("pickapick:/data", "pickapick:/data does not exist"),
     ("s3://bucket/images", "s3://bucket/images does not exist"),
-    ("gone/*.png", "gone/*.png matches no image, table or folder"),
+    ("gone/*.png", "gone/*.png matches no image, clip, table or folder"),
     ("empty", "empty holds no image (.apng .avif"),
     ("numbers.parquet", "column 'image' is int64, not images"),
     ("numbered.parquet", "column 'prompt' is int64, not text"),

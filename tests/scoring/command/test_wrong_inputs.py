@@ -31,8 +31,8 @@ def _photos(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["gone"], "gone does not exist (looked in "),
-        (["gone/*.png"], "gone/*.png matches no image, table or folder"),
-        (["*.txt"], "matches no image, table or folder, only 1 other files"),
+        (["gone/*.png"], "gone/*.png matches no image, clip, table or folder"),
+        (["*.txt"], "matches no image, clip, table or folder, only 1 other files"),
         (["empty"], "empty holds no image (.apng .avif"),
         (
             ["photos"],
