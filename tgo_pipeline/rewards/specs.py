@@ -158,8 +158,8 @@ def resolve_all(rewards: Mapping[str, str | None]) -> dict[str, Spec]:
 def columns(specs: Mapping[str, Spec], frame_parts: Sequence[str] = ()) -> dict[str, Spec]:
     """Every column that rewards fill, with its reward: the first bears the reward's name, others are `NAME.part`.
 
-    Of clips, rewards of images have `frame_parts` besides (`OF_FRAMES`). Raises `TgoError` if two columns have one name,
-    or the file of a reward of one's own states no proper parts.
+    Of clips, rewards of images have `frame_parts` besides (`OF_FRAMES`). Raises `TgoError` if two columns have one
+    name, or the file of a reward of one's own states no proper parts.
     """
     found: dict[str, Spec] = {}
     for name, spec in specs.items():

@@ -49,8 +49,8 @@ def plan(
 
     Raises `TgoError` if generations are missing or not of their schema, or a reward's files or a source are missing.
     """
-    wanted = _columns(generations, rewards, frame_parts)
-    return list(_plan(generations, wanted, dtype, feedback or {}, frames))
+    wanted = columns(resolve_all(rewards), frame_parts)
+    return list(_plan(generations, wanted, dtype, feedback or {}, frames, frame_parts))
 
 
 def changes(scores: Path, shards: Sequence[Shard], rewards: Mapping[str, str | None]) -> list[str]:
@@ -93,8 +93,8 @@ def score_folder(
     """
     from tgo_pipeline.feedback.columns import join
 
-    wanted, feedback = _columns(generations, rewards, frame_parts), feedback or {}
-    planned = _plan(generations, wanted, dtype, feedback, frames)
+    wanted, feedback = columns(resolve_all(rewards), frame_parts), feedback or {}
+    planned = _plan(generations, wanted, dtype, feedback, frames, frame_parts)
     shards = ScoreShards(generations, scores, planned, tuple(feedback))
     kind, _ = _source(generations / next(iter(planned)).name)
     of_clips = frames if kind == "video" else None
@@ -150,31 +150,28 @@ def _write_feedback(
             stop.check()
 
 
-def _columns(
-    generations: Path, rewards: Mapping[str, str | None], frame_parts: Sequence[str]
-) -> dict[str, Spec]:
-    """Raises `TgoError` for parts of frames where images are scored."""
-    if frame_parts and _kind(*_complete(generations)) == "image":
-        raise TgoError(
-            f"score.frame_parts is {', '.join(frame_parts)}, which are of the frames of clips, and images are scored "
-            "here: leave it out."
-        )
-    return columns(resolve_all(rewards), frame_parts)
-
-
 def _plan(
     generations: Path,
     wanted: Mapping[str, Spec],
     dtype: str,
     feedback: Mapping[str, FeedbackParams],
     frames: int,
+    frame_parts: Sequence[str],
 ) -> dict[Shard, dict[str, str]]:
-    """Every shard with the fingerprint of each of its columns: the rewards in their order, then the feedback."""
+    """Every shard with the fingerprint of each of its columns: the rewards in their order, then the feedback.
+
+    Raises `TgoError` for parts of frames where images are scored.
+    """
     from tgo_pipeline.feedback import columns as given
 
     files = _complete(generations)
     sources = {path: _source(path) for path in files}
     clips = _one_kind(generations, {kind for kind, _ in sources.values()}) == "video"
+    if frame_parts and not clips:
+        raise TgoError(
+            f"score.frame_parts is {', '.join(frame_parts)}, which are of the frames of clips, and images are scored "
+            "here: leave it out."
+        )
     contents = {
         name: {"reward": fingerprint(spec if clips else of_images(spec)), "dtype": dtype, **IMAGES.identity}
         for name, spec in wanted.items()
