@@ -40,9 +40,12 @@ TESTS = (
     "tests/demo_training/test_masked_model.py::test_dead_codes_move_to_what_the_encoder_makes*",
     "tests/demo_training/test_train.py::test_an_interrupted_training_*",
     "tests/demo_training/test_train.py::test_everything_loads_*",
+    "tests/fine_tune/policies/test_wan_stage.py::*",
     "tests/fine_tune/test_footprint.py::test_clips_*",
-    "tests/planning/test_clips.py::test_drawing_*bf16*",
+    "tests/images/test_clips.py::test_the_command_*",
+    "tests/planning/test_clips.py::test_drawing_*[[]bf16]",
     "tests/planning/test_clips.py::test_the_command_*",
+    "tests/sharing/test_clips.py::*",
     "tests/test_docstrings.py::test_public_names_*",
     "tests/doctor/test_doctor.py::test_a_tracker_that_is_not_installed*",
     "tests/doctor/test_files.py::test_images_are_all_counted_and_the_first_looked_into*",
@@ -323,6 +326,7 @@ TESTS = (
 )
 """Patterns of test ids; `[[]` is a bracket."""
 LONGEST = (
+    "tests/test_video_kill.py::*",
     "tests/test_video_project.py::test_the_whole_run*",
     "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::*",
