@@ -47,12 +47,15 @@ def _check_base(params: Params) -> None:
 
 
 def _check_join(labels: Labels, folder: Path, generations: Path) -> None:
-    from fine_tune.data.texts import Texts
+    from fine_tune.data.texts import Texts, release
     from tgo_pipeline.storage.tables import read_columns
 
     # The bytes are checked when the images are read: those of ten million take an hour.
-    drawn = read_columns(generation_shards(generations), ["sample_id"], check=False)["sample_id"]
-    missing = np.flatnonzero(labels.sample_ids.places_in(Texts(drawn)) < 0)
+    files = generation_shards(generations)
+    drawn = Texts(read_columns(files, ["sample_id"], check=False)["sample_id"])
+    missing = np.flatnonzero(labels.sample_ids.places_in(drawn) < 0)
+    del drawn
+    release()
     if missing.size:
         raise TgoError(
             f"{missing.size} of {len(labels)} samples of {folder} are not in {generations}, the first is "

@@ -21,7 +21,7 @@ from torch import Tensor
 from fine_tune.data.cache import PROMPTS
 from fine_tune.data.labels import Labels
 from fine_tune.data.tensors import of_one_length, read_tensors, read_texts
-from fine_tune.data.texts import Texts
+from fine_tune.data.texts import Texts, release
 from fine_tune.data.units import FixedUnits, Units
 from tgo_pipeline.devices import to_device
 from tgo_pipeline.errors import TgoError
@@ -49,6 +49,8 @@ class Encoded:
             prompts.append(Texts(texts, repeat=True))
             self._images.add(path, len(texts))
         self._sample_ids, self._prompts = Texts.joined(sample_ids), Texts.joined(prompts)
+        del sample_ids, prompts
+        release()
 
     def rows(self, sample_ids: Texts) -> np.ndarray:
         """(N,) the numbers of these samples; -1 for one that is not there."""

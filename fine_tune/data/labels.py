@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fine_tune.data.texts import Texts
+from fine_tune.data.texts import Texts, release
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.paths import parquet_files
 
@@ -109,6 +109,7 @@ def read_labels(folder: Path) -> Labels:
     labels = Labels(Texts(table["sample_id"]), Texts(table["prompt_id"]), *numbers)
     del table, numbers
     labels = labels.take(labels.sample_ids.order())
+    release()
     _check(labels, folder)
     return labels
 

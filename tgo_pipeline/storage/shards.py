@@ -30,6 +30,8 @@ log = logging.getLogger("tgo")
 SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 State = Literal["done", "stale", "to do"]
 _PARTS = ".parts"
+COUNTED = ("fingerprint", "failed")
+"""What `Status` counts of what a shard says of itself."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,13 @@ def state(folder: Path, shard: Shard) -> State:
 
 
 def _found(folder: Path, shard: Shard) -> tuple[State, dict[str, Any]]:
-    """The state of a shard with what its file says of itself, read once."""
+    """The state of a shard with what its file says of `COUNTED`, read once: encoded samples also name themselves."""
     path = folder / shard.name
     if not path.is_file():
         return "to do", {}
     stored = stored_metadata(path)
-    return ("done" if shard.mark.fits(stored) else "stale"), stored
+    now: State = "done" if shard.mark.fits(stored) else "stale"
+    return now, {key: stored[key] for key in COUNTED if key in stored}
 
 
 def status(folder: Path, plan: Sequence[Shard]) -> Status:
