@@ -36,6 +36,7 @@ TESTS = (
     "tests/benchmarks/test_vision_language.py::test_the_checkpoint_*",
     "tests/demo/test_masked_weights.py::test_rewards_that_never_saw_*",
     "tests/demo/test_masked_weights.py::test_samples_show_*",
+    "tests/demo/test_video_weights.py::test_samples_show_*",
     "tests/demo/test_weights.py::test_the_base_model_draws_*",
     "tests/demo_training/test_masked_model.py::test_dead_codes_move_to_what_the_encoder_makes*",
     "tests/demo_training/test_train.py::test_an_interrupted_training_*",
@@ -384,6 +385,7 @@ LONGEST = (
     "tests/test_star_ratings.py::*",
     "tests/test_systems.py::test_images_*[[]0]",
     "tests/test_tutorials.py::test_a_tutorial_*",
+    "tests/test_video_demo.py::*",
 )
 """Those of the long tests that `.ci/long` alone runs."""
 

@@ -8,7 +8,7 @@ from tgo_pipeline.demo import world
 from tgo_pipeline.errors import TgoError
 
 
-def test_the_five_prompt_sources_have_no_caption_in_common():
+def test_prompt_sources_have_no_caption_in_common():
     every = [caption for source in demo.SOURCES for caption in demo.prompts(source)]
     assert len(every) == len(set(every))
     assert all(len(demo.prompts(family)) >= 48 for family in world.FAMILIES)
@@ -27,8 +27,8 @@ def test_an_unknown_source_or_sentence_is_explained():
         demo.prompts("beach")
     with pytest.raises(ValueError, match="cannot read the caption 'a dog'"):
         world.parse("a dog")
-    with pytest.raises(TgoError, match="ships no 'video'"):
-        demo.weights_path("video")
+    with pytest.raises(TgoError, match="ships no 'audio'"):
+        demo.weights_path("audio")
 
 
 def test_images_depend_on_the_seed_alone():

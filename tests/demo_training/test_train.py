@@ -13,7 +13,9 @@ from tgo_pipeline.demo import world
 from tgo_pipeline.demo_training.base_model import BaseTraining, training_images
 from tgo_pipeline.demo_training.masked_model import MaskedTraining
 from tgo_pipeline.demo_training.reward_models import RewardTraining
-from tgo_pipeline.demo_training.train import BASES, REWARDS, Sizes, train
+from tgo_pipeline.demo_training.train import REWARDS, Sizes, sample_clips, train
+from tgo_pipeline.demo_training.video_model import VideoTraining
+from tgo_pipeline.demo_training.video_reward import ChoiceTraining
 from tgo_pipeline.generators import load_pipeline
 from tgo_pipeline.rewards import load_reward
 
@@ -35,6 +37,10 @@ TOY = Sizes(
     ),
     rewards=RewardTraining(2, 2, 2, 2, 2, batch=16),
     batch=4,
+    video=VideoTraining(
+        clips=16, vae_steps=4, decoder_steps=2, vae_batch=2, steps=4, batch=4, checkpoint_every=2
+    ),
+    choice=ChoiceTraining(captions=4, steps=4, batch=4, checkpoint_every=2),
 )
 
 
@@ -44,13 +50,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_loads_with_the_real_classes_and_says_how_it_was_made(trained: Path):
-    for name in BASES:
+    for name in ("diffusion", "masked"):
         pipeline: Any = load_pipeline(str(trained / name))
         drawn = pipeline(
             prompt=["a red circle on a white background"], num_inference_steps=2, output_type="np"
         )
         assert drawn.images.shape == (1, 32, 32, 3)
-    for name in REWARDS:
+    clips = sample_clips(load_pipeline(str(trained / "video")), ["a red circle"], 0, 2.0)
+    assert clips.shape == (1, 9, 32, 32, 3)
+    for name in (*REWARDS, "moving_choice"):
         load_reward(name, str(trained / "rewards" / name))
     for file in trained.rglob("*.safetensors"):
         with safe_open(file, "pt") as stream:
@@ -85,6 +93,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         "masked/vqvae/diffusion_pytorch_model.safetensors",
         "masked/transformer/diffusion_pytorch_model.safetensors",
         "rewards/clip/model.safetensors",
+        "video/vae/diffusion_pytorch_model.safetensors",
+        "video/transformer/diffusion_pytorch_model.safetensors",
+        "rewards/moving_choice/model.safetensors",
     ):
         left, right = load_file(weights / name), load_file(trained / name)
         assert left.keys() == right.keys()

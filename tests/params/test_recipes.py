@@ -22,8 +22,8 @@ def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-EMBEDDED = ("demo", "ratings")
-"""Recipes of the demo's model and prompts: nothing in them is on the hub."""
+EMBEDDED = {"demo": "demo", "ratings": "demo", "demo-video": "demo-video"}
+"""Recipes of the small world's prompts, and their models: nothing in them is on the hub."""
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -36,7 +36,7 @@ def test_every_recipe_is_valid_and_of_a_known_model(name: str, tmp_path: Path):
         Params.__dataclass_fields__
     )  # DVC wants to see every section
     if name in EMBEDDED:
-        assert params.model == "demo"
+        assert params.model == EMBEDDED[name]
         assert recipe(name).to_fill() == []
         return
     sets = set() if name == "wan" else {"pickapic", "hpsv2", "parti"}
@@ -130,7 +130,10 @@ def test_a_recipe_that_people_rate_says_so(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "sd5"), r"'sd5' is not a recipe\. Did you mean sd15\? There are: amused, demo, flux"),
+        (
+            ("show", "sd5"),
+            r"'sd5' is not a recipe\. Did you mean sd15\? There are: amused, demo, demo-video, flux",
+        ),
         (("use", "sd15", "--to", "."), r"\. is a folder: name the file to write"),
     ],
 )

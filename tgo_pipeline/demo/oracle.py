@@ -6,6 +6,8 @@ with fixed weights. The reward models learn from noisy choices that follow it; f
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tgo_pipeline.demo import world
@@ -39,10 +41,7 @@ def parts(images: np.ndarray, captions: list[str]) -> dict[str, np.ndarray]:
     pixels = _checked(images, captions)
     scenes = [world.parse(caption) for caption in captions]
     named = _named(scenes)
-    background = _border_colour(pixels)
-    amount, amplitude = _object(pixels, background)
-    visible = np.clip(amplitude / 0.12 - 0.5, 0, 1)
-    area, centre = _area_and_centre(amount)
+    background, amount, amplitude, visible, area, centre = found(pixels)
     colour = _object_colour(pixels, amount)
     radius = np.sqrt(area / np.pi)
     template_radius = np.clip(radius / _relative_radius(named["shape"]), 2.0, 12.0)
@@ -64,6 +63,31 @@ def parts(images: np.ndarray, captions: list[str]) -> dict[str, np.ndarray]:
         "sharpness": visible * _between(_steepness(amount), 0.18, 0.48),
         "contrast": np.clip(amplitude / np.linalg.norm(named["colour"] - named["background"], axis=1), 0, 1),
     }
+
+
+class FoundObject(NamedTuple):
+    """What stands out in N images from the colour of their border."""
+
+    background: np.ndarray
+    """(N, 3), in [0, 1]."""
+    amount: np.ndarray
+    """Part of the way from the background to the object's colour, (N, 32, 32)."""
+    amplitude: np.ndarray
+    """The length of that way, (N,)."""
+    visible: np.ndarray
+    """Whether there is anything, (N,) in [0, 1]."""
+    area: np.ndarray
+    """(N,), pixels."""
+    centre: np.ndarray
+    """(N, 2), x and y in pixels."""
+
+
+def found(pixels: np.ndarray) -> FoundObject:
+    """The object of each image, of floats in [0, 1], (N, 32, 32, 3)."""
+    background = _border_colour(pixels)
+    amount, amplitude = _object(pixels, background)
+    visible = np.clip(amplitude / 0.12 - 0.5, 0, 1)
+    return FoundObject(background, amount, amplitude, visible, *_area_and_centre(amount))
 
 
 def _checked(images: np.ndarray, captions: list[str]) -> np.ndarray:

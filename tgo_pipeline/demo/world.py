@@ -46,7 +46,7 @@ HELD_OUT = {"plain": (24, 56), "sized": (48, 64), "placed": (64, 96)}
 
 _GREY = 0.55
 """Where fading leads: near the middle of the range, so that light and dark colours lose contrast alike."""
-_BLOTCHES = 8
+BLOTCHES = 8
 """Values of noise along a side: blotches of 4 pixels, as wide as what one latent of the small VAE stands for."""
 _CAPTION = re.compile(
     r"a (?:(?P<size>{}) )?(?P<colour>{}) (?P<shape>{}) on a (?P<background>{}) background"
@@ -97,8 +97,13 @@ def captions(family: str, split: str | None = None) -> tuple[str, ...]:
         raise ValueError(f"unknown family {family!r}: the small world has {', '.join(FAMILIES)}.")
     if split is not None and split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: a family is split into {', '.join(SPLITS)}.")
-    ordered = tuple(sorted(_family(family), key=_hash))
-    validation, test = HELD_OUT[family]
+    return split_captions(_family(family), split, HELD_OUT[family])
+
+
+def split_captions(texts: list[str], split: str | None, held_out: tuple[int, int]) -> tuple[str, ...]:
+    """Of captions the ones of a split, in the order of their hashes; `held_out` are validation and test captions."""
+    ordered = tuple(sorted(texts, key=_hash))
+    validation, test = held_out
     bounds = {
         None: (0, len(ordered)),
         "test": (0, test),
@@ -198,15 +203,15 @@ def ideal(scenes: list[Scene], rng: np.random.Generator, jitter_px: float = 1.0)
     ]
     radius = np.array([RADII_PX[size] for size in sizes])
     return Drawing(
-        colour=_rgb(COLOURS, [scene.colour for scene in scenes]),
-        background=_rgb(BACKGROUNDS, [scene.background for scene in scenes]),
+        colour=rgb(COLOURS, [scene.colour for scene in scenes]),
+        background=rgb(BACKGROUNDS, [scene.background for scene in scenes]),
         shape=np.array([SHAPES.index(scene.shape) for scene in scenes]),
         centre=SIZE_PX / 2 + np.array(offsets) + jitter_px * rng.uniform(-1, 1, (count, 2)),
         radius=radius * (1 + 0.06 * jitter_px * rng.uniform(-1, 1, count)),
         noise=np.zeros(count),
         blur=np.zeros(count),
         fading=np.zeros(count),
-        blotches=rng.standard_normal((count, _BLOTCHES, _BLOTCHES, 3)),
+        blotches=rng.standard_normal((count, BLOTCHES, BLOTCHES, 3)),
     )
 
 
@@ -222,9 +227,9 @@ def spoil(drawing: Drawing, scenes: list[Scene], nuisances: Nuisances, rng: np.r
 
     colour, background = drawing.colour.copy(), drawing.background.copy()
     wrong = happens(nuisances.wrong_colour)
-    colour[wrong] = _rgb(COLOURS, rng.choice(list(COLOURS), int(wrong.sum())))
+    colour[wrong] = rgb(COLOURS, rng.choice(list(COLOURS), int(wrong.sum())))
     wrong = happens(nuisances.wrong_background)
-    background[wrong] = _rgb(BACKGROUNDS, rng.choice(list(BACKGROUNDS), int(wrong.sum())))
+    background[wrong] = rgb(BACKGROUNDS, rng.choice(list(BACKGROUNDS), int(wrong.sum())))
     other_shape = rng.integers(1, len(SHAPES), count)
     shape = (drawing.shape + happens(nuisances.wrong_shape) * other_shape) % len(SHAPES)
     swapped = sum(RADII_PX.values()) - drawing.radius
@@ -313,8 +318,8 @@ _INSIDE = {
 @cache
 def _upsampling() -> np.ndarray:
     """(32, 8) weights of linear interpolation that keep the variance at the grid points."""
-    positions = (np.arange(SIZE_PX) + 0.5) / SIZE_PX * _BLOTCHES - 0.5
-    distance = np.abs(positions[:, None] - np.arange(_BLOTCHES))
+    positions = (np.arange(SIZE_PX) + 0.5) / SIZE_PX * BLOTCHES - 0.5
+    distance = np.abs(positions[:, None] - np.arange(BLOTCHES))
     weights = np.clip(1 - distance, 0, None)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
@@ -334,5 +339,6 @@ def _blurred(image: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     return result
 
 
-def _rgb(table: dict[str, tuple[int, int, int]], names: list[str] | np.ndarray) -> np.ndarray:
+def rgb(table: dict[str, tuple[int, int, int]], names: list[str] | np.ndarray) -> np.ndarray:
+    """Colours of a table in [0, 1], (N, 3)."""
     return np.array([table[str(name)] for name in names], dtype=np.float64).reshape(-1, 3) / 255

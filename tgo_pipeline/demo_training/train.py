@@ -1,7 +1,7 @@
 """Make the small world's weights from nothing: `tgo demo train`.
 
 The diffusion base first, the masked base from its parts, then the rewards on drawn images and on samples of the
-diffusion base, then the export in half precision.
+diffusion base, then the model of clips and its reward, then the export in half precision.
 What exists in the output folder is kept, so an interrupted training continues where it was.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tgo_pipeline.demo import world
+from tgo_pipeline.demo import moving, world
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.seeds import derive_seed
 
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
     from tgo_pipeline.demo_training.base_model import BaseTraining
     from tgo_pipeline.demo_training.masked_model import MaskedTraining
     from tgo_pipeline.demo_training.reward_models import Pool, RewardTraining
+    from tgo_pipeline.demo_training.video_model import VideoTraining
+    from tgo_pipeline.demo_training.video_reward import ChoiceTraining
 
 log = logging.getLogger("tgo")
-BASES = {"diffusion": ("unet", "vae"), "masked": ("transformer", "vqvae")}
+BASES = {"diffusion": ("unet", "vae"), "masked": ("transformer", "vqvae"), "video": ("transformer", "vae")}
 """The base models, and the parts of each that ship in half precision.
 
 Not the text encoder: transformers would load it in half precision, diffusers its own parts not.
 """
 REWARDS = ("hpsv2.1", "pickscore", "imagereward", "clip", "aesthetic")
+"""The rewards of images; that of clips is `moving_choice`."""
 SAMPLING_STEPS = 12
 """25 steps score no better by the oracle (docs/LOG.md)."""
 GUIDANCE_SCALES = (1.0, 2.0)
@@ -50,6 +53,8 @@ class Sizes:
     masked: MaskedTraining | None = None
     rewards: RewardTraining | None = None
     batch: int = 128
+    video: VideoTraining | None = None
+    choice: ChoiceTraining | None = None
 
 
 def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
@@ -59,6 +64,8 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
     from tgo_pipeline.demo_training.base_model import BaseTraining, train_base
     from tgo_pipeline.demo_training.masked_model import MaskedTraining, train_masked
     from tgo_pipeline.demo_training.reward_models import RewardTraining, drawn_pool, join, train_rewards
+    from tgo_pipeline.demo_training.video_model import VideoTraining
+    from tgo_pipeline.demo_training.video_reward import ChoiceTraining
 
     configure_logging()
     torch.set_flush_denormal(True)
@@ -68,6 +75,8 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
         base=sizes.base or BaseTraining(),
         masked=sizes.masked or MaskedTraining(),
         rewards=sizes.rewards or RewardTraining(),
+        video=sizes.video or VideoTraining(),
+        choice=sizes.choice or ChoiceTraining(),
     )
     work = output / "training"
     base = train_base(work, seed, sizes.base)
@@ -78,8 +87,20 @@ def train(output: Path, seed: int = 0, sizes: Sizes | None = None) -> Path:
         sampled_pool(base, sizes.sampled, derive_seed(seed, "rewards", "samples"), sizes.batch),
     )
     train_rewards(work / "rewards", pool, seed, sizes.rewards)
+    train_moving(work, seed, sizes.video, sizes.choice)
     export(work, output / "weights", seed, sizes)
     return output / "weights"
+
+
+def train_moving(
+    work: Path, seed: int, video: VideoTraining | None = None, choice: ChoiceTraining | None = None
+) -> None:
+    """Train the model of clips and the reward of clips, which need nothing of the other models."""
+    from tgo_pipeline.demo_training.video_model import reconstructed, train_video
+    from tgo_pipeline.demo_training.video_reward import train_choice
+
+    vae = _load(train_video(work, seed, video)).vae  # type: ignore[attr-defined]
+    train_choice(work, lambda clips: reconstructed(vae, clips), seed, choice)
 
 
 def sampled_pool(base: Path, count: int, seed: int, batch: int) -> Pool:
@@ -112,6 +133,25 @@ def sample(pipeline: DiffusionPipeline, prompts: list[str], seed: int, guidance_
     return np.round(drawn.images * 255).astype(np.uint8)
 
 
+def sample_clips(
+    pipeline: DiffusionPipeline, prompts: list[str], seed: int, guidance_scale: float
+) -> np.ndarray:
+    """A clip of the model of clips for each prompt, (N, 9, 32, 32, 3) uint8."""
+    import torch
+
+    drawn: Any = pipeline(  # type: ignore[operator]
+        prompt=prompts,
+        width=world.SIZE_PX,
+        height=world.SIZE_PX,
+        num_frames=moving.FRAMES,
+        num_inference_steps=SAMPLING_STEPS,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+    )
+    return np.round(drawn.frames * 255).astype(np.uint8)
+
+
 def _load(folder: Path) -> DiffusionPipeline:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
@@ -122,16 +162,21 @@ def _load(folder: Path) -> DiffusionPipeline:
 
 def export(work: Path, weights: Path, seed: int, sizes: Sizes) -> None:
     """Write bases and rewards in half precision, each weight file with metadata that says how it was made."""
-    from tgo_pipeline.rewards import load_reward
-
     metadata = origin(seed, sizes)
     for name in BASES:
         export_base(work, weights, name, metadata)
-    for name in REWARDS:
-        folder = weights / "rewards" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
-        _add_metadata(folder, metadata)
+    for name in (*REWARDS, "moving_choice"):
+        export_reward(work, weights, name, metadata)
+
+
+def export_reward(work: Path, weights: Path, name: str, metadata: dict[str, str]) -> None:
+    """Write one reward from `work/rewards/name` to `weights/rewards/name`."""
+    from tgo_pipeline.rewards import load_reward
+
+    folder = weights / "rewards" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    load_reward(name, str(work / "rewards" / name)).half().save(folder)  # type: ignore[operator]
+    _add_metadata(folder, metadata)
 
 
 def origin(seed: int, sizes: Sizes) -> dict[str, str]:
@@ -143,7 +188,7 @@ def origin(seed: int, sizes: Sizes) -> dict[str, str]:
     return {
         "made_by": "tgo demo train",
         "seed": str(seed),
-        "trained_on": "procedurally drawn images of tgo_pipeline.demo.world",
+        "trained_on": "procedurally drawn images and clips of tgo_pipeline.demo",
         "sizes": str(sizes),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

@@ -105,7 +105,7 @@ def _reward(subject: str, spec: Spec) -> Iterator[Finding]:
     elif name not in LAYOUTS:
         REWARD.find(name)
         yield ok(subject, f"{spec}: code of your own (fingerprint {identity}).")
-    elif spec.source == DEMO or name == "oracle":
+    elif spec.source == DEMO or name in ("oracle", "moving_oracle"):
         yield ok(subject, "the demo's, which comes with this package.")
     elif not LAYOUTS[name].weights:
         yield ok(subject, f"{spec} (fingerprint {identity}).")

@@ -23,7 +23,7 @@ LAYOUT = (
     f"A pipeline folder holds {INDEX} and one subfolder for each component that it names (for Stable Diffusion "
     "unet, vae, text_encoder, tokenizer, scheduler), as `DiffusionPipeline.save_pretrained` writes them."
 )
-DEMOS = {"demo": "diffusion", "demo-masked": "masked"}
+DEMOS = {"demo": "diffusion", "demo-masked": "masked", "demo-video": "video"}
 """Models that ship with the package, and their folders among the small world's weights."""
 MEISSONIC = ("MeissonicPipeline", "Pipeline")
 """Class names in a Meissonic model's index: what is written here, and what the published folders have."""

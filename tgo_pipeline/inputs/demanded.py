@@ -1,4 +1,4 @@
-"""What must be so for the last stage to run: DVC sees every name of dvc.yaml, and the oracle knows every caption."""
+"""What must be so for the last stage to run: DVC sees every name of dvc.yaml, and oracles know every caption."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tgo_pipeline.formats.files import read_text
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.workspace import Workspace
 
-ORACLE = "oracle"
+MOVING_ORACLE, MOVING_MODEL = "moving_oracle", "demo-video"
+ORACLES = {"oracle": "demo:plain", MOVING_ORACLE: "demo:moving"}
+"""The rewards that know the small world's captions alone, and prompts that they know."""
 SHOWN = 60
 """Characters of a caption in an error."""
 DEFAULTS = {"seed": "0", "model": "demo", "revision": "null"}
@@ -34,35 +36,51 @@ def lacking(workspace: Workspace) -> str:
 
 
 def require_known_captions(params: Params) -> None:
-    """Raise `TgoError` if the oracle of the small world is to judge images of captions that it does not know."""
-    if ORACLE not in {*params.score.rewards, *params.evaluate.rewards}:
-        return
+    """Raise `TgoError` if an oracle of the small world is to judge samples of captions that it does not know, or if
+    clips of its model would not be those that it was trained on.
+    """
+    _require_own_clips(params)
     section = params.prompts
-    sources = {f"prompts.test.{name}": source for name, source in section.test.items()}
-    if section.test_fraction or ORACLE in params.score.rewards:
-        sources["prompts.train"] = section.train
-    for key, source in sources.items():
-        if (caption := _unknown_caption(source, section.column)) is not None:
-            raise TgoError(
-                f"the reward {ORACLE} is the true preference of the small world alone, and {key} is {source}{caption}: "
-                f"remove {ORACLE} from the rewards, or take prompts such as demo:plain."
-            )
+    for oracle, example in ORACLES.items():
+        if oracle not in {*params.score.rewards, *params.evaluate.rewards}:
+            continue
+        sources = {f"prompts.test.{name}": source for name, source in section.test.items()}
+        if section.test_fraction or oracle in params.score.rewards:
+            sources["prompts.train"] = section.train
+        for key, source in sources.items():
+            if (caption := _unknown_caption(oracle, source, section.column)) is not None:
+                raise TgoError(
+                    f"the reward {oracle} is the true preference of the small world alone, and {key} is "
+                    f"{source}{caption}: remove {oracle} from the rewards, or take prompts such as {example}."
+                )
 
 
-def _unknown_caption(source: str, column: str) -> str | None:
-    """Which caption of a source the oracle does not know; empty where none was looked at, None if it knows all."""
+def _require_own_clips(params: Params) -> None:
+    """Raise `TgoError` if the small world's model of clips is to draw others: it would take hours and show nothing."""
+    from tgo_pipeline.demo import moving, world
+
+    own = (world.SIZE_PX, world.SIZE_PX, moving.FRAMES)
+    asked = (params.generate.width, params.generate.height, params.generate.frames)
+    if params.model == MOVING_MODEL and asked != own:
+        raise TgoError(
+            f"{MOVING_MODEL} draws clips of {own[0]} x {own[1]} pixels and {own[2]} frames, and generate.width, height "
+            f"and frames are {', '.join(map(str, asked))}: begin with `tgo init --recipe {MOVING_MODEL}`."
+        )
+
+
+def _unknown_caption(oracle: str, source: str, column: str) -> str | None:
+    """Which caption of a source an oracle does not know; empty where none was looked at, None if it knows all."""
     from tgo_pipeline.datasets.sources import is_on_hub
-    from tgo_pipeline.demo import world
+    from tgo_pipeline.demo import moving, world
     from tgo_pipeline.prompts.normalise import normalise
-    from tgo_pipeline.prompts.sources import DEMO, prompts
+    from tgo_pipeline.prompts.sources import prompts
 
-    if source.startswith(DEMO):
-        return None
     if is_on_hub(source):
         return ""
+    parse = moving.parse if oracle == MOVING_ORACLE else world.parse
     for text in filter(None, (normalise(prompt.text) for prompt in prompts(source, column))):
         try:
-            world.parse(text)
+            parse(text)
         except ValueError:
             return f", with {text[:SHOWN]!r}"
     return None

@@ -60,7 +60,7 @@ __all__ = [
     "load_params",
     "parse",
 ]
-EMBEDDED = ("demo", "demo-masked")
+EMBEDDED = ("demo", "demo-masked", "demo-video")
 """Models that ship with the package."""
 LONGEST = 2000
 """Characters of an error."""

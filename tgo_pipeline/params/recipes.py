@@ -61,16 +61,12 @@ def _first_sentence(text: str) -> str:
 
 def recipes() -> dict[str, Recipe]:
     """All recipes by name, in alphabetical order."""
-    files = (
-        file
-        for file in resources.files("tgo_pipeline.params.recipe_files").iterdir()
-        if file.name.endswith(".yaml")
-    )
     found = [
         Recipe(file.name.removesuffix(".yaml"), file.read_text("utf-8"))
-        for file in sorted(files, key=lambda file: file.name)
+        for file in resources.files("tgo_pipeline.params.recipe_files").iterdir()
+        if file.name.endswith(".yaml")
     ]
-    return {recipe.name: recipe for recipe in found}
+    return {recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)}
 
 
 def recipe(name: str) -> Recipe:

@@ -146,6 +146,8 @@ REWARD = Kind(
         "jpeg_kb": "tgo_pipeline.rewards.measures.jpeg_size:JpegSize",
         "ocr": "tgo_pipeline.rewards.measures.quoted_text:QuotedText",
         "oracle": "tgo_pipeline.rewards.oracle:OracleReward",
+        "moving_oracle": "tgo_pipeline.rewards.oracle:MovingOracleReward",
+        "moving_choice": "tgo_pipeline.rewards.moving_choice:MovingChoice",
     },
 )
 OBJECTIVE = Kind(

@@ -28,7 +28,7 @@ UNDECIDED: dict[str, str] = {
     "clip/laion-h14": "clip/laion-h14-hpspad",
 }
 """Names that would leave open which numbers come out, and what to write instead."""
-OF_CLIPS = ("videoreward", "motion", "flicker")
+OF_CLIPS = ("videoreward", "motion", "flicker", "moving_oracle", "moving_choice")
 """Rewards that score clips as a whole; the others score their frames."""
 PARTS: dict[str, dict[str, str]] = {
     "hpsv3": {

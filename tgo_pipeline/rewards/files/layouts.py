@@ -173,6 +173,8 @@ LAYOUTS: dict[str, Layout] = {
     "jpeg_kb": Layout(version=1),
     "ocr": Layout(version=1),
     "oracle": Layout(),
+    "moving_oracle": Layout(version=1),
+    "moving_choice": Layout(("model.safetensors",), demo="moving_choice", version=1),
 }
 
 
@@ -259,6 +261,7 @@ def contents(name: str, source: str | None = None) -> dict[str, str]:
     """
     layout = _layout(name)
     if layout.weights and source is None:
+        _require_official(name, layout)
         return {file: official.identity for file, official in layout.official.items()}
     if source is not None and (place := hub_place(name, source)):
         return {"hub": str(place)}
@@ -305,7 +308,15 @@ def _layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
+def _require_official(name: str, layout: Layout) -> None:
+    if not layout.official:
+        raise TgoError(
+            f"reward {name} has no official files: its source is `demo`, or a folder with {layout}."
+        )
+
+
 def _official(name: str, layout: Layout) -> Files:
+    _require_official(name, layout)
     paths = hub.fetch_all(name, layout.official, "give the folder as source")
     weights = next(file for file in layout.weights if file in paths)
     return Files(name, paths.pop(weights), paths, str(layout.official[weights].place))
