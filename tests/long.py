@@ -338,6 +338,7 @@ LONGEST = (
     "tests/benchmarks/test_training_speed.py::*",
     "tests/executors/test_on_ray.py::*",
     "tests/executors/test_ranks_stages.py::test_ranks_with_*",
+    "tests/faults/test_executors.py::*",
     "tests/faults/test_fuzz.py::test_injections",
     "tests/faults/test_kills.py::test_disks",
     "tests/faults/test_kills.py::test_kills_see_*",
