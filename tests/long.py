@@ -298,6 +298,7 @@ TESTS = (
     "tests/test_gpu.py::test_every_stage_*",
     "tests/test_systems.py::test_images_*",
     "tests/test_tutorials.py::test_a_tutorial_*",
+    "tests/test_video_kill.py::*",
     "tests/test_video_project.py::test_datasets_*",
     "tests/test_video_project.py::test_frames_*",
     "tests/test_video_project.py::test_the_same_*",
@@ -327,7 +328,6 @@ TESTS = (
 )
 """Patterns of test ids; `[[]` is a bracket."""
 LONGEST = (
-    "tests/test_video_kill.py::*",
     "tests/test_video_project.py::test_the_whole_run*",
     "tests/benchmarks/test_gpu.py::test_sections_run_*",
     "tests/benchmarks/test_objectives.py::*",

@@ -1,68 +1,75 @@
-"""`kill -9` at every long stage of a project of clips, then `dvc repro`: the same bytes as an unbroken run."""
+"""Stages on clips that are killed at renames of their files, then run again: the same bytes as an unbroken run."""
 
 from __future__ import annotations
 
-import shutil
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.project import copy_project, run
-from tests.test_kill import count, kill_stage, newest_step
+from tests.test_video_project import REWARDS, RUNTIME, job
 from tests.tiny_families import tiny_wan_pipeline
-from tgo_pipeline.storage.tables import read_folder
+from tgo_pipeline.generators.stage import generate_folder
+from tgo_pipeline.scoring.stage import score_folder
 
-SIZE = {"width": 16, "height": 16, "frames": 5, "fps": 8}
-BYTES = (
-    "data/generations/*.parquet",
-    "models/tuned/*.safetensors",
-    "data/evaluation/*/generations/*.parquet",
-)
-TABLES = ("data/scores", "data/labels")
+TIMEOUT_S = 600
+PRELOAD = ["diffusers.pipelines.wan.pipeline_wan", "tgo_pipeline.rewards.engine.scorer", "transformers"]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of a tiny Wan in which nothing has run."""
-    root = tmp_path_factory.mktemp("video")
-    return copy_project(
-        root / "project",
-        model=str(tiny_wan_pipeline(root / "model")),
-        generate={**SIZE, "images_per_prompt": 2, "guidance_scale": 3.0, "steps": 2, "shard_size": 2},
-        score={"rewards": {"pickscore": "demo", "motion": None}, "frames": 2, "frame_parts": ["last"]},
-        target={"reward": "pickscore"},
-        fine_tune={
-            "preset": "none",
-            "method": "lora",
-            "steps": 12,
-            "batch_size": 4,
-            "learning_rate": 0.01,
-            "checkpoint_every": 1,
-        },
-        evaluate={"images_per_prompt": 2, "bootstrap": 50, "rewards": {}},
-        runtime={"device": "cpu", "threads": 1, "generate_batch_size": 2},
+def run(model: Path, folder: Path, *, die_at: int | None = None) -> None:
+    """Draw clips and score them; with `die_at` until so many files were put into their place."""
+    left = die_at
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal left
+        if left is not None and event == "os.rename" and str(args[1]).endswith(".parquet"):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    generate_folder(folder / "generations", **job(model), runtime=RUNTIME)
+    score_folder(
+        folder / "generations",
+        folder / "scores",
+        REWARDS,
+        runtime=RUNTIME,
+        max_error_rate=0.0,
+        frames=2,
+        frame_parts=["last"],
     )
 
 
-def test_a_project_of_clips_that_is_killed_ends_with_the_same_bytes(project: Path, tmp_path: Path) -> None:
-    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    for folder in (unbroken, killed):
-        shutil.copytree(project, folder)
-    run(unbroken, "dvc", "repro")
-    kill_stage(killed, "generate", lambda: count(killed, "data/generations/*.parquet") >= 2, "generate")
-    kill_stage(killed, "score", lambda: count(killed, "data/scores/*.parquet") >= 1, "score")
-    for step in (2, 7):
-        kill_stage(killed, "fine_tune", lambda n=step: newest_step(killed) >= n, "fine_tune")
-    tuned = "data/evaluation/*/generations/*.parquet"
-    kill_stage(killed, "evaluate", lambda: count(killed, tuned) >= 1, "evaluate")
-    run(killed, "dvc", "repro")
-    for pattern in BYTES:
-        files = sorted(unbroken.glob(pattern))
-        assert files, pattern
-        assert count(killed, pattern) == len(files)
-        for file in files:
-            assert (killed / file.relative_to(unbroken)).read_bytes() == file.read_bytes(), file
-    for table in TABLES:
-        assert read_folder(killed / table).equals(read_folder(unbroken / table))
-    for page in ("report.html", "data/evaluation.parquet"):
-        assert (killed / page).read_bytes() == (unbroken / page).read_bytes()
+@pytest.fixture(scope="module")
+def context() -> Iterator[ForkServerContext]:
+    """Fresh processes that have the libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    yield context
+
+
+def ended(context: ForkServerContext, *arguments: Path, **options: Any) -> int | None:
+    process = context.Process(target=run, args=arguments, kwargs=options)
+    process.start()
+    process.join(TIMEOUT_S)
+    return process.exitcode
+
+
+def test_killed_again_and_again(context: ForkServerContext, tmp_path: Path) -> None:
+    model = tiny_wan_pipeline(tmp_path / "model")
+    assert ended(context, model, tmp_path / "unbroken") == 0
+    killed = tmp_path / "killed"
+    for die_at in (2, 2, 2):  # the second shard of clips, the first of scores, the second of scores
+        assert ended(context, model, killed, die_at=die_at) == -signal.SIGKILL
+    assert ended(context, model, killed) == 0
+    files = sorted(path for path in (tmp_path / "unbroken").rglob("*") if path.is_file())
+    assert len([file for file in files if file.suffix == ".parquet"]) == 4
+    for file in files:
+        if file.suffix != ".lock":
+            assert (killed / file.relative_to(tmp_path / "unbroken")).read_bytes() == file.read_bytes(), file
