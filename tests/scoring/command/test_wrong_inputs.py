@@ -51,7 +51,7 @@ def _photos(tmp_path: Path) -> None:
         (["photos", "--prompts", "empty"], "empty"),
         (
             ["list.csv"],
-            "or 'image_path' or 'image_url' or 'url': name the one that holds",
+            "or 'video' or 'video_path' or 'video_url': name the one that holds",
         ),
         (
             ["list.csv", "--image-column", "files"],
