@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tgo_pipeline.errors import TgoError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -24,6 +27,12 @@ def explained(where: object, advice: str = "", passing: tuple[type[Exception], .
         raise
     except Exception as error:
         raise TgoError(f"{where} cannot be read as Parquet: {first_line(error)}.{advice}") from error
+
+
+def named(schema: pa.Schema) -> pa.Schema:
+    """The schema, whose names are text: Arrow decodes them only when they are asked for. Call it within `explained`."""
+    _ = schema.names
+    return schema
 
 
 def each(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.formats.files import require_regular
 from tgo_pipeline.formats.json_text import read_object
-from tgo_pipeline.formats.parquet_files import explained
+from tgo_pipeline.formats.parquet_files import explained, named
 from tgo_pipeline.formats.parquet_values import StoredValue, locate
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.formats.spelling import on_disk
@@ -180,7 +180,9 @@ class ParquetFile(ImageTable):
 
         with explained(printable(path)):
             require_regular(path)
-            return pq.ParquetFile(path)
+            file = pq.ParquetFile(path)
+            named(file.schema_arrow)
+            return file
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         with self._opened(self._path) as file:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError, first_line, listed
-from tgo_pipeline.formats.parquet_files import each, explained
+from tgo_pipeline.formats.parquet_files import each, explained, named
 from tgo_pipeline.reading.places import Place
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def opened(place: Place, name: str) -> Iterator[pq.ParquetFile]:
     with place.open_arrow(name) as stream:
         with explained(place.where(name), place.hint, place.own_errors):
             file = pq.ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
-            file.schema_arrow  # noqa: B018  # damaged, it is found out here
+            named(file.schema_arrow)
         with file:
             try:
                 yield file
