@@ -48,6 +48,7 @@ class MovingScene:
 
     @property
     def caption(self) -> str:
+        """The sentence that `parse` reads back."""
         return f"{self.frame.caption}, moving {self.direction}"
 
     @property

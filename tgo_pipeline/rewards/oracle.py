@@ -89,6 +89,7 @@ class ClipPixels:
         return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
     def finish(self, pixels: Tensor) -> Tensor:
+        """Levels to [0, 1], of any shape."""
         return pixels.float() / 255
 
     def differentiable(self, images: Tensor) -> Tensor:
