@@ -83,7 +83,7 @@ def contents(name: str, folder: Path) -> dict[str, bytes]:
     return {file: (folder / file).read_bytes() for file in LAYOUTS[name].official}
 
 
-@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.weights])
+@pytest.mark.parametrize("name", [name for name, layout in LAYOUTS.items() if layout.official])
 def test_exactly_the_needed_files_are_downloaded_once(
     name: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import vl_convert
 from dvc_render.vega import VegaRenderer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tgo_pipeline.rewards.toys import ShownNames
@@ -31,6 +31,7 @@ ROW = {
 }
 
 
+@example([0.0, 96.0], 5e-324)
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=50), st.floats(-1.5e3, 1.5e3))
 def test_no_bar_straddles_tau_and_none_is_lost(values: list[float], tau: float) -> None:
     scores = np.array(values)
