@@ -32,7 +32,7 @@ def test_the_tuned_model_is_an_adapter_of_the_embedded_one(project: Path) -> Non
 
 def test_every_reward_and_the_oracle_compare_the_clips_of_both(project: Path) -> None:
     evaluation = pl.read_parquet(project / "data/evaluation.parquet").filter(pl.col("test_set") == "all")
-    rewards = ["moving_choice", "imagereward", "aesthetic", "motion", "flicker", "moving_oracle", "mean_z"]
+    rewards = ["moving_choice", "hpsv2.1", "motion", "flicker", "moving_oracle", "mean_z"]
     assert set(rewards) <= set(evaluation["reward"])
     assert set(evaluation["n"]) == {2 * 48}
     (motion,) = evaluation.filter(pl.col("reward") == "motion").to_dicts()

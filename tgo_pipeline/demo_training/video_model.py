@@ -61,12 +61,12 @@ class VideoTraining:
     decoder_steps: int = 1_200
     vae_batch: int = 8
     vae_learning_rate: float = 3e-3
-    steps: int = 2_600
+    steps: int = 9_000
     batch: int = 16
     learning_rate: float = 2e-3
     caption_dropout: float = 0.1
     ema: float = 0.99
-    checkpoint_every: int = 50
+    checkpoint_every: int = 100
 
 
 def train_video(folder: Path, seed: int, training: VideoTraining | None = None) -> Path:
