@@ -36,6 +36,7 @@ SHARD_ROWS, PER_PROMPT = 500_000, 10
 BETWEEN, MISSING = 0.4, 0.001
 """Standard deviation between prompts, of 1 within them; share of the scores of one reward that are missing."""
 STAGES = ("threshold", "label")
+COST = ("seconds", "processor seconds", "peak memory")
 
 
 def write_project(folder: Path, rows: int) -> None:
@@ -128,17 +129,20 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def cost_cells(taken: dict[str, Any]) -> list[str]:
+    """What `measure_call` found, as the cells of a row below `COST`."""
+    return [f"{taken['seconds']:.1f}", f"{taken['processor_s']:.1f}", f"{taken['peak_bytes'] / 1e9:.2f} GB"]
+
+
 def section(found: list[dict[str, Any]]) -> str:
     """What RESULTS.md says."""
-    header = ["samples", "code", "stage", "seconds", "processor seconds", "peak memory"]
+    header = ["samples", "code", "stage", *COST]
     cells = [
         [
             f"{each['samples']:,}",
             each["code"],
             each["stage"],
-            f"{each['seconds']:.1f}",
-            f"{each['processor_s']:.1f}",
-            f"{each['peak_bytes'] / 1e9:.2f} GB",
+            *cost_cells(each),
         ]
         for each in found
     ]

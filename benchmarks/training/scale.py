@@ -26,7 +26,7 @@ import torch
 import typer
 
 from benchmarks.results import RESULTS, described, hardware, replace_section, table
-from benchmarks.thresholds.scale import PER_PROMPT, ROOT, measure_call, names
+from benchmarks.thresholds.scale import COST, PER_PROMPT, ROOT, cost_cells, measure_call, names
 from fine_tune.data.cache import PROMPTS, prompt_chunks
 from fine_tune.data.tensors import write_tensors
 from fine_tune.job import plan
@@ -147,15 +147,13 @@ def _start(project: Path, objective: str, tree: Path) -> dict[str, Any]:
 
 def section(found: list[dict[str, Any]]) -> str:
     """What RESULTS.md says."""
-    header = ["labels", "code", "objective", "seconds", "processor seconds", "peak memory"]
+    header = ["labels", "code", "objective", *COST]
     cells = [
         [
             f"{each['labels']:,}",
             each["code"],
             each["objective"],
-            f"{each['seconds']:.1f}",
-            f"{each['processor_s']:.1f}",
-            f"{each['peak_bytes'] / 1e9:.2f} GB",
+            *cost_cells(each),
         ]
         for each in found
     ]

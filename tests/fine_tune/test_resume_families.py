@@ -11,7 +11,6 @@ import torch
 
 from fine_tune import stage
 from fine_tune.data.tensors import read_tensors
-from fine_tune.training.trainer import Trainer
 from tests.fine_tune import world
 from tests.tiny import IMAGE_SIZE
 from tests.tiny_families import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_sdxl_pipeline
@@ -48,16 +47,7 @@ def test_it_ends_where_an_unbroken_training_does(
     params = world.params(model, SIZE, steps=3, checkpoint_every=1, batch_size=4, **changes)
     stage.run(params, world.workspace(places))
     broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "model", "training")}
-    update = Trainer.update
-
-    def update_twice(trainer: Trainer) -> Any:
-        if trainer.step == 2:
-            raise KeyboardInterrupt
-        return update(trainer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, world.workspace(broken))
+    world.break_off(monkeypatch, params, broken)
     assert [path.name for path in broken["checkpoints"].iterdir()] == ["step-00002"]
     stage.run(params, world.workspace(broken))
     whole, resumed = weights(places["model"]), weights(broken["model"])

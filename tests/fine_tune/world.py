@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
 
+from fine_tune import stage
+from fine_tune.training.trainer import Trainer
 from tests.thresholds.columns import fitted
 from tests.thresholds.shards import params as scored_params
 from tests.thresholds.shards import write_scores
@@ -33,6 +36,22 @@ def places(root: Path) -> dict[str, Path]:
 def workspace(places: dict[str, Path]) -> Workspace:
     """The workspace with these places."""
     return Workspace().moved(**places)
+
+
+def break_off(
+    monkeypatch: pytest.MonkeyPatch, params: Params, places: dict[str, Path], step: int = 2
+) -> None:
+    """Run a training that is interrupted once it has taken so many steps."""
+    update = Trainer.update
+
+    def update_until(trainer: Trainer) -> Any:
+        if trainer.step == step:
+            raise KeyboardInterrupt
+        return update(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "update", update_until)
+        stage.run(params, workspace(places))
 
 
 def joined_places(source: Path, root: Path) -> dict[str, Path]:

@@ -17,7 +17,6 @@ from fine_tune.data.cache import encode_folder
 from fine_tune.data.labels import read_labels
 from fine_tune.data.tensors import read_tensors
 from fine_tune.policies import policy_class
-from fine_tune.training.trainer import Trainer
 from tests.fine_tune import world
 from tests.tiny_masked import tiny_amused_pipeline, tiny_meissonic_pipeline
 from tgo_pipeline.errors import TgoError
@@ -58,16 +57,7 @@ def test_the_stage_tunes_the_family_and_resumes_exactly(
     assert set(read_tensors(next(places["encoded"].glob("prompts-*")))[0]) == {"states", "pooled"}
     assert not np.array_equal(draw(places["model"], params), draw(model, params))
     broken = places | {name: tmp_path / "again" / name for name in ("checkpoints", "model", "training")}
-    update = Trainer.update
-
-    def update_twice(trainer: Trainer) -> Any:
-        if trainer.step == 2:
-            raise KeyboardInterrupt
-        return update(trainer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, world.workspace(broken))
+    world.break_off(monkeypatch, params, broken)
     stage.run(params, world.workspace(broken))
     whole, resumed = (load_file(each["model"] / WRITTEN[method]) for each in (places, broken))
     assert whole.keys() == resumed.keys()

@@ -19,7 +19,6 @@ from fine_tune.data.tensors import read_tensors
 from fine_tune.distributed.networks import Spread
 from fine_tune.distributed.processes import Group
 from fine_tune.policies import policy_class
-from fine_tune.training.trainer import Trainer
 from tests.fine_tune import world
 from tests.rounding import assert_same_numbers
 from tests.tiny_families import tiny_wan_pipeline
@@ -72,16 +71,7 @@ def test_a_training_on_clips_resumes_exactly(
     latents = read_tensors(next(clips["encoded"].glob("train-*")))[0]["latents"]
     assert latents.shape == (world.SAMPLES // world.SHARDS, 16, 2, 2, 2)
     broken = clips | {name: tmp_path / "again" / name for name in ("checkpoints", "model", "training")}
-    update = Trainer.update
-
-    def update_twice(trainer: Trainer) -> Any:
-        if trainer.step == 2:
-            raise KeyboardInterrupt
-        return update(trainer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "update", update_twice)
-        stage.run(params, world.workspace(broken))
+    world.break_off(monkeypatch, params, broken)
     stage.run(params, world.workspace(broken))
     whole, resumed = (load_file(each["model"] / WRITTEN[method]) for each in (clips, broken))
     assert whole.keys() == resumed.keys()
