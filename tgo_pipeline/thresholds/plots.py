@@ -37,9 +37,8 @@ def histogram(ordered: SortedParts, tau: float, bins: int = BINS) -> list[Bin]:
     """About `bins` equal bins over all numbers, placed so that tau is an edge: no bar straddles it."""
     low, high = min(ordered.minimum, tau), max(ordered.maximum, tau)
     width = (high - low) / bins or max(abs(tau), 1.0) / bins
-    first = min(
-        np.floor((low - tau) / width), -1.0 if low < tau else 0.0
-    )  # a tiny difference may round to no step
+    # a score that is less than tau by very little would round to no step, and stand above it
+    first = min(np.floor((low - tau) / width), -1.0 if low < tau else 0.0)
     steps = np.arange(first, np.floor((high - tau) / width) + 2)
     edges = tau + steps * width
     edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
