@@ -172,7 +172,7 @@ def _components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return mean, vectors.flip(1)[:, :count].T, values.flip(0)[:count].sqrt()
 
 
-def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+def decode_uncut(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """As `vae.decode`, not cut to [-1, 1]: what is beyond would have no gradient, and black never left it."""
     vae.clear_cache()
     states = vae.post_quant_conv(latents)
@@ -197,7 +197,7 @@ def train_vae(folder: Path, clips: np.ndarray, seed: int, training: VideoTrainin
         def loss(step: int) -> Tensor:
             rng = np.random.default_rng(derive_seed(seed, str(step), name))
             rows = rng.integers(len(clips), size=training.vae_batch)
-            return object_error(decode(vae, latents[rows]), to_tensor(clips[rows]))
+            return object_error(decode_uncut(vae, latents[rows]), to_tensor(clips[rows]))
 
         path = folder / f"{name.replace(' ', '-')}.pt"
         _optimise(path, decoder, loss, steps, training.vae_learning_rate, training)
@@ -229,7 +229,7 @@ def encode(vae: AutoencoderKLWan, clips: np.ndarray, batch: int = 128) -> Tensor
 def reconstructed(vae: AutoencoderKLWan, clips: np.ndarray, batch: int = 128) -> np.ndarray:
     """Clips, uint8, as the VAE gives them back, uint8."""
     latents = encode(vae, clips, batch)
-    parts = [decode(vae, part).clamp(-1, 1) for part in latents.split(batch)]
+    parts = [decode_uncut(vae, part).clamp(-1, 1) for part in latents.split(batch)]
     return ((torch.cat(parts).permute(0, 2, 3, 4, 1) + 1) * 127.5).round().byte().numpy()
 
 
