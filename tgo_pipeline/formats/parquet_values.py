@@ -3,7 +3,7 @@
 Arrow decodes a column from the beginning of a row group; processes that share out its rows would each read nearly all
 of it. Values that are neither compressed nor in a dictionary lie in the file as they are: of each page only its header,
 which values are missing, and the length of each value are read here. The layout is that of the Parquet format, 2.x:
-https://github.com/apache/parquet-format (page headers: Thrift's compact protocol; levels: RLE and bit-packing).
+https://github.com/apache/parquet-format (levels: RLE and bit-packing).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular
+from tgo_pipeline.formats.parquet_footer import UNKNOWN, Chunk, chunks, struct, varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,6 @@ OPEN_FILES = 4
 """Files that stay open for further values; whoever reads in order needs one."""
 _DATA_PAGE, _PLAIN, _RLE = 0, 0, 3  # numbers of parquet.thrift
 _LENGTH_BYTES = 4  # before each value of a PLAIN page, and before its levels
-_UNKNOWN = (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, OSError)
-"""What damaged bytes lead to, and layouts that are not known here: Arrow, which then reads all, says what is wrong."""
 State = tuple[int, int, int]
 
 
@@ -57,33 +56,39 @@ def locate(file: pq.ParquetFile, path: Path, column: str) -> list[StoredValue | 
     """
     if not hasattr(os, "pread"):
         return None
+    found = chunks(path, column)
+    if found is None:
+        return None
     with open_regular(path) as stream:
         state, name = _state(stream), str(path)
         try:
-            places = list(_places(file, stream, column))
-        except _UNKNOWN:
+            level = _level(file, column)
+            places = [place for chunk in found for place in _places(stream, chunk, level)]
+        except UNKNOWN:
             return None
     return [place and StoredValue(name, *place, state) for place in places]
 
 
-def _places(file: pq.ParquetFile, stream: BinaryIO, column: str) -> Iterator[tuple[int, int] | None]:
-    """Offset and length of each value. Raises one of several errors where they cannot be known."""
-    schema = [file.schema.column(number) for number in range(len(file.schema))]
-    (number,) = (place for place, found in enumerate(schema) if found.path == column)
-    leaf = schema[number]
+def _level(file: pq.ParquetFile, column: str) -> int:
+    """The level at which a value of a binary column is there, 0 where none is missing."""
+    schema = map(file.schema.column, range(len(file.schema)))
+    (leaf,) = (found for found in schema if found.path == column)
     if leaf.physical_type != "BYTE_ARRAY" or leaf.max_repetition_level:
         raise ValueError(leaf.physical_type)
-    for group in map(file.metadata.row_group, range(file.num_row_groups)):
-        chunk = group.column(number)
-        if chunk.compression != "UNCOMPRESSED" or chunk.has_dictionary_page:
-            raise ValueError(chunk.compression)
-        at, end, rows = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size, 0
-        while at < end:
-            found, at = _page(stream, at, end, leaf.max_definition_level, group.num_rows - rows)
-            rows += len(found)
-            yield from found
-        if at != end or rows != group.num_rows:
-            raise ValueError(at)
+    return leaf.max_definition_level
+
+
+def _places(stream: BinaryIO, chunk: Chunk, level: int) -> Iterator[tuple[int, int] | None]:
+    """Offset and length of each value. Raises one of several errors where they cannot be known."""
+    if not chunk.plain:
+        raise ValueError("compressed, or in a dictionary")
+    at, end, rows = chunk.offset, chunk.offset + chunk.size_bytes, 0
+    while at < end:
+        found, at = _page(stream, at, end, level, chunk.rows - rows)
+        rows += len(found)
+        yield from found
+    if at != end or rows != chunk.rows:
+        raise ValueError(at)
 
 
 def _page(
@@ -92,7 +97,7 @@ def _page(
     """Where the values of a data page lie, and where the page ends: not behind `most_end`."""
     import numpy as np
 
-    header, size = _struct(_read(stream, at, HEADER_BYTES), 0)
+    header, size = struct(_read(stream, at, HEADER_BYTES), 0)
     kind, body_bytes, page = header[1], header[3], header[5]
     if kind != _DATA_PAGE or page[2] != _PLAIN or page[3] != _RLE:
         raise ValueError(kind)
@@ -126,7 +131,7 @@ def _levels(data: bytes, width: int, count: int) -> np.ndarray:
 
     runs, at, have = [], 0, 0
     while have < count:
-        head, at = _varint(data, at)
+        head, at = varint(data, at)
         if head & 1:
             size = (head >> 1) * width  # groups of eight numbers
             bits = np.unpackbits(np.frombuffer(data, np.uint8, size, at), bitorder="little")
@@ -137,44 +142,6 @@ def _levels(data: bytes, width: int, count: int) -> np.ndarray:
         at += size
         have += len(runs[-1])
     return np.concatenate([np.empty(0, int), *runs])[:count]
-
-
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """The fields of a Thrift struct by their numbers, and where it ends."""
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[at]:
-        number += head >> 4
-        if not head >> 4:
-            raise ValueError("numbers of fields that jump do not occur in page headers")
-        fields[number], at = _field(data, at + 1, head & 15)
-    return fields, at + 1
-
-
-def _field(data: bytes, at: int, kind: int) -> tuple[Any, int]:
-    if kind in (1, 2):  # true, false
-        return kind == 1, at
-    if kind in (4, 5, 6):  # integers
-        value, at = _varint(data, at)
-        return (value >> 1) ^ -(value & 1), at
-    if kind == 8:  # bytes, of which none are needed
-        length, at = _varint(data, at)
-        return None, at + length
-    if kind == 12:
-        return _struct(data, at)
-    raise ValueError(f"type {kind} does not occur in page headers")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        shift, at = shift + 7, at + 1
-        if byte < 128:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
 
 
 def _read(stream: BinaryIO, at: int, size: int) -> bytes:

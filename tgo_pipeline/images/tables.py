@@ -14,6 +14,7 @@ from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.formats.files import require_regular
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.formats.parquet_files import explained, named
+from tgo_pipeline.formats.parquet_footer import chunks
 from tgo_pipeline.formats.parquet_values import StoredValue, locate
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.formats.spelling import on_disk
@@ -171,9 +172,9 @@ class ParquetFile(ImageTable):
 
     def __init__(self, path: str, columns: Columns) -> None:
         with self._opened(path) as file:
-            schema, self._metadata = file.schema_arrow, file.metadata
+            schema, rows = file.schema_arrow, file.metadata.num_rows
         self._located: tuple[list[StoredValue | None] | None] | None = None
-        super().__init__(path, schema, self._metadata.num_rows, columns)
+        super().__init__(path, schema, rows, columns)
 
     def _opened(self, path: str) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -216,13 +217,8 @@ class ParquetFile(ImageTable):
     def _holds_no_bytes(self, field: pa.Field) -> bool:
         if not has_bytes(field.type):
             return True
-        with explained(printable(self._path)):
-            groups = map(self._metadata.row_group, range(self._metadata.num_row_groups))
-            chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
-            mine = [chunk for chunk in chunks if chunk.path_in_schema == f"{field.name}.bytes"]
-            return bool(mine) and all(
-                chunk.is_stats_set and chunk.statistics.null_count == chunk.num_values for chunk in mine
-            )
+        found = chunks(Path(self._path), f"{field.name}.bytes")
+        return bool(found) and all(chunk.nulls == chunk.values for chunk in found)
 
 
 class SavedDataset(ImageTable):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.parquet_files import each, explained
+from tgo_pipeline.formats.parquet_footer import chunks
 from tgo_pipeline.storage.tables import RERUN, check_schema, open_parquet, row_count, scores_schema
 
 BLOCK_ROWS = 1_000_000
@@ -52,9 +52,8 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     rewards = [name for name in columns if name not in NAMES]
     with open_parquet(path) as file:
         check_schema(file.schema_arrow, scores_schema(rewards), path, [*NAMES, *rewards])
-        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
         for name in NAMES:
-            _require_names(sum(_nulls(group, name) for group in groups), name, path)
+            _require_names(sum(chunk.nulls or 0 for chunk in chunks(path, name) or ()), name, path)
         for batch in each(file.iter_batches(BLOCK_ROWS, columns=list(columns)), path, RERUN):
             with explained(path, RERUN):
                 batch.validate(full=True)  # text that is not UTF-8 would be found out anywhere later
@@ -66,18 +65,6 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 def _require_names(nulls: int, name: str, path: Path) -> None:
     if nulls:
         raise TgoError(f"{path}: {nulls} rows have no {name}: run the score stage again.")
-
-
-def _nulls(group: pq.RowGroupMetaData, name: str) -> int:
-    """Rows of a row group without a value in a column, by its statistics."""
-    found = (group.column(number) for number in range(group.num_columns))
-    return sum(
-        column.statistics.null_count
-        for column in found
-        if column.path_in_schema == name
-        and column.statistics is not None
-        and column.statistics.has_null_count
-    )
 
 
 def numbers(table: pa.Table, name: str) -> np.ndarray:
