@@ -18,7 +18,6 @@ import os
 import pickle
 import random
 import resource
-import signal
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tests.faults.children import warm
+from tests.faults.clock import Late, limited
 from tests.faults.yaml_inputs import generate, seeds
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, load_params
@@ -40,25 +40,22 @@ ROOM_BYTES = 3 * 2**30
 EXECUTED = "code_was_run"
 
 
-class Late(BaseException):
-    """The time for an input is over."""
-
-
 def outcome(
     data: bytes, folder: Path, deep: bool, touched: list[tuple], seconds: float
 ) -> tuple[str, str, str]:
     """(kind, group, detail): kind is ok, refused, note or finding."""
     path, step = folder / "p.yaml", "load_params"
     path.write_bytes(data)
-    _alarm(seconds)
     try:
         try:
-            params = load_params(path)
+            with limited(seconds):
+                params = load_params(path)
         except TgoError as error:
             return _judged(str(error), touched)
         for step, call in _deep(params, path) if deep else ():
-            _alarm(seconds * 4)
-            if found := _looked(call):
+            with limited(seconds * 4):
+                found = _looked(call)
+            if found:
                 return "finding", f"{step}: {found}", ""
         return "ok", "", ""
     except Late:
@@ -66,7 +63,6 @@ def outcome(
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is what is looked for
         return "finding", f"{step}: {type(error).__name__} at {_place(error)}", ascii(str(error))[:300]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         if (folder / EXECUTED).exists():
             raise RuntimeError("code of a parameter file was run")
 
@@ -78,14 +74,6 @@ def _judged(text: str, touched: list[tuple]) -> tuple[str, str, str]:
     if touched and not named:
         return "note", "load_params: the message names no changed key", f"{text[:300]} <- {touched}"
     return "refused", "", ""
-
-
-def _alarm(seconds: float) -> None:
-    def late(*_: object) -> NoReturn:
-        raise Late
-
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _place(error: BaseException | None) -> str:

@@ -15,7 +15,6 @@ import io
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import threading
@@ -25,13 +24,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.faults.children import warm
+from tests.faults.clock import Late, limited
 from tests.faults.image_inputs import image_seeds
 from tests.faults.limits import Child, plain
 from tests.faults.model_inputs import JUNK
@@ -50,10 +50,6 @@ SECONDS = 10
 HUB_STATUSES = (200,) * 12 + (401, 403, 404, 410, 416)
 """Others are asked for again and again by the hub's library, for minutes."""
 Reader = Callable[[], object]
-
-
-class Late(BaseException):
-    """The time for an input is over."""
 
 
 @dataclass(frozen=True)
@@ -365,9 +361,9 @@ def judged(reader: Reader) -> str:
     from tgo_pipeline.formats.video_files import UnreadableVideo
     from tgo_pipeline.rewards.engine.decode import UnreadableImage
 
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
-        reader()
+        with limited(SECONDS):
+            reader()
     except (TgoError, UnreadableImage, UnreadableVideo) as error:
         said = str(error)
         if len(said) > MESSAGE:
@@ -376,18 +372,11 @@ def judged(reader: Reader) -> str:
         return f"longer than {SECONDS} s"
     except Exception:  # noqa: BLE001  # every other one is a finding
         return traceback.format_exc(limit=-6)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return ""
 
 
 def read_many(group: str, seed: str, count: int, folder: Path, found: Path | None) -> None:
     """Read inputs one after the other; print a line of JSON for each finding, and end with 1 if there is one."""
-
-    def late(*_: object) -> NoReturn:
-        raise Late
-
-    signal.signal(signal.SIGALRM, late)
     wrong = 0
     for number, given in zip(range(count), READ[group](random.Random(seed), folder), strict=False):
         for place, reader in enumerate(given.readers):
