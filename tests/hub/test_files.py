@@ -17,8 +17,10 @@ from huggingface_hub import constants
 from tests.hub_server import HubServer
 from tests.rewards import tiny
 from tests.rewards.vision_language import tiny as vision_language
+from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import Official, Repository
+from tgo_pipeline.planning.blueprint import read_blueprint
 from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.rewards.files import releases
 from tgo_pipeline.rewards.files.layouts import LAYOUTS, fingerprint, locate
@@ -297,3 +299,18 @@ def test_every_official_place_is_pinned() -> None:
                 assert len(official.place.revision) == 40
             else:
                 assert official.sha256 and "/raw/61f2f07a2b16be5ffb40a10ba5adae4a74c9d0d9/" in official.place
+
+
+def test_a_plan_reads_configurations_and_then_works_without_a_hub(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(hub, Repository("org/tiny", COMMIT), tiny_diffusion_pipeline(tmp_path / "pipeline"))
+    first = read_blueprint("org/tiny", COMMIT)
+    assert not [name for name in hub.downloaded() if "safetensors" in name]
+    hub.stop()
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("the hub's library waits before it asks again"))
+    assert read_blueprint("org/tiny", COMMIT).configs == first.configs
+    with pytest.raises(
+        TgoError, match=r"org/other: its model_index\.json is not in .* is out of reach: .*refused"
+    ):
+        read_blueprint("org/other")

@@ -88,27 +88,35 @@ def find(place: Repository, file: str) -> Path | None:
 
 def _download(place: Repository, file: str) -> Path | None:
     """A file of the hub, from its cache where possible; None if the repository has none. Raises `Unavailable`."""
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(place.repo, file, revision=place.revision)
     if isinstance(cached, str):
         return Path(cached)
     if cached is not None:  # the hub said earlier that there is none
         return None
-    require_route(hf_hub_url(place.repo, file, revision=place.revision))
     with explain_disk(Path(file)):
         log.info("asking the model hub for %s of %s", file, place)
         return ask(place.repo, file, place.revision)
 
 
 def ask(repository: str, file: str, revision: str | None = None) -> Path | None:
-    """The path of one file of a repository as the hub has it now; None if there is none. Raises `Unavailable`."""
-    from huggingface_hub import hf_hub_download
+    """The path of one file of a repository as the hub has it now; None if there is none.
+
+    That in the cache where the hub is out of reach. Raises `Unavailable` if there is none either.
+    """
+    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         HTTPError,  # type: ignore[reportPrivateImportUsage]  # of httpx, or of httpx2: as the release has it
         RemoteEntryNotFoundError,
     )
 
+    try:
+        require_route(hf_hub_url(repository, file, revision=revision))
+    except Unreachable:
+        if isinstance(cached := try_to_load_from_cache(repository, file, revision=revision), str):
+            return Path(cached)
+        raise
     try:
         return Path(hf_hub_download(repository, file, revision=revision))
     except RemoteEntryNotFoundError:

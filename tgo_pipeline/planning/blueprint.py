@@ -111,7 +111,10 @@ def _hub_reader(location: Location) -> Reader:
         try:
             path = ask(str(location.hub_id), file, location.revision)
         except Unavailable as error:
-            raise TgoError(f"{error}.") from error
+            raise TgoError(
+                f"{location}: its {file} is not in the model hub's cache here and cannot be had ({error}). Check the "
+                "network, or put the pipeline's files into a folder and name that."
+            ) from error
         return None if path is None else read_json(path)
 
     return read
