@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,11 @@ def test_a_nested_column_is_refused(tmp_path: Path) -> None:
             {"file_name": ["a"], "rating": [b"4"]},
             "rating",
             "column 'rating' is Binary, neither text nor number",
+        ),
+        (
+            {"file_name": ["a"], "rating": [timedelta(seconds=4)]},
+            "rating",
+            "column 'rating' is Duration.*neither text nor number",
         ),
     ],
 )

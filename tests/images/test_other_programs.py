@@ -16,6 +16,8 @@ import pytest
 from tests.images.test_both_commands import PROMPTS, SUM, _reward, score, take, total
 from tests.scoring.command.conftest import AESTHETIC, CLIP, Tgo, random_image, write_images
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.images.address import open as open_images
+from tgo_pipeline.images.columns import Columns
 
 __all__ = ["_reward"]
 COUNT = 3
@@ -216,7 +218,9 @@ def test_metadata_that_contradicts_itself_is_refused(tgo: Tgo, photos: list[Path
     assert "metadata.csv, row 3: '00.png' has another prompt in an earlier row" in done.line
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "metadata", "prompts"])
+@pytest.mark.parametrize(
+    "kind", ["parquet", "jsonl", "metadata", "prompts", "csv", "csv metadata", "csv prompts"]
+)
 def test_an_empty_caption_costs_its_row(tgo: Tgo, photos: list[Path], kind: str) -> None:
     texts = [TEXTS[0], None, TEXTS[2]]
     data = [path.read_bytes() for path in photos]
@@ -224,10 +228,18 @@ def test_an_empty_caption_costs_its_row(tgo: Tgo, photos: list[Path], kind: str)
         f'{{"file_name": "{path.name}", "prompt": {"null" if text is None else chr(34) + text + chr(34)}}}\n'
         for path, text in zip(photos, texts, strict=True)
     )
+    table = "file_name,prompt\n" + "".join(
+        f'{path.name},"{text or ""}"\n' for path, text in zip(photos, texts, strict=True)
+    )
     address, more = "photos", []
     if kind == "parquet":
         pq.write_table(pa.table({"image": data, "prompt": texts}), "t.parquet")
         address = "t.parquet"
+    elif kind.startswith("csv"):  # which has no other word for null
+        address = {"csv": "photos/list.csv"}.get(kind, "photos")
+        named = {"csv": address, "csv metadata": "photos/metadata.csv", "csv prompts": "p.csv"}[kind]
+        Path(named).write_text(table)
+        more = ["--prompts", named] if kind == "csv prompts" else []
     elif kind == "prompts":
         Path("p.jsonl").write_text(lines)
         more = ["--prompts", "p.jsonl"]
@@ -247,6 +259,17 @@ def test_an_empty_caption_costs_its_row(tgo: Tgo, photos: list[Path], kind: str)
     done = tgo(address, *more, "--out", "other.parquet", rewards=f"{AESTHETIC},{CLIP}")
     assert done.code == 3
     assert pl.read_parquet("other.parquet").select(found.columns).equals(found)
+
+
+def test_two_tables_of_metadata_are_refused(tgo: Tgo, photos: list[Path]) -> None:
+    Path("photos/metadata.csv").write_text("file_name,prompt\n00.png,a\n")
+    Path("photos/metadata.jsonl").write_text('{"file_name": "00.png", "prompt": "b"}\n')
+    for address in ("photos", "photos/00.png"):
+        done = tgo(address)
+        assert done.code == 2
+        assert "photos/metadata.csv and photos/metadata.jsonl both say what the images beside" in done.line
+    with pytest.raises(TgoError, match="both say what"):
+        open_images(["photos"], Columns(importing=True))
 
 
 def test_a_table_without_any_caption_is_refused(tgo: Tgo, photos: list[Path]) -> None:

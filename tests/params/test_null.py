@@ -63,3 +63,10 @@ def test_null_is_refused_by_name_or_is_the_default(path: tuple[str, ...], tmp_pa
         return
     if ".".join(path) not in OWN_MEANING:
         assert found == load(without(path, null=False), tmp_path)
+
+
+def test_a_misspelt_key_is_refused_with_null_too(tmp_path: Path) -> None:
+    with pytest.raises(
+        TgoError, match=r"fine_tune\.lerning_rate is not a known key\. Did you mean learning_rate"
+    ):
+        load({**FULL, "fine_tune": {**FULL["fine_tune"], "lerning_rate": None}}, tmp_path)

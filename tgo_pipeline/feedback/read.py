@@ -153,7 +153,7 @@ def _thumb(rows: pl.DataFrame, params: FeedbackParams) -> pl.Series:
 
 def _text(column: pl.Series, params: FeedbackParams, name: str) -> pl.Series:
     """A column as text, null where it is empty or blank."""
-    if column.dtype.is_nested() or column.dtype == pl.Binary:
+    if column.dtype.is_nested() or column.dtype.is_temporal() or column.dtype == pl.Binary:
         raise TgoError(
             f"{params.source}: column {_column(params, name)!r} is {column.dtype}, neither text nor number."
         )

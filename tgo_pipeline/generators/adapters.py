@@ -81,6 +81,7 @@ def load_adapter(pipeline: Any, file: Path, name: str) -> AdapterContent:
             content = read_adapter_file(pipeline, component, file)
             if not content.names():
                 raise TgoError(f"{file} holds no adapter for the {component} of this pipeline.")
+            _require_numbers(file, content)
             content.load(network, name)
             _require_all(file, network, name, content)
     except TgoError:
@@ -117,6 +118,16 @@ def _require_all(file: Path, network: Any, name: str, content: AdapterContent) -
         raise TgoError(
             f"the adapter {file} does not fit {type(network).__name__} ({reason}): name a whole adapter of this model."
         )
+
+
+def _require_numbers(file: Path, content: AdapterContent) -> None:
+    """Raise `TgoError` for an adapter that would make every answer, or a merged model, NaN."""
+    for name, tensor in content.state.items():
+        if not tensor.isfinite().all():
+            raise TgoError(
+                f"the adapter {file} holds NaN or infinity ({name}): its training has diverged; name one of an earlier "
+                "step."
+            )
 
 
 def detach(network: Any, name: str) -> None:

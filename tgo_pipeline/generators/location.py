@@ -12,6 +12,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.generators.adapters import PEFT_WEIGHTS, adapter_file
 from tgo_pipeline.generators.networks.adapter_files import PEFT_CONFIG
 from tgo_pipeline.generators.networks.clip_prompts import TOKENIZER
+from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
 
@@ -219,4 +220,8 @@ def module_fingerprint(module: str) -> str:
     scale = file.with_name(PEFT_CONFIG)
     if file.name == PEFT_WEIGHTS and scale.is_file():
         return fingerprint(weights=content_fingerprint(file), scale=content_fingerprint(scale))
+    if any(
+        name.endswith(".alpha") for name in weight_files.shapes(file)
+    ):  # which earlier versions read otherwise
+        return fingerprint(weights=content_fingerprint(file), alphas=1)
     return content_fingerprint(file)

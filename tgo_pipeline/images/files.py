@@ -118,8 +118,10 @@ def folder_images(folder: str, files: Iterable[str], columns: Columns) -> Listed
             paths.append(file)
         elif kind(name) in CLIPS:
             clips.append(file)
-        elif name in METADATA:
-            metadata.setdefault(parent, file)
+        elif name in METADATA and _is_table(file):
+            if parent in metadata:
+                raise _two_tables(metadata[parent], file)
+            metadata[parent] = file
         else:
             others.append(file)
     paths, others = (paths, others + clips) if paths else (clips, others)
@@ -159,8 +161,22 @@ def named_images(paths: Sequence[str], columns: Columns) -> ListedImages:
 
 
 def metadata_of(folder: str) -> str | None:
-    """The metadata file of a folder, if it has one."""
-    return next(filter(os.path.isfile, (os.path.join(folder, name) for name in METADATA)), None)
+    """The metadata file of a folder, if it has one. Raises `TgoError` if it has two."""
+    beside = [os.path.join(folder, name) for name in METADATA]
+    found = [file for file in beside if os.path.isfile(file) and _is_table(file)]
+    if len(found) > 1:
+        raise _two_tables(*found[:2])
+    return found[0] if found else None
+
+
+def _is_table(file: str) -> bool:
+    return kind(file) != JSON or is_json_table(file)
+
+
+def _two_tables(one: str, other: str) -> TgoError:
+    return TgoError(
+        f"{printable(one)} and {printable(other)} both say what the images beside them are: keep one of them."
+    )
 
 
 def table_of_paths(path: str, columns: Columns) -> ListedImages:
@@ -183,7 +199,7 @@ def table_of_paths(path: str, columns: Columns) -> ListedImages:
     return ListedImages(
         paths,
         [name or f"{path}:{row}" for row, name in enumerate(names)],
-        captions if prompt is None else [record[1] for record in records],
+        captions if prompt is None else [table.stated(record[1]) for record in records],
         [record[-1] for record in records],
         captioned=() if prompt is None else range(len(records)),
     )
@@ -302,6 +318,7 @@ def _prompts(
         if prompt is not None:
             folder = os.path.dirname(file)
             for row, (name, said) in enumerate(table.rows([FILE_NAME, prompt]), start=1):
+                said = table.stated(said)
                 if found.setdefault(spelling.key(os.path.join(folder, name or "")), said) != said:
                     raise TgoError(
                         f"{printable(file)}, row {row}: {name!r} has another prompt in an earlier row: keep one of "

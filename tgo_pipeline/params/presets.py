@@ -105,11 +105,14 @@ def apply(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def given(tuning: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A section without keys that are null where null is no value: they stand there to be found by `dvc exp run -S`."""
+    """A section without keys that are null where null is no value: they stand there to be found by `dvc exp run -S`.
+
+    Keys that there are not stay, so that a misspelt one is refused.
+    """
     from tgo_pipeline.params.fine_tune import FineTuneParams
 
-    nullable = {each.name for each in dataclasses.fields(FineTuneParams) if each.default is None}
-    return {key: value for key, value in tuning.items() if value is not None or key in nullable}
+    not_null = {each.name for each in dataclasses.fields(FineTuneParams) if each.default is not None}
+    return {key: value for key, value in tuning.items() if value is not None or key not in not_null}
 
 
 def _values(name: str) -> Mapping[str, Any]:

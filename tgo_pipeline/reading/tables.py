@@ -51,6 +51,10 @@ class Table(ABC):
         Those that are `names` of something must hold text or whole numbers: 1.0 is not the name 1.
         """
 
+    def stated(self, value: str | None) -> str | None:
+        """A value of a row, or null if nothing stands there."""
+        return value
+
     def require(self, columns: Sequence[str]) -> None:
         """Raise `TgoError` naming the first column that is not there, or is there twice."""
         _require(self.where, columns, self.names)
@@ -89,6 +93,9 @@ class CsvTable(_File):
 
     def batches(self, columns: Sequence[str], names: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         return _pack(self.rows(columns), columns)
+
+    def stated(self, value: str | None) -> str | None:
+        return value or None  # an empty value is all that a csv can write of null
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """The header and every row that is not empty, with the number of the line where it begins."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from tgo_pipeline.generators import guided_pipeline, load_pipeline
 from tgo_pipeline.generators.adapters import attach, detach
 from tgo_pipeline.generators.location import module_fingerprint
 from tgo_pipeline.generators.merge import merge
+from tgo_pipeline.generators.networks.adapter_files import scaled
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 Snapshot = dict[str, tuple[type, dict[str, torch.Tensor], dict[str, bool], list[str]]]
@@ -231,3 +234,85 @@ def test_a_folder_of_peft_that_cannot_be_used(
     with pytest.raises(TgoError, match=reason) as refused:
         guided_pipeline(str(sd.base), tmp_path / "peft", strength=1.0)
     assert "\n" not in str(refused.value)
+
+
+def of_other_programs(network: Any, encoder: Any, file: Path) -> tuple[Any, Any]:
+    """Write an adapter by kohya's names whose layers have ranks and alphas of their own, or no alpha.
+
+    Returns the two networks with the product of the matrices added to their weights by hand.
+    """
+    rank = itertools.cycle([1, 2, 4])
+    alpha = itertools.cycle([4.0, 0.5, None, 2.0])
+    state: dict[str, torch.Tensor] = {}
+    tuned = copy.deepcopy(network), copy.deepcopy(encoder)
+    places = (
+        ("lora_unet_", tuned[0], ("to_q", "to_v", "to_out.0", "conv1")),
+        ("lora_te_text_model_", tuned[1], ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+    )
+    for prefix, part, endings in places:
+        for name, layer in part.named_modules():
+            if not name.endswith(endings):
+                continue
+            key, r, a = prefix + name.replace(".", "_"), next(rank), next(alpha)
+            down, up = torch.randn(r, *layer.weight.shape[1:]) * 0.2, torch.randn(len(layer.weight), r) * 0.2
+            layer.weight.data += ((a or r) / r * up @ down.flatten(1)).view(layer.weight.shape)
+            state[f"{key}.lora_down.weight"] = down
+            state[f"{key}.lora_up.weight"] = up.reshape(*up.shape, *[1] * (down.ndim - 2))
+            if a is not None:
+                state[f"{key}.alpha"] = torch.tensor(a)
+    file.parent.mkdir(exist_ok=True)
+    save_file(state, file, {"format": "pt"})
+    return tuned
+
+
+def test_every_layer_has_the_alpha_that_the_file_gives_it(sd: Family, tmp_path: Path) -> None:
+    base = load_pipeline(str(sd.base))
+    args, kwargs, _ = record_call(base.unet, base)
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tuned = of_other_programs(base.unet, base.text_encoder, tmp_path / "kohya" / WEIGHTS)
+    with torch.no_grad():
+        expected, read = tuned[0](*args, **kwargs)[0], tuned[1](ids)[0]
+        guided = guided_pipeline(str(sd.base), tmp_path / "kohya", strength=1.0)
+        torch.testing.assert_close(guided.unet(*args, **kwargs)[0], expected, atol=1e-5, rtol=1e-4)
+        (tmp_path / "kohya" / "tgo.json").write_text(json.dumps({"method": "lora", "base": str(sd.base)}))
+        loaded = load_pipeline(str(tmp_path / "kohya"))
+        torch.testing.assert_close(loaded.unet(*args, **kwargs)[0], expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(loaded.text_encoder(ids)[0], read, atol=1e-5, rtol=1e-4)
+        assert (read - base.text_encoder(ids)[0]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("alphas", "reason"),
+    [
+        ({"transformer.a.alpha": math.nan}, "transformer.a.alpha is nan"),
+        ({"transformer.b.alpha": 2.0}, "transformer.b.alpha belongs to no layer of the file"),
+    ],
+)
+def test_an_alpha_that_says_nothing_is_refused(alphas: dict[str, float], reason: str) -> None:
+    state = {"transformer.a.lora_A.weight": torch.ones(2, 3), "transformer.a.lora_B.weight": torch.ones(3, 2)}
+    with pytest.raises(ValueError, match=reason):
+        scaled(state, alphas)
+
+
+def test_alphas_of_the_pipelines_own_names() -> None:
+    state = {"transformer.a.lora_A.weight": torch.ones(2, 3), "transformer.a.lora_B.weight": torch.ones(3, 2)}
+    found = scaled(state, {"transformer.a.alpha": torch.tensor(3.0)})
+    assert torch.equal(found["transformer.a.lora_B.weight"], torch.full((3, 2), 1.5))
+    assert torch.equal(found["transformer.a.lora_A.weight"], torch.ones(2, 3))
+
+
+def test_an_adapter_of_numbers_that_are_none_is_refused_in_one_line(
+    sd: Family, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(sd.positive, tmp_path / "adapter"))
+    first = next(iter(load_file(folder / WEIGHTS)))
+    rewrite(folder / WEIGHTS, lambda t: {**t, first: t[first] * math.nan})
+    with pytest.raises(TgoError, match=r"holds NaN or infinity \(.*lora_.*\): its training has diverged"):
+        merge(str(sd.base), folder, strength=1.0, output=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    rewrite(folder / WEIGHTS, lambda t: {**t, "far.lora_A.weight": torch.zeros(2, 2)})
+    with pytest.raises(TgoError):
+        guided_pipeline(str(sd.base), folder, strength=1.0)
+    assert not [record for record in caplog.records if record.name.startswith("diffusers")]

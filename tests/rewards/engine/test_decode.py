@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.rewards.engine.test_images import encoded
 from tgo_pipeline.formats.limits import FILE_BYTES_PER_PIXEL, IMAGES, PIXEL_BYTES, ImageLimits
@@ -326,6 +326,29 @@ def test_damaged_bytes_are_unreadable_and_nothing_else(kind: str) -> None:
         except UnreadableImage:
             pass
     assert reasons
+
+
+def test_no_flipped_bit_of_a_png_changes_a_pixel() -> None:
+    ramp = np.arange(48 * 48, dtype=np.uint16).reshape(48, 48)
+    pixels = np.stack([ramp % 251, ramp // 9, ramp % 17 * 15], axis=-1).astype(np.uint8)
+    data = encoded(Image.fromarray(pixels), compress_level=0)
+    reasons = []
+    for place in range(8, len(data) - 12, 37):  # between the signature and the last chunk
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        try:
+            assert (np.asarray(decode(bytes(flipped))) == pixels).all()
+        except UnreadableImage as error:
+            reasons.append(str(error))
+    assert "its pixels are damaged: they do not fit their checksum (CRC)" in reasons
+
+
+def test_half_an_image_is_refused_whatever_another_package_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    generator = np.random.default_rng(0)
+    data = encoded(Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format="JPEG")
+    with pytest.raises(UnreadableImage, match="truncated"):
+        decode(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +18,8 @@ PEFT_CONFIG = "adapter_config.json"
 """What `peft` writes beside an adapter's file: how it is scaled."""
 PEFT_PREFIX = "base_model.model."
 TEXT_ENCODER = "text_encoder"
+PAIRS = {".lora_A.weight": ".lora_B.weight", ".down.weight": ".up.weight"}
+"""How the first matrix of a layer ends, and the second, in what the pipelines' readers answer with."""
 BASE_KEPT = (True, False, "gaussian", "eva", "orthogonal")
 """First values of an adapter that leave the weights below it as they are; others (PiSSA, OLoRA) subtract from them."""
 
@@ -26,8 +30,6 @@ class AdapterContent(NamedTuple):
     state: dict[str, Tensor]
     prefix: str | None
     """What stands before the names that are the network's; None if all are."""
-    alphas: dict[str, Any] | None
-    """The numerators of the scales, where the layout has them one by one."""
     config: dict[str, Any] | None
     """The library's configuration of the adapter, which has the scale."""
 
@@ -36,7 +38,6 @@ class AdapterContent(NamedTuple):
         network.load_lora_adapter(
             dict(self.state),
             prefix=self.prefix,
-            network_alphas=self.alphas,
             metadata=self._config_of(self.prefix),
             adapter_name=name,
         )
@@ -48,7 +49,7 @@ class AdapterContent(NamedTuple):
         encoder = getattr(pipeline, part)
         pipeline.load_lora_into_text_encoder(
             self.state,
-            self.alphas,
+            None,
             encoder,
             prefix=part,
             adapter_name=name,
@@ -102,11 +103,11 @@ def read_adapter_file(pipeline: Any, component: str, file: Path) -> AdapterConte
         )
     if names and all(name.startswith(PEFT_PREFIX) for name in names):
         state = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(file).items()}
-        return AdapterContent(state, None, None, _peft_config(file))
+        return AdapterContent(state, None, _peft_config(file))
     children = dict(getattr(pipeline, component).named_children())
     bare = any(name.split(".")[0] in children for name in names)
     if bare or not hasattr(pipeline, "lora_state_dict"):
-        return AdapterContent(load_file(file), None if bare else component, None, _own_config(file))
+        return AdapterContent(load_file(file), None if bare else component, _own_config(file))
     return _by_pipeline(pipeline, component, file)
 
 
@@ -118,7 +119,32 @@ def _by_pipeline(pipeline: Any, component: str, file: Path) -> AdapterContent:
     if isinstance(pipeline, StableDiffusionXLLoraLoaderMixin):
         options["unet_config"] = getattr(pipeline, component).config
     state, *alphas, config = pipeline.lora_state_dict(str(file.parent), weight_name=file.name, **options)
-    return AdapterContent(state, component, alphas[0] if alphas else None, config)
+    return AdapterContent(scaled(state, alphas[0] or {} if alphas else {}), component, config)
+
+
+def scaled(state: Mapping[str, Tensor], alphas: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors whose product is the adapter's effect: alpha / rank is multiplied into the second matrix.
+
+    The library's own way gives alphas of attention, and of text encoders, to other layers than theirs where a file has
+    several. A layer without one has alpha = rank, as where no layer has one. Raises ValueError for an alpha that is no
+    number, or belongs to no layer.
+    """
+    found, left = dict(state), dict(alphas)
+    for down, tensor in state.items():
+        ending = next((each for each in PAIRS if down.endswith(each)), None)
+        layer = down.removesuffix(ending or "")
+        name = next((n for n in (f"{down}.alpha", f"{layer.removesuffix('.lora')}.alpha") if n in left), None)
+        if ending is None or name is None:
+            continue
+        alpha = float(left.pop(name))
+        if not math.isfinite(alpha):
+            raise ValueError(f"{name} is {alpha}")
+        up = layer + PAIRS[ending]
+        if up in found:  # one that lacks is refused with the names of all
+            found[up] = found[up].float() * (alpha / tensor.shape[0])
+    if left:
+        raise ValueError(f"{next(iter(left))} belongs to no layer of the file")
+    return found
 
 
 def _own_config(file: Path) -> dict[str, Any] | None:

@@ -14,6 +14,9 @@ NOTES = (
 )
 """Where the libraries log notes that a user can do nothing about."""
 
+LOADERS = ("diffusers.loaders.lora_base", "diffusers.loaders.peft", "diffusers.utils.peft_utils")
+"""Where `diffusers` logs what it makes of an adapter's file."""
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
@@ -47,13 +50,18 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def without_notes() -> Iterator[None]:
-    """Without what the libraries say of adapters that are as they should be: several of them, none for the text."""
-    loader = logging.getLogger("diffusers.loaders.lora_base")
-    level = loader.level
-    loader.setLevel(logging.ERROR)
+    """Without what the libraries say of adapters: several of them, none for the text, all the names that do not fit.
+
+    What does not fit is an error here, which says it in one line.
+    """
+    loaders = [logging.getLogger(name) for name in LOADERS]
+    levels = [each.level for each in loaders]
+    for each in loaders:
+        each.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             yield
     finally:
-        loader.setLevel(level)
+        for each, level in zip(loaders, levels, strict=True):
+            each.setLevel(level)

@@ -18,11 +18,12 @@ import functools
 import io
 import re
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from tgo_pipeline.errors import in_one_line
 from tgo_pipeline.formats.limits import IMAGES
@@ -37,6 +38,7 @@ _LOADING = threading.Lock()
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 _EXIF_WORDS = (b"eXIf", b"tiff:Orientation", b"Raw profile type")
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEIC = re.compile(rb".{4}ftyp(?=.{0,64}(?:hei[cmsx]|hev[cmsx]))", re.DOTALL)
 """How a file begins that has HEVC among its brands; AVIF, in the same container, Pillow reads by itself."""
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # two tags of TIFF, and a value of the second
@@ -60,6 +62,8 @@ def decoded(data: bytes | None) -> Iterator[Image.Image]:
     with contextlib.ExitStack() as held:
         with _reasons():
             image = held.enter_context(_open(data))
+            if image.format == "PNG":
+                _check_png(data)
         check_size(*image.size)
         held.enter_context(IMAGES.reserved(image.width * image.height))
         with _reasons():
@@ -101,11 +105,27 @@ def _open(data: bytes) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = IMAGES.pixels  # else Pillow refuses what the user has allowed
     if _HEIC.match(data):
         _read_heic()
+    # packages of this field switch it on for the whole process (hpsv2 does): half an image would be grey below
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     image = Image.open(io.BytesIO(data))
     if image.format == "EPS":
         image.close()
         raise UnreadableImage("it is PostScript, which would be run as a program: save it as PNG or JPEG")
     return image
+
+
+def _check_png(data: bytes) -> None:
+    """Raise `UnreadableImage` where pixels are not those of their checksum, which Pillow passes over."""
+    view, place = memoryview(data), len(_PNG)
+    kind = b""
+    while place + 12 <= len(data) and kind != b"IEND":  # each chunk: length, kind, content, checksum
+        kind = view[place + 4 : place + 8]
+        length = int.from_bytes(view[place : place + 4])
+        end = place + 8 + length
+        checksum = int.from_bytes(view[end : end + 4])
+        if kind == b"IDAT" and end + 4 <= len(data) and zlib.crc32(view[place + 4 : end]) != checksum:
+            raise UnreadableImage("its pixels are damaged: they do not fit their checksum (CRC)")
+        place = end + 4
 
 
 @functools.cache

@@ -105,7 +105,9 @@ class PromptTable(PromptLookup):
             wanted = f"{FILE_NAME} and prompt" if name is None else " or ".join(PROMPT_COLUMNS)
             raise TgoError(f"{path} has no column {wanted}; its columns are: {listed(names)}.")
         self._path = path
-        self._prompts = _mapping(path, table.rows([name, prompt]))
+        self._prompts = _mapping(
+            path, ((image, table.stated(text)) for image, text in table.rows([name, prompt]))
+        )
         self._used: set[str] = set()
         self.advice = (
             f"add them to {path}, whose {name} is a path as named on the command line or within its folder"
