@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tgo_pipeline.formats.parquet_footer import Chunk, chunks
+from tgo_pipeline.formats.parquet_footer import ColumnChunk, chunks
 from tgo_pipeline.formats.parquet_values import locate
 
 TABLE = pa.table(
@@ -31,7 +31,7 @@ WRITTEN = {
 }
 
 
-def of_arrow(path: Path, column: str) -> list[Chunk]:
+def of_arrow(path: Path, column: str) -> list[ColumnChunk]:
     found = []
     metadata = pq.read_metadata(path)
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -40,7 +40,9 @@ def of_arrow(path: Path, column: str) -> list[Chunk]:
                 plain = one.compression == "UNCOMPRESSED" and not one.has_dictionary_page
                 nulls = one.statistics.null_count if one.statistics else None
                 size = one.total_compressed_size
-                found.append(Chunk(group.num_rows, one.num_values, nulls, plain, one.data_page_offset, size))
+                found.append(
+                    ColumnChunk(group.num_rows, one.num_values, nulls, plain, one.data_page_offset, size)
+                )
     return found
 
 

@@ -22,7 +22,7 @@ UNKNOWN = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, 
 """What damaged bytes lead to, and layouts that are not known: Arrow, which then reads the file, says what is wrong."""
 
 
-class Chunk(NamedTuple):
+class ColumnChunk(NamedTuple):
     """The values of one column in one row group; `offset` is that of its first data page."""
 
     rows: int
@@ -34,7 +34,7 @@ class Chunk(NamedTuple):
     size_bytes: int
 
 
-def chunks(path: Path, column: str) -> list[Chunk] | None:
+def chunks(path: Path, column: str) -> list[ColumnChunk] | None:
     """The pieces of a leaf column, by its dotted path, one a row group; None where the footer does not say it."""
     try:
         with open_regular(path) as stream:
@@ -55,10 +55,10 @@ def _footer(stream: BinaryIO) -> bytes:
     return stream.read(size)
 
 
-def _chunk(group: dict[int, Any], column: bytes) -> Chunk:
+def _chunk(group: dict[int, Any], column: bytes) -> ColumnChunk:
     (stored,) = (chunk[3] for chunk in group[1] if b".".join(chunk[3][3]) == column)
     plain = stored[4] == _UNCOMPRESSED and 11 not in stored
-    return Chunk(group[3], stored[5], stored.get(12, {}).get(3), plain, stored[9], stored[7])
+    return ColumnChunk(group[3], stored[5], stored.get(12, {}).get(3), plain, stored[9], stored[7])
 
 
 def struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular
-from tgo_pipeline.formats.parquet_footer import UNKNOWN, Chunk, chunks, struct, varint
+from tgo_pipeline.formats.parquet_footer import UNKNOWN, ColumnChunk, chunks, struct, varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def _level(file: pq.ParquetFile, column: str) -> int:
     return leaf.max_definition_level
 
 
-def _places(stream: BinaryIO, chunk: Chunk, level: int) -> Iterator[tuple[int, int] | None]:
+def _places(stream: BinaryIO, chunk: ColumnChunk, level: int) -> Iterator[tuple[int, int] | None]:
     """Offset and length of each value. Raises one of several errors where they cannot be known."""
     if not chunk.plain:
         raise ValueError("compressed, or in a dictionary")

@@ -145,6 +145,9 @@ def test_one_prompt_for_all_must_be_asked_for(rewards: dict[str, NetworkReward])
         clip.score(images, ["a", "b"], prompt="c")
     with pytest.raises(TgoError, match="no prompts: give"):
         clip.score(images)
+    for wrong in (None, float("nan"), b"a"):  # what data frames hold for null
+        with pytest.raises(TgoError, match=r"prompt 1 is .*, not text"):
+            clip.score(images, ["a", wrong])  # type: ignore[list-item]
     assert rewards["aesthetic"].score(images).shape == (2,)
 
 

@@ -147,7 +147,11 @@ def pair(
         )
     if prompts is None and prompt is None and needed:
         raise TgoError("no prompts: give `prompts` (one for each image) or `prompt` (one for all of them).")
-    return [prompt or ""] * len(images) if prompts is None else prompts
+    given = [prompt or ""] * len(images) if prompts is None else prompts
+    for place, text in enumerate(given):
+        if not isinstance(text, str):
+            raise TgoError(f"prompt {place} is {text!r:.40}, not text: leave out images without a prompt.")
+    return given
 
 
 class Scorer:
