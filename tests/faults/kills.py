@@ -1,7 +1,7 @@
 """Kill a small run again and again, finish it, and compare every output with an unbroken run, bit for bit.
 
     python -m tests.faults.kills --seed 7 --kills 300 [--work FOLDER] [--modes fork,points,cli,dvc,score,parent,worker]
-        [--model demo-masked]
+        [--model demo-masked|demo-video]
 
   fork    a child of this warm process runs one stage and is killed at a random moment
   points  it is killed just before the k-th rename, removal, new folder or opening-for-writing, the file torn or not
@@ -219,7 +219,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--modes", default="fork,points,cli,score,parent,worker")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="demo", help="what the project tunes: demo, demo-masked")
+    parser.add_argument(
+        "--model", default="demo", help="what the project tunes: demo, demo-masked, demo-video"
+    )
     parser.add_argument("--stop", action="store_true", help="end with the first finding")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:

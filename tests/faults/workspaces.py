@@ -7,11 +7,12 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.project import copy_project
-from tgo_pipeline.demo import world
+from tgo_pipeline.demo import moving, world
 
 STAGES = ("prompts", "generate", "score", "threshold", "label", "fine_tune", "evaluate", "report")
 OUTPUTS = ("data", "models", "metrics", "tables", "training", "plots", "report.html", "share", "runs")
@@ -37,12 +38,28 @@ evaluate: {images_per_prompt: 2, rewards: {oracle: demo}, bootstrap: 100}
 report: {title: faults, gallery: 40}
 runtime: {device: cpu, processes: 1, threads: 1, generate_batch_size: 8, score_batch_size: 8}
 """
+CLIPS: dict[str, dict[str, Any]] = {
+    "generate": {"frames": 9, "fps": 8, "width": 32, "height": 32},
+    "score": {"rewards": {"moving_choice": "demo", "hpsv2.1": "demo", "motion": None}, "frames": 3},
+    "target": {"reward": "mean_z", "rewards": ["moving_choice", "hpsv2.1"]},
+    "fine_tune": {"method": "lora"},
+    "evaluate": {"rewards": {"moving_oracle": "demo"}},
+}
+"""What is another for the small world's clips."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?")
 
 
 def params(model: str = "demo") -> str:
     """The small parameters, for one of the models that ship."""
-    return PARAMS.replace("model: demo\n", f"model: {model}\n")
+    written = yaml.safe_load(PARAMS) | {"model": model}
+    for section, values in CLIPS.items() if is_of_clips(model) else ():
+        written[section] |= values
+    return yaml.safe_dump(written, sort_keys=False)
+
+
+def is_of_clips(model: str) -> bool:
+    """Whether one of the models that ship draws clips."""
+    return model == "demo-video"
 
 
 def make(folder: Path, model: str = "demo") -> Path:
@@ -54,7 +71,8 @@ def make(folder: Path, model: str = "demo") -> Path:
         shutil.rmtree(folder / name)
     (folder / "params.yaml").write_text(params(model))
     for name, split, count in (("fault_train.txt", "train", 24), ("fault_test.txt", "test", 6)):
-        (folder / name).write_text("\n".join(world.captions("plain", split)[:count]) + "\n")
+        captions = moving.captions(split) if is_of_clips(model) else world.captions("plain", split)
+        (folder / name).write_text("\n".join(captions[:count]) + "\n")
     return folder
 
 
