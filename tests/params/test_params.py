@@ -85,6 +85,12 @@ def test_the_shipped_parameters_are_valid():
         ({"score/max_error_rate": 2}, r"score\.max_error_rate is 2\.0: it must be from 0 to 1"),
         ({"prompts/test": {}}, r"prompts\.test and test_fraction are both empty"),
         ({"prompts/test": {"all": "demo:plain"}}, r"prompts\.test has a set named 'all'"),
+        ({"prompts/test": {" ": "demo:plain"}}, r"prompts\.test has a set named ' ': give it a name"),
+        ({"prompts/test": {"a\x1b": "demo:plain"}}, r"prompts\.test has a set named 'a\\x1b'"),
+        (
+            {"prompts/test": {"\xe9": "demo:plain", "e\u0301": "demo:style"}},
+            r"prompts\.test has sets named .*, which look alike",
+        ),
         (
             {"target/rewards": ["clip"], "target/reward": "clip"},
             r"target\.reward is 'clip', which combines nothing",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -50,6 +51,7 @@ class PromptsParams:
             )
         if "all" in self.test:
             raise TgoError("test has a set named 'all', which means all sets together: give it another name.")
+        _check_names(self.test)
         if self.test and self.test_fraction:
             raise TgoError("test and test_fraction are both given: keep one of them.")
 
@@ -71,6 +73,18 @@ class GuidanceParams:
         if (self.negative is None) != (self.kind == "pgd"):
             rule = "pgd has no negative module" if self.kind == "pgd" else "cpgd needs a negative module"
             raise TgoError(f"kind is {self.kind} and negative is {self.negative!r}: {rule}.")
+
+
+def _check_names(sets: Collection[str]) -> None:
+    """Raise `TgoError` for names of test sets that nobody can tell apart in a table."""
+    seen: dict[str, str] = {}
+    for name in sets:
+        looks = " ".join(unicodedata.normalize("NFC", name).split())
+        if not looks or not looks.isprintable():
+            raise TgoError(f"test has a set named {name!r}: give it a name that can be read.")
+        if looks in seen:
+            raise TgoError(f"test has sets named {seen[looks]!r} and {name!r}, which look alike: rename one.")
+        seen[looks] = name
 
 
 @dataclass(frozen=True, kw_only=True)
