@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from stages.begin import INTERRUPTED, SIGNALS, USER_ERROR, arrived, end_at_once, interrupt, leave, on_signals
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.plugins.find import blamed
+from tgo_pipeline.plugins.find import blamed, blamed_part
 from tgo_pipeline.rendering.terminal import prepare_streams, say
 from tgo_pipeline.storage.shards import Interrupted, OwnPartDone
 
@@ -43,6 +43,11 @@ def ending(label: str) -> Iterator[None]:
             ):  # it came late: what ends the command is said already
                 raise error.__context__ from None
             _interrupted(label)
+        except SystemExit as error:
+            if (said := blamed_part(error)) is None:
+                raise
+            say(f"{label}: {said}")
+            raise SystemExit(USER_ERROR) from None
         except OwnPartDone as done:
             say(f"{label}: {done}")
         except Exception as error:

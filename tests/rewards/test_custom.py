@@ -230,11 +230,13 @@ def test_what_a_function_does_wrong_is_said(name: str, reason: str) -> None:
         ("mine:Unbuilt", r"mine:Unbuilt\(None, 'cpu'\) raised OSError: no weights here"),
         ("mine:width=weights.pt", "is a function, which has no source"),
         ("unfinished:f", r"importing unfinished raised SyntaxError"),
+        ("leaving:f", r"importing leaving raised SystemExit: 0 \(leaving.py, line 2\)"),
         ("needy:f", "needy needs 'a_package_that_nobody_has', which is not installed"),
     ],
 )
 def test_what_cannot_be_loaded_says_why(spec: str, reason: str, folder: Path) -> None:
     (folder / "unfinished.py").write_text("def f(images, prompts)\n")
+    (folder / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     (folder / "needy.py").write_text("import a_package_that_nobody_has\n")
     with pytest.raises(TgoError, match=reason) as refused:
         load_reward(spec)

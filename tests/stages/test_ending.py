@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stages.ending import ending
 from tests.faults.rights import drop_rights, read_only, require_rights_to_drop
+from tests.plugins.modules import project_folder
 from tests.project import PROMPTS, ROOT, environment
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.rewards import load_reward
 from tgo_pipeline.storage.shards import Interrupted
 
 PARAMS = """\
@@ -228,3 +231,18 @@ def test_a_number_that_no_folder_can_have_takes_no_time(project: Path) -> None:
             assert "Traceback" not in errors and code in (0, 2), (words, errors)
             if key == "generate" and words != "plan":
                 assert f"images_per_prompt is {value:,} with" in output + errors, (words, output, errors)
+
+
+def test_code_of_ones_own_that_ends_the_process_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a command that has done nothing ends with exit code 0."""
+    with project_folder(tmp_path, monkeypatch, leaving="def f(images, prompts):\n    raise SystemExit(0)\n"):
+        reward = load_reward("leaving:f")
+        with pytest.raises(SystemExit) as ended, ending("tgo"):
+            reward.score([Image.new("RGB", (8, 8))], ["a"])
+    assert ended.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == "tgo: reward leaving:f, leaving.py, line 2: SystemExit: 0 (leaving.py, line 2).\n"
+    )

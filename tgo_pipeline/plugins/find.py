@@ -67,7 +67,10 @@ def _import(what: str, module: str) -> Any:
                 f"{what}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}."
             ) from error
         raise TgoError(f"{what}: {module} needs {error.name!r}, which is not installed.") from error
-    except Exception as error:
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a script ends the process, and would end the command without a word
         raise TgoError(f"{what}: importing {module} raised {described(error)}") from error
 
 
@@ -90,7 +93,12 @@ def blamed(error: Exception) -> TgoError | None:
     """
     if isinstance(error, TgoError):
         return error
+    return blamed_part(error) or explanation(error)
+
+
+def blamed_part(error: BaseException) -> TgoError | None:
+    """What to say of an error, or of an end of the process, that comes from a part of one's own; None for any other."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if what := _LOADED.get(frame.filename):
             return TgoError(f"{what}, {Path(frame.filename).name}, line {frame.lineno}: {described(error)}")
-    return explanation(error)
+    return None
