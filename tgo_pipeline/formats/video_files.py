@@ -43,8 +43,13 @@ _LOSSLESS = (
     _Codec("ffv1", "matroska", "bgr0", {"level": "3"}),
 )
 """The first that this PyAV can encode with. RGB throughout: a conversion to luma and chroma rounds."""
-_PREVIEW = _Codec("libx264", "mp4", "yuv420p", {"crf": "26", "preset": "fast", "movflags": "faststart"})
-"""What browsers play."""
+_PREVIEW = _Codec(
+    "libx264",
+    "mp4",
+    "yuv420p",
+    {"crf": "26", "preset": "fast", "movflags": "faststart", "x264-params": "cpu-independent=1"},
+)
+"""What browsers play. By default x264's look ahead gives other bytes from run to run, even in one process."""
 SUFFIX = {"mp4": ".mp4", "matroska": ".mkv"}
 
 
