@@ -243,6 +243,5 @@ def test_code_of_ones_own_that_ends_the_process_is_named(
             reward.score([Image.new("RGB", (8, 8))], ["a"])
     assert ended.value.code == 2
     assert (
-        capsys.readouterr().err
-        == "tgo: reward leaving:f, leaving.py, line 2: SystemExit: 0 (leaving.py, line 2).\n"
+        capsys.readouterr().err == "tgo: reward f, leaving.py, line 2: SystemExit: 0 (leaving.py, line 2).\n"
     )
