@@ -93,7 +93,23 @@ def _require_system() -> None:
         raise SystemExit(USER_ERROR) from None
 
 
+def _open_streams() -> None:
+    """Let what is closed (`>&-`, some schedulers) lead nowhere: else a shard would be opened under its number, and what
+    libraries print would end up in it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # it takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
+
+
 if is_command():
+    _open_streams()
     _require_system()
     on_signals(end_at_once)
     sys.unraisablehook = _again

@@ -245,3 +245,20 @@ def test_code_of_ones_own_that_ends_the_process_is_named(
     assert (
         capsys.readouterr().err == "tgo: reward f, leaving.py, line 2: SystemExit: 0 (leaving.py, line 2).\n"
     )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(project: Path, closed: str) -> None:
+    command = f"{sys.executable} -m stages.cli presets {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=project, env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    opened = (
+        "import os, sys; sys.argv[0] = 'tgo'; import stages.begin; "
+        "assert os.open('file', os.O_CREAT | os.O_RDWR) > 2; print('heard', flush=True)"
+    )
+    subprocess.run(
+        ["sh", "-c", f'{sys.executable} -c "{opened}" {closed}'], cwd=project, env=environment(), check=True
+    )
+    assert (project / "file").read_bytes() == b""
