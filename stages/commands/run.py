@@ -21,6 +21,7 @@ from stages.begin import SIGNALS
 from stages.upstream import is_current
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
+from tgo_pipeline.params.recipes import require_filled
 from tgo_pipeline.storage.workspace import HERE
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _run_in_order(
     from tgo_pipeline.rendering.terminal import safe, show
 
     loaded = load_params(params, given)
+    require_filled(loaded)
     require_known_captions(loaded)
     rows: list[tuple[str, str, str]] = []
     code = 0

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from stages.cli import main
+from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.params.presets import models, presets
-from tgo_pipeline.params.recipes import recipe, recipes
+from tgo_pipeline.params.recipes import recipe, recipes, require_filled
 
 
 def tgo(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -145,3 +146,15 @@ def test_a_wrong_call_says_what_to_do(
 ):
     assert tgo("recipe", *arguments, monkeypatch=monkeypatch) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if recipe(name).to_fill()])
+def test_what_waits_for_a_commit_is_named_before_the_hub_is_asked(name: str, tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(recipe(name).text)
+    with pytest.raises(
+        TgoError, match=r"^[a-z_.]+ is \S*COMMIT\S*: replace COMMIT by the commit that you pin"
+    ):
+        require_filled(load_params(path))
+    path.write_text(recipe(name).text.replace("COMMIT", "0" * 40))
+    require_filled(load_params(path))

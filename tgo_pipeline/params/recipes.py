@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import yaml_text
@@ -19,6 +22,9 @@ DEMO = "demo"
 """The recipe of the small world, which needs nothing but the package."""
 PLACEHOLDER = "COMMIT"
 """What a recipe has where a revision is to be pinned."""
+
+
+_UNFILLED = re.compile(rf"(?:.*@)?{PLACEHOLDER}(?:/.*)?")
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,21 @@ def table() -> Table:
     for each in recipes().values():
         shown.add_row(each.name, yaml_text.loads(each.text)["model"], each.summary)
     return shown
+
+
+def require_filled(params: Any) -> None:
+    """Raise `TgoError` naming the first parameter that still waits for a commit: the hub would only say "not found"."""
+    for key, value in _texts(dataclasses.asdict(params), ""):
+        if _UNFILLED.fullmatch(value):
+            raise TgoError(
+                f"{key} is {value}: replace {PLACEHOLDER} by the commit that you pin; `tgo doctor` shows the newest."
+            )
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Every text of a section, and the sections in it, with its key in full."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
