@@ -18,6 +18,7 @@ from stages.upstream import ALLOW, PIPELINE, STAGES, require_current
 from tgo_pipeline.executors.progress import configure_logging
 from tgo_pipeline.params import load_params, overrides
 from tgo_pipeline.params.recipes import require_filled
+from tgo_pipeline.storage.stores.syncing import attach
 from tgo_pipeline.storage.workspace import HERE
 
 __all__ = [
@@ -55,6 +56,7 @@ def run_stage(name: str, params: Path, *, allow_stale: bool = False, given: Sequ
 
     def work() -> None:
         loaded = load_params(params, given)
+        attach(HERE.data, loaded.runtime.data)
         if name in STAGES:
             require_filled(loaded)
             # an error in code of one's own is said before hours are spent on what comes first

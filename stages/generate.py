@@ -110,9 +110,10 @@ def estimate(run: Estimate) -> StagePlan:
 def _image_bytes(run: Estimate) -> tuple[int, Sure]:
     """Bytes of the generation shards: of those there are, by their mean, or the most that they can be."""
     from tgo_pipeline.planning import disk
+    from tgo_pipeline.storage.stores.stubs import size_bytes
 
     images, shards = run.images, run.shards
-    sizes = [file.stat().st_size for file in run.workspace.generations.glob("train-*.parquet")]
+    sizes = [size_bytes(file) for file in run.workspace.generations.glob("train-*.parquet")]
     if sizes and len(sizes) == shards:
         return sum(sizes), "exact"
     if sizes:

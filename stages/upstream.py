@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.object_stores import StoreError
 from tgo_pipeline.params import Params
 from tgo_pipeline.params.overrides import noted
 from tgo_pipeline.storage.workspace import HERE, Workspace
@@ -57,13 +58,16 @@ def is_outdated(now: Status) -> bool:
 def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | None:
     """In what way the results of a stage are not those of the parameters; None if they are, or if there are none.
 
-    Nothing can be said, either, of results whose own inputs are missing: what is missing says whoever reads it.
+    Nothing can be said, either, of results whose own inputs are missing: what is missing says whoever reads it. Raises
+    `StoreError` if the store that holds them does not answer.
     """
     from tgo_pipeline.plugins.folder import looking
 
     try:
         with looking():
             now, what = importlib.import_module(f"stages.{stage}").shards(params, workspace)
+    except StoreError:
+        raise
     except TgoError:
         return None
     if not is_outdated(now):
@@ -80,6 +84,8 @@ def is_current(stage: str, params: Params) -> bool:
     try:
         with looking():
             now, _ = importlib.import_module(f"stages.{stage}").shards(params)
+    except StoreError:
+        raise
     except TgoError:  # the stage itself says what is missing
         return False
     return (

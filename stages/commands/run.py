@@ -22,6 +22,7 @@ from stages.upstream import is_current
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import load_params
 from tgo_pipeline.params.recipes import require_filled
+from tgo_pipeline.storage.stores.syncing import attach
 from tgo_pipeline.storage.workspace import HERE
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def _run_in_order(
 
     loaded = load_params(params, given)
     require_filled(loaded)
+    attach(HERE.data, loaded.runtime.data)
     require_known_captions(loaded)
     rows: list[tuple[str, str, str]] = []
     code = 0

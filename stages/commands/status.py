@@ -27,8 +27,12 @@ def status(
     """Show the shards of every stage that are done, stale or to do, and the samples that failed."""
     from tgo_pipeline.params import load_params
     from tgo_pipeline.rendering.terminal import show
+    from tgo_pipeline.storage.stores.syncing import attach
+    from tgo_pipeline.storage.workspace import HERE
 
-    show(table(load_params(params)))
+    loaded = load_params(params)
+    attach(HERE.data, loaded.runtime.data)
+    show(table(loaded))
     if verify:
         _verify()
 

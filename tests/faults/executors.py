@@ -1,13 +1,15 @@
 """Score the same shards with every executor, kill at random meanwhile, and compare every column of scores.
 
-    python -m tests.faults.executors --work FOLDER --shards 60 --kills 50 --seed 7 [--ways two,ranks,ray]
+    python -m tests.faults.executors --work FOLDER --shards 60 --kills 50 --seed 7 [--ways two,ranks,ray,s3]
 
   alone   the truth: one process of the executor `local`
   two     `local` with two processes
   ranks   four processes of `ranks`, one of them with two workers, one whose clock is a day and an hour behind
   ray     two raylets of one core each, and a driver
+  s3      one process whose shards lie in an object store, through a proxy that fails; after half of the kills another
+          machine goes on, with nothing but the store
 
-`ranks` and `ray` are disturbed, and shards removed and scored again, until there were enough kills or the time is over:
+All but `two` are disturbed, and shards removed and scored again, until there were enough kills or the time is over:
 SIGKILL of a rank, of one of its workers, SIGTERM, SIGSTOP for longer than the lease; SIGKILL of a worker, of the driver
 and of a raylet. Prints a line of JSON for each way; exit code 1 if a column differs, or anything hangs or stays.
 """
@@ -35,6 +37,7 @@ import psutil
 import yaml
 
 from tests.faults.children import tgo
+from tests.object_store import BUCKET, CREDENTIALS, Harm, directly, harmful, s3_server
 from tests.project import ROOT, environment
 from tgo_pipeline.demo import world
 from tgo_pipeline.storage.tables import read_table
@@ -76,6 +79,7 @@ class Folder:
 
     def __init__(self, root: Path, runtime: dict[str, Any]) -> None:
         self.root, self.scores = root, root / "data" / "scores"
+        self.variables: dict[str, str] = {}
         root.mkdir(parents=True)
         (root / "prompts.txt").touch()
         (root / "slow.py").write_text(REWARD)
@@ -85,7 +89,7 @@ class Folder:
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[bytes]:
         """`tgo WORDS` in the project."""
-        own = {"PYTHONPATH": str(ROOT), "TGO_LEASE_S": str(LEASE_S), **variables}
+        own = {"PYTHONPATH": str(ROOT), "TGO_LEASE_S": str(LEASE_S), **self.variables, **variables}
         with self.log.open("ab") as stream:
             return subprocess.Popen(
                 tgo(*words),
@@ -136,7 +140,7 @@ class Way:
             if self.wrong or self.kills.total() >= kills or time.monotonic() > end_s:
                 return
             for path in self.dice.sample(self.folder.written, self.shards * 2 // 3):
-                path.unlink()
+                self.remove(path)
 
     def score(self, kills: int, end_s: float) -> None:
         """Until the folder is whole."""
@@ -154,10 +158,15 @@ class Way:
                 self.disturb()
         self.finish()
 
+    def remove(self, path: Path) -> None:
+        """Let a shard be scored again."""
+        path.unlink()
+
     def begin(self) -> None: ...
     def ended(self) -> bool: ...
     def disturb(self) -> None: ...
     def finish(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Ranks(Way):
@@ -273,8 +282,70 @@ class Ray(Way):
             self._driver.kill()
 
     def close(self) -> None:
-        """End the cluster."""
         self._nodes.shutdown()
+
+
+class Store(Way):
+    """One process after the other, on machines that share an object store alone."""
+
+    KILLED = (130, -signal.SIGTERM, -signal.SIGKILL)
+    """By SIGTERM, also before Python has its own handlers, and by SIGKILL."""
+
+    def begin(self) -> None:
+        if not hasattr(self, "_ends"):
+            self._ends = contextlib.ExitStack()
+            server = self._ends.enter_context(s3_server())
+            self._harm = Harm()
+            proxy = self._ends.enter_context(harmful(server, self._harm))
+            self._store, self._cache = directly(server), self.folder.root / "cache"
+            self.folder.variables = {**CREDENTIALS, "AWS_ENDPOINT_URL": proxy, "TGO_CACHE": str(self._cache)}
+            self.folder.run("run", "generate")  # which has nothing to do but to bring its shards there
+            self._next_machine()
+        self._written: set[str] = set()
+        self._process = self.folder.start("run", "score")
+
+    def _next_machine(self) -> None:
+        """Nothing of the one before is here but the prompts."""
+        shutil.rmtree(self._cache, ignore_errors=True)
+        for name in ("generations", "scores"):
+            shutil.rmtree(self.folder.root / "data" / name, ignore_errors=True)
+
+    def remove(self, path: Path) -> None:
+        path.unlink()
+        for name in (f".{path.name}.xxh3", path.name):
+            self._store.delete_file(f"{BUCKET}/project/scores/{name}")
+
+    def ended(self) -> bool:
+        code = self._process.poll()
+        if code in self.KILLED:
+            if self.dice.random() < 0.5:
+                self._next_machine()
+            self._process = self.folder.start("run", "score")
+        elif code:
+            self.wrong.append(f"it ends with {code}: {self.folder.said}")
+        return code is not None and code not in self.KILLED
+
+    def disturb(self) -> None:
+        kind = self.dice.choice(("kill", "kill", "term", "failures", "cuts"))
+        written = {path.name for path in self.folder.written}
+        if not written - self._written:
+            return  # it begins still, and would for ever
+        self._written = written
+        if kind in ("failures", "cuts"):
+            setattr(self._harm, kind, 2)
+        else:
+            self._process.send_signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
+        self.kills[kind] += 1
+
+    def finish(self) -> None:
+        """The last machine has nothing to do: what is compared comes from the store."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._next_machine()
+        self.folder.run("run", "score")
+
+    def close(self) -> None:
+        self._ends.close()
 
 
 def _children(pid: int, part: str) -> list[psutil.Process]:
@@ -292,6 +363,14 @@ def _title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
+
+
+WAYS: dict[str, tuple[type[Way], dict[str, Any]]] = {
+    "two": (Way, {"processes": 2}),
+    "ranks": (Ranks, {"executor": "ranks"}),
+    "ray": (Ray, {"executor": "ray"}),
+    "s3": (Store, {"data": f"s3://{BUCKET}/project"}),
+}
 
 
 def make_truth(work: Path, shards: int) -> Folder:
@@ -337,7 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=60)
     parser.add_argument("--kills", type=int, default=50, help="of each way that is disturbed")
     parser.add_argument("--minutes", type=float, default=30, help="of disturbance, of each way")
-    parser.add_argument("--ways", default="two,ranks,ray")
+    parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     found = []
@@ -345,24 +424,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = (options.work or Path(temporary)).resolve()
         truth = make_truth(work, options.shards)
         for name in options.ways.split(","):
-            runtime = {"two": {"processes": 2}, "ranks": {"executor": "ranks"}, "ray": {"executor": "ray"}}[
-                name
-            ]
+            kind, runtime = WAYS[name]
             folder = Folder(work / name, runtime)
             shutil.copy2(truth.root / "prompts.txt", folder.root)
             shutil.copytree(
                 truth.root / "data", folder.root / "data", ignore=shutil.ignore_patterns("scores")
             )
             began_s, dice = time.monotonic(), random.Random(options.seed)
-            kind = {"two": Way, "ranks": Ranks, "ray": Ray}[name]
-            way = kind(folder, options.shards, dice)
-            if name == "two":
-                folder.run("run", "score")
-            else:
-                way.disturbed(options.kills, began_s + 60 * options.minutes)
-            if isinstance(way, Ray):
-                way.close()
-            found.append(tried(name, truth, folder, way, began_s))
+            with contextlib.closing(kind(folder, options.shards, dice)) as way:
+                if name == "two":
+                    folder.run("run", "score")
+                else:
+                    way.disturbed(options.kills, began_s + 60 * options.minutes)
+                found.append(tried(name, truth, folder, way, began_s))
             print(json.dumps(found[-1]), flush=True)
     kills = sum(sum(one["kills"].values()) for one in found)
     findings = sum(len(one["wrong"]) for one in found)

@@ -11,8 +11,8 @@ executors.REWARD = executors.REWARD.replace("[float(", "[time.time() + float(")
 """A reward that never gives the same number twice."""
 
 
-def test_ranks_score_what_one_process_does_whatever_is_killed() -> None:
-    code, found = harness("executors", "--shards", 12, "--kills", 6, "--minutes", 5, "--ways", "two,ranks")
+def test_ranks_and_machines_with_a_store_score_what_one_process_does_whatever_is_killed() -> None:
+    code, found = harness("executors", "--shards", 12, "--kills", 6, "--minutes", 5, "--ways", "two,ranks,s3")
     assert code == 0 and found["kills"] >= 3
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub import cache
 from tgo_pipeline.hub.checkpoint import read_weights
-from tgo_pipeline.storage import user_cache
+from tgo_pipeline.storage import fingerprints
 
 LARGE = 5 << 20
 
@@ -89,7 +89,7 @@ def test_a_spoilt_record_is_written_anew(tmp_path: Path, folder: Path) -> None:
     (record,) = (folder / "sha256").iterdir()
     for spoilt in ("", "[]", '{"sha256": "x"}'):
         record.write_text(spoilt)
-        user_cache._remembered.cache_clear()
+        fingerprints._remembered.cache_clear()
         assert cache.sha256(path) == digest
 
 

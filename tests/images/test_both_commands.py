@@ -275,7 +275,7 @@ WRONG: list[tuple[str, str]] = [
         "hf:ORGANISATION/NAME@REVISION/SPLIT, or a public data set NAME:WHERE, NAME being one of pickapic",
     ),
     ("pickapick:/data", "pickapick:/data does not exist"),
-    ("s3://bucket/images", "s3://bucket/images does not exist"),
+    ("ftp://bucket/images", "ftp://bucket/images does not exist"),
     ("gone/*.png", "gone/*.png matches no image, clip, table or folder"),
     ("empty", "empty holds no image (.apng .avif"),
     ("numbers.parquet", "column 'image' is int64, not images"),

@@ -9,6 +9,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.hub.address import FORM, parse
 from tgo_pipeline.reading.hub_rows import is_hub_rows
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.stores.inputs import local_path
 
 
 def is_on_hub(source: str) -> bool:
@@ -22,7 +23,7 @@ def identity(source: str) -> str:
         return datasets.identity(source)
     if is_hub_rows(source):
         return fingerprint(hub=list(parse(source)))
-    path = Path(source).expanduser()
+    path = local_path(source)
     if not path.exists() or path.is_dir():
         forms = f" Name a file, {FORM}, or a public data set {datasets.known()}." if ":" in source else ""
         raise TgoError(f"{path} does not exist (looked in {Path.cwd()}).{forms}")

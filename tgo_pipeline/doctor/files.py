@@ -233,7 +233,7 @@ def _feedback(subject: str, params: FeedbackParams, whole: Params) -> Iterator[F
 
 def _proxy(params: Params, threshold: ThresholdParams) -> Iterator[Finding]:
     from tgo_pipeline.reading.tables import open_table
-    from tgo_pipeline.storage.shards import SHARD_NAME
+    from tgo_pipeline.storage.paths import SHARD_NAME
 
     subject, folder = "threshold.proxy", Path(threshold.proxy or "").expanduser()
     shards = [file for file in parquet_files(folder) if SHARD_NAME.fullmatch(file.name)]

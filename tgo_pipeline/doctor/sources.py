@@ -19,6 +19,7 @@ from tgo_pipeline.reading.hub_rows import is_hub_rows
 from tgo_pipeline.reading.places import Hub as HubPlace
 from tgo_pipeline.rewards.files.layouts import DEMO, LAYOUTS, Layout, hub_place
 from tgo_pipeline.rewards.specs import Spec, canonical, resolve_all
+from tgo_pipeline.storage.stores.inputs import local_path
 from tgo_pipeline.storage.workspace import HERE
 
 Kind = Literal["model", "dataset"]
@@ -160,7 +161,7 @@ def addressed(params: Params) -> dict[str, Official]:
 
 
 def _folder(source: str) -> Path:
-    path = Path(source).expanduser()
+    path = local_path(source)
     return path if path.is_dir() else path.parent
 
 

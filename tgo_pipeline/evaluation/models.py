@@ -20,8 +20,9 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage.digests import is_sidecar
 from tgo_pipeline.storage.locks import lock
-from tgo_pipeline.storage.paths import file_name
-from tgo_pipeline.storage.shards import SHARD_NAME, Shard, is_parts, status
+from tgo_pipeline.storage.paths import SHARD_NAME, file_name
+from tgo_pipeline.storage.shards import Shard, is_parts, status
+from tgo_pipeline.storage.stores import syncing
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import TEMPORARY
 
@@ -235,6 +236,8 @@ def remove_others(chosen: Sequence[Side], folder: Path) -> None:
         if place.is_dir() and place.name not in kept and _is_side(place):
             with lock(place / "generations"):
                 log.info("removing %s: its model is not in evaluate.models any more", place)
+                for part in PARTS:
+                    syncing.remove_others(place / part, ())
                 shutil.rmtree(place)
 
 

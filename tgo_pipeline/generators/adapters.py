@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.generators.networks.adapter_files import AdapterContent, read_adapter_file
 from tgo_pipeline.generators.networks.notes import without_notes
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ def network_name(pipeline: Any) -> str:
 
 def adapter_file(source: str | Path) -> Path | None:
     """The safetensors file that `source` (a file, or a folder without a pipeline in it) is or holds; None if none."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.is_file():
         return path if path.suffix == ".safetensors" else None
     if not path.is_dir() or (path / "model_index.json").exists():

@@ -24,6 +24,7 @@ from tgo_pipeline.generators.pipelines import open_pipeline
 from tgo_pipeline.params.checks import Precision
 from tgo_pipeline.storage.digests import verify_folder
 from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     import torch
@@ -197,7 +198,7 @@ def shapes(network: Any) -> dict[str, tuple[int, ...]]:
 
 def require_base(role: str, module: str | Path, base: str, revision: str | None) -> None:
     """Raise `TgoError` if the module's `tgo.json` says that it is an adapter of another model than `base`."""
-    tuned = description(Path(module).expanduser())
+    tuned = description(local_path(module))
     theirs = (str(tuned.get("base")), tuned.get("revision"))
     if tuned.get("method") != "lora" or theirs == (base, revision) or _same(theirs, (base, revision)):
         return

@@ -15,6 +15,7 @@ from tgo_pipeline.generators.networks.clip_prompts import TOKENIZER
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.json_files import read_json
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import GuidanceParams
@@ -65,7 +66,7 @@ def locate(model: str, revision: str | None = None) -> Location:
         from tgo_pipeline import demo
 
         return Location(folder=_complete(demo.weights_path(DEMOS[model])))
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     if not folder.is_dir():
         return _locate_on_hub(model, revision)
     tuned = description(folder)
@@ -96,7 +97,7 @@ def sampling_hints(model: str) -> dict[str, str]:
     """How a tuned model wants to be sampled (`prompt_prefix`, `negative_prompt`); empty for any other model."""
     if model in DEMOS:
         return {}
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     hints = description(folder).get("sampling") or {}
     if not isinstance(hints, dict) or not all(isinstance(text, str) for text in hints.values()):
         raise TgoError(f"{folder / TUNED}: sampling is {hints!r}, not names and texts: run fine_tune again.")
@@ -186,7 +187,7 @@ def described_guidance(model: str) -> tuple[str, str | None, GuidanceParams] | N
     """
     from tgo_pipeline.params import GuidanceParams, parse
 
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     tuned = {} if model in DEMOS else description(folder)
     if tuned.get("method") != "guidance":
         return None

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.storage.user_cache import folder, is_writable, location, sha256
+from tgo_pipeline.storage.fingerprints import sha256
+from tgo_pipeline.storage.user_cache import folder, is_writable, location
 from tgo_pipeline.storage.writing import atomic
 
 __all__ = ["as_safetensors", "folder", "location", "named_as", "sha256"]

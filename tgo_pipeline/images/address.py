@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tgo_pipeline.datasets import is_dataset, known, open_dataset
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.object_stores import is_store_url
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import FORM
 from tgo_pipeline.images.base import FILE_NAME, METADATA, ImageSource, printable
 from tgo_pipeline.images.columns import Columns
+from tgo_pipeline.images.copied import CopiedImages
 from tgo_pipeline.images.dataset import DatasetImages
 from tgo_pipeline.images.files import (
     CLIPS,
@@ -31,6 +33,7 @@ from tgo_pipeline.images.files import (
 from tgo_pipeline.images.hub import HubImages
 from tgo_pipeline.images.tables import ParquetFile, saved_dataset
 from tgo_pipeline.reading.hub_rows import is_hub_rows
+from tgo_pipeline.storage.stores.inputs import local_path
 
 log = logging.getLogger("tgo")
 TABLES = (".csv", ".jsonl", ".tsv")
@@ -42,6 +45,8 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
 
     Raises `TgoError` for what does not exist, holds no image, or is a table without the columns.
     """
+    if any(map(is_store_url, addresses)):
+        return [source for text in addresses for source in _open_any(text, columns, skip)]
     expanded = [path for text in addresses for path in _expand(text)]
     paths = [path for path in expanded if _is_remote(path) or os.path.abspath(path) not in skip]
     beside = {os.path.dirname(path) for path in paths if _is_image(path)}
@@ -57,11 +62,19 @@ def open(addresses: Sequence[str], columns: Columns, skip: Collection[str] = ())
     return sources + _named(images, columns)
 
 
+def _open_any(text: str, columns: Columns, skip: Collection[str]) -> list[ImageSource]:
+    """The sources of one address, which may lie in an object store."""
+    if not is_store_url(text):
+        return open([text], columns, skip)
+    copy = str(local_path(text))
+    return [CopiedImages(source, copy, text.rstrip("/")) for source in open([copy], columns, skip)]
+
+
 def _forms() -> str:
     """What an address may be, for messages."""
     return (
         'an image or clip, a folder, a pattern ("images/*.png"), a csv, tsv, jsonl, json or Parquet table, a .txt of '
-        f"http(s) addresses, {FORM}, or a public data set {known()}"
+        f"http(s) addresses, one of these in an object store (s3://bucket/...), {FORM}, or a public data set {known()}"
     )
 
 

@@ -34,6 +34,7 @@ from tgo_pipeline.images.columns import CLIP_COLUMNS, IMAGE_OPTION, PROMPT_OPTIO
 from tgo_pipeline.images.files import EXTENSIONS, PROBED, kind, named_clips, require_inside, require_some
 from tgo_pipeline.reading import parquet
 from tgo_pipeline.reading.tables import str_or_none
+from tgo_pipeline.storage.stores.mirror import here, is_elsewhere, read_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,18 +187,23 @@ class ParquetFile(ImageTable):
             return file
 
     def _records(self, start: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        with self._opened(self._path) as file:
-            if self._image in columns and not self.files and (places := self._places(file)) is not None:
+        if self._image not in columns and is_elsewhere(Path(self._path)):
+            table = read_columns(Path(self._path), columns)
+            yield from parquet.slices(table.to_batches(), start)
+            return
+        path = here(Path(self._path))
+        with self._opened(str(path)) as file:
+            if self._image in columns and not self.files and (places := self._places(file, path)) is not None:
                 yield from self._with_places(file, start, columns, places)
             else:
                 yield from parquet.rows_from(file, start, columns)
 
-    def _places(self, file: pq.ParquetFile) -> list[StoredValue | None] | None:
+    def _places(self, file: pq.ParquetFile, path: Path) -> list[StoredValue | None] | None:
         """Where the bytes of each image lie in the file, if they can be read there."""
-        if self._located is None:
+        if self._located is None or not path.samefile(self._path):  # one of a cache may have come once more
             struct = parquet.is_struct(file.schema_arrow.field(self._image).type)
             column = f"{self._image}.bytes" if struct else self._image
-            self._located = (locate(file, Path(self._path), column),)
+            self._located = (locate(file, path, column),)
         return self._located[0]
 
     def _with_places(

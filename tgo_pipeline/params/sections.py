@@ -9,6 +9,7 @@ from typing import Literal
 
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
+from tgo_pipeline.formats.object_stores import WRITABLE, require_address
 from tgo_pipeline.params.checks import Precision, fraction, named, not_negative, positive
 from tgo_pipeline.params.feedback import FeedbackParams
 from tgo_pipeline.plugins.kinds import EXECUTOR
@@ -328,10 +329,12 @@ class RuntimeParams:
     An image of more than `max_image_megapixels` million pixels is not read, and those that are decoded at a time take
     at most about `image_memory_gb`, all processes together. `trackers` follow a training in addition to dvclive, which
     always does. `executor` runs shards: `local`, on this machine, `ranks`, on all that run the same command in one
-    folder, `ray`, on a Ray cluster (docs/SCALE.md), or one of your own (docs/PLUGINS.md).
+    folder, `ray`, on a Ray cluster (docs/SCALE.md), or one of your own (docs/PLUGINS.md). `data` is a folder of an
+    object store in which shards lie (`s3://bucket/project`); by default they lie in the project.
     """
 
     device: str = "auto"
+    data: str | None = None
     executor: str = "local"
     processes: int = 1
     threads: int | None = None
@@ -348,6 +351,8 @@ class RuntimeParams:
 
     def __post_init__(self) -> None:
         named(EXECUTOR, executor=self.executor)
+        if self.data is not None:
+            require_address(self.data, WRITABLE)
         not_negative(workers=self.workers or 0)
         positive(
             processes=self.processes,

@@ -11,6 +11,7 @@ from tgo_pipeline.reading import text
 from tgo_pipeline.reading.places import Folder
 from tgo_pipeline.reading.tables import open_table
 from tgo_pipeline.storage.fingerprints import fingerprint
+from tgo_pipeline.storage.stores.inputs import local_path
 
 DEMO = "demo:"
 CATEGORIES = ("category", "challenge")
@@ -61,7 +62,7 @@ def read(source: str, column: str) -> list[str]:
         from tgo_pipeline import demo
 
         return demo.prompts(source.removeprefix(DEMO))
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.suffix.lower() == ".txt":
         with text.opened(Folder(path.parent), path.name) as stream:
             return [line.rstrip("\n") for line in text.lines(stream, source)]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def is_hub_rows(text: str) -> bool:
     """Whether a text is the address of rows of the hub."""
-    return text.startswith(PREFIX)
+    return text.startswith(PREFIX) and not text.startswith("hf://")  # which is a file there, or a folder
 
 
 class HubRows:

@@ -20,6 +20,7 @@ from tgo_pipeline.formats import json_text
 from tgo_pipeline.reading import parquet, text
 from tgo_pipeline.reading.hub_rows import HubRows, is_hub_rows
 from tgo_pipeline.reading.places import Folder, Place
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -243,7 +244,7 @@ def open_table(source: str | Path) -> Table:
     """The table at a path, or at an address of the hub. Raises `TgoError` for another kind of file, or a folder."""
     if isinstance(source, str) and is_hub_rows(source):
         return HubTable(source)
-    path = Path(source).expanduser()
+    path = local_path(source)
     kind = _FILES.get(path.suffix.lower())
     if kind is None:
         known = ", ".join((".txt (prompts alone)", *_FILES))

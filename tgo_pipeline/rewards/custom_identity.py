@@ -13,6 +13,7 @@ from tgo_pipeline.hub import cache
 from tgo_pipeline.plugins import folder
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.stores.inputs import local_path
 
 _PART = re.compile(r"\w[\w-]*")
 
@@ -33,7 +34,7 @@ def custom_fingerprint(reference: str, source: str | None) -> str:
 
 def source_fingerprint(source: str | None) -> str | None:
     """The content of a source that is a file or a folder here, else its name."""
-    path = Path(source).expanduser() if source else None
+    path = local_path(source) if source else None
     if path is None or not path.exists():
         return source
     return cache.sha256(path) if path.is_file() else content_fingerprint(path)

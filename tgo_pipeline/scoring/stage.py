@@ -25,8 +25,8 @@ from tgo_pipeline.scoring.score_shard import COLUMNS, ScoreShards
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
-from tgo_pipeline.storage.paths import parquet_files
-from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards, state
+from tgo_pipeline.storage.paths import SHARD_NAME, parquet_files
+from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards, state
 
 if TYPE_CHECKING:
     from tgo_pipeline.feedback.columns import FeedbackColumns

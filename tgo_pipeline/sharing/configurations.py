@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import json_text
 from tgo_pipeline.sharing.facts import shards
+from tgo_pipeline.storage.paths import SHARD_NAME
 from tgo_pipeline.storage.project import first_run
-from tgo_pipeline.storage.shards import SHARD_NAME
 from tgo_pipeline.storage.tables import read_schema
 
 

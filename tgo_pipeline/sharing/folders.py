@@ -20,6 +20,7 @@ from tgo_pipeline.sharing.facts import shards
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.locks import lock
 from tgo_pipeline.storage.shards import stored_fingerprint
+from tgo_pipeline.storage.stores.mirror import here
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic_folder, sweep_temporaries
 
@@ -103,6 +104,7 @@ def _is_folder(value: Any) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
+    source = here(source)
     try:
         os.link(source.resolve(), target)  # DVC may have made the file a link into its cache
     except OSError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats import yaml_text
 from tgo_pipeline.formats.files import read_text
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     from tgo_pipeline.params import Params
@@ -97,7 +98,7 @@ def _word(value: Any) -> str | None:
 
 
 def _card(model: str, revision: str | None) -> Path | None:
-    folder = Path(model).expanduser()
+    folder = local_path(model)
     if folder.is_dir():
         return folder / CARD if (folder / CARD).is_file() else None
     from huggingface_hub import try_to_load_from_cache

@@ -1,7 +1,7 @@
 """What a file held when it was written, in a hidden sidecar beside it, and checked before the file is read.
 
 `.NAME.xxh3` holds one line as `xxh128sum` prints it, so that `xxh128sum --check .NAME.xxh3` checks it too. The digest
-finds damage at the speed of memory; where files come from others, sha256 guards against intent (`user_cache.sha256`).
+finds damage at the speed of memory; where files come from others, sha256 guards against intent (`fingerprints.sha256`).
 There is one sidecar a file, because several machines write into one folder.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.storage.stores.mirror import here
+from tgo_pipeline.storage.stores.stubs import read_stub
 
 log = logging.getLogger("tgo")
 SUFFIX = ".xxh3"
@@ -42,7 +44,10 @@ def line(path: Path, digest: str) -> str:
 
 
 def computed(path: Path) -> str:
-    """The xxh3-128 of a file's bytes, 32 hexadecimal digits; computed once, until its size, time or inode changes."""
+    """The xxh3-128 of a file's bytes, 32 hexadecimal digits; computed once, until its size, time or inode changes.
+
+    Of a shard whose bytes lie in an object store it is what its stub says.
+    """
     stat = path.stat()
     return _computed(path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
@@ -51,6 +56,8 @@ def computed(path: Path) -> str:
 def _computed(path: Path, _size_bytes: int, _modified_ns: int, _inode: int) -> str:
     import xxhash
 
+    if (stub := read_stub(path)) is not None:
+        return stub.digest
     digest = xxhash.xxh3_128()
     buffer = memoryview(bytearray(BUFFER_BYTES))
     with path.open("rb", buffering=0) as stream:
@@ -87,22 +94,24 @@ def of_all(paths: Iterable[Path]) -> str:
     return xxhash.xxh3_128("".join(line(path, of(path)) for path in paths).encode()).hexdigest()
 
 
-def verify(path: Path) -> None:
-    """Check a file against its sidecar, once a process. Raises `TgoError` if it holds something else.
+def verify(path: Path) -> Path:
+    """Check a file against its sidecar, once a process; the file with its bytes, which is the same unless they lie in
+    an object store. Raises `TgoError` if it holds something else.
 
     A file without one, from before there were any or of another tool, is accepted; that is said once for its folder.
     """
     if not path.is_file():
-        return  # whoever reads it says so
-    expected = stored(path)
+        return path  # whoever reads it says so
+    expected, found = stored(path), here(path)
     if expected is None:
         _say_unchecked(path.parent)
-    elif computed(path) != expected:
+    elif computed(found) != expected:
         raise TgoError(
-            f"{path} is damaged: its bytes are not those that were written (xxh3-128 {computed(path)}, in "
+            f"{path} is damaged: its bytes are not those that were written (xxh3-128 {computed(found)}, in "
             f"{sidecar(path).name} {expected}). Remove it and run the stage that writes it again; if it was changed "
             f"on purpose, remove {sidecar(path).name} alone."
         )
+    return found
 
 
 @functools.lru_cache(maxsize=1 << 10)

@@ -1,14 +1,21 @@
 """What a result depends on, as a short hash: equal fingerprints mean the same numbers."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats.files import NotAFile, require_regular
 from tgo_pipeline.storage.digests import is_sidecar
-from tgo_pipeline.storage.user_cache import sha256
+from tgo_pipeline.storage.user_cache import folder, is_writable
+from tgo_pipeline.storage.writing import atomic
+
+REMEMBERED_FROM_BYTES = 4 << 20
+"""Smaller files are hashed every time: that is as fast as looking the hash up."""
 
 
 def fingerprint(**parts: Any) -> str:
@@ -40,3 +47,41 @@ def content_fingerprint(path: Path) -> str:
         digest.update(str(file.relative_to(path) if path.is_dir() else file.name).encode() + b"\0")
         digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file. That of a large one is remembered until its size, time or inode changes.
+
+    Raises `TgoError` for a pipe or a device, which may have no end.
+    """
+    path = path.resolve()
+    try:
+        require_regular(path)
+    except NotAFile as error:
+        raise TgoError(f"{path} cannot be read: {error.strerror}.") from error
+    stat = path.stat()
+    if stat.st_size < REMEMBERED_FROM_BYTES:
+        return _hash(path)
+    return _remembered(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _remembered(path: Path, size_bytes: int, modified_ns: int, inode: int) -> str:
+    if not is_writable():
+        return _hash(path)
+    seen = {"path": str(path), "size_bytes": size_bytes, "modified_ns": modified_ns, "inode": inode}
+    record = folder("sha256") / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stored = json.loads(record.read_text())
+        if stored.items() >= seen.items():
+            return stored["sha256"]
+    digest = _hash(path)
+    # On a full disk nothing is kept, and the next process hashes the file again.
+    with contextlib.suppress(OSError, TgoError), atomic(record) as temporary:
+        temporary.write_text(json.dumps({**seen, "sha256": digest}))
+    return digest
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

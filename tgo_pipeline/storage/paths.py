@@ -4,6 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
+SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+
 
 def file_name(text: str) -> str:
     """`text` as part of a file name: itself where it can be one, else with `_` for the rest and a hash to tell it by.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shutil
 import signal
 import threading
@@ -24,10 +23,10 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.json_text import read_object
 from tgo_pipeline.storage.digests import sidecar
 from tgo_pipeline.storage.locks import Held, lock, lock_path
+from tgo_pipeline.storage.stores import syncing
 from tgo_pipeline.storage.writing import TEMPORARY, adopt, sweep
 
 log = logging.getLogger("tgo")
-SHARD_NAME = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 State = Literal["done", "stale", "to do"]
 _PARTS = ".parts"
 COUNTED = ("fingerprint", "failed")
@@ -205,9 +204,23 @@ def _found(folder: Path, shard: Shard) -> tuple[State, dict[str, Any]]:
     return now, {key: stored[key] for key in COUNTED if key in stored}
 
 
+def _look(
+    folder: Path, plan: Sequence[Shard], *, give: bool = False
+) -> dict[Shard, tuple[State, dict[str, Any]]]:
+    """Every shard with `_found`; what an object store has of a folder that lies in one is taken first.
+
+    With `give` the store gets what it lacks.
+    """
+    # Each is looked at once: of 100,000 shards that takes half a minute.
+    found = {shard: _found(folder, shard) for shard in plan}
+    done = {shard.name for shard in plan if found[shard][0] == "done"}
+    changed = syncing.bring_together(folder, done, {shard.name for shard in plan} - done, give=give)
+    return found | {shard: _found(folder, shard) for shard in plan if shard.name in changed}
+
+
 def status(folder: Path, plan: Sequence[Shard]) -> Status:
     """Count the states of a plan, and the failed samples (`failed` in the metadata) of its finished shards."""
-    return _counted([_found(folder, shard) for shard in plan])
+    return _counted(_look(folder, plan).values())
 
 
 def _counted(found: Collection[tuple[State, dict[str, Any]]]) -> Status:
@@ -237,8 +250,7 @@ def run_shards(
         else:
             for file in folder.glob(f"{TEMPORARY}*"):
                 file.unlink()
-        # Each is looked at once: of 100,000 shards that takes half a minute.
-        found = {shard: _found(folder, shard) for shard in plan}
+        found = _look(folder, plan, give=True)
         before = _counted(found.values())
         log.info("%s: %d done, %d stale, %d to do", folder, before.done, before.stale, before.to_do)
         waiting = Waiting(folder, (shard for shard, (now, _) in found.items() if now != "done"))
@@ -249,6 +261,7 @@ def run_shards(
         with contextlib.suppress(Held), lock_path(folder.with_name(f"{folder.name}.end"), leave_file=False):
             _note_digests(folder, plan)  # of several runs the one that is first
             _sweep(folder, plan)
+            syncing.remove_others(folder, {shard.name for shard in plan})
         return _counted(found.values())
 
 

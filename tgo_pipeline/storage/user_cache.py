@@ -1,4 +1,4 @@
-"""The user's cache: where it is, and the sha256 of large files, which is computed once.
+"""The user's cache and where it is.
 
 The folder is $TGO_CACHE, else $XDG_CACHE_HOME/tgo-pipeline, else ~/.cache/tgo-pipeline. All of it may be deleted at
 any time. If it cannot be written, one warning says so and nothing is kept.
@@ -6,22 +6,13 @@ any time. If it cannot be written, one warning says so and nothing is kept.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from tgo_pipeline.errors import TgoError
-from tgo_pipeline.formats.files import NotAFile, require_regular
-from tgo_pipeline.storage.writing import atomic
-
 log = logging.getLogger("tgo")
-REMEMBERED_FROM_BYTES = 4 << 20
-"""Smaller files are hashed every time: that is as fast as looking the hash up."""
 
 
 def location() -> Path:
@@ -70,41 +61,3 @@ _KEPT: list[tempfile.TemporaryDirectory] = []
 def is_writable() -> bool:
     """Whether something can be kept; the first refusal is logged."""
     return _writable(location()) is not None
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file. That of a large one is remembered until its size, time or inode changes.
-
-    Raises `TgoError` for a pipe or a device, which may have no end.
-    """
-    path = path.resolve()
-    try:
-        require_regular(path)
-    except NotAFile as error:
-        raise TgoError(f"{path} cannot be read: {error.strerror}.") from error
-    stat = path.stat()
-    if stat.st_size < REMEMBERED_FROM_BYTES:
-        return _hash(path)
-    return _remembered(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _remembered(path: Path, size_bytes: int, modified_ns: int, inode: int) -> str:
-    if not is_writable():
-        return _hash(path)
-    seen = {"path": str(path), "size_bytes": size_bytes, "modified_ns": modified_ns, "inode": inode}
-    record = folder("sha256") / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        stored = json.loads(record.read_text())
-        if stored.items() >= seen.items():
-            return stored["sha256"]
-    digest = _hash(path)
-    # On a full disk nothing is kept, and the next process hashes the file again.
-    with contextlib.suppress(OSError, TgoError), atomic(record) as temporary:
-        temporary.write_text(json.dumps({**seen, "sha256": digest}))
-    return digest
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -33,6 +33,7 @@ class Workspace:
     elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     params = _At("params.yaml")
+    data = _At("data")
     pipeline = _At("dvc.yaml")
     lock = _At("dvc.lock")
     inputs = _At("inputs.yaml")

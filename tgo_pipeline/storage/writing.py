@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.disk import explain_disk
+from tgo_pipeline.storage.stores import mirror
 
 TEMPORARY = ".tmp-"
 WRITER = re.compile(re.escape(TEMPORARY) + r"((?P<host>[A-Za-z0-9]+)-)?(?P<process>\d+)-")
@@ -28,10 +29,11 @@ ABANDONED_S = 24 * 3600
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, upload: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success sync it and rename it to `path`, else remove it.
 
-    What killed processes left in the folder is removed first. Raises `TgoError` if the disk is full, or may not be
+    A shard of a folder in an object store is written there too, before it appears here, unless not `upload`. What
+    killed processes left in the folder is removed first. Raises `TgoError` if the disk is full, or may not be
     written.
     """
     temporary = _temporary(path)
@@ -41,6 +43,8 @@ def atomic(path: Path) -> Iterator[Path]:
             _sweep_once(path.parent.absolute())
             yield temporary
             digest = digests.computed(temporary) if path.suffix in digests.KINDS else None
+            if upload and digest is not None:
+                mirror.upload(temporary, path, digest)
             sync(temporary)
             # A kill between these steps leaves a file without a sidecar, never one with that of another content.
             digests.sidecar(path).unlink(missing_ok=True)
@@ -63,10 +67,11 @@ def _host() -> str:
 
 
 def _write_sidecar(path: Path, digest: str) -> None:
-    _replace_text(digests.sidecar(path), digests.line(path, digest))
+    replace_text(digests.sidecar(path), digests.line(path, digest))
 
 
-def _replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a small text whole or not at all."""
     temporary = _temporary(path)
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -86,7 +91,7 @@ def adopt(path: Path) -> None:
 def adopt_folder(folder: Path) -> None:
     """Write the digests that a folder lacks, of what its files hold now; nothing where it cannot be written."""
     with contextlib.suppress(OSError):
-        _replace_text(folder / digests.MANIFEST, digests.manifest(folder))
+        replace_text(folder / digests.MANIFEST, digests.manifest(folder))
 
 
 @contextlib.contextmanager

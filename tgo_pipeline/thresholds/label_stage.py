@@ -24,7 +24,8 @@ from tgo_pipeline.executors.runtime import share_of_cores
 from tgo_pipeline.params import Params
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.storage.shards import SHARD_NAME, Shard, Status, Stop, run_shards
+from tgo_pipeline.storage.paths import SHARD_NAME
+from tgo_pipeline.storage.shards import Shard, Status, Stop, run_shards
 from tgo_pipeline.storage.tables import LABELS, open_parquet, read_metadata, row_count, table_writer
 from tgo_pipeline.storage.workspace import Workspace
 from tgo_pipeline.storage.writing import atomic, scratch

@@ -19,8 +19,7 @@ from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import TARGET_COMBINATIONS, ThresholdParams
 from tgo_pipeline.rewards.toys import ShownNames, meaning
 from tgo_pipeline.storage.fingerprints import content_fingerprint, fingerprint
-from tgo_pipeline.storage.paths import parquet_files
-from tgo_pipeline.storage.shards import SHARD_NAME
+from tgo_pipeline.storage.paths import SHARD_NAME, parquet_files
 
 if TYPE_CHECKING:
     import polars as pl

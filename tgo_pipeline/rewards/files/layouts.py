@@ -23,6 +23,7 @@ from tgo_pipeline.rewards.files import instruction, releases
 from tgo_pipeline.rewards.files.instruction import Instruction, OfficialText, read_instruction
 from tgo_pipeline.rewards.specs import canonical
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.stores.inputs import local_path
 
 DEMO = "demo"
 _VOCABULARY = Path(__file__).parent / "vocabulary"
@@ -436,7 +437,7 @@ def _path(name: str, source: str) -> Path:
         from tgo_pipeline.demo import weights_path
 
         return weights_path(f"rewards/{LAYOUTS[name].demo}")
-    path = Path(source).expanduser()
+    path = local_path(source)
     if path.exists():
         return path
     raise TgoError(

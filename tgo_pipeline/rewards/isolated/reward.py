@@ -22,6 +22,7 @@ from tgo_pipeline.rewards.isolated import environments, names
 from tgo_pipeline.rewards.specs import Spec
 from tgo_pipeline.storage.fingerprints import content_fingerprint
 from tgo_pipeline.storage.fingerprints import fingerprint as fingerprint_of
+from tgo_pipeline.storage.stores.inputs import local_path
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def fingerprint(spec: Spec) -> str:
         return fingerprint_of(official=name, version=VERSION, packages=versions, contents=contents)
     own = names.own_worker(spec.reward)
     reference = f"{own.module}:{own.object}"
-    source = Path(spec.source).expanduser() if spec.source else None
+    source = local_path(spec.source) if spec.source else None
     return fingerprint_of(
         worker=reference,
         version=folder.stated_version(reference) or VERSION,

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -17,6 +16,7 @@ from tgo_pipeline.rewards.custom import PlainReward
 from tgo_pipeline.rewards.judge.answers import NoScore, number
 from tgo_pipeline.rewards.judge.client import Client
 from tgo_pipeline.rewards.judge.settings import Settings
+from tgo_pipeline.storage.stores.inputs import local_path
 
 log = logging.getLogger("tgo")
 SAID_EVERY_S = 60.0
@@ -36,12 +36,12 @@ class Judge(PlainReward):
     @classmethod
     def of_source(cls, source: str | None, device: torch.device) -> Judge:
         """From the file that describes it. Raises `TgoError` if there is none, or it cannot be used."""
-        if source is None or not Path(source).expanduser().is_file():
+        if source is None or not local_path(source).is_file():
             given = "no source" if source is None else f"{source}, which is no file"
             raise TgoError(
                 f"reward judge was given {given}: name a file that describes it, judge=judge.yaml."
             )
-        return cls(Settings.read(Path(source).expanduser()))
+        return cls(Settings.read(local_path(source)))
 
     def combine(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """Ask about all images at a time, as many at once as the settings allow; `reasons` says what failed."""

@@ -9,7 +9,6 @@ Any model that `AutoModelForImageTextToText` loads, from a folder with its proce
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from tgo_pipeline.errors import TgoError, first_line
 from tgo_pipeline.rewards.custom import PlainReward
 from tgo_pipeline.rewards.vision_language.chat import refusal
+from tgo_pipeline.storage.stores.inputs import local_path
 
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 ANSWER = "Yes"
@@ -41,13 +41,13 @@ class VQAScore(PlainReward):
         """From a folder. Raises `TgoError` if it holds no vision-language model that transformers knows."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        if source is None or not Path(source).expanduser().is_dir():
+        if source is None or not local_path(source).is_dir():
             given = "no source" if source is None else f"{source}, which is no folder"
             raise TgoError(
                 f"reward vqascore was given {given}: name the folder of a vision-language model, such as "
                 "vqascore=weights/Qwen3-VL-2B-Instruct."
             )
-        folder = str(Path(source).expanduser())
+        folder = str(local_path(source))
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
             model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, local_files_only=True)

@@ -15,6 +15,7 @@ from typing import Any
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.formats.files import open_regular
 from tgo_pipeline.formats.limits import MEGAPIXELS, MEMORY_GB
+from tgo_pipeline.formats.object_stores import is_store_url
 from tgo_pipeline.formats.remote import is_url
 from tgo_pipeline.hub.address import PREFIX
 from tgo_pipeline.params import RuntimeParams
@@ -64,7 +65,8 @@ class Call:
     def inputs(self) -> dict[str, Any]:
         """What is scored, under the names of the options; calls that share an output must agree in it."""
         named = [
-            path if path.startswith(PREFIX) or is_url(path) else os.path.normpath(path) for path in self.paths
+            path if path.startswith(PREFIX) or is_url(path) or is_store_url(path) else os.path.normpath(path)
+            for path in self.paths
         ]
         return {
             "PATH": [path for path in named if path not in map(os.path.normpath, self.written)],
