@@ -39,6 +39,7 @@ BLOCK_BYTES = 8 << 20
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "HF_TOKEN")
 """Variables whose values no message may show."""
 _URL = re.compile(rf"(?P<scheme>{'|'.join(SCHEMES)})://(?P<path>.*)", re.DOTALL)
+_USER = re.compile(r"//[^/@\s]+@")
 _AWS = re.compile(r"AWS Error (?P<code>[A-Z_0-9]+)")
 _NO_ENTRY = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_CLIENT_TOKEN_ID",
              "UNRECOGNIZED_CLIENT", "INVALID_SIGNATURE", "MISSING_AUTHENTICATION_TOKEN", "EXPIRED_TOKEN")  # fmt: skip
@@ -198,11 +199,11 @@ def remove(url: str) -> None:
 
 
 def masked(text: str) -> str:
-    """A message without what the environment holds as secrets."""
+    """A message without what the environment holds as secrets, and without users and passwords of addresses."""
     for name in SECRETS:
         if secret := os.environ.get(name):
             text = text.replace(secret, "…")
-    return text
+    return _USER.sub("//…@", text)
 
 
 def _store_file(scheme: str, info: fs.FileInfo) -> StoreFile:

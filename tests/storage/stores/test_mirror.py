@@ -296,3 +296,23 @@ def test_long_listings_come_in_pages(s3: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         assert [file.url for file in object_stores.listed(URL)] == names
     assert sum("list-type" in each for each in harm.seen) >= 2
+
+
+def test_a_server_that_says_nothing_is_given_up(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_stores, "SILENT_S", 1)
+    monkeypatch.setattr(object_stores, "WHOLE_S", 2)
+    with harmful(s3, Harm(pause_s=20)) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        with pytest.raises(TgoError, match="out of reach"):
+            object_stores.read(f"{URL}/x")
+
+
+def test_secrets_of_the_environment_are_in_no_message(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://not-to-be-shown.invalid")
+    monkeypatch.setattr(object_stores, "PAUSE_S", 0.01)
+    with pytest.raises(TgoError) as refused:
+        object_stores.read(f"{URL}/x")
+    assert "not-to-be-shown" not in str(refused.value)
+    assert object_stores.masked("http://me:pw@host:9/x, a@b") == "http://…@host:9/x, a@b"
