@@ -8,13 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.object_store import BUCKET, Harm, directly, harmful, objects
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.executors import execute, one_by_one
 from tgo_pipeline.formats import object_stores
+from tgo_pipeline.images import open as open_images
+from tgo_pipeline.images.columns import Columns
 from tgo_pipeline.params import RuntimeParams
+from tgo_pipeline.sharing.folders import link_files
 from tgo_pipeline.storage import digests, tables
 from tgo_pipeline.storage.shards import OwnPartDone, Shard, Stop, run_shards, status
 from tgo_pipeline.storage.stores import cache, mirror, stubs
@@ -316,3 +320,24 @@ def test_secrets_of_the_environment_are_in_no_message(s3: str, monkeypatch: pyte
         object_stores.read(f"{URL}/x")
     assert "not-to-be-shown" not in str(refused.value)
     assert object_stores.masked("http://me:pw@host:9/x, a@b") == "http://…@host:9/x, a@b"
+
+
+def test_stubs_are_shared_and_rated_as_their_shards(s3: str, tmp_path: Path) -> None:
+    attach(tmp_path / "data", URL)
+    folder = tmp_path / "data" / "generations"
+    generate(folder, plan())
+    link_files(folder, tmp_path / "shared")
+    files = sorted((tmp_path / "shared").glob("*.parquet"))
+    assert (
+        len(files) == 3
+        and [pq.read_table(file)["image"][0]["bytes"].as_py() for file in files] == IMAGES[:6:2]
+    )
+
+    for fresh in (False, True):
+        if fresh:
+            shutil.rmtree(cache.place())
+        sources = open_images([str(folder)], Columns())
+        labels = [row.image for source in sources for row in source.labels(0, 9)]
+        assert labels == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
+        rows = [row.content for source in sources for row in source.rows(0, 9)]
+        assert [content if isinstance(content, bytes) else content.read() for content in rows] == IMAGES[:6]  # type: ignore[union-attr]

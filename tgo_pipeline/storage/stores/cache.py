@@ -113,6 +113,9 @@ def _use(path: Path) -> bool:
     """Lock a file of the cache as one that is read; whether it is there."""
     with _guard:
         known = _used.pop(str(path), None)
+        if known is not None and not path.exists():  # the cache may be deleted at any time
+            os.close(known)
+            known = None
         if known is None:
             known = _locked(path)
             if known is None:
