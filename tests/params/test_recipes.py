@@ -156,5 +156,5 @@ def test_what_waits_for_a_commit_is_named_before_the_hub_is_asked(name: str, tmp
         TgoError, match=r"^[a-z_.]+ is \S*COMMIT\S*: replace COMMIT by the commit that you pin"
     ):
         require_filled(load_params(path))
-    path.write_text(recipe(name).text.replace("COMMIT", "0" * 40))
+    path.write_text(recipe(name).text.replace("COMMIT", "c" * 40))
     require_filled(load_params(path))

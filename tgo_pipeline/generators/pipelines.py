@@ -20,6 +20,7 @@ from tgo_pipeline.generators.location import (
     read_index,
 )
 from tgo_pipeline.generators.long_prompts import hide_lists
+from tgo_pipeline.generators.networks.agreement import require_agreement
 from tgo_pipeline.generators.networks.fetching import fetch_pipeline
 from tgo_pipeline.generators.networks.notes import quiet, without_notes
 from tgo_pipeline.generators.networks.parts import DENOISERS, WIDE, load_networks
@@ -115,6 +116,7 @@ def _open(
             f"{location} cannot be loaded as a pipeline ({reason}): copy it again, complete. {LAYOUT}"
         ) from error
     _require_named(pipeline, index, without, folder)
+    require_agreement(pipeline, folder, without)
     return pipeline
 
 

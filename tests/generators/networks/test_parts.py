@@ -272,3 +272,52 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(what: str, sd: Family,
     assert reason in str(refused.value)
     assert str(model) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def _without(*files: str) -> Callable[[Path], None]:
+    return lambda folder: [(folder / file).unlink() for file in files] and None
+
+
+def _edited(file: str, **changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / file, **changes)
+
+
+DISAGREEMENTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no vocabulary": (
+        lambda folder: (
+            [
+                (folder / "tokenizer" / name).unlink(missing_ok=True)
+                for name in ("tokenizer.json", "vocab.json", "merges.txt")
+            ]
+            and None
+        ),
+        "tokenizer: it knows . words and its text encoder .*: its vocabulary lacks",
+    ),
+    "no length": (
+        _without("tokenizer/tokenizer_config.json"),
+        "tokenizer: it has no model_max_length of at most",
+    ),
+    "no decoder": (
+        _edited("model_index.json", vae=[None, None]),
+        "model_index.json: it leaves out vae, which a",
+    ),
+    "a scale that is text": (_edited("vae/config.json", scaling_factor="0.18"), "scaling_factor is '0.18'"),
+    "a scale of nought": (
+        _edited("vae/config.json", scaling_factor=0),
+        "scaling_factor is 0, not a number that",
+    ),
+    "no size": (_edited("unet/config.json", sample_size=None), "unet/config.json: sample_size is None"),
+    "another prediction": (
+        _edited("scheduler/scheduler_config.json", prediction_type="noise"),
+        "prediction_type is 'noise', and must be one of epsilon",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", list(DISAGREEMENTS))
+def test_parts_that_load_and_do_not_agree_are_refused(what: str, sd: Family, tmp_path: Path) -> None:
+    change, reason = DISAGREEMENTS[what]
+    folder = Path(shutil.copytree(sd.base, tmp_path / "model"))
+    change(folder)
+    with pytest.raises(TgoError, match=reason):
+        load_pipeline(str(folder))
