@@ -51,7 +51,7 @@ def score(
         metavar="FILE.html",
         help="A page to write too: every image with its scores, best, worst, disagreement.",
     ),
-    prompts: Path = typer.Option(
+    prompts: str = typer.Option(
         None,
         metavar="FILE",
         help="csv, jsonl or Parquet of file_name and prompt, or .txt with one line per image in order.",
@@ -165,7 +165,7 @@ def verify_rewards(
         help="hpsv2.1, hpsv2.0, imagereward, hpsv3. SOURCE is a folder or the official file; without one the official "
         "files are downloaded.",
     ),
-    prompts: Path = typer.Option(
+    prompts: str = typer.Option(
         None,
         metavar="FILE",
         help="csv, jsonl or Parquet of file_name and prompt, or .txt with one line per image in order.",

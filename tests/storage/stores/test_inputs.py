@@ -61,11 +61,13 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_tgo_score_takes_a_folder_of_a_store(s3: str, pictures: Path, tmp_path: Path) -> None:
     url = send(pictures)
     results = {}
+    (pictures / "all.txt").write_text("one\ntwo\nthree\n")
+    object_stores.put(pictures / "all.txt", f"{ROOT}/all.txt")
+    lines = {"here": str(pictures / "all.txt"), "there": f"{ROOT}/all.txt"}
     for name, address in {"here": str(pictures), "there": f"{url}/"}.items():
         out = tmp_path / f"{name}.csv"
-        done = CliRunner().invoke(
-            app, ["score", address, "--rewards", "jpeg_kb", "--out", str(out)], catch_exceptions=False
-        )
+        call = ["score", address, "--rewards", "jpeg_kb", "--prompts", lines[name], "--out", str(out)]
+        done = CliRunner().invoke(app, call, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         results[name] = table(out)
     assert [row["image"] for row in results["there"]] == [

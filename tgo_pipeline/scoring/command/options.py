@@ -36,7 +36,7 @@ class Call:
     paths: Sequence[str]
     rewards: Sequence[str]
     out: Path
-    prompts: Path | None = None
+    prompts: str | Path | None = None
     prompt: str | None = None
     image_column: str | None = None
     prompt_column: str | None = None
@@ -64,13 +64,10 @@ class Call:
 
     def inputs(self) -> dict[str, Any]:
         """What is scored, under the names of the options; calls that share an output must agree in it."""
-        named = [
-            path if path.startswith(PREFIX) or is_url(path) or is_store_url(path) else os.path.normpath(path)
-            for path in self.paths
-        ]
+        named = list(map(_normal, self.paths))
         return {
             "PATH": [path for path in named if path not in map(os.path.normpath, self.written)],
-            "--prompts": os.path.normpath(self.prompts) if self.prompts else None,
+            "--prompts": _normal(str(self.prompts)) if self.prompts else None,
             "--prompt": self.prompt,
             "--image-column": self.image_column,
             "--prompt-column": self.prompt_column,
@@ -157,3 +154,9 @@ def _check_place(option: str, path: Path, example: str) -> None:
             pass
     except OSError as error:
         raise TgoError(f"{option} {path}: nothing can be written in {folder}: {error.strerror}.") from error
+
+
+def _normal(address: str) -> str:
+    """One spelling of a path; addresses stay as they are."""
+    elsewhere = address.startswith(PREFIX) or is_url(address) or is_store_url(address)
+    return address if elsewhere else os.path.normpath(address)

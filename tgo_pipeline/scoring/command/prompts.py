@@ -17,6 +17,7 @@ from tgo_pipeline.images.tables import ID
 from tgo_pipeline.prompts.sources import read
 from tgo_pipeline.reading.tables import Record, open_table
 from tgo_pipeline.storage.fingerprints import content_fingerprint
+from tgo_pipeline.storage.stores.inputs import local_path
 
 log = logging.getLogger("tgo")
 
@@ -152,7 +153,7 @@ def _mapping(path: Path, records: Iterable[Record]) -> dict[str, str | None]:
     return found
 
 
-def choose(file: Path | None, text: str | None, columns: Columns) -> PromptLookup:
+def choose(file: str | Path | None, text: str | None, columns: Columns) -> PromptLookup:
     """The prompts that a call asks for. Raises `TgoError` if it asks for two kinds, or the file cannot be used."""
     if file is not None and text is not None:
         raise TgoError(
@@ -164,4 +165,5 @@ def choose(file: Path | None, text: str | None, columns: Columns) -> PromptLooku
         return OnePrompt(text)
     if file is None:
         return OwnPrompts()
-    return PromptLines(file) if file.suffix.lower() == ".txt" else PromptTable(file, columns)
+    path = local_path(file)
+    return PromptLines(path) if path.suffix.lower() == ".txt" else PromptTable(path, columns)
