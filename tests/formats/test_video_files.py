@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import av
@@ -13,7 +14,15 @@ from scipy.ndimage import gaussian_filter
 
 from tgo_pipeline.formats import video_files
 from tgo_pipeline.formats.limits import IMAGES
-from tgo_pipeline.formats.video_files import UnreadableVideo, lossless, preview, read_frames, still
+from tgo_pipeline.formats.video_files import (
+    UnreadableVideo,
+    frame_size,
+    lossless,
+    preview,
+    read_frames,
+    still,
+)
+from tgo_pipeline.rewards.vision_language.clips import Clip, FrameSampling, read_clip
 
 X264, FFV1 = video_files._LOSSLESS
 
@@ -96,3 +105,26 @@ def test_a_preview_has_the_same_bytes_wherever_memory_lies() -> None:
         found.add(preview(frames, 8))
         held.append(bytes(1 + 17_011 * size))
     assert len(found) == 1
+
+
+def turned(data: bytes, quarters: int) -> bytes:
+    """An mp4 whose players turn it clockwise: the matrix of its track, as 16.16 and 2.30 fixed-point numbers."""
+    one, last = 1 << 16, 1 << 30
+    ways = [(one, 0, 0, one), (0, one, -one, 0), (-one, 0, 0, -one), (0, -one, one, 0)]
+    plain, other = (
+        struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, last) for a, b, c, d in (ways[0], ways[quarters])
+    )
+    place = data.index(plain, data.index(b"tkhd"))
+    return data[:place] + other + data[place + len(plain) :]
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_frames_are_turned_as_players_turn_them(quarters: int) -> None:
+    frames = noise(5, 32, 48)
+    data = turned(lossless(frames, 16)[0], quarters)
+    shown = np.rot90(frames, -quarters, axes=(1, 2))
+    assert np.array_equal(read_frames(data)[0], shown)
+    assert frame_size(data) == (shown.shape[2], shown.shape[1])
+    read = read_clip(data, FrameSampling(fps=16.0))
+    from_memory = read_clip(Clip(np.ascontiguousarray(shown), rate=16), FrameSampling(fps=16.0))
+    assert read.shape == from_memory.shape and (read == from_memory).all()

@@ -98,7 +98,7 @@ def read_frames(data: bytes | None) -> tuple[np.ndarray, float]:
                     "the limit (runtime.max_image_megapixels)"
                 )
             expected, rate = _expected(container, stream), stream.average_rate
-            frames = [_pixels(frame, number) for number, frame in enumerate(container.decode(stream))]
+            frames = [pixels(frame, number) for number, frame in enumerate(container.decode(stream))]
     except UnreadableVideo:
         raise
     except Exception as error:  # damaged bytes reach every decoder of FFmpeg
@@ -111,11 +111,13 @@ def read_frames(data: bytes | None) -> tuple[np.ndarray, float]:
 
 
 def frame_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the frames, as the file says. Raises `UnreadableVideo`."""
+    """Width and height of the frames as players show them, by the first one. Raises `UnreadableVideo`."""
     require_av()
     try:
-        with opened(data) as (_, stream):
-            return stream.width, stream.height
+        with opened(data) as (container, stream):
+            frame = next(container.decode(stream))
+            on_side = round(frame.rotation / 90) % 2
+            return (frame.height, frame.width) if on_side else (frame.width, frame.height)
     except UnreadableVideo:
         raise
     except Exception as error:  # damaged bytes reach every reader of FFmpeg
@@ -129,10 +131,21 @@ def _expected(container: InputContainer, stream: VideoStream) -> int:
     return stream.frames
 
 
-def _pixels(frame: VideoFrame, number: int) -> np.ndarray:
-    if frame.is_corrupt:  # which a decoder fills with something like it
+def pixels(frame: VideoFrame, number: int) -> np.ndarray:
+    """A frame turned as players turn it: uint8 (H, W, 3). Raises `UnreadableVideo` if it is damaged."""
+    import numpy as np
+
+    require_whole(frame, number)
+    quarters = round(
+        frame.rotation / 90
+    )  # counter-clockwise, as numpy turns; phones write portraits that way
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
+
+
+def require_whole(frame: VideoFrame, number: int) -> None:
+    """Raise `UnreadableVideo` for a frame that the decoder has filled with something like it."""
+    if frame.is_corrupt:
         raise UnreadableVideo(f"its frame {number} is damaged")
-    return frame.to_ndarray(format="rgb24")
 
 
 def still(data: bytes | None) -> bytes | None:

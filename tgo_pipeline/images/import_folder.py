@@ -149,8 +149,15 @@ def _taken(
 
 def _plan(listing: Listing, split: str, params: GenerateParams) -> list[Shard]:
     parts = chunks(listing.items, params.shard_size)
+    # earlier versions took clips as they lie in their file, on their side where a phone was held upright
+    turned: dict[str, Any] = {"turned": True} if listing.items[0].source.clips else {}
     return [
-        Shard(split, index, len(parts), fingerprint(version=VERSION, column=params.image_column, rows=rows))
+        Shard(
+            split,
+            index,
+            len(parts),
+            fingerprint(version=VERSION, column=params.image_column, rows=rows, **turned),
+        )
         for index, part in enumerate(parts)
         for rows in [_described(part)]
     ]

@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from tgo_pipeline.errors import TgoError, in_one_line
-from tgo_pipeline.formats.video_files import UnreadableVideo, opened, require_av
+from tgo_pipeline.formats.video_files import UnreadableVideo, opened, pixels, require_av, require_whole
 from tgo_pipeline.rewards.engine.decode import UnreadableImage, check_size
 from tgo_pipeline.rewards.vision_language.sizes import FACTOR, frame_indices, resized
 
@@ -88,8 +88,8 @@ def read_clip(clip: ClipInput, sampling: FrameSampling) -> Tensor:
     if isinstance(clip, Clip):
         total = len(clip.frames)
         chosen = clip.frames[frame_indices(total, clip.rate, sampling.fps, sampling.frames)]
-        pixels = chosen if isinstance(chosen, Tensor) else torch.from_numpy(chosen).permute(0, 3, 1, 2)
-        return torch.stack([_resized(frame, sampling) for frame in pixels.cpu()])
+        images = chosen if isinstance(chosen, Tensor) else torch.from_numpy(chosen).permute(0, 3, 1, 2)
+        return torch.stack([_resized(frame, sampling) for frame in images.cpu()])
     require_av()
     try:
         return _decoded(clip, sampling)
@@ -113,9 +113,10 @@ def _decoded(clip: str | os.PathLike[str] | bytes, sampling: FrameSampling) -> T
     seen = 0
     with opened(clip) as (container, stream):
         for frame in container.decode(stream):
+            require_whole(frame, seen)
             if seen in wanted:
-                pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                frames[seen] = _resized(pixels.permute(2, 0, 1), sampling)
+                shown = torch.from_numpy(pixels(frame, seen))
+                frames[seen] = _resized(shown.permute(2, 0, 1), sampling)
             seen += 1
     if seen < total:
         raise UnreadableImage(f"only {seen} of its {total} frames can be decoded")
