@@ -123,9 +123,8 @@ def _use(path: Path) -> bool:
         _used[str(path)] = known
         while len(_used) > IN_USE:
             os.close(_used.popitem(last=False)[1])
-    with contextlib.suppress(
-        OSError
-    ):  # the order in which they go; the time of change says that a file is the same
+    # The time of use is the order in which files go; the time of change says that a file is the same.
+    with contextlib.suppress(OSError):
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
     return True
 
