@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -46,12 +47,18 @@ def export_images(
         )
         chosen = sample.drawn(found, count, seed)
         sample.write(to, chosen)
+    table = _in_yaml(safe(str(to / sample.TEMPLATE)))
     typer.echo(
         f"{safe(str(to))}: {len(chosen)} of {len(found)} images. Fill in the column rating of "
         f"{sample.TEMPLATE} (empty rows count for nothing), then name it in params.yaml:\n"
-        f"score: {{feedback: {{stars: {{source: {safe(str(to / sample.TEMPLATE))}, kind: rating, image: sample_id, "
+        f"score: {{feedback: {{stars: {{source: {table}, kind: rating, image: sample_id, "
         "low: 1, high: 5}}}"
     )
+
+
+def _in_yaml(path: str) -> str:
+    """A path as a value that can be copied into a line of YAML."""
+    return path if re.fullmatch(r"[\w./][\w./-]*", path) else "'{}'".format(path.replace("'", "''"))
 
 
 @import_app.command("ratings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def init(
         f"{safe(str(folder.resolve()))} is a project of {chosen.name}" + (", with git." if is_new else ".")
     )
     _say_placeholders(chosen, HERE.params)
-    enter = "" if folder.resolve() == Path.cwd() else f"cd {safe(str(folder))}, "
+    enter = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(safe(str(folder)))}, "
     typer.echo(f"Then: {enter}{chosen.steps} (or dvc repro).")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.commands.exchange import _in_yaml
 from tests.project import ROOT, TOY, environment, run, set_params
 from tgo_pipeline.params.recipes import recipe
 
@@ -42,6 +43,15 @@ def test_a_project_is_a_repository_with_a_commit(tmp_path: Path):
     assert run(folder, "git", "status", "--porcelain").stdout == ""
     assert run(folder, "git", "log", "--format=%s").stdout == "Begin the project\n"
     assert (folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_what_is_to_be_typed_can_be_copied(tmp_path: Path):
+    done = tgo(tmp_path, "init", "a folder; echo", "--demo")
+    assert "Then: cd 'a folder; echo', tgo doctor" in done.stdout
+    assert [_in_yaml(path) for path in ("to-rate/ratings.csv", "a b/it's, r.csv")] == [
+        "to-rate/ratings.csv",
+        "'a b/it''s, r.csv'",
+    ]
 
 
 def test_a_repository_that_is_there_gets_no_commit(tmp_path: Path):
