@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from tests.doctor.conftest import Doctor
 from tests.doctor.toy import PARAMS, UNET, VAE, write_model, write_params
+from tgo_pipeline import demo
+from tgo_pipeline.doctor import weights
 from tgo_pipeline.rewards.files.releases import LAION_AESTHETIC
 
 SHARD = "unet/diffusion_pytorch_model-00002-of-00002.safetensors"
@@ -132,6 +135,15 @@ def test_a_model_that_is_not_whole(doctor: Doctor, project: Path, what: str):
     assert shown.code == 2
     assert message in shown.line
     assert shown.text.count(" fail ") == 1
+
+
+def test_a_tokenizer_without_its_words(tmp_path: Path):
+    folder = Path(shutil.copytree(demo.weights_path("diffusion"), tmp_path / "sd"))
+    assert [found.level for found in weights.pipeline("model", folder)] == ["ok"]
+    (folder / "tokenizer/tokenizer.json").unlink()
+    (found,) = weights.pipeline("model", folder)
+    assert (found.level, found.subject) == ("fail", "model, tokenizer")
+    assert f"{folder / 'tokenizer'}: it knows 2 words and its text encoder" in found.message
 
 
 def test_a_model_that_is_read_with_a_note(doctor: Doctor, project: Path):

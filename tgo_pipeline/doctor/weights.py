@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tgo_pipeline.doctor.findings import Finding, fail, ok
-from tgo_pipeline.errors import TgoError
+from tgo_pipeline.errors import TgoError, in_one_line
 from tgo_pipeline.generators.location import INDEX, check_index, components, read_index
 from tgo_pipeline.hub import weight_files
 from tgo_pipeline.hub.json_files import read_json
@@ -50,10 +51,47 @@ def pipeline(subject: str, folder: Path) -> Iterator[Finding]:
                 check_network(folder / name, kinds[name])
         except TgoError as error:
             broken.append(fail(f"{subject}, {name}", str(error)))
+    if not broken:
+        broken += [
+            fail(f"{subject}, {name}", reason) for name, reason in _misread(folder, components(index), kinds)
+        ]
     yield from broken
     if not broken:
         parts = ", ".join(f"{name} {_short(number)}" for name, number in counts.items())
         yield ok(subject, f"{folder}: {parts}.")
+
+
+def _misread(folder: Path, parts: Mapping[str, str], kinds: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The tokenizers whose words are not those of their text encoder, and why."""
+    import transformers
+
+    from tgo_pipeline.generators.networks.agreement import TOKENIZERS, misread
+
+    for name in TOKENIZERS:
+        encoder, kind = (
+            name.replace("tokenizer", "text_encoder"),
+            getattr(transformers, parts.get(name, ""), None),
+        )
+        if kind is None or encoder not in kinds:
+            continue
+        try:
+            tokenizer = _tokenizer(kind, folder / name)
+        except TgoError as error:
+            yield name, str(error)
+            continue
+        config = kinds[encoder].config_class.from_pretrained(folder / encoder)  # its network was built before
+        yield from (
+            (name, f"{folder / name}: {reason}.") for reason in misread(tokenizer, config.vocab_size, config)
+        )
+
+
+def _tokenizer(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder)
+    except Exception as error:  # a damaged file makes the library fail anywhere
+        raise TgoError(
+            f"{folder} cannot be read as a tokenizer ({in_one_line(error)}): copy it again."
+        ) from error
 
 
 def _short(number: int) -> str:

@@ -34,7 +34,8 @@ def _faults(pipeline: Any, without: Collection[str]) -> Iterator[tuple[str, str]
     for name in TOKENIZERS:
         encoder = parts.get(name.replace("tokenizer", "text_encoder"))
         if parts.get(name) is not None and encoder is not None:
-            yield from ((name, reason) for reason in _misread(parts[name], encoder))
+            rows = encoder.get_input_embeddings().num_embeddings
+            yield from ((name, reason) for reason in misread(parts[name], rows, encoder.config))
     for name in ("vae", "vqvae"):
         if parts.get(name) is not None:
             yield from ((f"{name}/config.json", reason) for reason in _wrong_numbers(parts[name].config))
@@ -45,10 +46,10 @@ def _faults(pipeline: Any, without: Collection[str]) -> Iterator[tuple[str, str]
         yield "scheduler/scheduler_config.json", f"prediction_type is {kind!r}, and must be one of {allowed}"
 
 
-def _misread(tokenizer: Any, encoder: Any) -> Iterator[str]:
+def misread(tokenizer: Any, rows: int, config: Any) -> Iterator[str]:
+    """Why a text encoder with `rows` words and this configuration cannot read what a tokenizer gives it."""
     from transformers import CLIPTokenizer
 
-    rows = encoder.get_input_embeddings().num_embeddings
     words = tokenizer.get_vocab()
     if len(words) < SHARE * rows:
         yield (
@@ -57,7 +58,7 @@ def _misread(tokenizer: Any, encoder: Any) -> Iterator[str]:
         )
     elif max(words.values()) >= rows:
         yield f"it numbers words up to {max(words.values()):,}, and its text encoder has {rows:,}"
-    positions = getattr(encoder.config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None)
     if isinstance(tokenizer, CLIPTokenizer) and positions and tokenizer.model_max_length > positions:
         yield (
             f"it has no model_max_length of at most {positions} in its tokenizer_config.json, the words that its text "
