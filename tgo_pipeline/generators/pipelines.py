@@ -204,7 +204,11 @@ def _add_adapter(pipeline: Any, folder: Path) -> None:
         raise TgoError(f"{folder} holds no adapter, although its tgo.json says so: run fine_tune again.")
     content = load_adapter(pipeline, file, ADAPTER)
     for part in content.text_encoders():
-        if (encoder := getattr(pipeline, part, None)) is not None:
+        if part not in pipeline.components:
+            raise TgoError(
+                f"the adapter {file} has a part for {part}, and the model has no {part}: name an adapter of this model."
+            )
+        if (encoder := getattr(pipeline, part)) is not None:  # else it is not loaded here
             with fitting(file, encoder), without_notes():
                 content.load_text(pipeline, part, ADAPTER)
 

@@ -111,6 +111,17 @@ def test_a_base_with_an_adapter_on_its_text_encoder(sd: Family, tmp_path: Path) 
     )
 
 
+def test_a_part_for_a_text_encoder_that_the_model_has_not_is_refused(sd: Family, tmp_path: Path) -> None:
+    tuned = with_text(sd, tmp_path / "tuned")
+    (tuned / "tgo.json").write_text(json.dumps({"method": "lora", "base": str(sd.base)}))
+    rewrite(
+        tuned / WEIGHTS,
+        lambda tensors: tensors | {"text_encoder_2.text_model.q_proj.lora_A.weight": torch.zeros(2, 2)},
+    )
+    with pytest.raises(TgoError, match="has a part for text_encoder_2, and the model has no text_encoder_2"):
+        load_pipeline(str(tuned))
+
+
 def test_a_module_that_does_not_fit_takes_all_off(sd: Family, tmp_path: Path) -> None:
     base = load_pipeline(str(sd.base))
     before = snapshot(base)
