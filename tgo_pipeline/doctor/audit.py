@@ -34,7 +34,7 @@ def audit(workspace: Workspace) -> Audit:
 
 
 def _check(
-    path: Path, digest: Path, verify: Callable[[Path], None], note: Callable[[Path], None], found: Audit
+    path: Path, digest: Path, verify: Callable[[Path], object], note: Callable[[Path], None], found: Audit
 ) -> None:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     found.size_bytes += sum(file.stat().st_size for file in files)
