@@ -221,8 +221,13 @@ def module_fingerprint(module: str) -> str:
     scale = file.with_name(PEFT_CONFIG)
     if file.name == PEFT_WEIGHTS and scale.is_file():
         return fingerprint(weights=content_fingerprint(file), scale=content_fingerprint(scale))
-    if any(
-        name.endswith(".alpha") for name in weight_files.shapes(file)
-    ):  # which earlier versions read otherwise
+    if _has_alphas(file):  # which earlier versions read otherwise
         return fingerprint(weights=content_fingerprint(file), alphas=1)
     return content_fingerprint(file)
+
+
+def _has_alphas(file: Path) -> bool:
+    try:
+        return any(name.endswith(".alpha") for name in weight_files.shapes(file))
+    except TgoError:  # damaged, as whoever loads it says
+        return False

@@ -67,10 +67,7 @@ def _import(what: str, module: str) -> Any:
                 f"{what}: there is no module {error.name!r}, neither installed nor in {Path.cwd()}."
             ) from error
         raise TgoError(f"{what}: {module} needs {error.name!r}, which is not installed.") from error
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a script ends the process, and would end the command without a word
+    except (Exception, SystemExit) as error:  # the latter would end the command without a word
         raise TgoError(f"{what}: importing {module} raised {described(error)}") from error
 
 
@@ -80,7 +77,10 @@ def _offers(key: str, value: Any) -> bool:
 
 def described(error: BaseException) -> str:
     """The error and the line it came from, without a traceback."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SystemExit):  # wandb has a function of its own in the place of `sys.exit`
+        frames = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    frame = frames[-1]
     kind, said = type(error).__name__, first_line(error)
     what = kind if said == kind else f"{kind}: {said}"
     return f"{what} ({Path(frame.filename).name}, line {frame.lineno})."
