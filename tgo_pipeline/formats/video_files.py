@@ -136,9 +136,8 @@ def pixels(frame: VideoFrame, number: int) -> np.ndarray:
     import numpy as np
 
     require_whole(frame, number)
-    quarters = round(
-        frame.rotation / 90
-    )  # counter-clockwise, as numpy turns; phones write portraits that way
+    # Counter-clockwise, as numpy turns; phones write portraits that way.
+    quarters = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
 
 
