@@ -58,7 +58,7 @@ def run_stage(name: str, params: Path, *, allow_stale: bool = False, given: Sequ
         loaded = load_params(params, given)
         attach(HERE.data, loaded.runtime.data)
         if name in STAGES:
-            require_filled(loaded)
+            require_filled(loaded, [name])
             # an error in code of one's own is said before hours are spent on what comes first
             loaded.fine_tune.load_parts()
             require_current(name, loaded)

@@ -79,7 +79,7 @@ def _run_in_order(
     from tgo_pipeline.rendering.terminal import safe, show
 
     loaded = load_params(params, given)
-    require_filled(loaded)
+    require_filled(loaded, stages)
     attach(HERE.data, loaded.runtime.data)
     require_known_captions(loaded)
     rows: list[tuple[str, str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from stages.cli import main
+from stages.upstream import STAGES
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params, load_params
 from tgo_pipeline.params.presets import models, presets
@@ -155,6 +157,19 @@ def test_what_waits_for_a_commit_is_named_before_the_hub_is_asked(name: str, tmp
     with pytest.raises(
         TgoError, match=r"^[a-z_.]+ is \S*COMMIT\S*: replace COMMIT by the commit that you pin"
     ):
-        require_filled(load_params(path))
+        require_filled(load_params(path), STAGES)
     path.write_text(recipe(name).text.replace("COMMIT", "c" * 40))
-    require_filled(load_params(path))
+    require_filled(load_params(path), STAGES)
+
+
+def test_what_waits_for_a_commit_stops_the_stages_that_read_it(tmp_path: Path):
+    path = tmp_path / "params.yaml"
+    path.write_text(recipe("sd15").text)
+    waiting = load_params(path)
+    require_filled(waiting, ["threshold", "label", "fine_tune", "report"])
+    for stage, key in {"prompts": "prompts.train", "generate": "generate.images"}.items():
+        with pytest.raises(TgoError, match=f"^{re.escape(key)} is pickapic:hf:"):
+            require_filled(waiting, [stage])
+    unpinned = dataclasses.replace(waiting, revision="COMMIT")
+    with pytest.raises(TgoError, match=r"^revision is COMMIT"):
+        require_filled(unpinned, ["fine_tune"])

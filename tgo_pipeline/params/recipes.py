@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,6 +24,8 @@ PLACEHOLDER = "COMMIT"
 """What a recipe has where a revision is to be pinned."""
 
 
+MODEL, WITH_MODEL = ("model", "revision"), {"generate", "fine_tune", "evaluate"}
+"""The keys that say which model, and the stages that load it."""
 _UNFILLED = re.compile(rf"(?:.*@)?{PLACEHOLDER}(?:/.*)?")
 
 
@@ -110,10 +112,14 @@ def table() -> Table:
     return shown
 
 
-def require_filled(params: Any) -> None:
-    """Raise `TgoError` naming the first parameter that still waits for a commit: the hub would only say "not found"."""
+def require_filled(params: Any, stages: Collection[str]) -> None:
+    """Raise `TgoError` naming the first parameter of these stages that still waits for a commit.
+
+    Those are the sections of their names and what says which model; the hub would only say "not found".
+    """
+    sections = {*stages} | (set(MODEL) if WITH_MODEL.intersection(stages) else set())
     for key, value in _texts(dataclasses.asdict(params), ""):
-        if _UNFILLED.fullmatch(value):
+        if key.split(".")[0] in sections and _UNFILLED.fullmatch(value):
             raise TgoError(
                 f"{key} is {value}: replace {PLACEHOLDER} by the commit that you pin; `tgo doctor` shows the newest."
             )
