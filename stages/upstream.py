@@ -55,23 +55,32 @@ def is_outdated(now: Status) -> bool:
     return now.stale > now.foreign or bool(now.done and now.to_do)
 
 
+def _look(stage: str, params: Params, workspace: Workspace) -> tuple[Status, str] | None:
+    """How far a stage is, and of what; None where its own inputs are missing, as the stage itself says.
+
+    Raises `StoreError` if the store that holds them does not answer.
+    """
+    from tgo_pipeline.plugins.folder import looking
+
+    try:
+        with looking():
+            return importlib.import_module(f"stages.{stage}").shards(params, workspace)
+    except StoreError:
+        raise
+    except TgoError:
+        return None
+
+
 def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | None:
     """In what way the results of a stage are not those of the parameters; None if they are, or if there are none.
 
     Nothing can be said, either, of results whose own inputs are missing: what is missing says whoever reads it. Raises
     `StoreError` if the store that holds them does not answer.
     """
-    from tgo_pipeline.plugins.folder import looking
-
-    try:
-        with looking():
-            now, what = importlib.import_module(f"stages.{stage}").shards(params, workspace)
-    except StoreError:
-        raise
-    except TgoError:
+    found = _look(stage, params, workspace)
+    if found is None or not is_outdated(found[0]):
         return None
-    if not is_outdated(now):
-        return None
+    now, what = found
     given = " ".join(f"--set {each}" for each in noted(stage, workspace))
     made = f"; they were made with {given}" if given else ""
     return f"the results of {stage} are not those of the parameters and inputs of now ({now}; {what}{made})"
@@ -79,15 +88,10 @@ def outdated(stage: str, params: Params, workspace: Workspace = HERE) -> str | N
 
 def is_current(stage: str, params: Params) -> bool:
     """Whether the results of a stage are all there, and those of the parameters and inputs of now."""
-    from tgo_pipeline.plugins.folder import looking
-
-    try:
-        with looking():
-            now, _ = importlib.import_module(f"stages.{stage}").shards(params)
-    except StoreError:
-        raise
-    except TgoError:  # the stage itself says what is missing
+    found = _look(stage, params, HERE)
+    if found is None:
         return False
+    now, _ = found
     return (
         bool(now.done)
         and not now.to_do

@@ -67,11 +67,8 @@ def _misread(folder: Path, parts: Mapping[str, str], kinds: Mapping[str, Any]) -
 
     from tgo_pipeline.generators.networks.agreement import TOKENIZERS, misread
 
-    for name in TOKENIZERS:
-        encoder, kind = (
-            name.replace("tokenizer", "text_encoder"),
-            getattr(transformers, parts.get(name, ""), None),
-        )
+    for name, encoder in TOKENIZERS.items():
+        kind = getattr(transformers, parts.get(name, ""), None)
         if kind is None or encoder not in kinds:
             continue
         try:

@@ -116,8 +116,7 @@ def frame_size(data: bytes) -> tuple[int, int]:
     try:
         with opened(data) as (container, stream):
             frame = next(container.decode(stream))
-            on_side = round(frame.rotation / 90) % 2
-            return (frame.height, frame.width) if on_side else (frame.width, frame.height)
+            return (frame.height, frame.width) if _quarters(frame) % 2 else (frame.width, frame.height)
     except UnreadableVideo:
         raise
     except Exception as error:  # damaged bytes reach every reader of FFmpeg
@@ -136,9 +135,12 @@ def pixels(frame: VideoFrame, number: int) -> np.ndarray:
     import numpy as np
 
     require_whole(frame, number)
-    # Counter-clockwise, as numpy turns; phones write portraits that way.
-    quarters = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarters(frame)))
+
+
+def _quarters(frame: VideoFrame) -> int:
+    """By how many quarters players turn a frame, counter-clockwise, as numpy does; phones write portraits that way."""
+    return round(frame.rotation / 90)
 
 
 def require_whole(frame: VideoFrame, number: int) -> None:

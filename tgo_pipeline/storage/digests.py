@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
+from tgo_pipeline.formats import checksums
+from tgo_pipeline.formats.checksums import SUFFIX
 from tgo_pipeline.storage.stores.mirror import here
 from tgo_pipeline.storage.stores.stubs import read_stub
 
 log = logging.getLogger("tgo")
-SUFFIX = ".xxh3"
 MANIFEST = f".files{SUFFIX}"
 """The digests of all files of a folder that is written as a whole (`writing.atomic_folder`)."""
 KINDS = (".parquet", ".safetensors")
 """Files of these kinds get a sidecar wherever they are written (`writing.atomic`)."""
-BUFFER_BYTES = 1 << 20
-"""Larger ones fall out of the processor's cache between reading and hashing."""
-_LINE = re.compile(r"(?P<digest>[0-9a-f]{32})  (?P<name>.+)\n")
 
 
 def sidecar(path: Path) -> Path:
     """Where the digest of a file lies."""
-    return path.with_name(f".{path.name}{SUFFIX}")
+    return path.with_name(checksums.beside(path.name))
 
 
 def is_sidecar(path: Path) -> bool:
@@ -40,7 +37,7 @@ def is_sidecar(path: Path) -> bool:
 
 def line(path: Path, digest: str) -> str:
     """The content of a file's sidecar."""
-    return f"{digest}  {path.name}\n"
+    return checksums.line(digest, path.name)
 
 
 def computed(path: Path) -> str:
@@ -54,16 +51,8 @@ def computed(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _computed(path: Path, _size_bytes: int, _modified_ns: int, _inode: int) -> str:
-    import xxhash
-
-    if (stub := read_stub(path)) is not None:
-        return stub.digest
-    digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(BUFFER_BYTES))
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
+    stub = read_stub(path)
+    return checksums.xxh3(path) if stub is None else stub.digest
 
 
 def stored(path: Path) -> str | None:
@@ -73,13 +62,13 @@ def stored(path: Path) -> str | None:
         text = beside.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
-    found = _LINE.fullmatch(text)
+    found = checksums.read_line(text)
     if found is None:
         raise TgoError(
             f"{beside} is damaged: it should hold the digest of {path.name}. Remove both and run the stage that "
             "writes them again."
         )
-    return found["digest"]
+    return found[0]
 
 
 def of(path: Path) -> str:
@@ -124,7 +113,7 @@ def _say_unchecked(folder: Path) -> None:
 def manifest(folder: Path) -> str:
     """A line for every file of a folder, by its relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_sidecar(path))
-    return "".join(f"{computed(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return "".join(checksums.line(computed(path), path.relative_to(folder).as_posix()) for path in files)
 
 
 def verify_folder(folder: Path) -> None:
@@ -136,9 +125,9 @@ def verify_folder(folder: Path) -> None:
     if not listed.is_file():
         return
     for text in listed.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        found = _LINE.fullmatch(text)
-        path = folder / found["name"] if found else listed
-        if found is None or not path.is_file() or computed(path) != found["digest"]:
+        found = checksums.read_line(text)
+        path = folder / found[1] if found else listed
+        if found is None or not path.is_file() or computed(path) != found[0]:
             raise TgoError(
                 f"{path} is damaged: it is not what was written (the digests are in {listed}). Remove {folder} and "
                 f"make it again; if it was changed on purpose, remove {listed} alone."

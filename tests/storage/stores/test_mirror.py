@@ -85,6 +85,12 @@ def test_shards_lie_in_the_store_and_read_as_before(s3: str, tmp_path: Path) -> 
     assert stored_images(folder) == IMAGES[:6]
 
 
+def attached(project: Path) -> Path:
+    """The generations of a project whose shards lie in the store."""
+    attach(project / "data", URL)
+    return project / "data" / "generations"
+
+
 def digests_and_shards(count: int) -> list[str]:
     return [name for shard in plan(count=count) for name in (shard.name, f".{shard.name}.xxh3")]
 
@@ -92,8 +98,7 @@ def digests_and_shards(count: int) -> list[str]:
 def test_another_machine_takes_what_is_there_and_reads_columns_in_ranges(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     generate(folder, plan())
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     shutil.rmtree(tmp_path / "data")
@@ -127,8 +132,7 @@ def test_tables_of_numbers_stay_here_and_go_there_too(s3: str, tmp_path: Path) -
 
 
 def test_what_is_planned_anew_or_no_more_goes_from_the_store(s3: str, tmp_path: Path) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     generate(folder, plan())
     (tmp_path / "x").touch()
     object_stores.put(tmp_path / "x", f"{URL}/generations/of-others.txt")
@@ -147,8 +151,7 @@ def test_a_project_moves_into_a_store(s3: str, tmp_path: Path) -> None:
 
 
 def test_a_shard_without_its_digest_is_not_whole(s3: str, tmp_path: Path) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     generate(folder, plan())
     directly(s3).delete_file(f"{BUCKET}/project/generations/.{plan()[1].name}.xxh3")
     assert generate(folder, plan()) == [plan()[1].name]
@@ -158,8 +161,7 @@ def test_a_shard_without_its_digest_is_not_whole(s3: str, tmp_path: Path) -> Non
 def test_other_bytes_than_those_of_the_stub_are_refused(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     generate(folder, plan())
     monkeypatch.setenv("TGO_CACHE", str(tmp_path / "other"))
     path = sorted(folder.glob("*.parquet"))[0]
@@ -177,8 +179,7 @@ def test_other_bytes_than_those_of_the_stub_are_refused(
 def test_the_cache_keeps_to_its_bound_and_to_what_is_in_use(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     monkeypatch.setattr(cache, "IN_USE", 1)
     generate(folder, plan(count=1))
     size = stubs.size_bytes(next(folder.glob("*.parquet")))
@@ -323,8 +324,7 @@ def test_secrets_of_the_environment_are_in_no_message(s3: str, monkeypatch: pyte
 
 
 def test_stubs_are_shared_and_rated_as_their_shards(s3: str, tmp_path: Path) -> None:
-    attach(tmp_path / "data", URL)
-    folder = tmp_path / "data" / "generations"
+    folder = attached(tmp_path)
     generate(folder, plan())
     link_files(folder, tmp_path / "shared")
     files = sorted((tmp_path / "shared").glob("*.parquet"))

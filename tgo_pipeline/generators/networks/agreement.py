@@ -14,7 +14,8 @@ from tgo_pipeline.errors import TgoError
 
 NEEDED = ("unet", "transformer", "vae", "vqvae", "scheduler")
 """Parts that no pipeline draws without, if its class has them."""
-TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
+TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2", "tokenizer_3": "text_encoder_3"}
+"""And the parts that read what each gives."""
 SHARE = 0.98
 """Of an encoder's rows, those that a tokenizer has words for: some models round them up to a multiple of 128."""
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow_prediction")
@@ -31,8 +32,8 @@ def _faults(pipeline: Any, without: Collection[str]) -> Iterator[tuple[str, str]
     for name in NEEDED:
         if name in parts and parts[name] is None and name not in without:
             yield "model_index.json", f"it leaves out {name}, which a {type(pipeline).__name__} draws with"
-    for name in TOKENIZERS:
-        encoder = parts.get(name.replace("tokenizer", "text_encoder"))
+    for name, reader in TOKENIZERS.items():
+        encoder = parts.get(reader)
         if parts.get(name) is not None and encoder is not None:
             rows = encoder.get_input_embeddings().num_embeddings
             yield from ((name, reason) for reason in misread(parts[name], rows, encoder.config))

@@ -8,13 +8,12 @@ What holds images stays here as a stub alone; tables of numbers stay here whole.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.formats import object_stores
+from tgo_pipeline.formats import checksums, object_stores
 from tgo_pipeline.formats.parquet_files import explained, named
 from tgo_pipeline.storage.paths import SHARD_NAME
 from tgo_pipeline.storage.stores import cache
@@ -29,7 +28,6 @@ DEPTH = 4
 """Folders between `data/` and a shard: data/evaluation/NAME/generations is the deepest."""
 SAMPLES = ("image", "video", "preview")
 """Columns whose bytes make a shard large."""
-DIGEST_LINE = re.compile(r"(?P<digest>[0-9a-f]{32})  .+\n")
 
 
 def address_of(folder: Path) -> str | None:
@@ -63,7 +61,13 @@ def object_of(path: Path) -> str | None:
 def digest_of(url: str) -> str:
     """The address of a shard's digest."""
     folder, _, name = url.rpartition("/")
-    return f"{folder}/.{name}.xxh3"
+    return f"{folder}/{checksums.beside(name)}"
+
+
+def stored_digest(url: str) -> str | None:
+    """The digest that lies beside a shard in the store; None if nobody who writes shards has written it."""
+    found = checksums.read_line(object_stores.read(digest_of(url)).decode(errors="replace"))
+    return found[0] if found else None
 
 
 def upload(temporary: Path, path: Path, digest: str) -> None:
@@ -73,7 +77,7 @@ def upload(temporary: Path, path: Path, digest: str) -> None:
         return
     object_stores.remove(digest_of(url))  # nobody shall take the new bytes for those of the old digest
     object_stores.put(temporary, url)
-    object_stores.put_bytes(f"{digest}  {path.name}\n".encode(), digest_of(url))
+    object_stores.put_bytes(checksums.line(digest, path.name).encode(), digest_of(url))
     if holds_samples(temporary):
         footer, stub = footer_of(temporary), Stub(temporary.stat().st_size, digest)
         cache.take(temporary, digest)
@@ -102,18 +106,8 @@ def here(path: Path) -> Path:
 def _fetch(path: Path, stub: Stub, temporary: Path) -> None:
     url = _known(path)
     object_stores.fetch(url, temporary)
-    if temporary.stat().st_size != stub.size_bytes or _computed(temporary) != stub.digest:
+    if temporary.stat().st_size != stub.size_bytes or checksums.xxh3(temporary) != stub.digest:
         raise _changed(path, url)
-
-
-def _computed(path: Path) -> str:
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as stream:
-        while block := stream.read(object_stores.BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _known(path: Path) -> str:
@@ -140,16 +134,19 @@ def is_elsewhere(path: Path) -> bool:
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a shard that is elsewhere, by ranged reads; the footer is the stub's.
+    """Some columns of a shard that is elsewhere, by ranged reads; the footer is the stub's. Of one that came here
+    meanwhile they are read here.
 
     Raises `TgoError` if the store holds another shard by now, by its size or its digest.
     """
     import pyarrow.parquet as pq
 
-    stub, url = read_stub(path), _known(path)
-    assert stub is not None, path
-    match = DIGEST_LINE.fullmatch(object_stores.read(digest_of(url)).decode(errors="replace"))
-    if match is None or match["digest"] != stub.digest:
+    stub = read_stub(path)
+    if stub is None:
+        with explained(path):
+            return pq.read_table(path, columns=list(columns))
+    url = _known(path)
+    if stored_digest(url) != stub.digest:
         raise _changed(path, url)
     with explained(path):
         footer = pq.read_metadata(path)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.formats import object_stores
+from tgo_pipeline.formats import checksums, object_stores
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.paths import SHARD_NAME
 from tgo_pipeline.storage.stores import mirror
@@ -88,16 +88,16 @@ def _listed(address: str) -> dict[str, int]:
     return {
         name: size
         for name, size in found.items()
-        if SHARD_NAME.fullmatch(name) and f".{name}{digests.SUFFIX}" in found
+        if SHARD_NAME.fullmatch(name) and checksums.beside(name) in found
     }
 
 
 def _pull(path: Path, url: str, size_bytes: int) -> None:
     """Take a shard of the store: its digest and its stub, or all of a table of numbers."""
-    found = mirror.DIGEST_LINE.fullmatch(object_stores.read(mirror.digest_of(url)).decode(errors="replace"))
-    if found is None:
-        return  # of nobody who writes shards
-    stub = Stub(size_bytes, found["digest"])
+    digest = mirror.stored_digest(url)
+    if digest is None:
+        return
+    stub = Stub(size_bytes, digest)
     if path.is_file() and digests.computed(path) == stub.digest:
         return
     tail = object_stores.read_end(url, size_bytes, FOOTER_BYTES)
