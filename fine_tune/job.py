@@ -17,7 +17,8 @@ from fine_tune.guidance_modules import folder_of, modules
 from fine_tune.objectives import OBJECTIVES, make_objective, objective_class
 from fine_tune.training import reestimate
 from fine_tune.training.checkpoints import latest_step
-from tgo_pipeline.params.fine_tune import ALL_LEVELS, AUTO
+from fine_tune.training.importance import Importance
+from tgo_pipeline.params.fine_tune import ALL_LEVELS, IMPORTANCE, MEASURED
 from tgo_pipeline.plugins.kinds import OBJECTIVE
 from tgo_pipeline.storage import digests
 from tgo_pipeline.storage.fingerprints import fingerprint
@@ -26,6 +27,7 @@ from tgo_pipeline.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from fine_tune.data.labels import Labels
+    from fine_tune.noise_levels.table import Levels
     from tgo_pipeline.params import FineTuneParams, Params
 
 VERSION = 2
@@ -68,6 +70,8 @@ class Job:
     group: Group = dataclasses.field(default_factory=Group)
     asked: Params | None = None
     """The parameters as given, where `params` has measured noise levels in place of `auto`."""
+    importance: Importance | None = None
+    """How noise levels are drawn, where the parameters say so and it has been measured."""
 
     @property
     def output(self) -> Path:
@@ -89,7 +93,7 @@ class Job:
             from fine_tune.reward_backprop import scores
 
             own["reward"] = scores.mark(self.params, self.workspace.scores)
-        if given.fine_tune.noise_levels == AUTO:
+        if given.fine_tune.noise_levels in MEASURED:
             own["levels"] = self.levels_mark(noise_levels.BATCHES).fingerprint
         content = _fingerprint(given.seed, _numbers(given.fine_tune), self.labels, self.planned, **own)
         return Mark(content, _images(self.workspace.generations))
@@ -102,9 +106,11 @@ class Job:
         content = _fingerprint(self.params.seed, start, self.labels, self.planned, levels=how)
         return Mark(content, _images(self.workspace.generations))
 
-    def at_levels(self, levels: list[float]) -> Job:
-        """The same training with what was measured in place of `auto`."""
-        tuning = dataclasses.replace(self.params.fine_tune, noise_levels=levels)
+    def at_levels(self, found: Levels) -> Job:
+        """The same training with what was measured in place of `auto` or `importance`."""
+        if self.params.fine_tune.noise_levels == IMPORTANCE:
+            return dataclasses.replace(self, importance=Importance.of(found.rows))
+        tuning = dataclasses.replace(self.params.fine_tune, noise_levels=found.suggested)
         return dataclasses.replace(
             self, asked=self.params, params=dataclasses.replace(self.params, fine_tune=tuning)
         )

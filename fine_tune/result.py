@@ -55,7 +55,7 @@ def write(output: Path, params: Params, policy: Policy, mark: Mark, sampling: Ma
         "steps": params.fine_tune.steps,
         "seed": params.seed,
         "sampling": dict(sampling),
-        **({} if (levels := params.fine_tune.levels) == list(ALL_LEVELS) else {"noise_levels": levels}),
+        **({} if (levels := params.fine_tune.noise_levels) == list(ALL_LEVELS) else {"noise_levels": levels}),
         **mark.entries(),
     }
     pipeline = _rest(params, policy.component) if params.fine_tune.method == "full" else None

@@ -18,10 +18,10 @@ from fine_tune.inputs import choose_units, encode, open_job, training_data
 from fine_tune.job import Job, guided_mark, is_done, module_jobs, plan, progress, source
 from fine_tune.levels import measured
 from fine_tune.objectives import make_objective
-from fine_tune.training import reestimate
+from fine_tune.training import importance, reestimate
 from fine_tune.training.checkpoints import Checkpoints
 from fine_tune.training.trackers import Run, open_trackers, require
-from tgo_pipeline.params.fine_tune import AUTO
+from tgo_pipeline.params.fine_tune import IMPORTANCE, MEASURED
 from tgo_pipeline.storage.shards import Stop
 from tgo_pipeline.storage.writing import sweep_temporaries
 
@@ -88,15 +88,18 @@ def _run_modules(job: Job) -> None:
 
 
 def _run_one(job: Job) -> None:
-    objective = make_objective(job.params.fine_tune)
+    tuning = job.params.fine_tune
+    objective = make_objective(tuning)
+    if tuning.noise_levels == IMPORTANCE:
+        importance.check(objective, tuning.draws)
     trained, units = choose_units(job, objective)
     kept, group = Checkpoints(job.workspace.checkpoints, job.mark), job.group
     if group.on_main(lambda: is_done(job)):
         log.info("%s: already the result of these parameters and labels, nothing to do", job.output)
     else:
         encode(job)
-        if job.params.fine_tune.noise_levels == AUTO:
-            job = job.at_levels(measured(job, noise_levels.BATCHES).suggested)
+        if tuning.noise_levels in MEASURED:
+            job = job.at_levels(measured(job, noise_levels.BATCHES))
         data = training_data(job, objective, trained, units)
         with group.stop() as stop:
             _train(job, objective, data, kept, stop)
@@ -110,7 +113,8 @@ def _train(job: Job, objective: Objective, data: TrainingData, checkpoints: Chec
     params, tuning, group = job.params, job.params.fine_tune, job.group
     base = group.agree(lambda: prepare(job, objective, data))
     own = group.agree(lambda: _reward_gradient(job, objective, base))
-    trainer = Trainer(base.policy, objective, data, tuning, params.runtime, base.accelerator, group, own)
+    given = (data, tuning, params.runtime, base.accelerator, group, own, job.importance)
+    trainer = Trainer(base.policy, objective, *given)
     group.on_main(checkpoints.sweep)
     state = checkpoints.load()
     if state is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tgo_pipeline.params import FineTuneParams, Params
-from tgo_pipeline.params.fine_tune import AUTO
+from tgo_pipeline.params.fine_tune import MEASURED
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _measuring(tuning: FineTuneParams) -> float:
     """As how many updates it counts to measure noise levels."""
     from fine_tune import noise_levels
 
-    if tuning.noise_levels != AUTO:
+    if tuning.noise_levels not in MEASURED:
         return 0.0
     return noise_levels.BATCHES * noise_levels.BINS * min(1.0, noise_levels.UNITS / tuning.batch_size)
 
@@ -150,7 +150,7 @@ def inputs(params: Params) -> Inputs:
     if params.fine_tune.reestimate is not None or params.fine_tune.objective in reward_gradient.OBJECTIVES:
         files |= named_files.rewards(params) | named_files.proxy(params)
     versions = {"fine_tune": job.VERSION, "encode": cache.VERSION}
-    if params.fine_tune.noise_levels == AUTO:
+    if params.fine_tune.noise_levels in MEASURED:
         versions["noise_levels"] = noise_levels.VERSION
     return {"versions": versions, "files": files}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.objectives.units import BASE, TAU, TEST, VALIDATION, Result, Study, Unit
+from tgo_pipeline.params.fine_tune import MEASURED
 
 TUNING_SEEDS = (100, 101)
 SEEDS = (0, 1, 2, 3, 4)
@@ -26,6 +27,8 @@ STRENGTH = "fine_tune.guidance.strength"
 SCALE = "generate.guidance_scale"
 RESTRICTED = {"demo": [0.538, 1.0], "demo-masked": [0.809, 1.0]}
 """The levels in place of all: t from .4 T on the diffusion base, u below .4 on the masked one."""
+LOWS = {"demo": (0.0, 0.35, 0.538, 0.7), "demo-masked": (0.0, 0.588, 0.809, 0.924)}
+"""Ranges by grid, from each of these on; of the masked base u below 1, .6, .4 and .25."""
 STRENGTHS = (1.0, 1.5, 2.0)
 SCALES = (1.0, 1.5, 3.0)
 TIE = 0.01
@@ -172,6 +175,16 @@ class Plan:
             if chosen is not None:
                 for seed in TUNING_SEEDS:
                     yield self._unit(name, seed, VALIDATION, {**chosen, **settings})
+
+    def levels(self) -> Iterator[Unit]:
+        """TGO as chosen on the restricted levels, with ranges by grid, measured, and by importance; test captions."""
+        chosen = self.chosen("tgo", restricted=True)
+        if chosen is not None:
+            ranges: dict[str, Any] = {f"from {low:g}": [low, 1.0] for low in LOWS[self.family]}
+            for seed, (name, range_) in itertools.product(
+                self.seeds, (ranges | {name: name for name in MEASURED}).items()
+            ):
+                yield self._unit(f"tgo+{name}", seed, TEST, {**chosen, LEVELS: range_})
 
     def ablate(self) -> Iterator[Unit]:
         """TGO as chosen on the restricted levels, one thing varied at a time, on the test captions."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.objectives.plan import Plan
+from benchmarks.objectives.run import LOW
 from benchmarks.objectives.tables import (
     by_method,
     contrast_table,
@@ -16,11 +17,12 @@ from benchmarks.objectives.tables import (
     training_table,
     trial_table,
 )
-from benchmarks.objectives.units import Study, Unit
+from benchmarks.objectives.units import Result, Study, Unit
 from benchmarks.results import SEEDS_RESAMPLED
 from tgo_pipeline.params import EvaluateParams, parse
+from tgo_pipeline.params.fine_tune import AUTO
 
-MAIN, AS_CHOSEN = "main", "tgo+as chosen"
+MAIN, AS_CHOSEN, MEASURED_RANGE = "main", "tgo+as chosen", f"tgo+{AUTO}"
 
 
 def collect(study: Study, plans: Sequence[Plan], units: Any, where: Mapping[str, str]) -> dict[str, Any]:
@@ -66,6 +68,9 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
             f"Each method against {reference}, paired:",
             contrast_table(found, reference, target, params),
         ]
+    ranges = by_method(study.results(units(plan, "levels")))
+    if MEASURED_RANGE in ranges:
+        parts += [_levels(ranges), contrast_table(ranges, MEASURED_RANGE, target, params)]
     varied = by_method(study.results(units(plan, "ablate")))
     if AS_CHOSEN in varied:
         parts += ["Ablations of TGO on the restricted levels, test captions:"]
@@ -74,6 +79,15 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
         parts += ["Ideas on top of chosen settings, validation captions:"]
         parts += [trial_table(plan.searched(), target)]
     return parts
+
+
+def _levels(ranges: Mapping[str, Mapping[int, Result]]) -> str:
+    """What the table of ranges compares, and what was measured."""
+    lows = [f"{result.metrics[LOW]:g}" for _, result in sorted(ranges[MEASURED_RANGE].items())]
+    return (
+        "TGO on ranges of noise levels by grid, on the range that `noise_levels: auto` measures and trains on "
+        f"(it begins at {', '.join(lows)}, seed by seed), and on all levels by importance, test captions:"
+    )
 
 
 def _conditions(numbers: Mapping[str, Any]) -> str:

@@ -23,8 +23,11 @@ import numpy as np
 
 from benchmarks.objectives.units import BASE, TAU, WEIGHTS, Result, Study, Unit
 from fine_tune.guidance_modules import describe, modules
+from fine_tune.levels import measure_levels
+from fine_tune.noise_levels.table import read as read_levels
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import Params
+from tgo_pipeline.params.fine_tune import ALL_LEVELS, MEASURED
 from tgo_pipeline.params.objectives import ModuleGuidanceParams
 from tgo_pipeline.storage.fingerprints import fingerprint
 from tgo_pipeline.storage.shards import Mark
@@ -33,6 +36,8 @@ from tgo_pipeline.storage.workspace import Workspace
 log = logging.getLogger("tgo")
 LAST_STEPS = 10
 """Training metrics are means over this many last updates."""
+LOW = "noise_levels_from"
+"""The metric that says where a measured range begins."""
 
 
 @contextlib.contextmanager
@@ -262,8 +267,25 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
             model=folder / "model",
             training=folder / "training",
         )
-        stage.run(params, workspace)
-    return str(folder / "model"), last_metrics(folder / "training")
+        measured = _measured(job, params, workspace)
+        stage.run(params, measured or workspace)
+    metrics = last_metrics(folder / "training")
+    if measured is not None:
+        metrics[LOW] = read_levels(measured.noise_levels).suggested[0]
+    return str(folder / "model"), metrics
+
+
+def _measured(job: Job, params: Params, workspace: Workspace) -> Workspace | None:
+    """Where the noise levels of such trainings were measured, once for all that begin alike; None if none are."""
+    tuning = params.fine_tune
+    if tuning.noise_levels not in MEASURED:
+        return None
+    start = dataclasses.replace(tuning, noise_levels=list(ALL_LEVELS), learning_rate=1.0)
+    place = job.home / "levels" / fingerprint(start=start, labels=job.labelled.name)[:10]
+    workspace = workspace.moved(noise_levels=place.with_suffix(".parquet"))
+    with held(place):
+        measure_levels(params, workspace)
+    return workspace
 
 
 def _encoded(job: Job, params: Params, own: Path) -> Path:

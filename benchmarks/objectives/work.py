@@ -19,7 +19,7 @@ from benchmarks.objectives.plan import Plan
 from benchmarks.objectives.units import Result, Study, Unit
 
 log = logging.getLogger("tgo")
-PHASES = ("tune", "main", "search", "ablate")
+PHASES = ("tune", "main", "search", "levels", "ablate")
 POLL_S = 5.0
 
 
@@ -29,6 +29,7 @@ def units(plan: Plan, phase: str) -> Iterator[Unit]:
         "tune": plan.tune,
         "main": plan.main,
         "search": plan.search,
+        "levels": plan.levels,
         "ablate": plan.ablate,
     }
     return phases[phase]()

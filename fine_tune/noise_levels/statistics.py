@@ -25,6 +25,12 @@ class Moments:
     """(bins,) mean squared norms of a batch's gradient."""
     measured: int
 
+    @property
+    def unit_square(self) -> np.ndarray:
+        """(bins,) mean squared norms of one unit's gradient."""
+        own = np.diag(self.inner)
+        return own + self.measured * np.maximum(self.square - own, 0.0)
+
     def mean_square(self, bins: slice, units: float) -> float:
         """E|g|^2 of the gradient of so many units whose levels are drawn from these bins.
 

@@ -26,6 +26,7 @@ SCHEMA = with_features(
             ("cos2", pa.float64()),
             ("cos2_error", pa.float64()),
             ("norm", pa.float64()),
+            ("unit_norm", pa.float64()),
             ("from_low_cos2", pa.float64()),
             ("from_low_cos2_error", pa.float64()),
             ("from_low_aim", pa.float64()),
@@ -33,8 +34,8 @@ SCHEMA = with_features(
         ]
     )
 )
-"""`norm` is the root mean square norm of a batch's gradient; `from_low_...` are of the range from `low` to 1: its aim
-is 1 where it is best, its votes are the share of bootstrap samples in which it is."""
+"""`norm` is the root mean square norm of a batch's gradient, `unit_norm` of one unit's; `from_low_...` are of the range
+from `low` to 1: its aim is 1 where it is best, its votes are the share of bootstrap samples in which it is."""
 CLEAR = 2.0
 """Standard errors above 0 from which on an aim is one: below, nothing speaks for any range, and it is all levels."""
 
@@ -72,8 +73,9 @@ def write(path: Path, mark: Mark, sketches: Sketches, edges: Sequence[float], ob
             f"the first update of {objective} has no gradient at some noise level, and nothing can be measured."
         )
     (alone, ranges), (alone_error, ranges_error) = sketches.cos2, sketches.cos2_error
-    aims, norms = sketches.aims(sketches.whole), np.sqrt(sketches.whole.square)
-    columns = [edges[:-1], edges[1:], alone, alone_error, norms, ranges, ranges_error]
+    aims = sketches.aims(sketches.whole)
+    norms, unit_norms = np.sqrt(sketches.whole.square), np.sqrt(sketches.whole.unit_square)
+    columns = [edges[:-1], edges[1:], alone, alone_error, norms, unit_norms, ranges, ranges_error]
     columns += [aims / np.abs(aims).max(), sketches.votes]
     clarity = sketches.clarity
     about = {

@@ -12,6 +12,8 @@ from fine_tune.data.batches import TrainingBatch
 from fine_tune.objectives.base import Objective
 from fine_tune.policies.base import Policy
 from fine_tune.training.accelerator import Accelerator
+from fine_tune.training.importance import Importance
+from tgo_pipeline.devices import to_device
 from tgo_pipeline.params import FineTuneParams
 
 
@@ -51,6 +53,8 @@ class Likelihoods:
     policy: Tensor
     reference: Tensor | None
     contrast: Predictions | None = None
+    level_weight: Tensor | None = None
+    """(B,) of the losses, where levels are drawn by importance."""
 
     @property
     def log_ratio(self) -> Tensor:
@@ -64,17 +68,23 @@ class Forward:
     """Runs the networks for an objective: the reference only if it is needed, each on one call for a whole part."""
 
     def __init__(
-        self, policy: Policy, objective: Objective, params: FineTuneParams, accelerator: Accelerator
+        self,
+        policy: Policy,
+        objective: Objective,
+        params: FineTuneParams,
+        accelerator: Accelerator,
+        importance: Importance | None = None,
     ) -> None:
         self._policy = policy
         self._objective = objective
         self._draws = params.draws
         self._safeguard = params.safeguard
         self._accelerator = accelerator
+        self._importance = importance
 
     def likelihoods(self, part: TrainingBatch) -> Likelihoods:
         """Log-likelihoods with gradient for the policy."""
-        corruption = self._corrupt(part, part.conditions)
+        corruption, weight = self._corrupt(part, part.conditions)
         before = reference = None
         with self._accelerator.autocast():
             if self._objective.needs_reference:
@@ -82,14 +92,14 @@ class Forward:
                     before, reference = self._score(corruption)
             prediction, likelihood = self._score(corruption, held_back=self._safeguard is not None)
         if before is None or not self._objective.needs_contrast:
-            return Likelihoods(likelihood, reference)
+            return Likelihoods(likelihood, reference, level_weight=weight)
         contrast = Predictions(self._policy, corruption, prediction, before, self._draws)
-        return Likelihoods(likelihood, reference, contrast)
+        return Likelihoods(likelihood, reference, contrast, weight)
 
     @torch.no_grad()
     def log_ratio(self, part: TrainingBatch, mismatched: bool) -> Tensor:
         """(B,) log-ratios without gradient, of the images under their own prompts or the mismatched ones."""
-        corruption = self._corrupt(part, part.other_conditions if mismatched else part.conditions)
+        corruption, _ = self._corrupt(part, part.other_conditions if mismatched else part.conditions)
         with self._accelerator.autocast():
             _, policy = self._score(corruption)
             with self._policy.reference():
@@ -122,12 +132,17 @@ class Forward:
         share[:, 0] = 1.0
         return share.flatten()
 
-    def _corrupt(self, part: TrainingBatch, conditions: dict[str, Tensor]) -> Any:
+    def _corrupt(self, part: TrainingBatch, conditions: dict[str, Tensor]) -> tuple[Any, Tensor | None]:
+        """The corruption of a part, and the weights of its losses."""
         images, repeated = (
             {name: t.repeat_interleave(self._draws, 0) if self._draws > 1 else t for name, t in each.items()}
             for each in (part.images, conditions)
         )
-        return self._policy.corrupt(images, repeated, [seed for seeds in part.seeds for seed in seeds])
+        seeds, weight = [seed for each in part.seeds for seed in each], None
+        if self._importance is not None:
+            seeds, weights = self._importance.draw(self._policy, images, repeated, seeds)
+            weight = to_device(torch.from_numpy(weights).float(), self._accelerator.device)
+        return self._policy.corrupt(images, repeated, seeds), weight
 
 
 def mean_over_draws(values: Tensor, draws: int) -> Tensor:

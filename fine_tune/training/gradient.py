@@ -152,6 +152,8 @@ class LikelihoodGradient(Gradient):
         """Add the gradient of one part; its losses and values."""
         batch = self._batch(part, point, likelihoods.contrast)
         loss, metrics = self._objective(likelihoods.policy, likelihoods.reference, batch)
+        if likelihoods.level_weight is not None:
+            loss = loss * likelihoods.level_weight[:: self._members]
         self._accelerator.backward(loss.sum() / total)
         own = {"label": part.label, "weight": part.weight}
         return loss.detach(), self._errors(likelihoods) | metrics | own

@@ -22,6 +22,7 @@ from fine_tune.training.checkpoints import State
 from fine_tune.training.early_stopping import Guard
 from fine_tune.training.forward import Forward
 from fine_tune.training.gradient import Gradient, LikelihoodGradient
+from fine_tune.training.importance import Importance
 from fine_tune.training.log import summarise
 from fine_tune.training.optimizers import load_named_state, make_optimizer, named_state
 from tgo_pipeline.devices import fetch
@@ -57,17 +58,17 @@ class Trainer:
         accelerator: Accelerator,
         group: Group | None = None,
         gradient: Gradient | None = None,
+        importance: Importance | None = None,
     ) -> None:
         """`group` are the processes that share every batch; by default this one alone.
 
-        `gradient` is how the objective comes by it; by default from the log-likelihoods of stored samples. Raises
-        `TgoError` for a batch that they cannot share out equally.
+        `gradient` is how the objective comes by it; by default from the log-likelihoods of stored samples, whose noise
+        levels `importance` may draw. Raises `TgoError` for a batch that they cannot share out equally.
         """
         self.step = 0
         self.thresholds: list[float] = []
         """tau by epoch, where it is estimated again."""
         self._group = group or Group()
-        self._forward = Forward(policy, objective, params, accelerator)
         self._objective = objective
         self._data = data
         self._params = params
@@ -75,7 +76,12 @@ class Trainer:
         self._guard = Guard(params.guard, both_sides=objective.binds_differences)
         check_share(params, self._group)
         self._gradient = gradient or LikelihoodGradient(
-            self._forward, objective, params, accelerator, self._group, runtime.micro_batch_size
+            Forward(policy, objective, params, accelerator, importance),
+            objective,
+            params,
+            accelerator,
+            self._group,
+            runtime.micro_batch_size,
         )
         if runtime.gradient_checkpointing:
             policy.save_memory()

@@ -26,7 +26,7 @@ from benchmarks.objectives.plan import (
     Plan,
     Trials,
 )
-from benchmarks.objectives.run import Job, make_data, make_labels, run_unit
+from benchmarks.objectives.run import LOW, Job, make_data, make_labels, run_unit
 from benchmarks.objectives.tables import (
     by_method,
     contrast,
@@ -48,6 +48,7 @@ from benchmarks.objectives.units import (
     Unit,
     with_settings,
 )
+from tests.fine_tune import runs
 from tests.tiny import tiny_diffusion_pipeline
 from tgo_pipeline import demo
 from tgo_pipeline.errors import TgoError
@@ -88,7 +89,8 @@ def made(study: Study, unit: Unit, shift: float, failed: str | None = None) -> R
     samples.write_parquet(path)
     params = parse(EvaluateParams, study.raw["evaluate"])
     table = evaluation_table(pairs_from_samples(samples), "mean_z", params).to_pylist()
-    result = Result(unit, [] if failed else table, {"accuracy": 0.6}, {"training": 2.0}, path, failed)
+    metrics = {"accuracy": 0.6, LOW: 0.25}
+    result = Result(unit, [] if failed else table, metrics, {"training": 2.0}, path, failed)
     study.write(result)
     return result
 
@@ -186,7 +188,9 @@ def test_hyperparameters_are_chosen_by_the_target_once_all_trials_have_run(study
         ideas["tgo+safeguard"]["fine_tune.safeguard"] == 0.0
         and ideas["tgo+safeguard"][RATE] == greatest[RATE]
     )
-    assert all(study.params(unit) for unit in (*plan.search(), *plan.ablate(), *plan.main()))
+    ranges = {unit.method: unit.settings[LEVELS] for unit in plan.levels()}
+    assert ranges["tgo+from 0"] == [0.0, 1.0] and ranges["tgo+auto"] == "auto" and len(ranges) == 6
+    assert all(study.params(unit) for unit in (*plan.search(), *plan.levels(), *plan.ablate(), *plan.main()))
 
 
 def test_a_setting_is_chosen_by_its_mean_over_the_seeds(study: Study) -> None:
@@ -250,12 +254,15 @@ def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_
     for number, unit in enumerate(plan.main()):
         if (unit.method, unit.seed) != ("kto", 1):
             made(study, unit, 0.1 + 0.01 * number)
-    for unit in (*objectives.units(plan, "ablate"), *objectives.units(plan, "search")):
-        made(study, unit, 0.3)
+    for phase in ("ablate", "search", "levels"):
+        for unit in objectives.units(plan, phase):
+            made(study, unit, 0.3)
     numbers = objectives_report.collect(study, [plan], objectives.units, HERE)
     text = objectives_report.markdown(study, [plan], objectives.units, numbers)
     assert "Not run on every seed: kto." in text
     for part in ("tgo+c-0, percentile-.3", "base, guidance 1.5", "2 trainings, 3x sampling", "tgo+safeguard"):
+        assert part in text
+    for part in ("begins at 0.25, 0.25, seed by seed", "tgo+from 0.35", "tgo+importance", "to tgo+auto"):
         assert part in text
     assert by_method(study.results(plan.main())).keys() >= {"tgo", "kto"}
     objectives_figure.write(numbers["families"], "mean_z", tmp_path / "figure.svg")
@@ -304,6 +311,22 @@ def test_real_units_share_data_and_trainings_and_give_paired_samples(toy: Study)
     assert {"accuracy", "log_ratio_negative", "negative_error_ratio"} <= tgo.metrics.keys()
     assert len(list((home / "labelled").glob("*/complete"))) == 2
     assert toy.result(units[3]) == tgo
+
+
+def test_levels_are_measured_once_for_all_that_begin_alike(
+    toy: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for (module, name), value in runs.LITTLE.items():
+        monkeypatch.setattr(module, name, value)
+    caplog.set_level("INFO")
+    model = str(toy.work.parent / "model")
+    auto, importance = (
+        run_unit(toy, Unit(model, f"tgo+{levels}", 0, TEST, {RATE: rate, LEVELS: levels}))
+        for levels, rate in (("auto", 1e-3), ("importance", 2e-3))
+    )
+    assert auto.failed is None and importance.failed is None
+    assert caplog.text.count("the first batch is measured") == 1
+    assert 0 <= auto.metrics[LOW] < 1 and auto.value("mean_z") != importance.value("mean_z")
 
 
 def test_labels_at_prompt_means_split_every_prompt(toy: Study) -> None:

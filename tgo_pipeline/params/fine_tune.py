@@ -35,6 +35,9 @@ ALL_LEVELS = (0.0, 1.0)
 """`noise_levels` of the published methods."""
 AUTO = "auto"
 """`noise_levels` that the training measures at its start."""
+IMPORTANCE = "importance"
+"""All levels, drawn as often as a measurement at the start says."""
+MEASURED = (AUTO, IMPORTANCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,7 @@ def _check_levels(levels: list[float]) -> None:
     if len(levels) != 2 or not 0 <= levels[0] < levels[1] <= 1:
         raise TgoError(
             f"noise_levels is {levels}: it must be the lowest and the highest level to train on, from 0 (clean) to 1 "
-            "(pure noise), such as [0.5, 1], or auto."
+            "(pure noise), such as [0.5, 1], or auto, or importance."
         )
 
 
@@ -107,8 +110,8 @@ class FineTuneParams:
     `loglik_space: x0` measures the error of the denoised prediction, its weight cut at `x0_weight_max`. `draws` are
     pairs of timestep and noise (or masks) averaged for each sample, from `noise_levels`: the lowest and the highest, 0
     clean and 1 pure noise, sigma / (alpha + sigma) or for masked models the masked share; `auto` measures them
-    (`tgo levels`). `positive_share` draws
-    samples with replacement so that this share of them is positive. `safeguard` holds the gradient of a negative
+    (`tgo levels`), `importance` draws all levels by the size of their gradients and weighs each loss. `positive_share`
+    draws samples with replacement so that this share of them is positive. `safeguard` holds the gradient of a negative
     sample back where it undoes that of a positive one that is corrupted alike (Diffusion-SDPO's mu; 0 in its code).
     `embedded_guidance` is the guidance scale that a guidance-distilled model (FLUX.1 dev) is told. `held_out` are
     rewards that an objective with a reward's gradient logs and does not train on. `preset` names published values;
@@ -128,7 +131,9 @@ class FineTuneParams:
     timesteps: Literal["logit_normal", "uniform"] = "logit_normal"
     timestep_mode: Literal["inference_index", "train_script"] = "inference_index"
     embedded_guidance: float = 3.5
-    noise_levels: Literal["auto"] | list[float] = field(default_factory=lambda: list(ALL_LEVELS))
+    noise_levels: Literal["auto", "importance"] | list[float] = field(
+        default_factory=lambda: list(ALL_LEVELS)
+    )
     draws: int = 1
     method: Literal["full", "lora"] = "full"
     lora: LoraParams = field(default_factory=LoraParams)
@@ -205,7 +210,7 @@ class FineTuneParams:
 
     @property
     def levels(self) -> list[float]:
-        """The noise levels to draw from: all where `auto` has not been measured yet."""
+        """The noise levels to draw from: all with `importance`, and where `auto` has not been measured yet."""
         return list(ALL_LEVELS) if isinstance(self.noise_levels, str) else self.noise_levels
 
     def _check_parts(self) -> None:
