@@ -15,7 +15,7 @@ from tgo_pipeline.storage.tables import write_table
 from tgo_pipeline.thresholds.adequacy.report import judge
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.fit import Row, ScoredRewards, fit
-from tgo_pipeline.thresholds.streams.column import ScoreColumn, write_part
+from tgo_pipeline.thresholds.streams.column import ScoreColumn, write_block
 
 
 class OnDisk(tempfile.TemporaryDirectory[str]):
@@ -36,10 +36,10 @@ def column(values: np.ndarray, prompts: np.ndarray, parts: int = 3, threads: int
         for part in np.array_split(sizes, min(parts, max(1, owners.size))):
             stop = start + int(part.sum())
             written.append(
-                write_part(file.fileno(), start, np.asarray(values, np.float64)[order[start:stop]], part)
+                write_block(file.fileno(), start, np.asarray(values, np.float64)[order[start:stop]], part)
             )
             start = stop
-    made = ScoreColumn("clip", path, written, threads)
+    made = ScoreColumn("clip", path, written, np.dtype(np.float64), threads)
     made.folder = folder  # type: ignore[attr-defined]
     return made
 

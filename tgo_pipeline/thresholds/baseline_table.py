@@ -15,7 +15,7 @@ from tgo_pipeline.storage.tables import with_features
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.fit import INTERVALS, ScoredRewards, intervals
 from tgo_pipeline.thresholds.streams.by_prompt import Rows
-from tgo_pipeline.thresholds.streams.column import ColumnPart, ScoreColumn
+from tgo_pipeline.thresholds.streams.column import ColumnBlock, ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
@@ -54,13 +54,25 @@ def baseline_tables(
     if scores.groups is None:
         rule = Rule(threshold, tau, column.ordered)
 
-        def of_prompts(pair: tuple[ColumnPart, Rows]) -> pa.Table:
-            part, rows = pair
-            ids = scores.rows.ids(rows).filter(pa.array(part.kept))
-            return _table(column.name, "prompt", ids, column.groups(part), rule, np.ones(len(ids), np.int64))
+        def of_prompts(pair: tuple[ColumnBlock, Rows]) -> pa.Table:
+            block, rows = pair
+            ids = scores.rows.ids(rows).filter(pa.array(block.kept))
+            places = [np.arange(len(ids))[part.places] for part in block.parts]
+            tables = [
+                _table(
+                    column.name,
+                    "prompt",
+                    ids.take(own),
+                    column.groups(part),
+                    rule,
+                    np.ones(own.size, np.int64),
+                )
+                for part, own in zip(block.parts, places, strict=True)
+            ]
+            return pa.concat_tables(tables).take(np.argsort(np.concatenate(places)))
 
-        pairs = zip(column.parts, scores.rows.parts(), strict=True)
-        yield from column.together(of_prompts, (pair for pair in pairs if pair[0].sizes.size))
+        pairs = zip(column.blocks, scores.rows.parts(), strict=True)
+        yield from column.together(of_prompts, (pair for pair in pairs if pair[0].parts))
         return
     for code, name in enumerate(scores.groups.names):
         own = scores.column(column.name, taus, code)
@@ -108,17 +120,17 @@ def _table(
     n_prompts: np.ndarray,
     ends: Mapping[str, float | None] = NO_ENDS,
 ) -> pa.Table:
-    count, repeated = groups.sizes.size, groups.sizes >= 2
+    count, repeated, means = groups.sizes.size, groups.sizes >= 2, groups.means()
     columns: dict[str, Any] = {
         "reward": pa.repeat(name, count),
         "level": pa.repeat(level, count),
         "key": keys,
         "n": groups.sizes,
         "n_prompts": n_prompts,
-        "n_distinct": groups.count(_is_new(groups)),
-        "mean": groups.means(),
+        "n_distinct": groups.count(groups.is_new()),
+        "mean": means,
         "median": groups.medians(),
-        "std": _known(np.sqrt(groups.squares() / np.maximum(groups.sizes - 1, 1)), repeated),
+        "std": _known(np.sqrt(groups.squares(means) / np.maximum(groups.sizes - 1, 1)), repeated),
         "tau": baselines.percentiles(groups, rule.params.percentile),
         **{end: pa.repeat(pa.scalar(value, pa.float64()), count) for end, value in ends.items()},
         **_soft_columns(groups, rule.params, repeated),
@@ -129,13 +141,6 @@ def _table(
 
 def _known(values: np.ndarray, known: np.ndarray) -> pa.Array:
     return pa.array(values, pa.float64(), mask=~known)
-
-
-def _is_new(groups: Groups) -> np.ndarray:
-    """Which scores (N,) differ from the one before in their group."""
-    new = np.diff(groups.values, prepend=np.nan) != 0
-    new[groups.starts] = True
-    return new
 
 
 def _soft_columns(groups: Groups, params: ThresholdParams, repeated: np.ndarray) -> dict[str, pa.Array]:

@@ -35,8 +35,7 @@ def soft(groups: Groups, beta: float) -> np.ndarray:
 
     Between the mean (beta to infinity) and the maximum (beta to 0), and equal to the score of a group of one.
     """
-    top = groups.tops()
-    return _soft(top, np.add.reduceat(_growth(groups, top, beta), groups.starts), groups.sizes, beta)
+    return Growth.of(groups, beta).soft()
 
 
 def soft_ess(groups: Groups, beta: float) -> np.ndarray:
@@ -44,10 +43,7 @@ def soft_ess(groups: Groups, beta: float) -> np.ndarray:
 
     Below about 5 the soft baseline is the largest score more than an average.
     """
-    relative = np.exp(-_depth(groups, groups.tops(), beta))
-    total = np.add.reduceat(relative, groups.starts)
-    np.square(relative, out=relative)
-    return total**2 / np.add.reduceat(relative, groups.starts)
+    return Growth.of(groups, beta).ess()
 
 
 def soft_jackknife(groups: Groups, beta: float) -> np.ndarray:
@@ -55,8 +51,9 @@ def soft_jackknife(groups: Groups, beta: float) -> np.ndarray:
 
     NaN for groups of one (Quenouille 1956).
     """
-    without_one = np.add.reduceat(leave_one_out(groups, "soft", beta), groups.starts) / groups.sizes
-    return groups.sizes * soft(groups, beta) - (groups.sizes - 1) * without_one
+    growth = Growth.of(groups, beta)
+    without_one = groups.total(growth.soft_of_others()) / groups.sizes
+    return groups.sizes * growth.soft() - (groups.sizes - 1) * without_one
 
 
 def leave_one_out(groups: Groups, kind: Kind, beta: float | None = None) -> np.ndarray:
@@ -70,7 +67,7 @@ def leave_one_out(groups: Groups, kind: Kind, beta: float | None = None) -> np.n
         return _median_of_others(groups)
     if beta is None:
         raise ValueError("the soft baseline needs beta")
-    return _soft_of_others(groups, beta)
+    return Growth.of(groups, beta).soft_of_others()
 
 
 def leave_one_out_jackknife(groups: Groups, beta: float) -> np.ndarray:
@@ -85,21 +82,24 @@ def leave_one_out_jackknife(groups: Groups, beta: float) -> np.ndarray:
         per_chunk = max(1, _CHUNK // others.size)
         for first in range(0, starts.size, per_chunk):
             part = starts[first : first + per_chunk]
-            values = groups.values[(part[:, None, None] + others).ravel()]
+            values = groups.values[(part[:, None, None] + groups.stride * others).ravel()]
             each = Groups(values, np.arange(0, values.size, size - 1), np.full(part.size * size, size - 1))
-            result[(part[:, None] + np.arange(size)).ravel()] = soft_jackknife(each, beta)
+            result[(part[:, None] + groups.stride * np.arange(size)).ravel()] = soft_jackknife(each, beta)
     return result
 
 
 def quantiles(groups: Groups) -> np.ndarray:
     """Mid-rank (#{x < s} + #{x = s} / 2) / K of each sample in its group (N,), in (0, 1); equal scores share one."""
-    new_group = np.zeros(groups.values.size, bool)
-    new_group[groups.starts] = True
-    new_score = new_group | (np.diff(groups.values, prepend=np.nan) != 0)
-    starts = np.flatnonzero(new_score)
-    sizes = np.diff(starts, append=groups.values.size)
-    middle = np.repeat(starts + sizes / 2, sizes)
-    middle -= groups.spread(groups.starts)
+    lines = groups.is_new().reshape(groups.of_samples)
+    if groups.stride > 1 and lines.all():
+        return np.repeat((np.arange(len(lines)) + 0.5) / len(lines), groups.stride)
+    place = np.arange(len(lines)).reshape(-1, *[1] * (lines.ndim - 1))
+    first = np.maximum.accumulate(np.where(lines, place, 0), axis=0)
+    ends = np.where(np.roll(lines, -1, axis=0), place, len(lines))
+    last = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+    middle = (first + last + 1).ravel() / 2
+    if groups.stride == 1:
+        middle -= groups.spread(groups.starts)
     middle /= groups.spread(groups.sizes)
     return middle
 
@@ -108,8 +108,8 @@ def percentiles(groups: Groups, p: float) -> np.ndarray:
     """The p-quantile of each group (G,), numpy's `linear`."""
     position = (groups.sizes - 1) * p
     lower = np.floor(position).astype(np.int64)
-    low = groups.values[groups.starts + lower]
-    high = groups.values[groups.starts + np.minimum(lower + 1, groups.sizes - 1)]
+    low = groups.values[groups.places(lower)]
+    high = groups.values[groups.places(np.minimum(lower + 1, groups.sizes - 1))]
     return low + (position - lower) * (high - low)
 
 
@@ -257,80 +257,89 @@ def _quantiles_among(
     return np.where(size > 0, (below + upto) / (2.0 * np.maximum(size, 1)), np.nan)
 
 
-def _depth(groups: Groups, top: np.ndarray, beta: float) -> np.ndarray:
-    """(top - s) / beta of each sample (N,), from 0 up."""
-    depth = groups.spread(top)
-    depth -= groups.values
-    depth /= beta
-    return depth
+@dataclass(frozen=True)
+class Growth:
+    """What the soft baseline and its like are made of: exp((s - top) / beta) - 1 of each sample (N,), from -1 to 0.
 
+    It is exact where beta is far above the spread, too; `total` (G,) is its sum over each group.
+    """
 
-def _growth(groups: Groups, top: np.ndarray, beta: float) -> np.ndarray:
-    """exp((s - top) / beta) - 1 of each sample (N,), from -1 to 0: exact where beta is far above the spread too."""
-    growth = _depth(groups, top, beta)
-    np.negative(growth, out=growth)
-    return np.expm1(growth, out=growth)
+    groups: Groups
+    beta: float
+    top: np.ndarray
+    each: np.ndarray
+    total: np.ndarray
 
+    @classmethod
+    def of(cls, groups: Groups, beta: float) -> Growth:
+        """Of `beta` > 0 in score units."""
+        top = groups.tops()
+        each = groups.spread(top)
+        np.subtract(groups.values, each, out=each)
+        each /= beta
+        np.expm1(each, out=each)
+        return cls(groups, beta, top, each, groups.total(each))
 
-def _soft(top: np.ndarray, growth: np.ndarray, sizes: np.ndarray, beta: float) -> np.ndarray:
-    """The soft value from the sum of `_growth` over `sizes` samples below `top`."""
-    return top + beta * np.log1p(growth / sizes)
+    def soft(self) -> np.ndarray:
+        """`soft` of each group (G,)."""
+        return self.top + self.beta * np.log1p(self.total / self.groups.sizes)
+
+    def ess(self) -> np.ndarray:
+        """`soft_ess` of each group (G,)."""
+        relative = 1 + self.each
+        np.square(relative, out=relative)
+        return (self.groups.sizes + self.total) ** 2 / self.groups.total(relative)
+
+    def soft_of_others(self) -> np.ndarray:
+        """`leave_one_out` (N,).
+
+        Where the largest is left out nothing may be left of the sum over all: it is taken again below the second.
+        """
+        groups = self.groups
+        others = groups.spread(self.total)
+        others -= self.each
+        others /= _others(groups)
+        last = groups.places(groups.sizes - 1)
+        others[last] = 0  # replaced below
+        result = np.log1p(others, out=others)
+        result *= self.beta
+        result += groups.spread(self.top)
+        result[last] = np.nan
+        rest, repeated = groups.without_tops()
+        if repeated.any():
+            result[last[repeated]] = soft(rest, self.beta)
+        return result
 
 
 def _mean_of_others(groups: Groups) -> np.ndarray:
-    least = groups.spread(groups.values[groups.starts])
+    least = groups.spread(groups.leasts())
     above = groups.values - least
-    others = groups.spread(np.add.reduceat(above, groups.starts))
+    others = groups.spread(groups.total(above))
     others -= above
-    return least + _over_others(others, groups)
+    others /= _others(groups)
+    others += least
+    return others
 
 
-def _over_others(total: np.ndarray, groups: Groups) -> np.ndarray:
-    """`total` (N,) divided by the number of other samples; NaN where there are none."""
-    count = groups.spread(groups.sizes - 1).astype(np.float64)
+def _others(groups: Groups) -> np.ndarray:
+    """How many other samples a sample's group has, as float64 (N,); NaN where there are none."""
+    count = (groups.sizes - 1).astype(np.float64)
     count[count == 0] = np.nan
-    return total / count
+    return groups.spread(count)
 
 
 def _median_of_others(groups: Groups) -> np.ndarray:
-    place = np.arange(groups.values.size) - groups.spread(groups.starts)
-    low, high = (
-        _without(groups, place, groups.spread(ranks))
-        for ranks in ((groups.sizes - 2) // 2, (groups.sizes - 1) // 2)
-    )
+    low, high = (_without_itself(groups, (groups.sizes - more) // 2) for more in (2, 1))
     median = low + (high - low) / 2
     median[groups.spread(groups.sizes == 1)] = np.nan
     return median
 
 
-def _without(groups: Groups, place: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """The score of rank `rank` among a sample's group without the sample at `place`, all (N,)."""
-    at = groups.spread(groups.starts) + rank + (rank >= place)
+def _without_itself(groups: Groups, wanted: np.ndarray) -> np.ndarray:
+    """The score of rank `wanted` (G,) among a sample's group without the sample itself (N,)."""
+    if groups.stride > 1:  # the same ranks in every group: whole rows
+        lines, rank = groups.values.reshape(groups.of_samples), wanted[0]
+        return lines[np.minimum(rank + (rank >= np.arange(len(lines))), len(lines) - 1)].ravel()
+    rank = groups.spread(wanted)
+    at = groups.spread(groups.starts) + rank + (rank >= groups.ranks())
     return groups.values[np.clip(at, 0, groups.values.size - 1)]
-
-
-def _soft_of_others(groups: Groups, beta: float) -> np.ndarray:
-    """Where the largest is left out nothing may be left of the sum over all: it is taken again below the second."""
-    top = groups.tops()
-    growth = _growth(groups, top, beta)
-    others = groups.spread(np.add.reduceat(growth, groups.starts))
-    others -= growth
-    others = _over_others(others, groups)
-    result = groups.spread(top)
-    last = groups.starts + groups.sizes - 1
-    others[last] = 0  # replaced below
-    result += beta * np.log1p(others)
-    result[last] = np.nan
-    rest, repeated = _without_top(groups)
-    if repeated.any():
-        result[last[repeated]] = soft(rest, beta)
-    return result
-
-
-def _without_top(groups: Groups) -> tuple[Groups, np.ndarray]:
-    """The groups of two or more without their largest score, and which (G,) they are."""
-    repeated = groups.sizes >= 2
-    kept = groups.spread(repeated)
-    kept[groups.starts + groups.sizes - 1] = False
-    sizes = groups.sizes[repeated] - 1
-    return Groups(groups.values[kept], np.cumsum(sizes) - sizes, sizes), repeated

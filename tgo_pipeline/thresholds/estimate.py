@@ -10,6 +10,7 @@ import numpy as np
 
 from tgo_pipeline.thresholds.adequacy.intervals import standard_error, t_quantile
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
+from tgo_pipeline.thresholds.streams.groups import Groups
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
 MOST_RESAMPLED = 20_000
@@ -78,8 +79,8 @@ def linearised_interval(column: ScoreColumn, p: float, confidence: float) -> tup
     The standard error is linearised over prompts (Woodruff 1952; Francisco & Fuller 1991).
     """
     tau = column.ordered.quantiles([p])[0]
-    upto = column.per_prompt(lambda groups: groups.count(groups.values <= tau))
-    reach = t_quantile((1 + confidence) / 2, column.sizes.size - 1) * standard_error(upto, column.sizes)
+    (upto,) = column.tallies([lambda scores: scores <= tau])
+    reach = t_quantile((1 + confidence) / 2, column.sizes.size - 1) * standard_error(*upto)
     low, high = column.ordered.quantiles([max(0.0, p - reach), min(1.0, p + reach)])
     return low, high
 
@@ -123,14 +124,18 @@ class _Window:
         reach = wider * (math.ceil(_WINDOW_SD * spread) + 1)  # the spread may be 0
         low, high = column.ordered.at([max(0, centre - reach), min(column.n - 1, centre + reach)])
         below = column.per_prompt(lambda groups: groups.count(groups.values < low))
-        inside = column.per_prompt(
-            lambda groups: groups.count((groups.values >= low) & (groups.values <= high))
-        )
-        values = column.per_sample(
-            lambda groups: groups.values[(groups.values >= low) & (groups.values <= high)]
+
+        def inside(groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+            near = (groups.values >= low) & (groups.values <= high)
+            return groups.values[near], groups.spread(np.arange(groups.sizes.size))[near]
+
+        found, number = list(column.each(inside)), np.arange(column.sizes.size)
+        values = np.concatenate([part for part, _ in found])
+        owner = np.concatenate(
+            [number[part.prompts][own] for part, (_, own) in zip(column.parts, found, strict=True)]
         )
         order = np.argsort(values, kind="stable")
-        return cls(values[order], np.repeat(np.arange(inside.size), inside)[order], below)
+        return cls(values[order], owner[order], below)
 
     def tau(self, times: np.ndarray, position: float) -> float:
         """The value at `position` where every prompt counts so many `times` (G,); NaN if it is outside."""

@@ -68,20 +68,25 @@ class ScoredRewards:
 
     def column(self, name: str, taus: Mapping[str, float], group: int | None = None) -> ScoreColumn:
         """The scores of a reward, or of a combination, for which `taus` are known; those of one `group`, if given."""
-        if name not in TARGET_COMBINATIONS:
-            measured = {name: np.copy}
-        else:
-            units = {reward: self.units[reward] for reward in self._params.target_rewards}
-            measured = measures(name, units, self._ordered, taus)
+        kind = np.dtype(np.float64 if name in TARGET_COMBINATIONS else np.float32)
+        measure = self._measure(name, taus)
 
         def values(rows: Rows) -> np.ndarray:
-            found = combined({reward: self._read(rows, reward) for reward in measured}, measured)
+            found = measure(rows)
             if group is not None:
                 found[self.rows.numbers(rows, GROUP) != group] = np.nan
             return found
 
         missing = self.nulls[GROUP if name in TARGET_COMBINATIONS else name]
-        return self.rows.column(name, values, self._folder / f"{next(self._numbers)}.column", missing)
+        return self.rows.column(name, values, kind, self._folder / f"{next(self._numbers)}.column", missing)
+
+    def _measure(self, name: str, taus: Mapping[str, float]) -> Callable[[Rows], np.ndarray]:
+        """From rows to the scores of a reward, as they were read, or of a combination."""
+        if name not in TARGET_COMBINATIONS:
+            return lambda rows: self.rows.numbers(rows, name)
+        units = {reward: self.units[reward] for reward in self._params.target_rewards}
+        measured = measures(name, units, self._ordered, taus)
+        return lambda rows: combined({reward: self._read(rows, reward) for reward in measured}, measured)
 
     def _read(self, rows: Rows, name: str) -> np.ndarray:
         return self.rows.numbers(rows, name).astype(np.float64)

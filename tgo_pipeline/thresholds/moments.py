@@ -19,16 +19,10 @@ def moments(column: ScoreColumn) -> dict[str, float | None]:
     `std` has n - 1 in the denominator; `skewness` is m3 / m2^1.5 and `kurtosis` the excess m4 / m2^2 - 3 of the
     central moments, both None for constant scores; quantiles are numpy's `linear`.
     """
-    constant, mean = column.is_constant, column.mean
-
-    def powers(groups: Groups) -> np.ndarray:
-        centred = groups.values - mean
-        squares = np.square(centred)
-        return np.array([squares.sum(), squares @ centred, squares @ squares])
-
-    second, third, fourth = (column.total(powers) / column.n).tolist()
+    constant = column.is_constant
+    second, third, fourth = (power / column.n for power in column.powers)
     return {
-        "mean": mean,
+        "mean": column.mean,
         "std": 0.0 if constant else math.sqrt(second * column.n / (column.n - 1)),
         "skewness": None if constant else third / second**1.5,
         "kurtosis": None if constant else fourth / second**2 - 3,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.thresholds.columns import matrix
 from tests.thresholds.worlds import gaussian, grouped
 from tgo_pipeline.thresholds.adequacy.bounds import (
+    NearMedian,
     margin_bound,
     oracle_percentile,
     sampling_flips,
@@ -66,7 +67,9 @@ def test_the_weighted_median_minimises_the_weighted_distance(pairs: list[tuple[f
         return float(weights @ np.abs(values - threshold))
 
     least = min(distance(value) for value in values)
-    assert distance(weighted_median(values, weights)) == pytest.approx(least, rel=1e-9, abs=1e-9)
+    for some in (values, np.array([values.max() + 1])):  # which may be far from all others
+        found = weighted_median(lambda ends: NearMedian.of(values, weights, ends), some)
+        assert distance(found) == pytest.approx(least, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -166,12 +166,11 @@ def test_some_prompts_of_many_are_whole_and_all_of_few() -> None:
     scores = gaussian(0.5, 300, 4)[0]
     few = some_prompts(matrix(scores), np.random.default_rng(0), 400)
     assert few.sizes.tolist() == [4] * len(few.sizes) and 396 <= few.values.size <= 400
-    assert {tuple(prompt) for prompt in few.values.reshape(-1, 4)} <= {
+    assert {tuple(prompt) for prompt in few.values.reshape(4, -1).T} <= {
         tuple(prompt) for prompt in np.sort(scores)
     }
-    assert np.array_equal(
-        some_prompts(matrix(scores), np.random.default_rng(0)).values, np.sort(scores).ravel()
-    )
+    every = some_prompts(matrix(scores), np.random.default_rng(0))
+    assert np.array_equal(every.values, np.sort(scores).T.ravel())
 
 
 def test_many_scores_are_shuffled_in_part_and_few_often() -> None:

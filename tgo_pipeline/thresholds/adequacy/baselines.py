@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from tgo_pipeline.params import ThresholdParams
 from tgo_pipeline.thresholds.adequacy.bounds import (
+    FIRST_REACH,
     MARGINS,
+    NearMedian,
+    ends_about,
     margin_bound,
     oracle_percentile,
     shares_near,
     weighted_median,
-    weighted_quantile,
 )
 from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
@@ -25,23 +28,26 @@ from tgo_pipeline.thresholds.adequacy.flips import (
     SoftFacts,
     Ties,
     above,
+    drawn,
     soft_facts,
     some_prompts,
     true_baselines,
-    weighted_variance,
 )
 from tgo_pipeline.thresholds.adequacy.intervals import share, standard_error, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.tally import Tally
 
 WHAT_IF = (0.5, 1.0, 2.0)
 """Betas that are shown where none is declared, in standard deviations within a prompt."""
 LOW_ESS = 5
 """With fewer effective samples a soft baseline is nearer the prompt's largest score than an average."""
-FIRST_REACH = 0.02
-"""Share of some prompts' samples on either side of a weighted median that all prompts' is looked for in."""
+SOME_PROMPTS = 20_000
+"""Prompts that say where a weighted median over prompts is looked for."""
+NOWHERE = (0.0, 0.0)
+"""Ends between which no median is looked for."""
 BINS, TAIL = 48, 0.001
 """Bars of the chart of scores and baselines, which leaves out this share of the scores at either end: outliers would
 squeeze all others into a few bars."""
@@ -101,7 +107,7 @@ class Sample:
         rng = np.random.default_rng(seed)
         margins = MARGINS * (math.sqrt(column.variance) or 1.0)
         near = shares_near(column.ordered, tau, margins)
-        weights = weigh and column.per_prompt(lambda part: np.add.reduceat(weigh(part.values), part.starts))
+        weights = weigh and column.per_prompt(lambda part: part.total(weigh(part.values)))
         some = some_prompts(column, rng)
         return cls(
             column,
@@ -118,14 +124,14 @@ class Sample:
             Shuffled.of(column, rng),
         )
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
-        """Samples of each prompt (G,)."""
-        return self.column.sizes
+        """Samples of each prompt (G,), as float64: they are multiplied by other numbers many times."""
+        return self.column.sizes.astype(np.float64)
 
     def mean(self, values: np.ndarray) -> float:
         """Mean over samples of a value per prompt (G,)."""
-        return float(np.average(values, weights=self.sizes))
+        return float(values @ self.sizes) / self.column.n
 
     def reach(self, totals: np.ndarray) -> float | None:
         """Half the width of the interval over prompts of the mean sum totals / N, from totals per prompt (G,)."""
@@ -138,47 +144,86 @@ class Sample:
 class SeenFlips(NamedTuple):
     """A baseline in one part of the prompts, or in all."""
 
-    hits: np.ndarray
-    """Labels that it changes, of each prompt (G,)."""
-    values: np.ndarray
-    """Of each prompt (G,); none where every sample has its own."""
-    weighted: np.ndarray
-    """Sum of w |tau - b| of each prompt (G,); none without weights."""
+    hits: Tally
+    """Labels that it changes, by prompt."""
     distance: float
     """Sum over samples of its distance from tau."""
     square: float
+    values: np.ndarray
+    """Of each prompt (G,); none where every sample has its own."""
+    weighted: np.ndarray
+    """Sum of w |tau - b| of each prompt (G,); none without weights, or where `values` tell it."""
+    near: NearMedian | None = None
+    """Where every sample has its own and a weight."""
+    soft: SoftFacts | None = None
+    """Of `prompt_soft` alone."""
 
     @classmethod
-    def of(cls, sample: Sample, baseline: Baseline) -> SeenFlips:
-        """Look at all prompts, part by part."""
-        parts = list(sample.column.each(lambda groups: cls._part(groups, sample, baseline)))
-        hits, values, weighted = (np.concatenate([part[place] for part in parts]) for place in range(3))
-        if sample.weights is not None and not baseline.per_sample:
-            weighted = sample.weights * np.abs(values - sample.tau)
-        return cls(
-            hits, values, weighted, sum(part.distance for part in parts), sum(part.square for part in parts)
-        )
-
-    @classmethod
-    def _part(cls, groups: Groups, sample: Sample, baseline: Baseline) -> SeenFlips:
-        values, nothing = baseline.values(groups), np.empty(0)
+    def of_part(
+        cls,
+        groups: Groups,
+        weights: np.ndarray | None,
+        sample: Sample,
+        baseline: Baseline,
+        ends: tuple[float, float],
+    ) -> SeenFlips:
+        """Look at some prompts, whose samples have `weights` (N,)."""
+        nothing = np.empty(0)
+        soft = soft_facts(groups, baseline.beta) if baseline.name == "prompt_soft" else None
+        values = baseline.values(groups) if soft is None else soft.values
         flips = above(groups.values, sample.tau, sample.ties)
         flips ^= baseline.positive(groups, values, sample.ties)
-        hits, distance = groups.count(flips), values - sample.tau
+        hits, distance = Tally.of(groups.count(flips), groups.sizes), values - sample.tau
         if not baseline.per_sample:
-            return cls(
-                hits, values, nothing, float(distance @ groups.sizes), float(distance**2 @ groups.sizes)
-            )
-        weighted = nothing if sample.weigh is None else _distances(groups, sample.weigh, distance)
-        return cls(hits, nothing, weighted, float(distance.sum()), float(distance @ distance))
+            total, square = float(distance @ groups.sizes), float(distance**2 @ groups.sizes)
+            return cls(hits, total, square, values, nothing, soft=soft)
+        total, square = float(distance.sum()), float(distance @ distance)
+        if weights is None:
+            return cls(hits, total, square, nothing, nothing)
+        near = NearMedian.of(values, weights, ends)
+        return cls(hits, total, square, nothing, _distances(groups, weights, distance), near)
+
+    @classmethod
+    def joined(cls, column: ScoreColumn, parts: Sequence[SeenFlips]) -> SeenFlips:
+        """All prompts, from what was seen of the parts of a column."""
+
+        def whole(found: Sequence[np.ndarray]) -> np.ndarray:
+            return column.in_order(found) if found[0].size else found[0]
+
+        near = [part.near for part in parts if part.near is not None]
+        soft = [part.soft for part in parts if part.soft is not None]
+        return cls(
+            Tally.joined([part.hits for part in parts]),
+            sum(part.distance for part in parts),
+            sum(part.square for part in parts),
+            whole([part.values for part in parts]),
+            whole([part.weighted for part in parts]),
+            NearMedian.joined(near) if near else None,
+            SoftFacts.joined(soft) if soft else None,
+        )
 
 
-def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
+def seen_flips(sample: Sample, baselines: Sequence[Baseline]) -> list[SeenFlips]:
+    """Each baseline in all prompts, which are read once for all of them."""
+    ends = [
+        ends_about(baseline.values(sample.some), FIRST_REACH) if baseline.per_sample else NOWHERE
+        for baseline in baselines
+    ]
+
+    def look(groups: Groups) -> list[SeenFlips]:
+        weights = None if sample.weigh is None else sample.weigh(groups.values)
+        pairs = zip(baselines, ends, strict=True)
+        return [SeenFlips.of_part(groups, weights, sample, *pair) for pair in pairs]
+
+    parts = list(sample.column.each(look))
+    return [SeenFlips.joined(sample.column, of_one) for of_one in zip(*parts, strict=True)]
+
+
+def baseline_rows(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[AdequacyRow]:
     """The rows of one baseline."""
     name, at, count = baseline.name, baseline.at, sample.column.n
     note = "what if: beta is not declared" if baseline.what_if else None
-    seen = SeenFlips.of(sample, baseline)
-    flips = share(seen.hits, sample.sizes, sample.confidence)
+    flips = share(seen.hits.counts, seen.hits.sizes, sample.confidence, seen.hits.times)
     offset, squared = seen.distance / count, seen.square / count
 
     def row(
@@ -195,10 +240,9 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
     yield row("baseline_variance", squared - offset**2)
     yield row("squared_error", squared)
     noise = sample.shuffled.noise(baseline, sample.within) if baseline.shifts else None
-    if name == "prompt_soft":
-        facts = list(sample.column.each(lambda groups: soft_facts(groups, baseline.beta)))
-        noise = sum(part.noise for part in facts) / count
-        yield from _soft(sample, baseline, facts, note)
+    if seen.soft is not None:
+        noise = seen.soft.noise / count
+        yield from _soft(sample, baseline, seen.soft, note)
     if noise is not None:
         yield row("baseline_noise", noise)
         yield from _corrected(sample, baseline, seen.values, noise, note)
@@ -207,16 +251,13 @@ def baseline_rows(sample: Sample, baseline: Baseline) -> Iterator[AdequacyRow]:
         yield from _weighted(sample, baseline, seen)
 
 
-def _soft(
-    sample: Sample, baseline: Baseline, facts: Sequence[SoftFacts], note: str | None
-) -> Iterator[AdequacyRow]:
+def _soft(sample: Sample, baseline: Baseline, facts: SoftFacts, note: str | None) -> Iterator[AdequacyRow]:
     name, beta = baseline.name, baseline.beta
-    ess = np.concatenate([part.ess for part in facts])
-    median, low = float(np.median(ess)), float(np.mean(ess < LOW_ESS))
+    median, low = float(np.median(facts.ess)), float(np.mean(facts.ess < LOW_ESS))
     few = None
     if median < LOW_ESS:
         few = "too few: the soft baseline is nearer the prompt's largest score than an average"
-    bias = sum(part.bias for part in facts) / sample.sizes.size
+    bias = facts.bias / sample.sizes.size
     together = "; ".join(text for text in (few, note) if text) or None
     yield AdequacyRow(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
     yield AdequacyRow(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
@@ -230,13 +271,16 @@ def _corrected(
 ) -> Iterator[AdequacyRow]:
     """The ratio, flips and the density bound of the true baselines."""
     name, at, sizes = baseline.name, baseline.at, sample.sizes
-    true = true_baselines(values, sizes, noise)
-    shift = sample.mean(values) - sample.mean(sample.column.means)
+    centre = sample.mean(values)
+    squares = (values - centre) ** 2
+    spread = sample.mean(squares)
+    true = drawn(values, centre, spread, noise)
+    shift = centre - sample.mean(sample.column.means)
     flips = sample.residuals.flip_rate(true, sizes, sample.tau, shift)
     yield AdequacyRow(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
     if variance := sample.column.variance:
-        ratio = min(1.0, max(0.0, weighted_variance(values, sizes) - noise) / variance)
-        reach = sample.reach(sizes * (values - sample.mean(values)) ** 2 / variance)
+        ratio = min(1.0, max(0.0, spread - noise) / variance)
+        reach = sample.reach(sizes * squares / variance)
         low, high = (None, None) if reach is None else (max(0.0, ratio - reach), min(1.0, ratio + reach))
         yield AdequacyRow(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
     density = sample.residuals.highest_density
@@ -263,18 +307,23 @@ def _bounds(sample: Sample, baseline: Baseline, squared: float, noise: float | N
 
 def _weighted(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[AdequacyRow]:
     """E[w |t - b|] at t = tau and at its least."""
-    if sample.weigh is None or sample.weights is None:
+    weigh, weights = sample.weigh, sample.weights
+    if weigh is None or weights is None:
         return
     if baseline.per_sample:
-        weigh, best = sample.weigh, _weighted_median(sample, baseline, sample.weigh)
-        totals = sample.column.per_prompt(
-            lambda groups: _distances(groups, weigh, baseline.values(groups) - best)
+        best = _median_of_samples(sample, baseline, seen, weigh)
+        at_tau, totals = (
+            seen.weighted,
+            sample.column.per_prompt(
+                lambda groups: _distances(groups, weigh(groups.values), baseline.values(groups) - best)
+            ),
         )
     else:
-        best = weighted_median(seen.values, sample.weights)
-        totals = sample.weights * np.abs(seen.values - best)
+        some = seen.values[:: max(1, seen.values.size // SOME_PROMPTS)]
+        best = weighted_median(lambda ends: NearMedian.of(seen.values, weights, ends), some)
+        at_tau, totals = (weights * np.abs(seen.values - at) for at in (sample.tau, best))
     for statistic, at, distances in (
-        ("weighted_distance", sample.tau, seen.weighted),
+        ("weighted_distance", sample.tau, at_tau),
         ("weighted_distance_least", best, totals),
     ):
         mean, reach = float(distances.sum() / sample.column.n), sample.reach(distances)
@@ -282,39 +331,23 @@ def _weighted(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[A
         yield AdequacyRow(statistic=statistic, baseline=baseline.name, at=at, value=mean, low=low, high=high)
 
 
-def _distances(groups: Groups, weigh: Weigh, apart: np.ndarray) -> np.ndarray:
-    """Sum of w |t - b| of each group (G,) from t - b of each sample (N,)."""
+def _distances(groups: Groups, weights: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Sum of w |t - b| of each group (G,) from `weights` and t - b of each sample (N,)."""
     distances = np.abs(apart)
-    distances *= weigh(groups.values)
-    return np.add.reduceat(distances, groups.starts)
+    distances *= weights
+    return groups.total(distances)
 
 
-def _weighted_median(sample: Sample, baseline: Baseline, weigh: Weigh) -> float:
-    """The `weighted_median` of a baseline that every sample has its own of.
+def _median_of_samples(sample: Sample, baseline: Baseline, seen: SeenFlips, weigh: Weigh) -> float:
+    """The weighted median of a baseline that every sample has its own of."""
 
-    Some prompts say between which values it must be, and what all have there is held. If they are wrong, wider ones.
-    """
-    known, reach = baseline.values(sample.some), FIRST_REACH
-    while True:
-        low, high = (
-            np.quantile(known, [max(0.0, 0.5 - reach), min(1.0, 0.5 + reach)])
-            if reach < 0.5
-            else (-np.inf, np.inf)
-        )
+    def look(ends: tuple[float, float]) -> NearMedian:
+        def part(groups: Groups) -> NearMedian:
+            return NearMedian.of(baseline.values(groups), weigh(groups.values), ends)
 
-        def look(
-            groups: Groups, low: float = low, high: float = high
-        ) -> tuple[np.ndarray, np.ndarray, float, float]:
-            values, weights = baseline.values(groups), weigh(groups.values)
-            inside = (values >= low) & (values <= high)
-            return values[inside], weights[inside], float(weights[values < low].sum()), float(weights.sum())
+        return NearMedian.joined(list(sample.column.each(part)))
 
-        values, weights, below, total = zip(*sample.column.each(look), strict=True)
-        rest = sum(total) / 2 - sum(below)
-        near, weight = np.concatenate(values), np.concatenate(weights)
-        if 0 < rest <= weight.sum():
-            return weighted_quantile(near, weight, rest)
-        reach *= 8
+    return weighted_median(look, baseline.values(sample.some), seen.near)
 
 
 def spread_rows(sample: Sample) -> Iterator[AdequacyRow]:
@@ -330,7 +363,8 @@ def spread_rows(sample: Sample) -> Iterator[AdequacyRow]:
     means = column.means
     true = true_baselines(means, sizes, sample.shuffled.noise(Baseline("prompt_mean"), sample.within))
     estimated, without_noise = (
-        np.histogram(np.clip(values, least, most), bins=edges, weights=sizes)[0] for values in (means, true)
+        np.histogram(np.clip(values, least, most), BINS, (least, most), weights=sizes)[0]
+        for values in (means, true)
     )
     for statistic, baseline, counts in (
         ("score_share", None, inside),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 MARGINS = np.geomspace(0.02, 5, 41)
 """Margins that are tried, in standard deviations of the scores: hardly a score lies within the first, and
 hardly one outside of the last; 15 % apart."""
+
+FIRST_REACH = 0.02
+"""Share of some values on either side of their median that the median of all is looked for in."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,61 @@ def shares_near(ordered: SortedParts, tau: float, margins: np.ndarray) -> np.nda
     return (ordered.counts(tau + margins, "right") - ordered.counts(tau - margins, "left")) / ordered.size
 
 
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """The least minimiser of t -> sum w |t - v| over `values` (n,) with `weights` (n,) of positive sum."""
-    return weighted_quantile(values, weights, weights.sum() / 2)
+class NearMedian(NamedTuple):
+    """Values (n,) among which a weighted median is looked for, and what the others weigh."""
+
+    values: np.ndarray
+    weights: np.ndarray
+    below: float
+    """Weight of all values below these."""
+    total: float
+    """Weight of all values."""
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: np.ndarray, ends: tuple[float, float]) -> NearMedian:
+        """Those of `values` (N,) with `weights` (N,) that lie between two ends."""
+        inside = (values >= ends[0]) & (values <= ends[1])
+        below = float((values < ends[0]) @ weights)
+        return cls(values[inside], weights[inside], below, float(weights.sum()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[NearMedian]) -> NearMedian:
+        """Of several parts between the same ends."""
+        values, weights, below, total = zip(*parts, strict=True)
+        return cls(np.concatenate(values), np.concatenate(weights), sum(below), sum(total))
+
+    def found(self) -> float | None:
+        """The least value that, with all below it, has half of the weight; None if it lies outside."""
+        rest = self.total / 2 - self.below
+        if not 0 < rest <= self.weights.sum():
+            return None
+        order = np.argsort(self.values)
+        place = int(np.cumsum(self.weights[order]).searchsorted(rest))
+        return float(self.values[order[min(place, order.size - 1)]])  # rounding may leave less than the whole
 
 
-def weighted_quantile(values: np.ndarray, weights: np.ndarray, amount: float) -> float:
-    """The least of `values` (n,) that, with all below it, has `weights` (n,) of `amount` or more."""
-    order = np.argsort(values)
-    place = int(np.cumsum(weights[order]).searchsorted(amount))
-    return float(values[order[min(place, values.size - 1)]])  # rounding may leave less than the whole
+def ends_about(some: np.ndarray, reach: float) -> tuple[float, float]:
+    """Between which values a median is looked for: a share `reach` of `some` values (n,) on either side of theirs."""
+    if reach >= 0.5:
+        return -math.inf, math.inf
+    low, high = np.quantile(some, [0.5 - reach, 0.5 + reach])
+    return float(low), float(high)
+
+
+def weighted_median(
+    look: Callable[[tuple[float, float]], NearMedian], some: np.ndarray, near: NearMedian | None = None
+) -> float:
+    """The least minimiser of t -> sum w |t - v| over values v with weights w of positive sum.
+
+    `look` takes what is between two ends of all values; `some` of them (n,) say which ends, wider ones if they are
+    wrong. `near` is what lies between the first ones, if that is known.
+    """
+    reach = FIRST_REACH
+    near = near or look(ends_about(some, reach))
+    while (median := near.found()) is None:
+        reach *= 8
+        near = look(ends_about(some, reach))
+    return median
 
 
 def oracle_percentile(sigma: float, beta: float) -> float:

@@ -8,6 +8,8 @@ baselines is taken out. (Flips do not add: a count of 19 % where shuffling gives
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -24,6 +26,8 @@ MOST_SHUFFLES = 500
 """Shuffles of a small set, which would need very many to reach `SHUFFLED` samples."""
 MOST_RESIDUALS = 1_000_000
 """Of more samples a random part is taken, whose distribution is known to a thousandth."""
+SOUGHT = 200_000
+"""Points that are put in order and looked up together: memory, and the processor's cache, hold so many."""
 Ties = Literal["positive", "negative"]
 
 
@@ -97,15 +101,16 @@ class Shuffled:
         """Prompts keep their numbers of samples. Of many prompts a random part is dealt to."""
         sizes = column.sizes
         if column.n > SHUFFLED:
-            part = rng.permutation(sizes.size)
-            sizes = sizes[part[: max(2, np.searchsorted(np.cumsum(sizes[part]), SHUFFLED))]]
-            values = column.take(rng.integers(0, column.n, sizes.sum()))
+            part, ends = rng.permutation(sizes.size), np.cumsum(sizes)
+            some = sizes[part[: max(2, np.searchsorted(np.cumsum(sizes[part]), SHUFFLED))]]
+            places = rng.integers(0, column.n, some.sum())
+            prompts = ends.searchsorted(places, side="right")
+            values, sizes = column.take(prompts, places - (ends - sizes)[prompts]), some
         else:
             times = min(MOST_SHUFFLES, max(1, SHUFFLED // column.n))
-            values = np.broadcast_to(column.take(np.arange(column.n)), (times, column.n))
+            values = np.broadcast_to(column.take(*_every(sizes)), (times, column.n))
             values, sizes = rng.permuted(values, axis=1).ravel(), np.tile(sizes, times)
-        owner = np.repeat(np.arange(sizes.size), sizes)
-        return cls(Groups.of(values, owner), column.variance)
+        return cls(Groups.of_runs(values, sizes), column.variance)
 
     def flip_rate(self, baseline: Baseline, tau: float, ties: Ties) -> float:
         """Labels that the baseline flips here, where they are all due to its noise and its distance from tau."""
@@ -122,26 +127,35 @@ class Shuffled:
 
 
 class SoftFacts(NamedTuple):
-    """What few samples do to the soft baseline of some prompts."""
+    """What few samples do to the soft baseline of some prompts, or of all."""
 
+    values: np.ndarray
+    """The baseline of each prompt (G,); not kept of all."""
     ess: np.ndarray
-    """Effective samples of each prompt (G,)."""
+    """Effective samples of each prompt (G,), in any order."""
     bias: float
     """Sum over prompts of the value less the jackknifed one."""
     noise: float
     """Sum over samples of the sampling variance by the jackknife, (K - 1)^2 / K times the variance of the
     leave-one-out values: an underestimate where `ess` is low."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[SoftFacts]) -> SoftFacts:
+        """Of all prompts of several parts."""
+        ess = np.concatenate([part.ess for part in parts])
+        return cls(np.empty(0), ess, sum(part.bias for part in parts), sum(part.noise for part in parts))
+
 
 def soft_facts(groups: Groups, beta: float) -> SoftFacts:
     """Of prompts with two samples or more."""
-    without = baselines.leave_one_out(groups, "soft", beta)
-    means = np.add.reduceat(without, groups.starts) / groups.sizes
-    bias = (groups.sizes - 1) * (means - baselines.soft(groups, beta))
+    growth = baselines.Growth.of(groups, beta)
+    without, values = growth.soft_of_others(), growth.soft()
+    means = groups.total(without) / groups.sizes
+    bias = (groups.sizes - 1) * (means - values)
     without -= groups.spread(means)
     np.square(without, out=without)
-    noise = np.add.reduceat(without, groups.starts) @ (groups.sizes - 1)
-    return SoftFacts(baselines.soft_ess(groups, beta), float(bias.sum()), float(noise))
+    noise = groups.total(without) @ (groups.sizes - 1)
+    return SoftFacts(values, growth.ess(), float(bias.sum()), float(noise))
 
 
 def weighted_variance(values: np.ndarray, sizes: np.ndarray) -> float:
@@ -154,23 +168,31 @@ def true_baselines(values: np.ndarray, sizes: np.ndarray, noise: float) -> np.nd
 
     The spread, not each value, is right (constrained empirical Bayes, Louis 1984).
     """
-    variance = weighted_variance(values, sizes)
+    centre = float(np.average(values, weights=sizes))
+    return drawn(values, centre, weighted_variance(values, sizes), noise)
+
+
+def drawn(values: np.ndarray, centre: float, variance: float, noise: float) -> np.ndarray:
+    """`true_baselines` of values (G,) of this mean and `variance` over samples."""
     if variance <= noise:
-        return np.full_like(values, np.average(values, weights=sizes))
-    centre = np.average(values, weights=sizes)
-    return centre + np.sqrt(1 - noise / variance) * (values - centre)
+        return np.full_like(values, centre)
+    return centre + math.sqrt(1 - noise / variance) * (values - centre)
 
 
 def some_prompts(column: ScoreColumn, rng: np.random.Generator, samples: int = MOST_RESIDUALS) -> Groups:
     """Random prompts with about so many samples together, or all if that is not more."""
     sizes, part = column.sizes, np.arange(column.sizes.size)
-    starts = np.cumsum(sizes) - sizes
     if column.n > samples:
         part = rng.permutation(sizes.size)
         part = np.sort(part[: max(2, int(np.searchsorted(np.cumsum(sizes[part]), samples)))])
-    own = np.cumsum(sizes[part]) - sizes[part]
-    places = np.arange(sizes[part].sum()) + np.repeat(starts[part] - own, sizes[part])
-    return Groups(column.take(places), own, sizes[part])
+    prompts, ranks = _every(sizes[part])
+    return Groups.of_runs(column.take(part[prompts], ranks), sizes[part])
+
+
+def _every(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All samples (N,) of prompts of `sizes` (G,): the number of their prompt, and their rank in it."""
+    ends = np.cumsum(sizes)
+    return np.repeat(np.arange(sizes.size), sizes), np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -187,19 +209,24 @@ class Residuals:
         return cls(np.sort(values))
 
     def below(self, points: np.ndarray) -> np.ndarray:
-        """Share below each of the points."""
-        order = np.argsort(points)  # look-ups in ascending order stay in the cache
-        shares = np.empty(points.size)
-        shares[order] = self.ordered.searchsorted(points[order]) / self.ordered.size
-        return shares
+        """Share below each of the points; look-ups in ascending order stay in the cache."""
+        return self.ordered.searchsorted(points) / self.ordered.size
 
     def flip_rate(self, true: np.ndarray, sizes: np.ndarray, tau: float, shift: float) -> float:
         """E|G(tau - mu) - G(shift)| over baselines `true` (G,) = mu + shift, G being the distribution of residuals.
 
         What the true baselines flip where the prompts' distributions differ by their place alone.
         """
-        flips = np.abs(self.below(tau - true + shift) - self.below(np.array([shift])))
-        return float(np.average(flips, weights=sizes))
+        flipped, at_shift, alike = 0.0, self.below(np.array([shift])), sizes.min() == sizes.max()
+        for first in range(0, true.size, SOUGHT):
+            points, weights = tau - true[first : first + SOUGHT] + shift, sizes[first : first + SOUGHT]
+            if alike:
+                points.sort()  # without their places, in two thirds of the time
+            else:
+                order = np.argsort(points)
+                points, weights = points[order], weights[order]
+            flipped += float(np.abs(self.below(points) - at_shift) @ weights)
+        return flipped / float(sizes.sum())
 
     @cached_property
     def highest_density(self) -> float | None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from tgo_pipeline.errors import TgoError
 
+Counts = np.ndarray
+"""Whole numbers."""
 ROUNDING = 1e-12
 """What is left of a sum of squares once all of it is subtracted again, as a share of the largest such rest."""
 
@@ -78,32 +80,42 @@ def wilson_interval(
     )  # rounding may cross the rate
 
 
-def share(hits: np.ndarray, sizes: np.ndarray, confidence: float) -> Interval:
+def share(hits: Counts, sizes: Counts, confidence: float, times: Counts | None = None) -> Interval:
     """Share of samples with a property, from its counts `hits` (G,) in prompts of `sizes` (G,) samples.
 
-    Wilson's interval with Student's quantile at the effective number of samples p (1 - p) / se^2, at most all of them;
-    se is the linearised standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998).
-    Where every sample agrees, a prompt counts as one sample.
+    With `times` (G,) there are so many prompts like each (`Tally`), here and below. Wilson's interval with Student's
+    quantile at the effective number of samples p (1 - p) / se^2, at most all of them; se is the linearised standard
+    error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998). Where every sample agrees, a prompt
+    counts as one sample.
     """
-    groups, total = hits.size, float(sizes.sum())
-    value = float(hits.sum()) / total
+    groups, total = _count(sizes, times), float(_sum(sizes, times))
+    value = float(_sum(hits, times)) / total
     if groups < 2:
         return Interval(value)
     if value in (0, 1):
         return Interval(value, *wilson_interval(value, groups, confidence, groups - 1))
-    error = standard_error(hits, sizes)
+    error = standard_error(hits, sizes, times)
     effective = min(total, value * (1 - value) / error**2) if error else total
     return Interval(value, *wilson_interval(value, effective, confidence, groups - 1))
 
 
-def standard_error(totals: np.ndarray, sizes: np.ndarray) -> float:
+def standard_error(totals: np.ndarray, sizes: Counts, times: Counts | None = None) -> float:
     """Standard error over prompts of the mean sum totals / sum sizes, both (G,), G >= 2, by linearisation."""
-    residuals = totals - totals.sum() / sizes.sum() * sizes
-    return float(np.sqrt(sizes.size / (sizes.size - 1) * np.sum(residuals**2)) / sizes.sum())
+    groups, total = _count(sizes, times), _sum(sizes, times)
+    residuals = totals - _sum(totals, times) / total * sizes
+    return float(np.sqrt(groups / (groups - 1) * _sum(residuals**2, times)) / total)
+
+
+def _count(sizes: Counts, times: Counts | None) -> int:
+    return sizes.size if times is None else int(times.sum())
+
+
+def _sum(values: np.ndarray, times: Counts | None) -> np.ndarray:
+    return values.sum() if times is None else times @ values
 
 
 def components(
-    means: np.ndarray, squares: np.ndarray, sizes: np.ndarray, confidence: float
+    means: np.ndarray, squares: np.ndarray, sizes: Counts, confidence: float, times: Counts | None = None
 ) -> Components | None:
     """Components of prompts with `means`, sums of squared deviations from them, and `sizes`, all (G,).
 
@@ -111,19 +123,19 @@ def components(
     every prompt left out in turn and a t quantile, which needs no normality (Arvesen & Schmitz 1970). None where
     fewer than 3 prompts, no repeated sample, or values that are all equal leave nothing to estimate.
     """
-    groups, total = sizes.size, int(sizes.sum())
+    groups, total = _count(sizes, times), int(_sum(sizes, times))
     if groups < 3 or total == groups:
         return None
     means = means - means[0]  # first, so that equal means are exactly 0 from their centre
-    means -= float(means @ sizes) / total
+    means -= float(_sum(means * sizes, times)) / total
     between_squares = sizes * means**2
-    within = float(squares.sum()) / (total - groups)
-    mean_square = float(between_squares.sum()) / (groups - 1)
+    within = float(_sum(squares, times)) / (total - groups)
+    mean_square = float(_sum(between_squares, times)) / (groups - 1)
     if mean_square == within == 0:
         return None
-    typical_size = (total - float(np.sum(sizes.astype(np.float64) ** 2)) / total) / (groups - 1)
+    typical_size = (total - float(_sum(sizes.astype(np.float64) ** 2, times)) / total) / (groups - 1)
     between = (mean_square - within) / typical_size
-    log_f, error = _jackknife(means, squares, sizes, between_squares, mean_square, within)
+    log_f, error = _jackknife(means, squares, sizes, between_squares, mean_square, within, times)
     ratio = Interval(_ratio(between, within))
     if log_f is not None and error is not None:
         reach = t_quantile((1 + confidence) / 2, groups - 1) * error
@@ -148,21 +160,25 @@ def _jackknife(
     between_squares: np.ndarray,
     mean_square: float,
     within: float,
+    times: Counts | None,
 ) -> tuple[float | None, float | None]:
     """log(MSB / MSW) without its first-order bias, and its standard error over prompts; `means` are centred."""
-    groups, total = sizes.size, float(sizes.sum())
+    groups, total = _count(sizes, times), float(_sum(sizes, times))
     left_total = total - sizes
     shift = (sizes * means) ** 2 / left_total  # the grand mean moves when a prompt leaves
-    left_between = (between_squares.sum() - between_squares - shift) / (groups - 2)
+    left_between = (_sum(between_squares, times) - between_squares - shift) / (groups - 2)
     freedom = left_total - (groups - 1)
-    left_squares = squares.sum() - squares
+    left_squares = _sum(squares, times) - squares
     if min(mean_square, within, freedom.min()) <= 0 or _vanishes(left_between) or _vanishes(left_squares):
         return None, None
     pseudo = np.log(left_squares / freedom)
     pseudo -= np.log(left_between)
     pseudo *= groups - 1
     pseudo += groups * np.log(mean_square / within)
-    return float(pseudo.mean()), float(pseudo.std(ddof=1) / np.sqrt(groups))
+    mean = float(_sum(pseudo, times)) / groups
+    pseudo -= mean
+    variance = float(_sum(pseudo**2, times)) / (groups - 1)
+    return mean, math.sqrt(variance / groups)
 
 
 def _vanishes(rests: np.ndarray) -> bool:

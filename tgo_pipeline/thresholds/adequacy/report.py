@@ -7,7 +7,7 @@ and distances are over the prompts with 2 samples or more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,14 +18,22 @@ import pyarrow as pa
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.params import LabelParams, Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
-from tgo_pipeline.thresholds.adequacy.baselines import Sample, Weigh, baseline_rows, planned, spread_rows
+from tgo_pipeline.thresholds.adequacy.baselines import (
+    Sample,
+    Weigh,
+    baseline_rows,
+    planned,
+    seen_flips,
+    spread_rows,
+)
 from tgo_pipeline.thresholds.adequacy.bounds import sampling_flips
 from tgo_pipeline.thresholds.adequacy.flips import above
-from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, standard_error
+from tgo_pipeline.thresholds.adequacy.intervals import Components, components, standard_error
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.tally import Tally
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
 METRICS = ("ratio", "heterogeneity")
@@ -78,7 +86,8 @@ def _compared(case: RewardCase, weigh: Weigh | None, params: Params) -> Iterator
         )
         beta = params.threshold.beta if name == params.target.reward else None
         chosen = planned(params.threshold, beta, case.percentile, case.within)
-        for rows in column.together(lambda baseline: list(baseline_rows(sample, baseline)), chosen):
+        pairs = zip(chosen, seen_flips(sample, chosen), strict=True)
+        for rows in column.together(lambda pair: list(baseline_rows(sample, *pair)), pairs):
             yield from rows
         yield from spread_rows(sample)
 
@@ -107,15 +116,23 @@ class RewardCase:
         """Where tau stands among the scores."""
         return self.heterogeneity.negative if self.fixed else self.row["percentile"]
 
-    def negatives(self, tau: float) -> np.ndarray:
-        """Samples below a threshold, by prompt (G,)."""
-        ties = self.label.ties
-        return self.column.per_prompt(lambda groups: groups.count(~above(groups.values, tau, ties)))
+    @cached_property
+    def negatives(self) -> list[Tally]:
+        """Samples below tau, by prompt, and, if it is not fixed, below the other percentiles."""
+        others = [] if self.fixed else self.column.ordered.quantiles(PERCENTILES)
+        return self.column.tallies([self._below(tau) for tau in (self.tau, *others)])
+
+    def _below(self, tau: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda scores: ~above(scores, tau, self.label.ties)
+
+    def judged(self, negatives: Tally) -> Heterogeneity:
+        """Where labels are negative."""
+        return heterogeneity(negatives.counts, negatives.sizes, self.threshold.confidence, negatives.times)
 
     @cached_property
     def heterogeneity(self) -> Heterogeneity:
         """At tau."""
-        return heterogeneity(self.negatives(self.tau), self.column.sizes, self.threshold.confidence)
+        return self.judged(self.negatives[0])
 
     @cached_property
     def components(self) -> Components | None:
@@ -148,7 +165,7 @@ def _tau(case: RewardCase) -> Iterator[AdequacyRow]:
         yield AdequacyRow(statistic="sampling_flip_rate", note="tau is given, not estimated")
         return
     if column.sizes.size >= 2:
-        error = standard_error(case.negatives(case.tau), column.sizes)
+        error = standard_error(*case.negatives[0])
         yield AdequacyRow(statistic="sampling_flip_rate", value=float(np.sqrt(2 / np.pi) * error))
     independent = sampling_flips(column.n, case.percentile)
     yield AdequacyRow(statistic="sampling_flip_rate_independent", value=independent)
@@ -179,20 +196,13 @@ def _judged(found: Heterogeneity) -> Iterator[AdequacyRow]:
 def _stability(case: RewardCase) -> Iterator[AdequacyRow]:
     """Labels and their heterogeneity at other percentiles; labels at two percentiles are nested, so that a flip rate
     between any two is the difference of their flip rates from one outside both."""
-    if case.fixed:
-        return
-    sizes, chosen = case.column.sizes, case.heterogeneity.negative * case.column.n
-
-    def at(tau: float) -> tuple[float, Interval | None]:
-        """The share of labels that move when tau is another one, and the heterogeneity there."""
-        negatives = case.negatives(tau)
-        moved = abs(negatives.sum() - chosen) / case.column.n
-        return float(moved), heterogeneity(negatives, sizes, case.threshold.confidence).flips
-
-    found = case.column.together(at, case.column.ordered.quantiles(PERCENTILES))
-    for percentile, (moved, flips) in zip(PERCENTILES, found, strict=True):
+    at_tau, *others = case.negatives
+    for percentile, negatives in zip(PERCENTILES, others, strict=False):
+        moved = (
+            abs(int(negatives.times @ negatives.counts) - int(at_tau.times @ at_tau.counts)) / case.column.n
+        )
         yield AdequacyRow(statistic="stability", at=percentile, value=moved)
-        if flips is not None:
+        if (flips := case.judged(negatives).flips) is not None:
             yield AdequacyRow(
                 statistic="heterogeneity_at", at=percentile, value=flips.value, low=flips.low, high=flips.high
             )

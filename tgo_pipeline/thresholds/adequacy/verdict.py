@@ -19,6 +19,7 @@ import numpy as np
 
 from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, share, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import Verdict
+from tgo_pipeline.thresholds.streams.tally import Tally
 
 MIN_PROMPTS = 30
 """Prompts with 2 samples or more below which no interval is trusted: from there on Student's and the normal
@@ -74,18 +75,22 @@ def mean_deviation(ratio: float, q: float) -> float:
     return 2 * math.exp(a * math.log(a) + b * math.log(b) - log_beta - (total + 1) * math.log(total))
 
 
-def heterogeneity(negatives: np.ndarray, sizes: np.ndarray, confidence: float) -> Heterogeneity:
-    """From the number of `negatives` (G,) in prompts of `sizes` (G,) samples."""
+def heterogeneity(
+    negatives: np.ndarray, sizes: np.ndarray, confidence: float, times: np.ndarray | None = None
+) -> Heterogeneity:
+    """From the number of `negatives` (G,) in prompts of `sizes` (G,) samples, each there so many `times` (`Tally`)."""
+    times = np.ones_like(sizes) if times is None else times
     repeated = sizes >= 2
-    negative = float(negatives.sum()) / float(sizes.sum())
-    size = float(np.median(sizes[repeated])) if repeated.any() else 1.0
-    known = Heterogeneity(negative, int(repeated.sum()), size)
+    negative = float(times @ negatives) / float(times @ sizes)
+    size = _median(sizes[repeated], times[repeated]) if repeated.any() else 1.0
+    known = Heterogeneity(negative, int(times[repeated].sum()), size)
     means = negatives / sizes
-    labels = components(means, sizes * means * (1 - means), sizes, confidence)
+    labels = components(means, sizes * means * (1 - means), sizes, confidence, times)
     if labels is None or not 0 < negative < 1:
         return known
     if labels.log_f is None:
-        labels = _without_jackknife(labels, negatives[repeated], sizes[repeated], negative, confidence)
+        several = Tally(negatives[repeated], sizes[repeated], times[repeated])
+        labels = _without_jackknife(labels, several, negative, confidence)
     ratio = labels.ratio
     return Heterogeneity(
         negative,
@@ -97,22 +102,28 @@ def heterogeneity(negatives: np.ndarray, sizes: np.ndarray, confidence: float) -
     )
 
 
+def _median(values: np.ndarray, times: np.ndarray) -> float:
+    """The median of `values` (n,) of which there are so many `times`."""
+    order = np.argsort(values)
+    upto = np.cumsum(times[order])
+    middle = upto.searchsorted([(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return float(values[order[middle]].mean())
+
+
 def _mapped(interval: Interval, change: Callable[[float], float]) -> Interval:
     """The interval of an increasing function of what it is for."""
     ends = [None if end is None else change(end) for end in (interval.low, interval.high)]
     return Interval(change(interval.value), ends[0], ends[1])
 
 
-def _without_jackknife(
-    labels: Components, negatives: np.ndarray, sizes: np.ndarray, q: float, confidence: float
-) -> Components:
+def _without_jackknife(labels: Components, negatives: Tally, q: float, confidence: float) -> Components:
     """Ends of the ratio where (almost) every prompt is on one side, or all prompts are split alike.
 
     A prompt shows both labels with probability E 2 F (1 - F) = 2 q (1 - q) (1 - ratio) or more (it is that for two
     samples), so that an upper end of that share is a lower end of the ratio.
     """
-    mixed = (negatives > 0) & (negatives < sizes)
-    most = share(mixed.astype(np.int64), np.ones_like(sizes), confidence).high
+    mixed = (negatives.counts > 0) & (negatives.counts < negatives.sizes)
+    most = share(mixed.astype(np.int64), np.ones_like(mixed, np.int64), confidence, negatives.times).high
     if labels.ratio.value == 0 or most is None:
         ratio = Interval(labels.ratio.value, 0.0, labels.ratio.value)
     else:

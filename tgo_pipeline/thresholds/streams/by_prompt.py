@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.thresholds.streams.blocks import blocks, count_rows
-from tgo_pipeline.thresholds.streams.column import ColumnPart, ScoreColumn, write_part
+from tgo_pipeline.thresholds.streams.column import ColumnBlock, ScoreColumn, write_block
+from tgo_pipeline.thresholds.streams.groups import ranges
 
 PARTITION_ROWS = 4_000_000
 """Rows that are put in order together, in memory."""
@@ -113,18 +114,26 @@ class RowScores:
         """What is measured of every part, in order, by threads."""
         return ahead(measure, self.parts(), self._threads, self._threads)
 
-    def column(self, name: str, values: Callable[[Rows], np.ndarray], path: Path, n_null: int) -> ScoreColumn:
-        """The column of what is finite of `values` (N,) of all rows, in a new file; `n_null` of them have none."""
+    def column(
+        self, name: str, values: Callable[[Rows], np.ndarray], kind: np.dtype, path: Path, n_null: int
+    ) -> ScoreColumn:
+        """The column of what is finite of `values` (N,) of all rows, in a new file; `n_null` of them have none.
+
+        They are kept as numbers of this `kind`.
+        """
         starts = itertools.accumulate((rows.rows.stop - rows.rows.start for rows in self.parts()), initial=0)
         with path.open("wb") as file:
 
-            def write(pair: tuple[int, Rows]) -> ColumnPart:
+            def write(pair: tuple[int, Rows]) -> ColumnBlock:
                 start, rows = pair
-                return write_part(file.fileno(), start, values(rows), self.sizes(rows))
+                return write_block(
+                    file.fileno(), start, values(rows).astype(kind, copy=False), self.sizes(rows)
+                )
 
-            parts = list(ahead(write, zip(starts, self.parts(), strict=False), self._threads, self._threads))
-        found = sum(int(part.sizes.sum()) for part in parts)
-        return ScoreColumn(name, path, parts, self._threads, n_null, self.count - found - n_null)
+            blocks = list(ahead(write, zip(starts, self.parts(), strict=False), self._threads, self._threads))
+        column = ScoreColumn(name, path, blocks, kind, self._threads, n_null)
+        column.n_nonfinite = self.count - column.n - n_null
+        return column
 
 
 class _Output:
@@ -179,16 +188,10 @@ def _distribute(
         owner += pc.call_function("greater_equal", [run_ids, end]).to_numpy(zero_copy_only=False)
     for number, output in enumerate(outputs):
         runs = np.flatnonzero(owner == number)
-        rows = _ranges(starts[runs], lengths[runs])
+        rows = ranges(starts[runs], lengths[runs])
         output.add(
             run_ids.take(runs), lengths[runs], {name: values[rows] for name, values in numbers.items()}
         )
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """All whole numbers of ranges, one range after the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if ends.size else 0)
 
 
 def _put_in_order(stem: Path, types: Mapping[str, np.dtype]) -> np.ndarray:
@@ -203,7 +206,7 @@ def _put_in_order(stem: Path, types: Mapping[str, np.dtype]) -> np.ndarray:
     ids = runs["prompt_id"].gather(order)
     first = np.flatnonzero((ids != ids.shift()).fill_null(True).to_numpy())
     lengths = lengths[order.to_numpy()]
-    rows = _ranges(starts[order.to_numpy()], lengths)
+    rows = ranges(starts[order.to_numpy()], lengths)
     for number, kind in enumerate(types.values()):
         path = _file(stem, number)
         path.write_bytes(np.fromfile(path, kind)[rows].data)

@@ -6,9 +6,9 @@ What has one number a sample is streamed; what has one number a prompt is in mem
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,9 @@ from typing import TypeVar
 import numpy as np
 
 from tgo_pipeline.executors.aside import ahead
-from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups, by_rank_of_runs, ranges, sorted_runs
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
+from tgo_pipeline.thresholds.streams.tally import Tally
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 SORTED_ROWS = 4_000_000
 """Scores that are put in order together, in memory: few long pieces are searched faster than many short ones."""
+EQUAL_PROMPTS = 500
+"""Prompts of one size in a part from which their scores stand rank by rank: fewer do not make up for another part."""
+Places = slice | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,77 @@ class ColumnPart:
     """Where their scores begin in its file."""
     sizes: np.ndarray
     """Scores of each prompt (G,), none of them 0."""
-    kept: np.ndarray
-    """Which prompts (P,) of the rows have a score."""
+    by_rank: bool
+    """Whether their scores stand as `Groups.by_rank` has them."""
+    places: Places
+    """Which prompts (G,) they are, among those of the block that have a score."""
+    first: int = 0
+    """Such prompts of the column before the block."""
 
     @property
     def stop(self) -> int:
         """Where their scores end."""
         return self.start + int(self.sizes.sum())
 
+    @property
+    def prompts(self) -> Places:
+        """Which prompts (G,) they are, among all of the column."""
+        if isinstance(self.places, slice):
+            return slice(self.first + self.places.start, self.first + self.places.stop)
+        return self.first + self.places
 
-def write_part(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarray) -> ColumnPart:
+    def groups(self, values: np.ndarray) -> Groups:
+        """Their scores, as read from the file."""
+        if self.by_rank:
+            return Groups.by_rank(values, self.sizes)
+        return Groups(values, np.cumsum(self.sizes) - self.sizes, self.sizes)
+
+
+@dataclass(frozen=True)
+class ColumnBlock:
+    """Neighbouring prompts of a column: the prompts of every frequent size are a part of their own, others the last."""
+
+    parts: Sequence[ColumnPart]
+    kept: np.ndarray
+    """Which prompts (P,) of the rows have a score."""
+
+
+def write_block(descriptor: int, start: int, values: np.ndarray, sizes: np.ndarray) -> ColumnBlock:
     """Write the finite ones of `values` (N,) of prompts of `sizes` (P,), sorted within each prompt, from `start` on."""
     usable = np.isfinite(values)
     if not usable.all():
         sizes = np.add.reduceat(usable, np.cumsum(sizes) - sizes, dtype=np.int64)
         values = values[usable]
-    kept = sizes > 0
-    _sort_within(values, sizes[kept])
-    _write_at(descriptor, values, start)
-    return ColumnPart(start, sizes[kept], kept)
+    kept, parts = sizes > 0, []
+    sizes = sizes[kept] if not kept.all() else sizes
+    starts = np.cumsum(sizes) - sizes
+    for places, by_rank in _classes(sizes):
+        part = ColumnPart(start, sizes[places], by_rank, places)
+        own = values if isinstance(places, slice) else values[ranges(starts[places], part.sizes)]
+        _write_at(
+            descriptor,
+            by_rank_of_runs(own, part.sizes.size) if by_rank else sorted_runs(own, part.sizes),
+            start,
+        )
+        parts.append(part)
+        start = part.stop
+    return ColumnBlock(parts, kept)
+
+
+def _classes(sizes: np.ndarray) -> Iterator[tuple[Places, bool]]:
+    """Which of these prompts stand together, and whether by rank: those of a frequent size do, and all of one score."""
+    counts = np.bincount(sizes)
+    rest = np.ones(sizes.size, bool)
+    for size in np.flatnonzero(counts).tolist():
+        if counts[size] == sizes.size:
+            yield slice(0, sizes.size), True
+            return
+        if size == 1 or counts[size] >= EQUAL_PROMPTS:
+            places = np.flatnonzero(sizes == size).astype(np.int32)
+            rest[places] = False
+            yield places, True
+    if rest.any():
+        yield np.flatnonzero(rest).astype(np.int32), False
 
 
 def _write_at(descriptor: int, values: np.ndarray, start: int) -> None:
@@ -63,22 +119,10 @@ def _write_at(descriptor: int, values: np.ndarray, start: int) -> None:
 
     On a full disk one call writes less and says so, and the next one raises.
     """
-    rest, place = values.view(np.uint8).data, 8 * start
+    rest, place = values.view(np.uint8).data, values.itemsize * start
     while rest:
         written = os.pwrite(descriptor, rest, place)
         rest, place = rest[written:], place + written
-
-
-def _sort_within(values: np.ndarray, sizes: np.ndarray) -> None:
-    """Sort the values (N,) of each prompt in place; prompts of one size at a time, as the rows of a matrix."""
-    starts = np.cumsum(sizes) - sizes
-    for size in np.unique(sizes).tolist():
-        of_size = starts[sizes == size]
-        if of_size.size == sizes.size:
-            values.reshape(-1, size).sort(axis=1)
-            return
-        places = of_size[:, None] + np.arange(size)
-        values[places] = np.sort(values[places], axis=1)
 
 
 class ScoreColumn:
@@ -88,21 +132,27 @@ class ScoreColumn:
         self,
         name: str,
         path: Path,
-        parts: Sequence[ColumnPart],
+        blocks: Sequence[ColumnBlock],
+        kind: np.dtype,
         threads: int,
         n_null: int = 0,
         n_nonfinite: int = 0,
     ) -> None:
-        """`path` holds what `write_part` has written of the parts."""
-        self.name, self.parts, self.n_null, self.n_nonfinite = name, parts, n_null, n_nonfinite
-        self._path, self._threads = path, threads
-        self.n = sum(int(part.sizes.sum()) for part in parts)
-        self._scores = np.memmap(path, np.float64, "r") if self.n else np.empty(0)
+        """`path` holds what `write_block` has written of the blocks, numbers of this `kind`."""
+        self.name, self.blocks, self.n_null, self.n_nonfinite = name, blocks, n_null, n_nonfinite
+        self._path, self._kind, self._threads = path, kind, threads
+        firsts = itertools.accumulate((int(block.kept.sum()) for block in blocks), initial=0)
+        self.parts = [
+            dataclasses.replace(part, first=first)
+            for block, first in zip(blocks, firsts, strict=False)
+            for part in block.parts
+        ]
+        self.n = sum(int(part.sizes.sum()) for part in self.parts)
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """Scores of each prompt (G,)."""
-        return np.concatenate([np.empty(0, np.int64), *(part.sizes for part in self.parts)])
+        return self.in_order([part.sizes for part in self.parts])
 
     @cached_property
     def ordered(self) -> SortedParts:
@@ -110,23 +160,27 @@ class ScoreColumn:
         path = self._path.with_suffix(".ordered")
 
         def write(parts: Sequence[ColumnPart]) -> np.ndarray:
-            scores = np.concatenate([self._scores[part.start : part.stop] for part in parts])
+            scores = np.concatenate([self._read(part) for part in parts])
             scores.sort()
             _write_at(file.fileno(), scores, parts[0].start)
-            return np.memmap(path, np.float64, "r", 8 * parts[0].start, scores.shape)
+            return np.memmap(path, self._kind, "r", scores.itemsize * parts[0].start, scores.shape)
 
         with path.open("wb") as file:
             return SortedParts(self.together(write, self._pieces()))
 
+    def _read(self, part: ColumnPart) -> np.ndarray:
+        return np.fromfile(
+            self._path, self._kind, part.stop - part.start, offset=self._kind.itemsize * part.start
+        )
+
     def _pieces(self) -> Iterator[list[ColumnPart]]:
         """The parts, several together."""
-        with_scores = (part for part in self.parts if part.sizes.size)
-        for _, piece in itertools.groupby(with_scores, lambda part: part.start // SORTED_ROWS):
+        for _, piece in itertools.groupby(self.parts, lambda part: part.start // SORTED_ROWS):
             yield list(piece)
 
     def groups(self, part: ColumnPart) -> Groups:
-        """The scores of a part, mapped from their file."""
-        return Groups(self._scores[part.start : part.stop], np.cumsum(part.sizes) - part.sizes, part.sizes)
+        """The scores of a part, as float64."""
+        return part.groups(self._read(part).astype(np.float64, copy=False))
 
     @property
     def is_constant(self) -> bool:
@@ -135,8 +189,7 @@ class ScoreColumn:
 
     def each(self, measure: Callable[[Groups], R]) -> Iterator[R]:
         """What is measured of every part, in order, by threads: numpy works without Python's lock."""
-        parts = (part for part in self.parts if part.sizes.size)
-        return self.together(lambda part: measure(self.groups(part)), parts)
+        return self.together(lambda part: measure(self.groups(part)), self.parts)
 
     def together(self, measure: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """What is measured of several things, by threads: of steps over all prompts, too, which are not in parts."""
@@ -148,40 +201,75 @@ class ScoreColumn:
 
     def per_prompt(self, measure: Callable[[Groups], np.ndarray]) -> np.ndarray:
         """What is measured of each prompt (G,)."""
-        return np.concatenate(list(self.each(measure)))
+        return self.in_order(list(self.each(measure)))
 
-    per_sample = per_prompt
-    """What is measured of some samples, or of all: it has to fit into memory."""
+    def tallies(self, flags: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[Tally]:
+        """How many scores of a prompt are flagged, for each of several ways to flag scores (N,)."""
+
+        def count(groups: Groups) -> list[Tally]:
+            return [Tally.of(groups.count(flagged(groups.values)), groups.sizes) for flagged in flags]
+
+        return [Tally.joined(parts) for parts in zip(*self.each(count), strict=True)]
+
+    def in_order(self, found: Sequence[np.ndarray]) -> np.ndarray:
+        """What was found of the prompts of each part, in the order of all prompts (G,)."""
+        count = sum(part.sizes.size for part in self.parts)
+        whole = np.empty(count, found[0].dtype if count else np.int64)
+        for part, values in zip(self.parts, found, strict=True):
+            whole[part.prompts] = values
+        return whole
 
     @cached_property
     def mean(self) -> float:
         """Of all scores."""
-        return float(self.total(lambda groups: groups.values.sum())) / self.n
+        return self._looked[0] / self.n
 
     @cached_property
     def means(self) -> np.ndarray:
         """Of each prompt (G,)."""
-        return self.per_prompt(Groups.means)
+        return self._looked[1]
 
     @cached_property
     def squares(self) -> np.ndarray:
         """Sum of squared deviations from its mean of each prompt (G,)."""
-        return self.per_prompt(Groups.squares)
+        return self._looked[2]
+
+    @cached_property
+    def _looked(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """The sum of all scores, and `means` and `squares`, at one reading."""
+
+        def look(groups: Groups) -> tuple[float, np.ndarray, np.ndarray]:
+            means = groups.means()
+            return float(groups.values.sum()), means, groups.squares(means)
+
+        totals, means, squares = zip(*self.each(look), strict=True)
+        return sum(totals), self.in_order(means), self.in_order(squares)
+
+    @cached_property
+    def powers(self) -> tuple[float, float, float]:
+        """Sums of squared, third and fourth powers of deviations from the mean."""
+        mean = self.mean
+
+        def look(groups: Groups) -> np.ndarray:
+            centred = groups.values - mean
+            squares = np.square(centred)
+            return np.array([squares.sum(), squares @ centred, squares @ squares])
+
+        second, third, fourth = self.total(look).tolist()
+        return second, third, fourth
 
     @cached_property
     def variance(self) -> float:
         """Of all scores (n in the denominator); exactly 0 where they are equal, which rounding may hide."""
         if self.is_constant:
             return 0.0
-        mean = self.mean
-        return float(self.total(lambda groups: np.sum((groups.values - mean) ** 2))) / self.n
+        return self.powers[0] / self.n
 
-    def take(self, places: np.ndarray) -> np.ndarray:
-        """The scores (M,) that stand at `places` in the order of prompts."""
-        counts = np.array([int(part.sizes.sum()) for part in self.parts])
-        ends, starts = np.cumsum(counts), np.array([part.start for part in self.parts])
-        owner = ends.searchsorted(places, side="right")
-        return self._scores[places + (starts - ends + counts)[owner]]
+    def take(self, prompts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """The scores (M,) of these ranks among those of their prompts."""
+        starts, strides = (self.in_order(list(each)) for each in zip(*map(_layout, self.parts), strict=True))
+        scores = np.memmap(self._path, self._kind, "r")
+        return scores[starts[prompts] + ranks * strides[prompts]].astype(np.float64)
 
     def remove(self) -> None:
         """Take the files away."""
@@ -190,19 +278,32 @@ class ScoreColumn:
 
     @contextlib.contextmanager
     def repeated(self) -> Iterator[ScoreColumn]:
-        """The prompts with two scores or more; this column where that is all of them."""
+        """The prompts with two scores or more, of the same file; this column where that is all of them."""
         if self.sizes.min(initial=2) >= 2:
             yield self
             return
-        with tempfile.NamedTemporaryFile(dir=self._path.parent) as file:
+        path = self._path.with_stem(f"{self._path.stem}-repeated")
+        path.hardlink_to(self._path)
+        column = ScoreColumn(self.name, path, list(map(_repeated, self.blocks)), self._kind, self._threads)
+        yield column
+        column.remove()
 
-            def write(part: ColumnPart) -> ColumnPart:
-                groups, sizes = self.groups(part), part.sizes[part.sizes >= 2]
-                return write_part(
-                    file.fileno(), part.start, groups.values[groups.spread(part.sizes >= 2)], sizes
-                )
 
-            parts = list(self.together(write, self.parts))
-            column = ScoreColumn(self.name, Path(file.name), parts, self._threads)
-            yield column
-            Path(file.name).with_suffix(".ordered").unlink()
+def _layout(part: ColumnPart) -> tuple[np.ndarray, np.ndarray]:
+    """Where each prompt's scores (G,) begin in the file, and the steps between them."""
+    groups = part.groups(np.empty(0))
+    return part.start + groups.starts, np.full(part.sizes.size, groups.stride)
+
+
+def _repeated(block: ColumnBlock) -> ColumnBlock:
+    """The block without prompts of one score, which are in a part of their own."""
+    sizes = np.zeros(int(block.kept.sum()), np.int64)
+    for part in block.parts:
+        sizes[part.places] = part.sizes
+    is_kept, kept = sizes > 1, block.kept.copy()
+    kept[kept] = is_kept
+    number = np.cumsum(is_kept, dtype=np.int32) - 1
+    parts = [
+        dataclasses.replace(part, places=number[part.places]) for part in block.parts if part.sizes[0] > 1
+    ]
+    return ColumnBlock(parts, kept)

@@ -12,7 +12,8 @@ _ALL_BUT_SIGN = 2**63 - 1
 
 
 class SortedParts:
-    """Finite float64 numbers in arrays that are sorted each, and may be mapped from files: few pages are looked at."""
+    """Finite numbers, float64 or float32, in arrays that are sorted each, and may be mapped from files: few pages are
+    looked at."""
 
     def __init__(self, parts: Iterable[np.ndarray]) -> None:
         self._parts = [part for part in parts if part.size]
@@ -30,7 +31,8 @@ class SortedParts:
 
     def counts(self, points: np.ndarray | float, side: Side) -> np.ndarray:
         """How many numbers are below each of the points (M,), or with `right` at most as large."""
-        below = [part.searchsorted(points, side) for part in self._parts]
+        points = np.asarray(points, np.float64)
+        below = [part.searchsorted(_as(part.dtype, points, side), side) for part in self._parts]
         return np.asarray(np.sum(below, axis=0, dtype=np.int64))
 
     def at(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -64,13 +66,27 @@ class SortedParts:
 
     def mapped(self, change: Callable[[np.ndarray], np.ndarray]) -> SortedParts:
         """Other numbers in the place of these, sorted, in memory: 8 bytes each."""
-        return SortedParts(np.sort(change(part)) for part in self._parts)
+        return SortedParts(np.sort(change(part.astype(np.float64))) for part in self._parts)
 
     def whole(self) -> np.ndarray:
         """All numbers in order, in memory: 8 bytes each."""
         found = np.concatenate([np.empty(0), *self._parts])
         found.sort()
         return found
+
+
+def _as(kind: np.dtype, points: np.ndarray, side: Side) -> np.ndarray:
+    """The points (M,) as numbers of this `kind`, of which as many are below (`left`), or at most as large (`right`).
+
+    They are rounded up, or down: otherwise numpy would make float64 of all the numbers that are searched.
+    """
+    if kind == points.dtype:
+        return points
+    with np.errstate(over="ignore"):
+        near = points.astype(kind)
+        if side == "left":
+            return np.where(near < points, np.nextafter(near, kind.type(np.inf)), near)
+        return np.where(near > points, np.nextafter(near, kind.type(-np.inf)), near)
 
 
 def _key(number: float) -> np.ndarray:
