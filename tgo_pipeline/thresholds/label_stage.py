@@ -33,6 +33,7 @@ from tgo_pipeline.thresholds.baselines import Comparison, compared
 from tgo_pipeline.thresholds.compare import Own, target_of
 from tgo_pipeline.thresholds.labels import NEED_ALL, distances, labels
 from tgo_pipeline.thresholds.streams.blocks import BLOCK_ROWS, blocks, require_rows
+from tgo_pipeline.thresholds.streams.groups import dot
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 from tgo_pipeline.thresholds.table import fitted_rule, read_thresholds, taus, threshold_row
 from tgo_pipeline.thresholds.targets import ScoreUnit, reference_folder, score_files, scores_fingerprint
@@ -286,7 +287,7 @@ def summary(labelling: Labelling, shards: Sequence[Path], histogram: Path) -> di
     total = squares = of_positive = 0.0
     least, most = math.inf, -math.inf
     for weight, label in _weights(shards):
-        total, squares = total + float(weight.sum()), squares + float(weight @ weight)
+        total, squares = total + float(weight.sum()), squares + dot(weight, weight)
         of_positive += float(weight[label == 1].sum())
         least, most = min(least, float(weight.min())), max(most, float(weight.max()))
     _write_histogram(shards, np.histogram_bin_edges([least, most], bins=WEIGHT_BINS), histogram)

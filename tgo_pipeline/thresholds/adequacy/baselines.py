@@ -37,7 +37,7 @@ from tgo_pipeline.thresholds.adequacy.intervals import share, standard_error, t_
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
-from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups, dot
 from tgo_pipeline.thresholds.streams.tally import Tally
 
 WHAT_IF = (0.5, 1.0, 2.0)
@@ -131,7 +131,7 @@ class Sample:
 
     def mean(self, values: np.ndarray) -> float:
         """Mean over samples of a value per prompt (G,)."""
-        return float(values @ self.sizes) / self.column.n
+        return dot(values, self.sizes) / self.column.n
 
     def reach(self, totals: np.ndarray) -> float | None:
         """Half the width of the interval over prompts of the mean sum totals / N, from totals per prompt (G,)."""
@@ -175,9 +175,9 @@ class SeenFlips(NamedTuple):
         flips ^= baseline.positive(groups, values, sample.ties)
         hits, distance = Tally.of(groups.count(flips), groups.sizes), values - sample.tau
         if not baseline.per_sample:
-            total, square = float(distance @ groups.sizes), float(distance**2 @ groups.sizes)
+            total, square = dot(distance, groups.sizes), dot(distance**2, groups.sizes)
             return cls(hits, total, square, values, nothing, soft=soft)
-        total, square = float(distance.sum()), float(distance @ distance)
+        total, square = float(distance.sum()), dot(distance, distance)
         if weights is None:
             return cls(hits, total, square, nothing, nothing)
         near = NearMedian.of(values, weights, ends)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tgo_pipeline.thresholds.streams.groups import dot
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 
 MARGINS = np.geomspace(0.02, 5, 41)
@@ -61,7 +62,7 @@ class NearMedian(NamedTuple):
     def of(cls, values: np.ndarray, weights: np.ndarray, ends: tuple[float, float]) -> NearMedian:
         """Those of `values` (N,) with `weights` (N,) that lie between two ends."""
         inside = (values >= ends[0]) & (values <= ends[1])
-        below = float((values < ends[0]) @ weights)
+        below = dot(values < ends[0], weights)
         return cls(values[inside], weights[inside], below, float(weights.sum()))
 
     @classmethod

@@ -18,7 +18,7 @@ import numpy as np
 
 from tgo_pipeline.thresholds import baselines
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
-from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups, dot
 
 SHUFFLED = 300_000
 """About how many samples are drawn to shuffle: a share of them is known to a thousandth."""
@@ -154,8 +154,8 @@ def soft_facts(groups: Groups, beta: float) -> SoftFacts:
     bias = (groups.sizes - 1) * (means - values)
     without -= groups.spread(means)
     np.square(without, out=without)
-    noise = groups.total(without) @ (groups.sizes - 1)
-    return SoftFacts(values, growth.ess(), float(bias.sum()), float(noise))
+    noise = dot(groups.total(without), groups.sizes - 1)
+    return SoftFacts(values, growth.ess(), float(bias.sum()), noise)
 
 
 def weighted_variance(values: np.ndarray, sizes: np.ndarray) -> float:
@@ -225,7 +225,7 @@ class Residuals:
             else:
                 order = np.argsort(points)
                 points, weights = points[order], weights[order]
-            flipped += float(np.abs(self.below(points) - at_shift) @ weights)
+            flipped += dot(np.abs(self.below(points) - at_shift), weights)
         return flipped / float(sizes.sum())
 
     @cached_property

@@ -111,7 +111,7 @@ def _count(sizes: Counts, times: Counts | None) -> int:
 
 
 def _sum(values: np.ndarray, times: Counts | None) -> np.ndarray:
-    return values.sum() if times is None else times @ values
+    return values.sum() if times is None else np.sum(times * values)
 
 
 def components(

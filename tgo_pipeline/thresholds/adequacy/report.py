@@ -32,7 +32,7 @@ from tgo_pipeline.thresholds.adequacy.intervals import Components, components, s
 from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
-from tgo_pipeline.thresholds.streams.groups import Groups
+from tgo_pipeline.thresholds.streams.groups import Groups, dot
 from tgo_pipeline.thresholds.streams.tally import Tally
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
@@ -221,7 +221,7 @@ def _weights(case: RewardCase) -> tuple[Weigh | None, list[AdequacyRow]]:
 
     def sums(groups: Groups) -> tuple[float, float, float]:
         weight = weigh(groups.values)
-        return float(weight.sum()), float(weight @ weight), float(weight.max())
+        return float(weight.sum()), dot(weight, weight), float(weight.max())
 
     total, squares, most = zip(*column.each(sums), strict=True)
     ess = sum(total) ** 2 / sum(squares)

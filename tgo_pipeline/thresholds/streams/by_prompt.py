@@ -182,16 +182,25 @@ def _distribute(
     ids: pa.Array, numbers: Mapping[str, np.ndarray], ends: pa.Array, outputs: Sequence[_Output]
 ) -> None:
     run_ids, lengths = _runs(ids)
-    starts = np.cumsum(lengths) - lengths
     owner = np.zeros(lengths.size, np.int64)
     for end in ends:
         owner += pc.call_function("greater_equal", [run_ids, end]).to_numpy(zero_copy_only=False)
     for number, output in enumerate(outputs):
         runs = np.flatnonzero(owner == number)
-        rows = ranges(starts[runs], lengths[runs])
+        chosen = _rows_of(lengths, runs)
         output.add(
-            run_ids.take(runs), lengths[runs], {name: values[rows] for name, values in numbers.items()}
+            run_ids.take(runs), lengths[runs], {name: chosen(values) for name, values in numbers.items()}
         )
+
+
+def _rows_of(lengths: np.ndarray, runs: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Takes the values of some `runs` (R,) from those of all rows (N,), whose runs are of these `lengths`."""
+    if (
+        lengths.size and lengths.min() == lengths.max()
+    ):  # whole runs are copied several times faster than numbers
+        return lambda values: values.reshape(lengths.size, -1)[runs].ravel()
+    rows = ranges((np.cumsum(lengths) - lengths)[runs], lengths[runs])
+    return lambda values: values[rows]
 
 
 def _put_in_order(stem: Path, types: Mapping[str, np.dtype]) -> np.ndarray:
@@ -200,16 +209,14 @@ def _put_in_order(stem: Path, types: Mapping[str, np.dtype]) -> np.ndarray:
 
     with pa.memory_map(str(stem.with_suffix(".runs"))) as stream:
         runs = pl.DataFrame(pa.ipc.open_file(stream).read_all())
-    lengths = runs["rows"].to_numpy()
-    starts = np.cumsum(lengths) - lengths
-    order = runs["prompt_id"].arg_sort()
+    lengths, order = runs["rows"].to_numpy(), runs["prompt_id"].arg_sort()
+    chosen = _rows_of(lengths, order.to_numpy())
     ids = runs["prompt_id"].gather(order)
     first = np.flatnonzero((ids != ids.shift()).fill_null(True).to_numpy())
     lengths = lengths[order.to_numpy()]
-    rows = ranges(starts[order.to_numpy()], lengths)
     for number, kind in enumerate(types.values()):
         path = _file(stem, number)
-        path.write_bytes(np.fromfile(path, kind)[rows].data)
+        path.write_bytes(chosen(np.fromfile(path, kind)).data)
     table = pa.table([ids.gather(first).to_arrow().cast(pa.string())], ["prompt_id"])
     with (
         pa.OSFile(str(stem.with_suffix(".ids")), "wb") as sink,

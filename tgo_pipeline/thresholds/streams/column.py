@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from tgo_pipeline.executors.aside import ahead
-from tgo_pipeline.thresholds.streams.groups import Groups, by_rank_of_runs, ranges, sorted_runs
+from tgo_pipeline.thresholds.streams.groups import Groups, by_rank_of_runs, dot, ranges, sorted_runs
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
 from tgo_pipeline.thresholds.streams.tally import Tally
 
@@ -253,7 +253,7 @@ class ScoreColumn:
         def look(groups: Groups) -> np.ndarray:
             centred = groups.values - mean
             squares = np.square(centred)
-            return np.array([squares.sum(), squares @ centred, squares @ squares])
+            return np.array([squares.sum(), dot(squares, centred), dot(squares, squares)])
 
         second, third, fourth = self.total(look).tolist()
         return second, third, fourth

@@ -164,6 +164,15 @@ def _pairwise(lines: np.ndarray) -> np.ndarray:
     return total
 
 
+def dot(values: np.ndarray, weights: np.ndarray) -> float:
+    """The sum of products of two arrays (n,).
+
+    `@` asks the BLAS, whose threads wait for each other in loops beside those of this package: a third of the
+    processor time of ten million scores.
+    """
+    return float(np.sum(values * weights))
+
+
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """All whole numbers of ranges, one range after the other."""
     ends = np.cumsum(lengths)
