@@ -46,3 +46,17 @@ def test_counts_ranks_and_bars_are_those_of_all_numbers(
 def test_other_numbers_in_their_place_are_sorted() -> None:
     found, whole = of([[3.0, -1.0], [2.0]])
     assert found.mapped(np.abs).whole().tolist() == np.sort(np.abs(whole)).tolist()
+
+
+SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(SINGLE, min_size=1, max_size=20), st.lists(NUMBERS | SINGLE, min_size=1, max_size=6))
+def test_float32_numbers_are_counted_as_if_they_were_float64(
+    numbers: list[float], points: list[float]
+) -> None:
+    single = np.sort(np.array(numbers, np.float32))
+    found, whole = SortedParts([single]), single.astype(np.float64)
+    for side in ("left", "right"):
+        assert np.array_equal(found.counts(np.array(points), side), whole.searchsorted(points, side))  # type: ignore[arg-type]
+    assert np.array_equal(found.at(np.arange(whole.size)), whole)

@@ -38,7 +38,7 @@ from tgo_pipeline.thresholds.adequacy.table import AdequacyRow
 from tgo_pipeline.thresholds.baselines import tau_q
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups, dot
-from tgo_pipeline.thresholds.streams.tally import Tally
+from tgo_pipeline.thresholds.streams.tally import PromptTally
 
 WHAT_IF = (0.5, 1.0, 2.0)
 """Betas that are shown where none is declared, in standard deviations within a prompt."""
@@ -144,7 +144,7 @@ class Sample:
 class SeenFlips(NamedTuple):
     """A baseline in one part of the prompts, or in all."""
 
-    hits: Tally
+    hits: PromptTally
     """Labels that it changes, by prompt."""
     distance: float
     """Sum over samples of its distance from tau."""
@@ -173,7 +173,7 @@ class SeenFlips(NamedTuple):
         values = baseline.values(groups) if soft is None else soft.values
         flips = above(groups.values, sample.tau, sample.ties)
         flips ^= baseline.positive(groups, values, sample.ties)
-        hits, distance = Tally.of(groups.count(flips), groups.sizes), values - sample.tau
+        hits, distance = PromptTally.of(groups.count(flips), groups.sizes), values - sample.tau
         if not baseline.per_sample:
             total, square = dot(distance, groups.sizes), dot(distance**2, groups.sizes)
             return cls(hits, total, square, values, nothing, soft=soft)
@@ -193,7 +193,7 @@ class SeenFlips(NamedTuple):
         near = [part.near for part in parts if part.near is not None]
         soft = [part.soft for part in parts if part.soft is not None]
         return cls(
-            Tally.joined([part.hits for part in parts]),
+            PromptTally.joined([part.hits for part in parts]),
             sum(part.distance for part in parts),
             sum(part.square for part in parts),
             whole([part.values for part in parts]),

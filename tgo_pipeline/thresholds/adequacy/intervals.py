@@ -83,10 +83,10 @@ def wilson_interval(
 def share(hits: Counts, sizes: Counts, confidence: float, times: Counts | None = None) -> Interval:
     """Share of samples with a property, from its counts `hits` (G,) in prompts of `sizes` (G,) samples.
 
-    With `times` (G,) there are so many prompts like each (`Tally`), here and below. Wilson's interval with Student's
-    quantile at the effective number of samples p (1 - p) / se^2, at most all of them; se is the linearised standard
-    error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998). Where every sample agrees, a prompt
-    counts as one sample.
+    With `times` (G,) there are so many prompts like each (`PromptTally`), here and below. Wilson's interval with
+    Student's quantile at the effective number of samples p (1 - p) / se^2, at most all of them; se is the linearised
+    standard error of the ratio sum hits / sum sizes over prompts (Korn & Graubard 1998). Where every sample agrees, a
+    prompt counts as one sample.
     """
     groups, total = _count(sizes, times), float(_sum(sizes, times))
     value = float(_sum(hits, times)) / total

@@ -33,7 +33,7 @@ from tgo_pipeline.thresholds.adequacy.table import AdequacyRow, Statistics
 from tgo_pipeline.thresholds.adequacy.verdict import Decision, Heterogeneity, decide, heterogeneity, percent
 from tgo_pipeline.thresholds.streams.column import ScoreColumn
 from tgo_pipeline.thresholds.streams.groups import Groups, dot
-from tgo_pipeline.thresholds.streams.tally import Tally
+from tgo_pipeline.thresholds.streams.tally import PromptTally
 
 PERCENTILES = tuple(percent / 100 for percent in range(10, 100, 10))  # other choices that are shown
 METRICS = ("ratio", "heterogeneity")
@@ -117,7 +117,7 @@ class RewardCase:
         return self.heterogeneity.negative if self.fixed else self.row["percentile"]
 
     @cached_property
-    def negatives(self) -> list[Tally]:
+    def negatives(self) -> list[PromptTally]:
         """Samples below tau, by prompt, and, if it is not fixed, below the other percentiles."""
         others = [] if self.fixed else self.column.ordered.quantiles(PERCENTILES)
         return self.column.tallies([self._below(tau) for tau in (self.tau, *others)])
@@ -125,7 +125,7 @@ class RewardCase:
     def _below(self, tau: float) -> Callable[[np.ndarray], np.ndarray]:
         return lambda scores: ~above(scores, tau, self.label.ties)
 
-    def judged(self, negatives: Tally) -> Heterogeneity:
+    def judged(self, negatives: PromptTally) -> Heterogeneity:
         """Where labels are negative."""
         return heterogeneity(negatives.counts, negatives.sizes, self.threshold.confidence, negatives.times)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from tgo_pipeline.thresholds.adequacy.intervals import Components, Interval, components, share, t_quantile
 from tgo_pipeline.thresholds.adequacy.table import Verdict
-from tgo_pipeline.thresholds.streams.tally import Tally
+from tgo_pipeline.thresholds.streams.tally import PromptTally
 
 MIN_PROMPTS = 30
 """Prompts with 2 samples or more below which no interval is trusted: from there on Student's and the normal
@@ -78,7 +78,7 @@ def mean_deviation(ratio: float, q: float) -> float:
 def heterogeneity(
     negatives: np.ndarray, sizes: np.ndarray, confidence: float, times: np.ndarray | None = None
 ) -> Heterogeneity:
-    """From the number of `negatives` (G,) in prompts of `sizes` (G,) samples, each there so many `times` (`Tally`)."""
+    """From the number of `negatives` (G,) in prompts of `sizes` (G,) samples, so many `times` each (`PromptTally`)."""
     times = np.ones_like(sizes) if times is None else times
     repeated = sizes >= 2
     negative = float(times @ negatives) / float(times @ sizes)
@@ -89,7 +89,7 @@ def heterogeneity(
     if labels is None or not 0 < negative < 1:
         return known
     if labels.log_f is None:
-        several = Tally(negatives[repeated], sizes[repeated], times[repeated])
+        several = PromptTally(negatives[repeated], sizes[repeated], times[repeated])
         labels = _without_jackknife(labels, several, negative, confidence)
     ratio = labels.ratio
     return Heterogeneity(
@@ -116,7 +116,7 @@ def _mapped(interval: Interval, change: Callable[[float], float]) -> Interval:
     return Interval(change(interval.value), ends[0], ends[1])
 
 
-def _without_jackknife(labels: Components, negatives: Tally, q: float, confidence: float) -> Components:
+def _without_jackknife(labels: Components, negatives: PromptTally, q: float, confidence: float) -> Components:
     """Ends of the ratio where (almost) every prompt is on one side, or all prompts are split alike.
 
     A prompt shows both labels with probability E 2 F (1 - F) = 2 q (1 - q) (1 - ratio) or more (it is that for two

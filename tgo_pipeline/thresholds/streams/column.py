@@ -20,7 +20,7 @@ import numpy as np
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.thresholds.streams.groups import Groups, by_rank_of_runs, dot, ranges, sorted_runs
 from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
-from tgo_pipeline.thresholds.streams.tally import Tally
+from tgo_pipeline.thresholds.streams.tally import PromptTally
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -203,13 +203,13 @@ class ScoreColumn:
         """What is measured of each prompt (G,)."""
         return self.in_order(list(self.each(measure)))
 
-    def tallies(self, flags: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[Tally]:
+    def tallies(self, flags: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[PromptTally]:
         """How many scores of a prompt are flagged, for each of several ways to flag scores (N,)."""
 
-        def count(groups: Groups) -> list[Tally]:
-            return [Tally.of(groups.count(flagged(groups.values)), groups.sizes) for flagged in flags]
+        def count(groups: Groups) -> list[PromptTally]:
+            return [PromptTally.of(groups.count(flagged(groups.values)), groups.sizes) for flagged in flags]
 
-        return [Tally.joined(parts) for parts in zip(*self.each(count), strict=True)]
+        return [PromptTally.joined(parts) for parts in zip(*self.each(count), strict=True)]
 
     def in_order(self, found: Sequence[np.ndarray]) -> np.ndarray:
         """What was found of the prompts of each part, in the order of all prompts (G,)."""

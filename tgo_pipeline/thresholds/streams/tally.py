@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Tally(NamedTuple):
+class PromptTally(NamedTuple):
     """What prompts have in common: `times` (M,) of them have `sizes` samples, `counts` of which have the property."""
 
     counts: np.ndarray
@@ -16,19 +16,19 @@ class Tally(NamedTuple):
     times: np.ndarray
 
     @classmethod
-    def of(cls, counts: np.ndarray, sizes: np.ndarray) -> Tally:
+    def of(cls, counts: np.ndarray, sizes: np.ndarray) -> PromptTally:
         """Of prompts (G,). Where their sizes are many, each is left alone."""
         return cls(counts, sizes, np.ones(sizes.size, np.int64))._merged()
 
     @classmethod
-    def joined(cls, parts: Sequence[Tally]) -> Tally:
+    def joined(cls, parts: Sequence[PromptTally]) -> PromptTally:
         """Of all prompts of several parts."""
         return cls(*map(np.concatenate, zip(*parts, strict=True)))._merged()
 
-    def _merged(self) -> Tally:
+    def _merged(self) -> PromptTally:
         base = int(self.sizes.max(initial=0)) + 1
         if base * base > self.sizes.size:
             return self
         times = np.bincount(self.sizes * base + self.counts, self.times).astype(np.int64)
         found = np.flatnonzero(times)
-        return Tally(found % base, found // base, times[found])
+        return PromptTally(found % base, found // base, times[found])
