@@ -215,8 +215,8 @@ def seen_flips(sample: Sample, baselines: Sequence[Baseline]) -> list[SeenFlips]
         pairs = zip(baselines, ends, strict=True)
         return [SeenFlips.of_part(groups, weights, sample, *pair) for pair in pairs]
 
-    parts = list(sample.column.each(look))
-    return [SeenFlips.joined(sample.column, of_one) for of_one in zip(*parts, strict=True)]
+    parts = list(zip(*sample.column.each(look), strict=True))
+    return [SeenFlips.joined(sample.column, parts.pop(0)) for _ in baselines]  # without holding all of them twice
 
 
 def baseline_rows(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[AdequacyRow]:

@@ -73,8 +73,9 @@ class RowScores:
                 kept = keep(table)
                 types = {name: values.dtype for name, values in kept.items()}
                 _distribute(table["prompt_id"].combine_chunks(), kept, limits, outputs)
-        sizes = [_put_in_order(folder / f"{number}", types) for number in range(len(outputs))]
-        return cls(folder, types, sizes, threads)
+        stems = [folder / f"{number}" for number in range(len(outputs))]
+        sizes = ahead(lambda stem: _put_in_order(stem, types), stems, threads, threads)
+        return cls(folder, types, list(sizes), threads)
 
     def ids(self, rows: Rows) -> pa.Array:
         """The ids of a part's prompts (P,)."""
