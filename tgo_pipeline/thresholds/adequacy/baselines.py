@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -25,7 +25,6 @@ from tgo_pipeline.thresholds.adequacy.flips import (
     Baseline,
     Residuals,
     Shuffled,
-    SoftFacts,
     Ties,
     above,
     drawn,
@@ -149,14 +148,14 @@ class SeenFlips(NamedTuple):
     distance: float
     """Sum over samples of its distance from tau."""
     square: float
-    values: np.ndarray
-    """Of each prompt (G,); none where every sample has its own."""
-    weighted: np.ndarray
-    """Sum of w |tau - b| of each prompt (G,); none without weights, or where `values` tell it."""
+    by_prompt: Mapping[str, np.ndarray]
+    """Of each prompt (G,): `values` unless every sample has its own, then `weighted`, the sum of w |tau - b|, if there
+    are weights; `ess` of `prompt_soft`."""
     near: NearMedian | None = None
     """Where every sample has its own and a weight."""
-    soft: SoftFacts | None = None
-    """Of `prompt_soft` alone."""
+    bias: float = 0.0
+    """Of `prompt_soft`, as `SoftFacts` has it."""
+    noise: float = 0.0
 
     @classmethod
     def of_part(
@@ -168,55 +167,54 @@ class SeenFlips(NamedTuple):
         ends: tuple[float, float],
     ) -> SeenFlips:
         """Look at some prompts, whose samples have `weights` (N,)."""
-        nothing = np.empty(0)
         soft = soft_facts(groups, baseline.beta) if baseline.name == "prompt_soft" else None
         values = baseline.values(groups) if soft is None else soft.values
         flips = above(groups.values, sample.tau, sample.ties)
         flips ^= baseline.positive(groups, values, sample.ties)
         hits, distance = PromptTally.of(groups.count(flips), groups.sizes), values - sample.tau
-        if not baseline.per_sample:
-            total, square = dot(distance, groups.sizes), dot(distance**2, groups.sizes)
-            return cls(hits, total, square, values, nothing, soft=soft)
-        total, square = float(distance.sum()), dot(distance, distance)
-        if weights is None:
-            return cls(hits, total, square, nothing, nothing)
-        near = NearMedian.of(values, weights, ends)
-        return cls(hits, total, square, nothing, _distances(groups, weights, distance), near)
+        if baseline.per_sample:
+            seen = cls(hits, float(distance.sum()), dot(distance, distance), {})
+            if weights is None:
+                return seen
+            weighted = {"weighted": _distances(groups, weights, distance)}
+            return seen._replace(by_prompt=weighted, near=NearMedian.of(values, weights, ends))
+        seen = cls(hits, dot(distance, groups.sizes), dot(distance**2, groups.sizes), {"values": values})
+        if soft is None:
+            return seen
+        return seen._replace(by_prompt={"values": values, "ess": soft.ess}, bias=soft.bias, noise=soft.noise)
 
     @classmethod
-    def joined(cls, column: ScoreColumn, parts: Sequence[SeenFlips]) -> SeenFlips:
-        """All prompts, from what was seen of the parts of a column."""
-
-        def whole(found: Sequence[np.ndarray]) -> np.ndarray:
-            return column.in_order(found) if found[0].size else found[0]
-
+    def joined(cls, parts: Sequence[SeenFlips], by_prompt: Mapping[str, np.ndarray]) -> SeenFlips:
+        """All prompts, from what was seen of their parts."""
         near = [part.near for part in parts if part.near is not None]
-        soft = [part.soft for part in parts if part.soft is not None]
         return cls(
             PromptTally.joined([part.hits for part in parts]),
             sum(part.distance for part in parts),
             sum(part.square for part in parts),
-            whole([part.values for part in parts]),
-            whole([part.weighted for part in parts]),
+            by_prompt,
             NearMedian.joined(near) if near else None,
-            SoftFacts.joined(soft) if soft else None,
+            sum(part.bias for part in parts),
+            sum(part.noise for part in parts),
         )
 
 
-def seen_flips(sample: Sample, baselines: Sequence[Baseline]) -> list[SeenFlips]:
+def seen_flips(sample: Sample, baselines: Sequence[Baseline]) -> Iterator[SeenFlips]:
     """Each baseline in all prompts, which are read once for all of them."""
     ends = [
         ends_about(baseline.values(sample.some), FIRST_REACH) if baseline.per_sample else NOWHERE
         for baseline in baselines
     ]
 
-    def look(groups: Groups) -> list[SeenFlips]:
+    def look(groups: Groups) -> tuple[list[np.ndarray], list[SeenFlips]]:
         weights = None if sample.weigh is None else sample.weigh(groups.values)
         pairs = zip(baselines, ends, strict=True)
-        return [SeenFlips.of_part(groups, weights, sample, *pair) for pair in pairs]
+        seen = [SeenFlips.of_part(groups, weights, sample, *pair) for pair in pairs]
+        arrays = [array for each in seen for array in each.by_prompt.values()]
+        return arrays, [each._replace(by_prompt=dict.fromkeys(each.by_prompt)) for each in seen]
 
-    parts = list(zip(*sample.column.each(look), strict=True))
-    return [SeenFlips.joined(sample.column, parts.pop(0)) for _ in baselines]  # without holding all of them twice
+    arrays, parts = sample.column.per_prompts(look)
+    for of_one in zip(*parts, strict=True):
+        yield SeenFlips.joined(of_one, {name: arrays.pop(0) for name in of_one[0].by_prompt})
 
 
 def baseline_rows(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[AdequacyRow]:
@@ -240,24 +238,25 @@ def baseline_rows(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterat
     yield row("baseline_variance", squared - offset**2)
     yield row("squared_error", squared)
     noise = sample.shuffled.noise(baseline, sample.within) if baseline.shifts else None
-    if seen.soft is not None:
-        noise = seen.soft.noise / count
-        yield from _soft(sample, baseline, seen.soft, note)
+    if name == "prompt_soft":
+        noise = seen.noise / count
+        yield from _soft(sample, baseline, seen, note)
     if noise is not None:
         yield row("baseline_noise", noise)
-        yield from _corrected(sample, baseline, seen.values, noise, note)
+        yield from _corrected(sample, baseline, seen.by_prompt["values"], noise, note)
     if not baseline.what_if:
         yield from _bounds(sample, baseline, squared, noise)
         yield from _weighted(sample, baseline, seen)
 
 
-def _soft(sample: Sample, baseline: Baseline, facts: SoftFacts, note: str | None) -> Iterator[AdequacyRow]:
+def _soft(sample: Sample, baseline: Baseline, seen: SeenFlips, note: str | None) -> Iterator[AdequacyRow]:
     name, beta = baseline.name, baseline.beta
-    median, low = float(np.median(facts.ess)), float(np.mean(facts.ess < LOW_ESS))
+    ess = seen.by_prompt["ess"]
+    median, low = float(np.median(ess)), float(np.mean(ess < LOW_ESS))
     few = None
     if median < LOW_ESS:
         few = "too few: the soft baseline is nearer the prompt's largest score than an average"
-    bias = facts.bias / sample.sizes.size
+    bias = seen.bias / sample.sizes.size
     together = "; ".join(text for text in (few, note) if text) or None
     yield AdequacyRow(statistic="soft_ess", baseline=name, at=beta, value=median, note=together)
     yield AdequacyRow(statistic="soft_ess_low", baseline=name, at=beta, value=low, note=note)
@@ -280,7 +279,9 @@ def _corrected(
     yield AdequacyRow(statistic="flip_rate_corrected", baseline=name, at=at, value=flips, note=note)
     if variance := sample.column.variance:
         ratio = min(1.0, max(0.0, spread - noise) / variance)
-        reach = sample.reach(sizes * squares / variance)
+        squares *= sizes
+        squares /= variance
+        reach = sample.reach(squares)
         low, high = (None, None) if reach is None else (max(0.0, ratio - reach), min(1.0, ratio + reach))
         yield AdequacyRow(statistic="ratio", baseline=name, at=at, value=ratio, low=low, high=high, note=note)
     density = sample.residuals.highest_density
@@ -313,15 +314,16 @@ def _weighted(sample: Sample, baseline: Baseline, seen: SeenFlips) -> Iterator[A
     if baseline.per_sample:
         best = _median_of_samples(sample, baseline, seen, weigh)
         at_tau, totals = (
-            seen.weighted,
+            seen.by_prompt["weighted"],
             sample.column.per_prompt(
                 lambda groups: _distances(groups, weigh(groups.values), baseline.values(groups) - best)
             ),
         )
     else:
-        some = seen.values[:: max(1, seen.values.size // SOME_PROMPTS)]
-        best = weighted_median(lambda ends: NearMedian.of(seen.values, weights, ends), some)
-        at_tau, totals = (weights * np.abs(seen.values - at) for at in (sample.tau, best))
+        values = seen.by_prompt["values"]
+        some = values[:: max(1, values.size // SOME_PROMPTS)]
+        best = weighted_median(lambda ends: NearMedian.of(values, weights, ends), some)
+        at_tau, totals = (weights * np.abs(values - at) for at in (sample.tau, best))
     for statistic, at, distances in (
         ("weighted_distance", sample.tau, at_tau),
         ("weighted_distance_least", best, totals),

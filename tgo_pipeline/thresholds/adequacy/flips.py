@@ -9,7 +9,6 @@ baselines is taken out. (Flips do not add: a count of 19 % where shuffling gives
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -127,23 +126,17 @@ class Shuffled:
 
 
 class SoftFacts(NamedTuple):
-    """What few samples do to the soft baseline of some prompts, or of all."""
+    """The soft baseline of some prompts, and what few samples do to it."""
 
     values: np.ndarray
-    """The baseline of each prompt (G,); not kept of all."""
+    """Of each prompt (G,)."""
     ess: np.ndarray
-    """Effective samples of each prompt (G,), in any order."""
+    """Effective samples of each prompt (G,)."""
     bias: float
     """Sum over prompts of the value less the jackknifed one."""
     noise: float
     """Sum over samples of the sampling variance by the jackknife, (K - 1)^2 / K times the variance of the
     leave-one-out values: an underestimate where `ess` is low."""
-
-    @classmethod
-    def joined(cls, parts: Sequence[SoftFacts]) -> SoftFacts:
-        """Of all prompts of several parts."""
-        ess = np.concatenate([part.ess for part in parts])
-        return cls(np.empty(0), ess, sum(part.bias for part in parts), sum(part.noise for part in parts))
 
 
 def soft_facts(groups: Groups, beta: float) -> SoftFacts:

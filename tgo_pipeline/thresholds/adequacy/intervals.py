@@ -103,7 +103,8 @@ def standard_error(totals: np.ndarray, sizes: Counts, times: Counts | None = Non
     """Standard error over prompts of the mean sum totals / sum sizes, both (G,), G >= 2, by linearisation."""
     groups, total = _count(sizes, times), _sum(sizes, times)
     residuals = totals - _sum(totals, times) / total * sizes
-    return float(np.sqrt(groups / (groups - 1) * _sum(residuals**2, times)) / total)
+    np.square(residuals, out=residuals)
+    return float(np.sqrt(groups / (groups - 1) * _sum(residuals, times)) / total)
 
 
 def _count(sizes: Counts, times: Counts | None) -> int:

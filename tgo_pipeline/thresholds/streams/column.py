@@ -152,7 +152,7 @@ class ScoreColumn:
     @cached_property
     def sizes(self) -> np.ndarray:
         """Scores of each prompt (G,)."""
-        return self.in_order([part.sizes for part in self.parts])
+        return self._in_order(part.sizes for part in self.parts)
 
     @cached_property
     def ordered(self) -> SortedParts:
@@ -201,7 +201,23 @@ class ScoreColumn:
 
     def per_prompt(self, measure: Callable[[Groups], np.ndarray]) -> np.ndarray:
         """What is measured of each prompt (G,)."""
-        return self.in_order(list(self.each(measure)))
+        return self._in_order(self.each(measure))
+
+    def per_prompts(
+        self, measure: Callable[[Groups], tuple[Sequence[np.ndarray], R]]
+    ) -> tuple[list[np.ndarray], list[R]]:
+        """Several things of each prompt (G,), and what else is measured of every part, at one reading.
+
+        They are put into their places one part after the other: of many small arrays memory would stay behind.
+        """
+        whole: list[np.ndarray] = []
+        rest: list[R] = []
+        for part, (arrays, other) in zip(self.parts, self.each(measure), strict=True):
+            whole = whole or [np.empty(self._prompts, array.dtype) for array in arrays]
+            for one, array in zip(whole, arrays, strict=True):
+                one[part.prompts] = array
+            rest.append(other)
+        return whole, rest
 
     def tallies(self, flags: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[PromptTally]:
         """How many scores of a prompt are flagged, for each of several ways to flag scores (N,)."""
@@ -211,39 +227,42 @@ class ScoreColumn:
 
         return [PromptTally.joined(parts) for parts in zip(*self.each(count), strict=True)]
 
-    def in_order(self, found: Sequence[np.ndarray]) -> np.ndarray:
+    def _in_order(self, found: Iterable[np.ndarray]) -> np.ndarray:
         """What was found of the prompts of each part, in the order of all prompts (G,)."""
-        count = sum(part.sizes.size for part in self.parts)
-        whole = np.empty(count, found[0].dtype if count else np.int64)
+        whole = np.empty(0, np.int64)
         for part, values in zip(self.parts, found, strict=True):
+            whole = whole if whole.size else np.empty(self._prompts, values.dtype)
             whole[part.prompts] = values
         return whole
+
+    @property
+    def _prompts(self) -> int:
+        return sum(part.sizes.size for part in self.parts)
 
     @cached_property
     def mean(self) -> float:
         """Of all scores."""
-        return self._looked[0] / self.n
+        return sum(self._looked[1]) / self.n
 
     @cached_property
     def means(self) -> np.ndarray:
         """Of each prompt (G,)."""
-        return self._looked[1]
+        return self._looked[0][0]
 
     @cached_property
     def squares(self) -> np.ndarray:
         """Sum of squared deviations from its mean of each prompt (G,)."""
-        return self._looked[2]
+        return self._looked[0][1]
 
     @cached_property
-    def _looked(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """The sum of all scores, and `means` and `squares`, at one reading."""
+    def _looked(self) -> tuple[list[np.ndarray], list[float]]:
+        """`means` and `squares`, and the sum of the scores of each part, at one reading."""
 
-        def look(groups: Groups) -> tuple[float, np.ndarray, np.ndarray]:
+        def look(groups: Groups) -> tuple[list[np.ndarray], float]:
             means = groups.means()
-            return float(groups.values.sum()), means, groups.squares(means)
+            return [means, groups.squares(means)], float(groups.values.sum())
 
-        totals, means, squares = zip(*self.each(look), strict=True)
-        return sum(totals), self.in_order(means), self.in_order(squares)
+        return self.per_prompts(look)
 
     @cached_property
     def powers(self) -> tuple[float, float, float]:
@@ -267,7 +286,7 @@ class ScoreColumn:
 
     def take(self, prompts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """The scores (M,) of these ranks among those of their prompts."""
-        starts, strides = (self.in_order(list(each)) for each in zip(*map(_layout, self.parts), strict=True))
+        starts, strides = (self._in_order(each) for each in zip(*map(_layout, self.parts), strict=True))
         scores = np.memmap(self._path, self._kind, "r")
         return scores[starts[prompts] + ranks * strides[prompts]].astype(np.float64)
 
