@@ -78,13 +78,12 @@ def _put_encoders(pipeline: Any, device: torch.device) -> None:
 
 def _validation(job: Job, pipeline: Any, objective: Objective) -> Validation | None:
     from fine_tune.training.validation import Validation
-    from tgo_pipeline.storage.tables import PROMPTS, read_table
+    from tgo_pipeline.prompts.split import read_split
 
     params, prompts = job.params, job.workspace.prompts
     if not params.fine_tune.validation.every or not (job.group.is_main or job.group.sharded):
         return None
-    rows = read_table(prompts, PROMPTS).to_pylist()
-    tests = [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == "test"]
+    tests = read_split(prompts, "test")
     if not tests:
         raise TgoError(
             f"{prompts} has no test prompt to draw validation images for: set fine_tune.validation.every to 0, or "

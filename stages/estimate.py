@@ -17,6 +17,8 @@ from tgo_pipeline.planning.plan import StagePlan
 from tgo_pipeline.storage.workspace import HERE, Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fine_tune.footprint import Footprint
     from tgo_pipeline.planning.blueprint import Blueprint
     from tgo_pipeline.planning.families import Family
@@ -45,8 +47,8 @@ class Estimate:
     workspace: Workspace = HERE
 
     @cached_property
-    def _table(self) -> list[dict[str, Any]]:
-        """The rows of the prompts table: the one there is if it is that of the parameters, else built in memory."""
+    def _table(self) -> pa.Table:
+        """The prompts table: the one there is if it is that of the parameters, else built in memory."""
         from tgo_pipeline.prompts import build, planned_fingerprint
         from tgo_pipeline.storage.tables import PROMPTS, read_metadata, read_table
 
@@ -54,11 +56,13 @@ class Estimate:
         if self.workspace.prompts.is_file():
             mark = read_metadata(self.workspace.prompts).get("fingerprint")
             if mark == planned_fingerprint(section, seed):
-                return read_table(self.workspace.prompts, PROMPTS).to_pylist()
-        return build(section, seed).table.to_pylist()
+                return read_table(self.workspace.prompts, PROMPTS)
+        return build(section, seed).table
 
     def _of(self, split: str) -> list[Pair]:
-        return [(row["prompt_id"], row["prompt"]) for row in self._table if row["split"] == split]
+        from tgo_pipeline.prompts.split import of_split
+
+        return of_split(self._table, split)
 
     @cached_property
     def train(self) -> list[Pair]:

@@ -69,10 +69,9 @@ def _images(params: Params, workspace: Workspace) -> dict[str, Any]:
 
 
 def _prompts(workspace: Workspace, split: str) -> list[tuple[str, str]]:
-    from tgo_pipeline.storage.tables import PROMPTS, read_table
+    from tgo_pipeline.prompts.split import read_split
 
-    rows = read_table(workspace.prompts, PROMPTS).to_pylist()
-    return [(row["prompt_id"], row["prompt"]) for row in rows if row["split"] == split]
+    return read_split(workspace.prompts, split)
 
 
 def shards(params: Params, workspace: Workspace = HERE) -> tuple[Status, str]:
