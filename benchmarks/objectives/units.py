@@ -170,7 +170,7 @@ class Study:
     def result(self, unit: Unit) -> Result | None:
         """What the unit gave, None if it has not run."""
         path = self.result_path(unit)
-        return _read(path) if path.is_file() else None
+        return _read(path, path.stat().st_mtime_ns) if path.is_file() else None
 
     def results(self, units: Iterable[Unit]) -> list[Result]:
         """Of the units that have run."""
@@ -178,7 +178,8 @@ class Study:
 
     def kept(self) -> list[Result]:
         """All results in the work folder that belong to these parameters, planned or not, in the order of names."""
-        found = [_read(path) for path in sorted((self.work / "results").glob("*.json"))]
+        paths = sorted((self.work / "results").glob("*.json"))
+        found = [_read(path, path.stat().st_mtime_ns) for path in paths]
         return [each for each in found if self.result_path(each.unit).stem == each.samples.stem]
 
     def write(self, result: Result) -> None:
@@ -191,7 +192,8 @@ class Study:
 
 
 @functools.lru_cache(maxsize=1024)
-def _read(path: Path) -> Result:
+def _read(path: Path, changed_ns: int) -> Result:
+    """The result in a file that was last written at this time: a run that was broken off may be repeated."""
     content = json.loads(path.read_text())
     unit = Unit(**content.pop("unit"))
     return Result(unit=unit, **content | {"samples": path.with_name(content["samples"])})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import time
@@ -43,10 +44,13 @@ def waiting(plans: Sequence[Plan], phases: Sequence[str]) -> Iterator[Unit]:
 
 
 def work_off(plans: Sequence[Plan], phases: Sequence[str]) -> None:
-    """Run units that nobody else is running until none is left."""
+    """Run units that nobody else is running until none is left, or the process that began this one is gone."""
     from benchmarks.objectives.run import run_unit
 
+    parent = multiprocessing.parent_process()
     while todo := list(waiting(plans, phases)):
+        if parent is not None and not parent.is_alive():
+            return
         study = plans[0].study
         for unit in todo:
             path = study.result_path(unit)
