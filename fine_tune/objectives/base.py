@@ -112,7 +112,7 @@ class Objective(abc.ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`loss`, refused with `TgoError` if it is not one number per sample (or pair) with metrics."""
         given: Any = self.loss(policy_log_likelihood, reference_log_likelihood, batch)
-        expected = (len(batch.label) // self.members,)
+        expected = (len(batch.label) // self.loss_samples,)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
             raise TgoError(
                 f"{type(self).__name__}.loss gave {type(given).__name__}: expected (losses, metrics)."
@@ -125,7 +125,12 @@ class Objective(abc.ABC):
     @property
     def members(self) -> int:
         """Samples in a unit of a batch, which `batch_size` counts."""
-        return 2 if self.pairs or self.params.safeguard is not None else 1
+        return max(self.loss_samples, 1 if self.params.safeguard is None else 2)
+
+    @property
+    def loss_samples(self) -> int:
+        """Samples that one loss is of; the safeguard makes units of two samples that have a loss each."""
+        return 2 if self.pairs else 1
 
     def units(self, labels: Labels, seed: int) -> Units:
         """Which samples of the prepared labels train together. Raises `TgoError` if there is no such unit.

@@ -27,7 +27,7 @@ class ThresholdContrast(Objective):
     binds_differences = True
 
     @property
-    def members(self) -> int:
+    def loss_samples(self) -> int:
         return 1 + self.params.threshold_contrast.negatives
 
     def units(self, labels: Labels, seed: int) -> Units:

@@ -29,7 +29,7 @@ class Measured:
     """What the passes over a batch found, on the device still."""
 
     losses: Tensor
-    """One for each unit of this process's share."""
+    """Of this process's share, one for each `loss_samples` samples."""
     values: Values
     """(B,) of its samples: errors, what the objective says, labels and weights."""
     point: Tensor | None
@@ -130,7 +130,7 @@ class LikelihoodGradient(Gradient):
 
     def _of_parts(self, parts: Sequence[TrainingBatch]) -> Measured:
         parts = self._together(lambda: [part.to(self._accelerator.device) for part in parts])
-        total = sum(map(len, parts)) // self._members
+        total = sum(map(len, parts)) // self._objective.loss_samples
         shared, point = self._point, None
         if shared is not None and len(parts) == 1 and not shared.mismatched:
             # One pass gives the point and the loss: the log-ratios of the whole share are there before the loss is.
@@ -153,7 +153,7 @@ class LikelihoodGradient(Gradient):
         batch = self._batch(part, point, likelihoods.contrast)
         loss, metrics = self._objective(likelihoods.policy, likelihoods.reference, batch)
         if likelihoods.level_weight is not None:
-            loss = loss * likelihoods.level_weight[:: self._members]
+            loss = loss * likelihoods.level_weight[:: self._objective.loss_samples]
         self._accelerator.backward(loss.sum() / total)
         own = {"label": part.label, "weight": part.weight}
         return loss.detach(), self._errors(likelihoods) | metrics | own

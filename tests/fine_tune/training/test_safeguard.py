@@ -15,7 +15,7 @@ from fine_tune.objectives import make_objective
 from fine_tune.policies import policy_class
 from fine_tune.training.accelerator import Accelerator
 from fine_tune.training.forward import Forward
-from tests.fine_tune import world
+from tests.fine_tune import runs, world
 from tests.fine_tune.objectives.evaluate import labels, objective
 from tests.fine_tune.objectives.test_contrast import diffusion_inputs, masked_inputs
 from tests.tiny import tiny_diffusion_pipeline
@@ -80,7 +80,7 @@ def test_the_kept_share_is_the_published_factor(folders, family: str, mu: float,
     along = (positive * negative).sum(-1)
     kept = np.where(along > 0, ((1 - mu) * (positive**2).sum(-1) / along).clip(0, 1), 1)
     assert mu == 0 or family == "masked" or (kept < 1).any()
-    corruption = chosen._corrupt(part, part.conditions)
+    corruption, _ = chosen._corrupt(part, part.conditions)
     with torch.no_grad():
         prediction = policy.predict(corruption)
     found = chosen._kept_share(prediction, corruption).view(6, draws).numpy()
@@ -101,7 +101,7 @@ def test_values_stay_and_gradients_of_negatives_shrink(folders) -> None:
             [p.grad.flatten() for p in network.trainable().values()]
         )
 
-    corruption = held._corrupt(part, part.conditions)
+    corruption, _ = held._corrupt(part, part.conditions)
     share = held._kept_share(other.predict(corruption), corruption)
     for row in range(6):
         (value, full), (same, kept) = gradient(plain, policy, row), gradient(held, other, row)
@@ -116,6 +116,17 @@ def test_objectives_without_pairs_train_on_units_across_the_threshold(name: str)
     units = chosen.units(labels([2.0, 1.0, -1.0]), seed=0)
     assert chosen.members == 2 and isinstance(units, AcrossThreshold) and units.members == 2
     assert objective(name).members == 1
+
+
+@pytest.mark.parametrize("name", ["tgo", "kto", "bco", "dpo", "threshold_contrast"])
+def test_the_loss_is_the_mean_over_all_samples_of_the_units(source: Path, tmp_path: Path, name: str) -> None:
+    """Before the first update every log-ratio is 0: half of the largest loss of KTO, log 2 of the others."""
+    expected = {"kto": 0.5}.get(name, np.log(2))
+    even = {"labels": "quantile", "quantile_c": 0.0}
+    tuning = {"objective": name, "safeguard": 0.0, "steps": 1, "batch_size": 2, "tgo": even}
+    root = runs.train(source, tmp_path, tuning)
+    assert runs.trajectory(root)["loss"][0] == pytest.approx(expected, rel=1e-4)
+    assert runs.trajectory(root)["gradient_norm"][0] > 0
 
 
 def test_it_is_refused_where_nothing_is_pushed_away(model: Path, places: dict[str, Path]) -> None:
