@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from tgo_pipeline.errors import TgoError
-from tgo_pipeline.executors.aside import Aside
 from tgo_pipeline.executors.runtime import share_of_cores
 from tgo_pipeline.params import TARGET_COMBINATIONS, Params, ThresholdParams
 from tgo_pipeline.seeds import derive_seed
@@ -109,7 +107,7 @@ def fit(
 ) -> pa.Table:
     """The thresholds table of scores: a row for each reward, and one for the target if it combines several.
 
-    `then` is called with each column, as long as it is there, and its row, while the next one is fitted. Nulls and
+    `then` is called with each column, as long as it is there, and its row. Nulls and
     values that are not finite are counted and left out. A reward that the target needs must have at least 2 finite
     scores that are not all equal (`TgoError` otherwise, before anything else); any other reward then keeps a row that
     says so, without a tau where it has fewer than 2.
@@ -121,26 +119,21 @@ def fit(
             _require_spread(unit, missing, scores.rows.count - unit.size - missing)
     rows: list[Row] = []
     taus: dict[str, float] = {}
-    with Aside() as aside:
-        for name in [*scores.units, *([target] if target in TARGET_COMBINATIONS else ())]:
-            column = scores.column(name, taus)
-            if name == target:
-                _require_spread(_unit(column), column.n_null, column.n_nonfinite)
-            row = _row(column, threshold, params.seed, MAJORITY_TAU if name == "majority" else None)
-            row |= {"source": threshold.source, "scores_fingerprint": scores_fingerprint, **_RULE}
-            if name == target:
-                row |= {key: getattr(threshold, key) for key in _RULE}
-            if row["note"]:
-                log.warning("threshold of %s: %s", name, row["note"])
-            rows.append(row)
-            taus[name] = row["tau"]
-            aside.do(functools.partial(_finish, column, row, then))
+    for name in [*scores.units, *([target] if target in TARGET_COMBINATIONS else ())]:
+        column = scores.column(name, taus)
+        if name == target:
+            _require_spread(_unit(column), column.n_null, column.n_nonfinite)
+        row = _row(column, threshold, params.seed, MAJORITY_TAU if name == "majority" else None)
+        row |= {"source": threshold.source, "scores_fingerprint": scores_fingerprint, **_RULE}
+        if name == target:
+            row |= {key: getattr(threshold, key) for key in _RULE}
+        if row["note"]:
+            log.warning("threshold of %s: %s", name, row["note"])
+        rows.append(row)
+        taus[name] = row["tau"]
+        then(column, row)
+        column.remove()
     return pa.Table.from_pylist(rows, schema=THRESHOLDS)
-
-
-def _finish(column: ScoreColumn, row: Row, then: Callable[[ScoreColumn, Row], None]) -> None:
-    then(column, row)
-    column.remove()
 
 
 def _unit(column: ScoreColumn) -> ScoreUnit:

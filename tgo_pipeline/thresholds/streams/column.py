@@ -19,7 +19,7 @@ import numpy as np
 
 from tgo_pipeline.executors.aside import ahead
 from tgo_pipeline.thresholds.streams.groups import Groups, by_rank_of_runs, dot, ranges, sorted_runs
-from tgo_pipeline.thresholds.streams.sorted_parts import SortedParts
+from tgo_pipeline.thresholds.streams.sorted_parts import SortedFile, SortedParts
 from tgo_pipeline.thresholds.streams.tally import PromptTally
 
 R = TypeVar("R")
@@ -159,11 +159,11 @@ class ScoreColumn:
         """The scores, whatever their prompts."""
         path = self._path.with_suffix(".ordered")
 
-        def write(parts: Sequence[ColumnPart]) -> np.ndarray:
+        def write(parts: Sequence[ColumnPart]) -> SortedFile:
             scores = np.concatenate([self._read(part) for part in parts])
             scores.sort()
             _write_at(file.fileno(), scores, parts[0].start)
-            return np.memmap(path, self._kind, "r", scores.itemsize * parts[0].start, scores.shape)
+            return SortedFile(path, self._kind, parts[0].start, scores.size)
 
         with path.open("wb") as file:
             return SortedParts(self.together(write, self._pieces()))
@@ -286,9 +286,17 @@ class ScoreColumn:
 
     def take(self, prompts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
         """The scores (M,) of these ranks among those of their prompts."""
-        starts, strides = (self._in_order(each) for each in zip(*map(_layout, self.parts), strict=True))
-        scores = np.memmap(self._path, self._kind, "r")
-        return scores[starts[prompts] + ranks * strides[prompts]].astype(np.float64)
+        nothing = np.empty(0)
+        first = self._in_order(part.start + part.groups(nothing).starts for part in self.parts)
+        step = self._in_order(np.full(part.sizes.size, part.groups(nothing).stride) for part in self.parts)
+        places, found = first[prompts] + ranks * step[prompts], np.empty(prompts.size)
+        for start in range(
+            0, self.parts[-1].stop, SORTED_ROWS
+        ):  # of a mapped file all pages would stay in memory
+            here = np.flatnonzero((places >= start) & (places < start + SORTED_ROWS))
+            scores = np.fromfile(self._path, self._kind, SORTED_ROWS, offset=self._kind.itemsize * start)
+            found[here] = scores[places[here] - start]
+        return found
 
     def remove(self) -> None:
         """Take the files away."""
@@ -306,12 +314,6 @@ class ScoreColumn:
         column = ScoreColumn(self.name, path, list(map(_repeated, self.blocks)), self._kind, self._threads)
         yield column
         column.remove()
-
-
-def _layout(part: ColumnPart) -> tuple[np.ndarray, np.ndarray]:
-    """Where each prompt's scores (G,) begin in the file, and the steps between them."""
-    groups = part.groups(np.empty(0))
-    return part.start + groups.starts, np.full(part.sizes.size, groups.stride)
 
 
 def _repeated(block: ColumnBlock) -> ColumnBlock:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,37 +13,53 @@ Side = Literal["left", "right"]
 _ALL_BUT_SIGN = 2**63 - 1
 
 
-class SortedParts:
-    """Finite numbers, float64 or float32, in arrays that are sorted each, and may be mapped from files: few pages are
-    looked at."""
+class SortedFile(NamedTuple):
+    """Sorted numbers in a file."""
 
-    def __init__(self, parts: Iterable[np.ndarray]) -> None:
-        self._parts = [part for part in parts if part.size]
-        self.size = sum(part.size for part in self._parts)
+    path: Path
+    kind: np.dtype
+    start: int
+    """The number of the first one in the file."""
+    size: int
+
+    def mapped(self) -> np.ndarray:
+        """The numbers, of which only pages that are looked at are in memory, until the array is gone."""
+        return np.memmap(self.path, self.kind, "r", self.kind.itemsize * self.start, (self.size,))
+
+
+class SortedParts:
+    """Finite numbers, float64 or float32, in parts that are sorted each, in memory or in files."""
+
+    def __init__(self, parts: Iterable[np.ndarray | SortedFile]) -> None:
+        self._kept = [part for part in parts if part.size]
+        self.size = sum(part.size for part in self._kept)
 
     @property
+    def _parts(self) -> list[np.ndarray]:
+        """The parts; files are mapped for one question at a time, since their pages count as memory."""
+        return [part.mapped() if isinstance(part, SortedFile) else part for part in self._kept]
+
+    @cached_property
     def minimum(self) -> float:
         """The least number."""
         return min(float(part[0]) for part in self._parts)
 
-    @property
+    @cached_property
     def maximum(self) -> float:
         """The greatest number."""
         return max(float(part[-1]) for part in self._parts)
 
     def counts(self, points: np.ndarray | float, side: Side) -> np.ndarray:
         """How many numbers are below each of the points (M,), or with `right` at most as large."""
-        points = np.asarray(points, np.float64)
-        below = [part.searchsorted(_as(part.dtype, points, side), side) for part in self._parts]
-        return np.asarray(np.sum(below, axis=0, dtype=np.int64))
+        return _counts(self._parts, np.asarray(points, np.float64), side)
 
     def at(self, ranks: Sequence[int] | np.ndarray) -> np.ndarray:
         """The numbers (M,) at these ranks, counted from 0."""
-        wanted = np.asarray(ranks, np.int64)
+        wanted, parts = np.asarray(ranks, np.int64), self._parts
         low, high = (np.full(wanted.shape, _key(end)) for end in (self.minimum, self.maximum))
         while np.any(low < high):
             middle = (low & high) + ((low ^ high) >> 1)  # their mean, rounded down, without an overflow
-            enough = self.counts(_number(middle), "right") > wanted
+            enough = _counts(parts, _number(middle), "right") > wanted
             low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
         return _number(low) + 0.0  # a negative zero loses its sign
 
@@ -73,6 +91,11 @@ class SortedParts:
         found = np.concatenate([np.empty(0), *self._parts])
         found.sort()
         return found
+
+
+def _counts(parts: Sequence[np.ndarray], points: np.ndarray, side: Side) -> np.ndarray:
+    below = [part.searchsorted(_as(part.dtype, points, side), side) for part in parts]
+    return np.asarray(np.sum(below, axis=0, dtype=np.int64))
 
 
 def _as(kind: np.dtype, points: np.ndarray, side: Side) -> np.ndarray:
