@@ -107,10 +107,10 @@ def fit(
 ) -> pa.Table:
     """The thresholds table of scores: a row for each reward, and one for the target if it combines several.
 
-    `then` is called with each column, as long as it is there, and its row. Nulls and
-    values that are not finite are counted and left out. A reward that the target needs must have at least 2 finite
-    scores that are not all equal (`TgoError` otherwise, before anything else); any other reward then keeps a row that
-    says so, without a tau where it has fewer than 2.
+    `then` is called with each column, as long as it is there, and its row. Nulls and values that are not finite are
+    counted and left out. A reward that the target needs must have at least 2 finite scores that are not all equal
+    (`TgoError` otherwise, before anything else); any other reward then keeps a row that says so, without a tau where
+    it has fewer than 2.
     """
     target, threshold = params.target.reward, params.threshold
     for unit in scores.units.values():

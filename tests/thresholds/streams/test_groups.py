@@ -1,4 +1,4 @@
-"""Scores that stand rank by rank: every number is that of the same scores prompt by prompt, to the last bit."""
+"""Scores that stand rank by rank: every number is that of the same scores prompt by prompt."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ PER_SAMPLE: dict[str, Callable[[Groups], np.ndarray]] = {
 }
 
 
+def equal(found: np.ndarray, expected: np.ndarray, name: str = "") -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14, err_msg=name)
+
+
 def both_ways(prompts: int, each: int, *, ties: bool) -> tuple[Groups, Groups]:
     scores = np.random.default_rng(each).normal(size=(prompts, each))
     scores = np.sort(np.round(scores, 1) if ties else scores, axis=1)
@@ -53,17 +57,16 @@ def both_ways(prompts: int, each: int, *, ties: bool) -> tuple[Groups, Groups]:
 def test_numbers_do_not_depend_on_how_scores_stand(each: int, ties: bool) -> None:
     by_prompt, by_rank = both_ways(7, each, ties=ties)
     for name, measure in PER_PROMPT.items():
-        np.testing.assert_array_equal(measure(by_rank), measure(by_prompt), err_msg=name)
+        equal(measure(by_rank), measure(by_prompt), name)
     for name, measure in PER_SAMPLE.items():
-        np.testing.assert_array_equal(
-            measure(by_rank).reshape(each, -1).T.ravel(), measure(by_prompt), err_msg=name
-        )
+        found = measure(by_rank).reshape(each, -1).T.ravel()
+        equal(found, measure(by_prompt), name)
 
 
 def test_the_jackknife_without_a_sample_does_not_either() -> None:
     by_prompt, by_rank = both_ways(5, 6, ties=False)
     found, expected = (baselines.leave_one_out_jackknife(groups, 0.7) for groups in (by_rank, by_prompt))
-    np.testing.assert_array_equal(found.reshape(6, -1).T.ravel(), expected)
+    equal(found.reshape(6, -1).T.ravel(), expected)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -14,7 +14,7 @@ class Groups:
 
     They stand prompt by prompt (`stride` 1), or, where all prompts have equally many, rank by rank: the least of every
     prompt, then the second of every prompt, and so on. Sums over prompts are then sums of long rows, and values of all
-    prompts are repeated as a whole: several times faster than short runs. Sums are the same to the last bit.
+    prompts are repeated as a whole: several times faster than short runs. The order of additions is the same.
     """
 
     values: np.ndarray
@@ -147,7 +147,7 @@ def sorted_runs(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def _pairwise(lines: np.ndarray) -> np.ndarray:
     """The sum of rows (K, G) in the order in which `np.add.reduceat` adds the K numbers of a run (pairwise summation).
 
-    So a mean does not depend on how the scores of other prompts made them stand, and neither does a label at it.
+    So a mean hardly depends on how the scores of other prompts made them stand: with today's numpy not in one bit.
     """
     count = len(lines)
     if count > 128:
