@@ -88,7 +88,7 @@ def _convert_to_one(hints: list[Any], value: Any, where: str) -> Any:
     try:
         return _convert(others[0], value, where)
     except TgoError as error:
-        either = f", or {', '.join(words)}." if words else "."
+        either = f", or {' or '.join(words)}." if words else "."
         raise TgoError(f"{str(error).removesuffix('.')}{either}") from None
 
 

@@ -140,7 +140,7 @@ def test_every_objective_gives_the_gradient_of_the_batch_however_it_is_cut(make,
 def test_a_reference_point_is_the_mean_of_the_log_ratios(make, objective: str) -> None:
     trainer = make(objective=objective)
     with torch.no_grad():
-        for parameter in trainer._forward._policy._frozen.parameters():  # type: ignore[union-attr]
+        for parameter in trainer._gradient._forward._policy._frozen.parameters():  # type: ignore[union-attr]
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     update = trainer.update()
     assert update.log_ratio is not None and update.log_ratio.mean() > 0
@@ -164,13 +164,13 @@ def test_several_draws_are_averaged_for_each_sample(make) -> None:
     trainer = make(draws=3)
     away(trainer)
     batch = trainer._data.batch(0)
-    together = trainer._forward.likelihoods(batch)
+    together = trainer._gradient._forward.likelihoods(batch)
     singles = []
     for draw in range(3):
         one = make()
         away(one)
         seeds = [[sample[draw]] for sample in batch.seeds]
-        singles.append(one._forward.likelihoods(replace(batch, seeds=seeds)).log_ratio)
+        singles.append(one._gradient._forward.likelihoods(replace(batch, seeds=seeds)).log_ratio)
     assert not torch.allclose(singles[0], singles[1])
     torch.testing.assert_close(together.log_ratio, torch.stack(singles).mean(0), rtol=1e-3, atol=1e-4)
 
@@ -302,7 +302,7 @@ def test_processes_that_share_shards_are_told_a_size_that_may_fit(make) -> None:
 
 def test_other_errors_of_a_network_pass_through(make) -> None:
     trainer = make()
-    trainer._forward._policy.network.conv_in = torch.nn.Conv2d(5, 8, 3)
+    trainer._gradient._forward._policy.network.conv_in = torch.nn.Conv2d(5, 8, 3)
     with pytest.raises(RuntimeError, match="channels"):
         trainer.update()
 
@@ -372,4 +372,4 @@ def test_sft_sees_positives_only_and_keeps_no_copy(make) -> None:
     update = trainer.update()
     assert update.label.all() and update.log_ratio is None
     assert "policy_error_positive" in update.metrics and "policy_error_negative" not in update.metrics
-    assert trainer._forward._policy._frozen is None  # type: ignore[attr-defined]
+    assert trainer._gradient._forward._policy._frozen is None  # type: ignore[attr-defined]
