@@ -97,7 +97,10 @@ def test_the_shipped_parameters_are_valid():
         ),
         ({"revision": "main"}, r"revision is given, but demo has none"),
         ({"runtime/processes": 0}, r"runtime\.processes is 0: it must be above 0"),
-        ({"fine_tune/noise_levels": "all"}, r"noise_levels is 'all': it must be a list, or auto or importance\."),
+        (
+            {"fine_tune/noise_levels": "all"},
+            r"noise_levels is 'all': it must be a list, or auto or importance\.",
+        ),
         ({"fine_tune/noise_levels": [0.4, 0.2]}, r"noise_levels is \[0\.4, 0\.2\]: it must be the lowest"),
     ],
 )
