@@ -3,6 +3,7 @@
     python -m benchmarks.objectives run --processes 2        # hours on two cores; resumes, and takes more processes
     python -m benchmarks.objectives report                   # RESULTS.md, objectives.json, figure
     python -m benchmarks.objectives tuning                   # the trials so far
+    python -m benchmarks.objectives keep                     # results into the repository, from which runs begin
 
 Phases: `tune` (validation captions, two seeds; all noise levels and a range of them), `main` (test captions, every
 seed, more for the leaders), `search` (ideas on top of chosen settings, validation captions), `levels` (TGO with other
@@ -23,6 +24,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.objectives.kept import pack, unpack
 from benchmarks.objectives.plan import SEEDS
 from benchmarks.objectives.units import ROOT, Study
 from benchmarks.objectives.work import PHASES, plans_of, serve, units
@@ -53,6 +55,7 @@ def run(
     unknown = set(phases.split(",")) - set(PHASES)
     if unknown:
         raise TgoError(f"--phases names {', '.join(sorted(unknown))}: it knows {', '.join(PHASES)}.")
+    unpack(work)
     context = multiprocessing.get_context("spawn")
     shared = (work, families.split(","), [int(seed) for seed in seeds.split(",")], phases.split(","))
     workers = [context.Process(target=serve, args=(*shared, rank)) for rank in range(processes)]
@@ -67,10 +70,18 @@ def run(
 
 
 @app.command()
+def keep(work: Path = Work) -> None:
+    """Write the results of the work folder into files of the repository."""
+    unpack(work)
+    typer.echo(f"{pack(Study.of_demo(work))} units")
+
+
+@app.command()
 def tuning(families: str = Families, work: Path = Work) -> None:
     """Print the trials that have run, and what the search tried besides them."""
     from benchmarks.objectives.tables import trial_table, tuning_table
 
+    unpack(work)
     for plan in plans_of(Study.of_demo(work), families.split(","), SEEDS):
         searched = trial_table(plan.searched(), plan.target)
         typer.echo(f"\n{plan.family}: trials\n\n{tuning_table(plan)}\n\n{plan.family}: search\n\n{searched}")
@@ -87,6 +98,7 @@ def report(
     from benchmarks.objectives import figure as objectives_figure
     from benchmarks.objectives import report as objectives_report
 
+    unpack(work)
     study = Study.of_demo(work)
     plans = plans_of(study, families.split(","), [int(seed) for seed in seeds.split(",")])
     numbers = objectives_report.collect(study, plans, units, machine())

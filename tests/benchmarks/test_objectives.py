@@ -12,6 +12,7 @@ import pytest
 from benchmarks.objectives import figure as objectives_figure
 from benchmarks.objectives import report as objectives_report
 from benchmarks.objectives import work as objectives
+from benchmarks.objectives.kept import pack, unpack
 from benchmarks.objectives.plan import (
     LEADERS,
     LEVELS,
@@ -349,3 +350,26 @@ def test_what_is_finished_is_not_run_again(toy: Study) -> None:
     unit = Unit(plan.model, BASE, 0, TEST, {SCALE: 1.5})
     run_unit(toy, unit)
     assert unit not in list(objectives.waiting([plan], ["main"]))
+
+
+def test_another_work_folder_begins_with_the_results_that_were_packed(study: Study, tmp_path: Path) -> None:
+    trial, shown = (
+        Unit("demo", "tgo", 100, VALIDATION, {RATE: 1e-4}),
+        Unit("demo", "tgo", 0, TEST, {RATE: 1e-4}),
+    )
+    results = [made(study, trial, 0.5), made(study, shown, 0.7)]
+    study.write(dataclasses.replace(results[0], metrics={"accuracy": 1.0}))
+    assert pack(study, tmp_path / "packed") == 2
+    other = dataclasses.replace(study, work=tmp_path / "other")
+    unpack(other.work, tmp_path / "packed")
+    begun, begun_shown = other.results([trial, shown])
+    assert begun.metrics == {"accuracy": 1.0}
+    assert [each.value("mean_z") for each in (begun, begun_shown)] == pytest.approx([0.5, 0.7])
+    assert samples_of({0: begun_shown}).equals(samples_of({0: results[1]}))
+    made(other, trial, 0.9)
+    unpack(other.work, tmp_path / "packed")
+    assert other.results([trial])[0].value("mean_z") == pytest.approx(0.9)  # its own result stays
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "apart/params.yaml").write_text("seed: 1\n")
+    unpack(tmp_path / "apart", tmp_path / "packed")
+    assert not (tmp_path / "apart/results").exists()
