@@ -39,6 +39,8 @@ AFTER_THE_START = (
     "learning_rate",
     "warmup_steps",
     "schedule",
+    "optimizer",
+    "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
     "weight_decay",
@@ -46,7 +48,7 @@ AFTER_THE_START = (
     "ema",
     "reestimate",
 )
-"""Keys that change neither the first update's gradient nor over how many updates it is averaged."""
+"""Keys that do not change the first update's gradient."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ class Job:
         """The same training with what was measured in place of `auto` or `importance`."""
         if self.params.fine_tune.noise_levels == IMPORTANCE:
             return dataclasses.replace(self, importance=Importance.of(found.rows))
-        tuning = dataclasses.replace(self.params.fine_tune, noise_levels=found.suggested)
+        tuning = dataclasses.replace(
+            self.params.fine_tune, noise_levels=found.suggest(self.params.fine_tune.steps).levels
+        )
         return dataclasses.replace(
             self, asked=self.params, params=dataclasses.replace(self.params, fine_tune=tuning)
         )

@@ -77,13 +77,13 @@ def measured(job: Job, batches: int) -> Levels:
             size, edges = _sketch(job, folder, shards)
 
             def write() -> Levels:
-                sketches = Sketches.of(measure.read(folder, shards), size, job.params.fine_tune)
+                sketches = Sketches(measure.read(folder, shards), size, job.params.fine_tune.batch_size)
                 return table.write(path, mark, sketches, edges, job.params.fine_tune.objective)
 
             found = group.on_main(write)
             group.on_main(lambda: shutil.rmtree(folder))
     if group.is_main:
-        log.info("%s, from %s", view.suggestion(found), path)
+        log.info("%s, from %s", view.suggestion(found, job.params.fine_tune.steps), path)
     return found
 
 

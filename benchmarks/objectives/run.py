@@ -271,7 +271,7 @@ def _train(job: Job, params: Params) -> tuple[str, dict[str, float]]:
         stage.run(params, measured or workspace)
     metrics = last_metrics(folder / "training")
     if measured is not None:
-        metrics[LOW] = read_levels(measured.noise_levels).suggested[0]
+        metrics[LOW] = read_levels(measured.noise_levels).suggest(params.fine_tune.steps).low
     return str(folder / "model"), metrics
 
 

@@ -1,4 +1,4 @@
-"""What was measured as a table: one row for each bin of levels, and the range that it suggests."""
+"""What was measured as a table, one row for each bin of levels, and the range that it suggests for a training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from fine_tune.noise_levels.statistics import net_signal
 from tgo_pipeline.errors import TgoError
 from tgo_pipeline.storage.tables import read_metadata, read_table, with_features, write_table
 from tgo_pipeline.storage.writing import atomic
@@ -27,17 +28,41 @@ SCHEMA = with_features(
             ("cos2_error", pa.float64()),
             ("norm", pa.float64()),
             ("unit_norm", pa.float64()),
-            ("from_low_cos2", pa.float64()),
-            ("from_low_cos2_error", pa.float64()),
-            ("from_low_aim", pa.float64()),
-            ("from_low_votes", pa.float64()),
+            ("cos2_resampled", pa.list_(pa.float64())),
         ]
     )
 )
-"""`norm` is the root mean square norm of a batch's gradient, `unit_norm` of one unit's; `from_low_...` are of the range
-from `low` to 1: its aim is 1 where it is best, its votes are the share of bootstrap samples in which it is."""
+"""`norm` is the root mean square norm of a batch's gradient, `unit_norm` of one unit's; `cos2_resampled` are those of
+bootstrap samples over batches, the same ones in all rows."""
 CLEAR = 2.0
-"""Standard errors above 0 from which on an aim is one: below, nothing speaks for any range, and it is all levels."""
+"""Standard errors above 0 from which on there is a signal: below, nothing speaks for a range, and it is all levels."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A range of levels to train on."""
+
+    low: float
+    net_signal: Sequence[float]
+    """Of the range from each bin on."""
+    net_error: Sequence[float]
+    """Standard errors of the differences to the greatest."""
+    votes: Sequence[float]
+    """In which share of bootstrap samples each of them is the greatest."""
+    best: tuple[float, float]
+    """Between which levels the range of the greatest begins, in 95 % of bootstrap samples."""
+    clarity: float
+    """How many standard errors the mean cos2 of the suggested range is above 0."""
+
+    @property
+    def levels(self) -> list[float]:
+        """The lowest and the highest level."""
+        return [self.low, 1.0]
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the signal could be told from noise; if not, all levels are suggested."""
+        return self.clarity >= CLEAR
 
 
 @dataclass(frozen=True)
@@ -48,45 +73,54 @@ class Levels:
     """Of its file."""
     rows: list[dict[str, Any]]
     about: Mapping[str, Any]
-    """`objective`, `batches`, `units` of a batch, `update` units that cos2 is stated for, `clarity`, `suggested`."""
+    """`objective`, `batches`, `units` of a batch, `update` units that cos2 is stated for."""
 
-    @property
-    def suggested(self) -> list[float]:
-        """The lowest and the highest level to train on."""
-        return list(self.about["suggested"])
+    def suggest(self, updates: int) -> Suggestion:
+        """The widest range from which a training of so many updates accumulates as much signal less noise as from any.
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the signal could be told from noise; if not, all levels are suggested."""
-        return self.about["clarity"] >= CLEAR
-
-    @property
-    def votes(self) -> float:
-        """How often a bootstrap over batches suggests the same range."""
-        return next(row["from_low_votes"] for row in self.rows if row["low"] == self.suggested[0])
+        As much within one standard error: what the narrower ones seem to have more is then no reason to leave levels
+        as they are.
+        """
+        lows = np.array([row["low"] for row in self.rows])
+        cos2 = np.array([row["cos2"] for row in self.rows])
+        resampled = np.array([row["cos2_resampled"] for row in self.rows]).T
+        net, each = net_signal(cos2, updates), net_signal(resampled, updates)
+        greatest = int(np.argmax(net))
+        error = (each[:, [greatest]] - each).std(0, ddof=1)
+        chosen = int(np.argmax(net[greatest] - net <= error))
+        mean_error = resampled[:, chosen:].mean(-1).std(ddof=1)
+        clarity = float(cos2[chosen:].mean() / mean_error) if mean_error else np.inf
+        begins = np.argmax(each, -1)
+        first, last = np.quantile(begins, (0.025, 0.975), method="closest_observation")
+        return Suggestion(
+            low=float(lows[chosen]) if clarity >= CLEAR else 0.0,
+            net_signal=net.tolist(),
+            net_error=error.tolist(),
+            votes=(np.bincount(begins, minlength=len(lows)) / len(begins)).tolist(),
+            best=(float(lows[first]), float(lows[last])),
+            clarity=clarity,
+        )
 
 
 def write(path: Path, mark: Mark, sketches: Sketches, edges: Sequence[float], objective: str) -> Levels:
     """Write the table whole."""
-    if not sketches.whole.square.all():
+    whole = sketches.whole
+    if not whole.square.all():
         raise TgoError(
             f"the first update of {objective} has no gradient at some noise level, and nothing can be measured."
         )
-    (alone, ranges), (alone_error, ranges_error) = sketches.cos2, sketches.cos2_error
-    aims = sketches.aims(sketches.whole)
-    norms, unit_norms = np.sqrt(sketches.whole.square), np.sqrt(sketches.whole.unit_square)
-    columns = [edges[:-1], edges[1:], alone, alone_error, norms, unit_norms, ranges, ranges_error]
-    columns += [aims / np.abs(aims).max(), sketches.votes]
-    clarity = sketches.clarity
+    columns = [edges[:-1], edges[1:], sketches.cos2, sketches.cos2_error]
+    columns += [np.sqrt(whole.square), np.sqrt(whole.unit_square), sketches.resampled.T]
     about = {
         "objective": objective,
         "batches": sketches.batches,
         "units": sketches.measured,
         "update": sketches.update,
-        "clarity": clarity,
-        "suggested": [edges[sketches.best] if clarity >= CLEAR else 0.0, 1.0],
     }
-    arrays = [pa.array(np.asarray(values, np.float64)) for values in columns]
+    arrays = [
+        pa.array(np.asarray(values, np.float64).tolist(), field.type)
+        for values, field in zip(columns, SCHEMA, strict=True)
+    ]
     with atomic(path) as temporary:
         write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), temporary, {**mark.entries(), **about})
     return read(path)
@@ -95,8 +129,7 @@ def write(path: Path, mark: Mark, sketches: Sketches, edges: Sequence[float], ob
 def read(path: Path) -> Levels:
     """Raises `TgoError` if there is no such table."""
     rows = read_table(path, SCHEMA).to_pylist()
-    needs = ("objective", "batches", "units", "update", "clarity", "suggested")
-    return Levels(path.stem, rows, read_metadata(path, needs))
+    return Levels(path.stem, rows, read_metadata(path, ("objective", "batches", "units", "update")))
 
 
 def find(path: Path, mark: Mark) -> Levels | None:

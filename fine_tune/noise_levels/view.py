@@ -17,90 +17,91 @@ WIDE = 110
 """Columns of the table."""
 
 
-def show(levels: Levels) -> Group:
-    """One row for each bin, then the suggestion, for `rich.console.Console.print`."""
+def show(levels: Levels, updates: int) -> Group:
+    """One row for each bin, then the suggestion for so many updates, for `rich.console.Console.print`."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    about = levels.about
+    about, suggested = levels.about, levels.suggest(updates)
     table = Table(title=escape(f"Signal of {about['objective']} by noise level"), title_justify="left")
-    for name in ("level", "cos² ± error", "norm", "cos² from here to 1", "aim", "votes"):
+    for name in ("level", "cos² ± error", "norm", "net signal from here to 1", "votes"):
         table.add_column(name, justify="left" if name == "level" else "right")
-    for row in levels.rows:
-        is_it = row["low"] == levels.suggested[0]
+    columns = (suggested.net_signal, suggested.net_error, suggested.votes)
+    for row, net, error, votes in zip(levels.rows, *columns, strict=True):
         table.add_row(
             f"{row['low']:.3f} – {row['high']:.3f}",
             f"{row['cos2']:.3f} ± {row['cos2_error']:.3f}",
             f"{row['norm']:.3g}",
-            f"{row['from_low_cos2']:.3f} ± {row['from_low_cos2_error']:.3f}",
-            f"{row['from_low_aim']:.2f}",
-            f"{row['from_low_votes']:.0%}",
-            style="bold" if is_it else None,
+            f"{net:+.2f} ± {error:.2f}",
+            f"{votes:.0%}",
+            style="bold" if row["low"] == suggested.low else None,
         )
     note = (
         f"Level: 0 clean, 1 pure noise; training draws equally often from every row. {about['batches']} batches of "
-        f"{about['units']}; cos² is that of an update of {about['update']}, 1 without noise. Aim: how well what the "
-        "optimiser follows, drawing from here to 1, points along the mean gradient of all levels; the best is 1. "
-        "Votes: how often a bootstrap over batches finds this range best."
+        f"{about['units']}; cos² is that of an update of {about['update']}, 1 without noise. Net signal: of the sum of "
+        f"{updates} such updates that draw from here to 1, the share of signal less that of noise, summed over the "
+        "rows, with the error of its difference to the greatest. Votes: how often a bootstrap over batches finds it "
+        "the greatest."
     )
-    return Group(table, Text(suggestion(levels), style="bold"), Text(note, style="dim"))
+    return Group(table, Text(suggestion(levels, updates), style="bold"), Text(note, style="dim"))
 
 
-def suggestion(levels: Levels) -> str:
+def suggestion(levels: Levels, updates: int) -> str:
     """One line: the range, and how sure it is."""
-    low, high = levels.suggested
-    clarity = levels.about["clarity"]
-    if not levels.is_clear:
+    found = levels.suggest(updates)
+    if not found.is_clear:
         return (
-            f"noise_levels: [{low:g}, {high:g}]: no signal can be told from noise ({clarity:.1f} standard errors), so "
+            f"noise_levels: [0, 1]: no signal can be told from noise ({found.clarity:.1f} standard errors), so "
             "nothing speaks for a range. `tgo levels --batches` measures more."
         )
     return (
-        f"noise_levels: [{low:g}, {high:g}] ({levels.votes:.0%} of bootstrap samples; its aim is {clarity:.1f} "
-        "standard errors above 0)"
+        f"noise_levels: [{found.low:g}, 1] for {updates} updates: the widest range that is as good as the best, which "
+        f"begins between {found.best[0]:g} and {found.best[1]:g} in 95 % of bootstrap samples"
     )
 
 
-def write_plots(measured: Sequence[Levels], folder: Path) -> None:
+def write_plots(measured: Sequence[Levels], updates: int, folder: Path) -> None:
     """An SVG and its Vega-Lite of each in a folder of their own, by the names of their tables."""
     from tgo_pipeline.thresholds.plots import write_charts
 
-    write_charts({each.name: chart(each) for each in measured}, folder)
+    write_charts({each.name: chart(each, updates) for each in measured}, folder)
 
 
-def chart(levels: Levels) -> dict[str, Any]:
-    """Vega-Lite spec: cos2 of every bin with its standard error, and the suggested range."""
+def chart(levels: Levels, updates: int) -> dict[str, Any]:
+    """Vega-Lite spec: cos2 of every bin with its standard error, and the range suggested for so many updates."""
     import altair as alt
 
+    found = levels.suggest(updates)
     values = [
         {
-            **row,
+            **{name: row[name] for name in ("low", "high", "cos2", "cos2_error")},
+            "net_signal": net,
+            "votes": votes,
             "middle": (row["low"] + row["high"]) / 2,
             "bottom": row["cos2"] - row["cos2_error"],
             "top": row["cos2"] + row["cos2_error"],
         }
-        for row in levels.rows
+        for row, net, votes in zip(levels.rows, found.net_signal, found.votes, strict=True)
     ]
-    low, high = levels.suggested
     data = alt.Chart(alt.InlineData(values=values))
     title = "cos² of an update's gradient"
     bars = data.mark_bar(color=COLOUR, opacity=0.6).encode(
         x=alt.X("low:Q", title="noise level (0 clean, 1 pure noise)", scale=alt.Scale(domain=[0, 1])),
         x2="high:Q",
         y=alt.Y("cos2:Q", title=title),
-        tooltip=["low:Q", "high:Q", "cos2:Q", "cos2_error:Q", "from_low_aim:Q", "from_low_votes:Q"],
+        tooltip=["low:Q", "high:Q", "cos2:Q", "cos2_error:Q", "net_signal:Q", "votes:Q"],
     )
     errors = data.mark_rule(color="#333").encode(x="middle:Q", y=alt.Y("bottom:Q", title=title), y2="top:Q")
     edge = (
-        alt.Chart(alt.InlineData(values=[{"low": low}]))
+        alt.Chart(alt.InlineData(values=[{"low": found.low}]))
         .mark_rule(color=FAINT, strokeDash=[4, 3])
         .encode(x="low:Q")
     )
     heading = alt.TitleParams(
         f"Signal of {levels.about['objective']} by noise level",
-        subtitle=f"Suggested: {low:g} (dashed) to {high:g}, in {levels.votes:.0%} of bootstrap samples.",
+        subtitle=f"Suggested for {updates} updates: {found.low:g} (dashed) to 1.",
         anchor="start",
         subtitleColor="#555",
     )

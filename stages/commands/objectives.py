@@ -45,16 +45,19 @@ def levels(
     if allow_stale:
         os.environ[ALLOW] = "1"
     found: list[Levels] = []
+    updates = 0
 
     def work() -> None:
+        nonlocal updates
         loaded = load_params(params)
+        updates = loaded.fine_tune.steps
         loaded.fine_tune.load_parts()
         require_current("fine_tune", loaded)
         from fine_tune.levels import measure_levels
         from fine_tune.noise_levels.view import write_plots
 
         found.extend(measure_levels(loaded, HERE, batches))
-        write_plots(found, HERE.plots / HERE.noise_levels.stem)
+        write_plots(found, updates, HERE.plots / HERE.noise_levels.stem)
 
     run_command("levels", work)
     from fine_tune.noise_levels.view import WIDE
@@ -62,4 +65,4 @@ def levels(
     from tgo_pipeline.rendering.terminal import show
 
     for each in found:
-        show(view(each), WIDE)
+        show(view(each, updates), WIDE)

@@ -45,10 +45,10 @@ def test_bins_are_drawn_equally_often_and_nothing_is_measured_twice(source, tmp_
     alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
     shares = torch.histogram(sigma / (alpha + sigma), torch.tensor(edges, dtype=torch.float64)).hist / 1000
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3, dtype=torch.float64), atol=0.04, rtol=0)
-    assert found.about["units"] == 4 and found.suggested[0] in edges
+    assert found.about["units"] == 4 and found.suggest(4).low in edges
     assert not (tmp_path / "noise_levels").exists()
     caplog.clear()
-    assert measured(source, tmp_path, learning_rate=0.5, noise_levels=[0.5, 1.0]) == found
+    assert measured(source, tmp_path, learning_rate=0.5, steps=9, noise_levels=[0.5, 1.0]) == found
     assert MEASURED not in caplog.text  # what changes nothing before the first update
 
 
@@ -72,11 +72,11 @@ def test_a_training_takes_the_range_that_it_measures(source, tmp_path, caplog, m
     tuning = {**SMALL, "method": method}
     with_auto = runs.train(source, tmp_path / "auto", {**tuning, "noise_levels": "auto"})
     found = table.read(tmp_path / "auto/noise_levels.parquet")
-    by_hand = runs.train(source, tmp_path / "hand", {**tuning, "noise_levels": found.suggested})
+    by_hand = runs.train(source, tmp_path / "hand", {**tuning, "noise_levels": found.suggest(4).levels})
     auto, hand = runs.results(with_auto), runs.results(by_hand)
     assert auto and all(torch.equal(auto[name], hand[name]) for name in auto)
     said = json.loads((tmp_path / "auto/output/tgo.json").read_text())
-    assert said.get("noise_levels", [0.0, 1.0]) == found.suggested
+    assert said.get("noise_levels", [0.0, 1.0]) == found.suggest(4).levels
     assert "noise_levels" in (tmp_path / "auto/training/params.yaml").read_text()
     assert not (tmp_path / "hand/training/params.yaml").exists()
 
@@ -94,7 +94,7 @@ def test_a_training_that_goes_on_does_not_measure_again(source, tmp_path, caplog
 
 def test_where_nothing_is_clear_all_levels_stay(source, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(table, "CLEAR", 1e9)
-    assert measured(source, tmp_path).suggested == [0.0, 1.0]
+    assert measured(source, tmp_path).suggest(4).levels == [0.0, 1.0]
     assert "no signal can be told from noise" in caplog.text
 
 
