@@ -1,7 +1,8 @@
 """The results of the study as files of the repository, from which a later run and anyone's own analysis begin.
 
 `UNITS` has a line for each unit, `SAMPLES` the paired scores of the units on the test captions. `CONDITIONS` are the
-parameters that all of them began with.
+parameters that all of them began with. The trials of the diffusion base are read back from docs/LOG.md (2026-12-01): of
+each one the target alone, to two decimals.
 """
 
 from __future__ import annotations

@@ -225,8 +225,11 @@ def _settings(settings: Mapping[str, Any]) -> list[str]:
 def _outcome(trial: Trial, target: str) -> list[str]:
     cells = []
     for reward in (target, ORACLE):
-        each = [f"{result.value(reward):+.2f}" if result.rows else "failed" for result in trial.results]
-        cells += [f"{trial.value(reward):+.2f}", " ".join(each)]
+        known = all(not result.rows or result.has(reward) for result in trial.results)
+        each = [
+            f"{result.value(reward):+.2f}" if result.rows else "failed" for result in trial.results if known
+        ]
+        cells += [f"{trial.value(reward):+.2f}" if known else "", " ".join(each)]
     return cells
 
 

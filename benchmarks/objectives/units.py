@@ -102,6 +102,10 @@ class Result:
     samples: Path
     failed: str | None = None
 
+    def has(self, reward: str) -> bool:
+        """Whether the evaluation table has the reward; results read back from docs/LOG.md have the target alone."""
+        return any(row["reward"] == reward for row in self.rows)
+
     def value(self, reward: str, column: str = "effect", test_set: str = "all") -> float:
         """One number of the evaluation table."""
         return next(
