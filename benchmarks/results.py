@@ -39,6 +39,15 @@ def of_training(samples: pl.DataFrame, seed: int) -> pl.DataFrame:
     )
 
 
+def rounded(content: Any) -> Any:
+    """Nested numbers to five digits."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [rounded(value) for value in content]
+    return float(f"{content:.5g}") if isinstance(content, float) else content
+
+
 def machine() -> dict[str, str]:
     """What the numbers were measured on."""
     import torch

@@ -20,7 +20,6 @@ import multiprocessing
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -28,7 +27,7 @@ from benchmarks.objectives.kept import pack, unpack
 from benchmarks.objectives.plan import SEEDS
 from benchmarks.objectives.units import ROOT, Study
 from benchmarks.objectives.work import PHASES, plans_of, serve, units
-from benchmarks.results import RESULTS, machine, replace_section
+from benchmarks.results import RESULTS, machine, replace_section, rounded
 from tgo_pipeline.errors import TgoError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -107,15 +106,6 @@ def report(
     replace_section(output, "objectives", objectives_report.markdown(study, plans, units, numbers))
     output.with_name("objectives.json").write_text(json.dumps(rounded(numbers), indent=1) + "\n")
     objectives_figure.write(numbers["families"], numbers["target"], output.with_name("objectives.svg"))
-
-
-def rounded(content: Any) -> Any:
-    """Nested numbers to five digits."""
-    if isinstance(content, dict):
-        return {key: rounded(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [rounded(value) for value in content]
-    return float(f"{content:.5g}") if isinstance(content, float) else content
 
 
 if __name__ == "__main__":

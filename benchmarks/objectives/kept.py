@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.objectives.units import ROOT, TEST
+from benchmarks.results import rounded
 
 if TYPE_CHECKING:
     from benchmarks.objectives.units import Result, Study
@@ -49,7 +50,7 @@ def pack(study: Study, folder: Path = FOLDER) -> int:
 
 def _line(result: Result) -> dict[str, Any]:
     content = dataclasses.asdict(result)
-    return {"name": content.pop("samples").stem, **content}
+    return {"name": content.pop("samples").stem, **rounded(content), "unit": content["unit"]}
 
 
 def unpack(work: Path, folder: Path = FOLDER) -> None:
