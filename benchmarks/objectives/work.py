@@ -43,8 +43,11 @@ def waiting(plans: Sequence[Plan], phases: Sequence[str]) -> Iterator[Unit]:
             yield from (unit for unit in units(plan, phase) if plan.study.result(unit) is None)
 
 
-def work_off(plans: Sequence[Plan], phases: Sequence[str]) -> None:
-    """Run units that nobody else is running until none is left, or the process that began this one is gone."""
+def work_off(plans: Sequence[Plan], phases: Sequence[str], *, from_the_end: bool = False) -> None:
+    """Run units that nobody else is running until none is left, or the process that began this one is gone.
+
+    Units of one seed wait for its data: two processes that begin at either end do not wait for the same.
+    """
     from benchmarks.objectives.run import run_unit
 
     parent = multiprocessing.parent_process()
@@ -52,7 +55,7 @@ def work_off(plans: Sequence[Plan], phases: Sequence[str]) -> None:
         if parent is not None and not parent.is_alive():
             return
         study = plans[0].study
-        for unit in todo:
+        for unit in reversed(todo) if from_the_end else todo:
             path = study.result_path(unit)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.with_suffix(".lock").open("w") as stream:
@@ -89,7 +92,7 @@ def serve(
     log.setLevel(logging.INFO)
     torch.set_num_threads(1)
     log.info("process %d (%d) begins", rank, os.getpid())
-    work_off(plans_of(Study.of_demo(work), families, seeds), phases)
+    work_off(plans_of(Study.of_demo(work), families, seeds), phases, from_the_end=rank % 2 == 1)
 
 
 def plans_of(study: Study, families: Sequence[str], seeds: Sequence[int]) -> list[Plan]:
