@@ -7,8 +7,8 @@
 
 Phases: `tune` (validation captions, two seeds; all noise levels and a range of them), `main` (test captions, every
 seed, more for the leaders), `search` (ideas on top of chosen settings, validation captions), `levels` (TGO with other
-ranges of noise levels, measured ones and importance, test captions), `ablate` (TGO on the range of noise levels, test
-captions, fewer seeds).
+ranges of noise levels, measured ones and importance, test captions), `budget` (twice the samples an update, test
+captions), `ablate` (TGO on the range of noise levels, test captions, fewer seeds).
 A unit is a method with its settings for one family, seed and split; its result is a file in the work folder, so that
 a run stops and continues anywhere, and several runs at once share the work.
 """

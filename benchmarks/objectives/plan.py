@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.objectives.units import BASE, TAU, TEST, VALIDATION, Result, Study, Unit
+from benchmarks.objectives.units import BASE, METHODS, TAU, TEST, VALIDATION, Result, Study, Unit
 from tgo_pipeline.params.fine_tune import MEASURED
 
 TUNING_SEEDS = (100, 101)
@@ -94,6 +94,14 @@ TRIALS = {
     ),
 }
 BATCH = "fine_tune.batch_size"
+SAMPLES = 64
+"""Of an update, twice those of the other phases."""
+ON_ALL_LEVELS: dict[str, Settings] = {
+    "demo": {RATE: 1.5e-4, TEMPERATURE: 0.005},
+    "demo-masked": {RATE: 1e-4, TEMPERATURE: 0.5},
+}
+"""TGO as it was tuned with so many samples, before levels were."""
+BUDGET = ("tgo", "threshold_contrast")
 SAFEGUARD: dict[str, Any] = {"fine_tune.safeguard": 0.0, BATCH: 16}
 SEARCH: dict[str, Settings] = {
     "threshold_contrast+negatives-3": {"fine_tune.threshold_contrast.negatives": 3, BATCH: 8},
@@ -185,6 +193,15 @@ class Plan:
                 self.seeds, (ranges | {name: name for name in MEASURED}).items()
             ):
                 yield self._unit(f"tgo+{name}", seed, TEST, {**chosen, LEVELS: range_})
+
+    def budget(self) -> Iterator[Unit]:
+        """Methods without pairs as chosen, and TGO on all levels, with twice the samples an update; test captions."""
+        chosen = {f"{method}+{SAMPLES}": self.chosen(method) for method in BUDGET}
+        chosen[f"tgo+{SAMPLES}, all levels"] = ON_ALL_LEVELS[self.family]
+        for seed, (name, settings) in itertools.product(self.seeds, chosen.items()):
+            if settings is not None:
+                units = SAMPLES // (2 if BATCH in METHODS[name.partition("+")[0]] else 1)
+                yield self._unit(name, seed, TEST, {**settings, BATCH: units})
 
     def ablate(self) -> Iterator[Unit]:
         """TGO as chosen on the restricted levels, one thing varied at a time, on the test captions."""

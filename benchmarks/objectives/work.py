@@ -20,7 +20,7 @@ from benchmarks.objectives.plan import Plan
 from benchmarks.objectives.units import Result, Study, Unit
 
 log = logging.getLogger("tgo")
-PHASES = ("tune", "main", "search", "levels", "ablate")
+PHASES = ("tune", "main", "search", "levels", "budget", "ablate")
 POLL_S = 5.0
 
 
@@ -31,6 +31,7 @@ def units(plan: Plan, phase: str) -> Iterator[Unit]:
         "main": plan.main,
         "search": plan.search,
         "levels": plan.levels,
+        "budget": plan.budget,
         "ablate": plan.ablate,
     }
     return phases[phase]()

@@ -255,7 +255,7 @@ def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_
     for number, unit in enumerate(plan.main()):
         if (unit.method, unit.seed) != ("kto", 1):
             made(study, unit, 0.1 + 0.01 * number)
-    for phase in ("ablate", "search", "levels"):
+    for phase in ("ablate", "search", "levels", "budget"):
         for unit in objectives.units(plan, phase):
             made(study, unit, 0.3)
     numbers = objectives_report.collect(study, [plan], objectives.units, HERE)
@@ -265,6 +265,9 @@ def test_the_report_shows_what_has_run_and_names_what_has_not(study: Study, tmp_
         assert part in text
     for part in ("begins at 0.25, 0.25, seed by seed", "tgo+from 0.35", "tgo+importance", "to tgo+auto"):
         assert part in text
+    assert "With 64 samples an update" in text and "to tgo+64, all levels" in text
+    sizes = {unit.method: study.params(unit).fine_tune.batch_size for unit in plan.budget()}
+    assert sizes == {"tgo+64": 64, "threshold_contrast+64": 32, "tgo+64, all levels": 64}
     assert by_method(study.results(plan.main())).keys() >= {"tgo", "kto"}
     objectives_figure.write(numbers["families"], "mean_z", tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text().count("cpgd") >= 1
