@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.objectives.units import ROOT, TEST
 from benchmarks.results import rounded
+from tgo_pipeline.evaluation.statistics.scores import ALL
 
 if TYPE_CHECKING:
     from benchmarks.objectives.units import Result, Study
@@ -50,6 +51,9 @@ def pack(study: Study, folder: Path = FOLDER) -> int:
 
 def _line(result: Result) -> dict[str, Any]:
     content = dataclasses.asdict(result)
+    content["rows"] = [
+        row for row in content["rows"] if row["test_set"] == ALL
+    ]  # the others come from the samples
     return {"name": content.pop("samples").stem, **rounded(content), "unit": content["unit"]}
 
 
