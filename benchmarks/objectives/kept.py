@@ -44,8 +44,7 @@ def pack(study: Study, folder: Path = FOLDER) -> int:
             pl.read_parquet(each.samples).with_columns(pl.lit(each.samples.stem).alias(UNIT))
             for each in shown
         )
-        with atomic(folder / SAMPLES) as temporary:
-            pl.concat(tables).write_parquet(temporary, compression="zstd", compression_level=19)
+        pl.concat(tables).write_parquet(folder / SAMPLES, compression="zstd", compression_level=19)
     return len(results)
 
 
