@@ -3,7 +3,8 @@
     python -m benchmarks.objectives run --processes 2        # hours on two cores; resumes, and takes more processes
     python -m benchmarks.objectives report                   # RESULTS.md, objectives.json, figure
     python -m benchmarks.objectives tuning                   # the trials so far
-    python -m benchmarks.objectives keep                     # results into the repository, from which runs begin
+    python -m benchmarks.objectives keep                     # results into the repository, from which runs begin,
+    python -m benchmarks.objectives run --fresh --work new   # unless they are told not to
 
 Phases: `tune` (validation captions, two seeds; all noise levels and a range of them), `main` (test captions, every
 seed, more for the leaders), `search` (ideas on top of chosen settings, validation captions), `levels` (TGO with other
@@ -48,13 +49,17 @@ def run(
     processes: int = typer.Option(
         1, help="Worker processes, one thread each; another run may join at any time."
     ),
+    fresh: bool = typer.Option(
+        False, "--fresh", help="Begin a new work folder with nothing, not with the repository's results."
+    ),
     work: Path = Work,
 ) -> None:
     """Run what has no result yet."""
     unknown = set(phases.split(",")) - set(PHASES)
     if unknown:
         raise TgoError(f"--phases names {', '.join(sorted(unknown))}: it knows {', '.join(PHASES)}.")
-    unpack(work)
+    if not fresh:
+        unpack(work)
     context = multiprocessing.get_context("spawn")
     shared = (work, families.split(","), [int(seed) for seed in seeds.split(",")], phases.split(","))
     workers = [context.Process(target=serve, args=(*shared, rank)) for rank in range(processes)]

@@ -57,22 +57,18 @@ def _line(result: Result) -> dict[str, Any]:
 
 
 def unpack(work: Path, folder: Path = FOLDER) -> None:
-    """Put the packed results into a work folder that lacks them; one with other parameters is left as it is."""
-    own, packed = work / CONDITIONS, folder / CONDITIONS
-    if not packed.is_file() or (own.is_file() and own.read_bytes() != packed.read_bytes()):
+    """Begin a new work folder with the packed results; one that is there is left as it is."""
+    if (work / CONDITIONS).is_file() or not (folder / CONDITIONS).is_file():
         return
     results = work / "results"
-    missing = [line for line in _lines(folder / UNITS) if not (results / f"{line['name']}.json").is_file()]
-    if not missing:
-        return
     results.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(packed, own)
     samples = _samples(folder / SAMPLES)
-    for line in missing:
+    for line in _lines(folder / UNITS):
         name = line.pop("name")
         if name in samples:
             samples[name].write_parquet(results / f"{name}.parquet")
         (results / f"{name}.json").write_text(json.dumps({**line, "samples": f"{name}.parquet"}) + "\n")
+    shutil.copyfile(folder / CONDITIONS, work / CONDITIONS)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -369,10 +369,10 @@ def test_another_work_folder_begins_with_the_results_that_were_packed(study: Stu
     assert begun.metrics == {"accuracy": 1.0}
     assert [each.value("mean_z") for each in (begun, begun_shown)] == pytest.approx([0.5, 0.7])
     assert samples_of({0: begun_shown}).equals(samples_of({0: results[1]}))
+    assert (other.work / "params.yaml").read_text() == (study.work / "params.yaml").read_text()
     made(other, trial, 0.9)
     unpack(other.work, tmp_path / "packed")
-    assert other.results([trial])[0].value("mean_z") == pytest.approx(0.9)  # its own result stays
-    (tmp_path / "apart").mkdir()
-    (tmp_path / "apart/params.yaml").write_text("seed: 1\n")
-    unpack(tmp_path / "apart", tmp_path / "packed")
-    assert not (tmp_path / "apart/results").exists()
+    assert other.results([trial])[0].value("mean_z") == pytest.approx(0.9)
+    Study.of_demo(tmp_path / "fresh")
+    unpack(tmp_path / "fresh", tmp_path / "packed")
+    assert not (tmp_path / "fresh/results").exists()
