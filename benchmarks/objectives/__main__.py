@@ -41,6 +41,12 @@ Seeds = typer.Option(",".join(map(str, SEEDS)), help="Run seeds, separated by co
 Work = typer.Option(WORK, help="Where the runs take place and results are kept; resumed if it is there.")
 
 
+def begun(work: Path) -> Study:
+    """The study of a work folder; a new one begins with the repository's results."""
+    unpack(work)
+    return Study.of_demo(work)
+
+
 @app.command()
 def run(
     families: str = Families,
@@ -76,8 +82,7 @@ def run(
 @app.command()
 def keep(work: Path = Work) -> None:
     """Write the results of the work folder into files of the repository."""
-    unpack(work)
-    typer.echo(f"{pack(Study.of_demo(work))} units")
+    typer.echo(f"{pack(begun(work))} units")
 
 
 @app.command()
@@ -85,8 +90,7 @@ def tuning(families: str = Families, work: Path = Work) -> None:
     """Print the trials that have run, and what the search tried besides them."""
     from benchmarks.objectives.tables import trial_table, tuning_table
 
-    unpack(work)
-    for plan in plans_of(Study.of_demo(work), families.split(","), SEEDS):
+    for plan in plans_of(begun(work), families.split(","), SEEDS):
         searched = trial_table(plan.searched(), plan.target)
         typer.echo(f"\n{plan.family}: trials\n\n{tuning_table(plan)}\n\n{plan.family}: search\n\n{searched}")
 
@@ -102,8 +106,7 @@ def report(
     from benchmarks.objectives import figure as objectives_figure
     from benchmarks.objectives import report as objectives_report
 
-    unpack(work)
-    study = Study.of_demo(work)
+    study = begun(work)
     plans = plans_of(study, families.split(","), [int(seed) for seed in seeds.split(",")])
     numbers = objectives_report.collect(study, plans, units, machine())
     if not numbers["families"]:

@@ -50,9 +50,7 @@ def pack(study: Study, folder: Path = FOLDER) -> int:
 
 def _line(result: Result) -> dict[str, Any]:
     content = dataclasses.asdict(result)
-    content["rows"] = [
-        row for row in content["rows"] if row["test_set"] == ALL
-    ]  # the others come from the samples
+    content["rows"] = [row for row in content["rows"] if row["test_set"] == ALL]  # others are in the samples
     return {"name": content.pop("samples").stem, **rounded(content), "unit": content["unit"]}
 
 

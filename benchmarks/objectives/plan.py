@@ -102,6 +102,8 @@ ON_ALL_LEVELS: dict[str, Settings] = {
 }
 """TGO as it was tuned with so many samples, before levels were."""
 BUDGET = ("tgo", "threshold_contrast")
+UNRESTRICTED = f"tgo+{SAMPLES}, all levels"
+"""The method of `ON_ALL_LEVELS`."""
 SAFEGUARD: dict[str, Any] = {"fine_tune.safeguard": 0.0, BATCH: 16}
 SEARCH: dict[str, Settings] = {
     "threshold_contrast+negatives-3": {"fine_tune.threshold_contrast.negatives": 3, BATCH: 8},
@@ -197,7 +199,7 @@ class Plan:
     def budget(self) -> Iterator[Unit]:
         """Methods without pairs as chosen, and TGO on all levels, with twice the samples an update; test captions."""
         chosen = {f"{method}+{SAMPLES}": self.chosen(method) for method in BUDGET}
-        chosen[f"tgo+{SAMPLES}, all levels"] = ON_ALL_LEVELS[self.family]
+        chosen[UNRESTRICTED] = ON_ALL_LEVELS[self.family]
         for seed, (name, settings) in itertools.product(self.seeds, chosen.items()):
             if settings is not None:
                 units = SAMPLES // (2 if BATCH in METHODS[name.partition("+")[0]] else 1)

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.objectives.plan import SAMPLES, Plan
+from benchmarks.objectives.plan import SAMPLES, UNRESTRICTED, Plan
 from benchmarks.objectives.run import LOW
 from benchmarks.objectives.tables import (
     by_method,
@@ -23,7 +23,6 @@ from tgo_pipeline.params import EvaluateParams, parse
 from tgo_pipeline.params.fine_tune import AUTO
 
 MAIN, AS_CHOSEN, MEASURED_RANGE = "main", "tgo+as chosen", f"tgo+{AUTO}"
-ON_ALL = f"tgo+{SAMPLES}, all levels"
 
 
 def collect(study: Study, plans: Sequence[Plan], units: Any, where: Mapping[str, str]) -> dict[str, Any]:
@@ -73,9 +72,9 @@ def _family(study: Study, plan: Plan, units: Any, summary: Mapping[str, Any], ta
     if MEASURED_RANGE in ranges:
         parts += [_levels(ranges), contrast_table(ranges, MEASURED_RANGE, target, params)]
     larger = by_method(study.results(units(plan, "budget")))
-    if ON_ALL in larger:
+    if UNRESTRICTED in larger:
         parts += [f"With {SAMPLES} samples an update in place of {SAMPLES // 2}, test captions:"]
-        parts += [contrast_table(larger, ON_ALL, target, params)]
+        parts += [contrast_table(larger, UNRESTRICTED, target, params)]
     varied = by_method(study.results(units(plan, "ablate")))
     if AS_CHOSEN in varied:
         parts += ["Ablations of TGO on the restricted levels, test captions:"]
